@@ -21,6 +21,7 @@ from data_prep.concept_choice import (
     DROPPED,
     FLAGS,
     GROUPS,
+    HEADS_THAT_DEFINE,
     LOOK_ALIKES,
     OOD_SUBGROUPS,
     RENAMED,
@@ -33,7 +34,7 @@ SPLITS = (("train", 0.58), ("validation", 0.12), ("test", 0.30))
 SEED = 20
 # Glosses of figurative senses, which share words with the keywords more often than they fit.
 NOT_THE_THING = re.compile(
-    r"\b(person|persons|someone|resident|emblem|as food|pelt|informal|slang|computer network)\b"
+    r"\b(person|persons|someone|resident|emblem|as food|pelt|zodiac|informal|slang|computer network)\b"
     r"|^(make|put|get|turn|shave|chase|work|chop|cut|transport|examine|manipulate|become|give) "
 )
 
@@ -87,21 +88,27 @@ def choose_definition(
     name: str, context: set[str], glosses: dict[str, list[str]]
 ) -> tuple[str | None, str | None]:
     """The gloss that shares most words with the emoji's keywords; the first one on a tie."""
-    sense = SENSES.get(name)
-    if sense is not None and sense < 0:
-        return None, None
-    for word in (name, *_singulars(name), name.split()[-1], *_singulars(name.split()[-1])):
+    phrase = SENSES.get(name)
+    head = name.split()[-1]
+    words = [name, *_singulars(name)]
+    if head != name and (head in HEADS_THAT_DEFINE or phrase):
+        words += [head, *_singulars(head)]
+    for word in words:
         senses = glosses.get(word)
-        if not senses:
-            continue
-        if sense is None:
-            scores = [
-                len(context & _stems(gloss)) - 0.35 * i - 3 * bool(NOT_THE_THING.search(gloss))
-                for i, gloss in enumerate(senses)
-            ]
-            sense = max(range(len(senses)), key=scores.__getitem__)
-        return shorten(senses[sense], 18), word
+        if senses and phrase is not None:
+            fitting = [gloss for gloss in senses if phrase and phrase in gloss]
+            return (shorten(fitting[0], 18), word) if fitting else (None, None)
+        if senses:
+            return shorten(_best_sense(senses, context), 18), word
     return None, None
+
+
+def _best_sense(senses: list[str], context: set[str]) -> str:
+    scores = [
+        len(context & _stems(gloss)) - 0.35 * i - 3 * bool(NOT_THE_THING.search(gloss))
+        for i, gloss in enumerate(senses)
+    ]
+    return senses[max(range(len(senses)), key=scores.__getitem__)]
 
 
 def _singulars(word: str) -> list[str]:

@@ -98,6 +98,17 @@ petri dish;satellite antenna;nut and bolt;clamp;email;e-mail;herb;derelict house
 digital;bookmark;sun behind cloud;slot machine;pager;tanabata tree;carp streamer;wind chime
 admission tickets;curling stone;mouse trap;long drum;cloud;label;shinto shrine
 fallen leaf;wire globe;globe with meridians;water buffalo;rat;medium speaker
+oden;dango;fish cake with swirl;roasted sweet potato;falafel;custard;flatbread;map of Japan
+building construction;wood;brick;Tokyo tower;nest with eggs;sheaf of rice;leaf fluttering in wind
+poultry leg;canned food;shallow pan of food;fondue;curry rice;rice cracker;takeout box;metro
+minibus;aerial tramway;seat;oil drum;high voltage;police car light;Japanese dolls;red envelope
+military medal;running shirt;flying disc;martial arts uniform;flag in hole;billed cap
+military helmet;folding hand fan;lab coat;studio microphone;bell with slash;postal horn
+fax machine;film projector;notebook with decorative cover;chart increasing;chart decreasing
+file cabinet;white cane;chains;dna;x-ray;lotion bottle;postbox;nazar amulet;cityscape at dusk
+sunrise over mountains;barber pole;office building;post office;hindu temple;synagogue
+convenience store;department store;bus stop;auto rickshaw;amphora;shortcake;delivery truck
+clapper board;nesting dolls;mate;tamale;kimono;ginger root;school
 """.replace("\n", ";").split(";")
 )
 
@@ -153,5 +164,73 @@ FLAGS = {
 }  # fmt: skip
 FLAGS.pop("Türkiye")  # "turkey" is the bird
 
-# Index of the right gloss where counting shared words picks a wrong one; -1: none fits.
-SENSES: dict[str, int] = {}
+# Words that the gloss of the right sense contains, where counting shared keywords picks a wrong
+# one; "" means that no gloss fits.
+SENSES: dict[str, str] = {
+    "lion": "large gregarious",
+    "goat": "any of numerous agile",
+    "beaver": "large semiaquatic",
+    "dragon": "",
+    "fish": "any of various mostly cold-blooded",
+    "crab": "decapod having eyes",
+    "scorpion": "arachnid",
+    "lotus": "water lily",
+    "rose": "any of many shrubs",
+    "potted plant": "organism",
+    "banana": "elongated crescent-shaped",
+    "pineapple": "large sweet fleshy",
+    "mango": "large oval tropical fruit",
+    "cherries": "a red fruit",
+    "strawberry": "sweet fleshy red fruit",
+    "coconut": "large hard-shelled",
+    "tangerine": "a variety of mandarin",
+    "lettuce": "leaves of",
+    "hot pepper": "",
+    "stew": "food prepared",
+    "taxi": "a car",
+    "bicycle": "a wheeled vehicle",
+    "motor scooter": "",
+    "watch": "a small portable timepiece",
+    "star": "celestial body",
+    "shooting star": "",
+    "ribbon": "a long strip",
+    "wave": "one of a series of ridges",
+    "dress": "one-piece garment",
+    "shorts": "trousers",
+    "boot": "footwear",
+    "harp": "chordophone",
+    "jar": "vessel",
+    "books": "physical object",
+    "red book": "physical object",
+    "page": "one side of one leaf",
+    "curled page": "one side of one leaf",
+    "hook": "curved or bent implement",
+    "crutch": "staff",
+    "chair": "a seat for one person",
+    "printer": "output device",
+    "dove": "any of numerous small pigeons",
+    "battery": "device that produces electricity",
+    "keyboard": "",
+    "scroll": "",
+    "axe": "edge tool",
+    "razor": "",
+    "candle": "stick of wax",
+    "bear": "massive plantigrade",
+    "duck": "small wild",
+    "dinner plate": "dish",
+    "kitchen knife": "edge tool",
+    "mosque": "place of worship",
+    "umbrella in rain": "",
+    "peacock": "male peafowl",
+    "television": "electronic device",
+    "package": "wrapped container",
+    "calendar": "",
+}
+
+# Longer names that may borrow the gloss of their last word: it still says what they are.
+HEADS_THAT_DEFINE = frozenset(
+    "dog cat camel bear chick blossom clover leaf tree soup salad knife truck train banknote "
+    "helmet shoe boot doll medal speaker pushpin snowman hourglass newspaper notebook "
+    "ruler temple camera apple mask scooter fireworks cookie potato wrench folder sword saw "
+    "extinguisher wand pen castle mountain plate page umbrella battery amulet".split()
+)

@@ -36,10 +36,10 @@ SVG_FOLDERS = {
 }
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
-    "black": (25, 25, 25),
     "gray": (150, 150, 150),
     "red": (220, 60, 55),
     "orange": (245, 150, 45),
+    "brown": (150, 100, 60),
     "yellow": (250, 225, 80),
     "green": (80, 175, 85),
     "blue": (65, 115, 215),
@@ -190,14 +190,15 @@ def _sketch(image: Image.Image) -> Image.Image:
     """Pencil look: three gray levels under dark outlines."""
     luminance = image.convert("L")
     levels = np.asarray(luminance, dtype=np.float32) // 86 * 50 + 135
-    edges = np.asarray(luminance.filter(ImageFilter.FIND_EDGES), dtype=np.float32)
+    edges = np.array(luminance.filter(ImageFilter.FIND_EDGES), dtype=np.float32)
+    edges[[0, -1], :] = edges[:, [0, -1]] = 0  # the filter marks the frame as an edge
     drawn = np.where(edges > 45, 20, levels).clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.repeat(drawn[:, :, None], 3, axis=2))
 
 
 def render(concept: Concept, style: str, rendering: Rendering) -> np.ndarray:
     """Draw one concept, (64, 64, 3) uint8."""
-    placed = _place(Image.fromarray(glyph(concept, style), mode="RGBA"), rendering)
+    placed = _place(Image.fromarray(glyph(concept, style)), rendering)
     ink = placed.convert("RGB")
     if rendering.saturation != 1.0:
         ink = ImageEnhance.Color(ink).enhance(rendering.saturation)
