@@ -1,0 +1,259 @@
+"""The losses against closed forms and against slow loops written from the paper's text.
+
+pytest tests/test_losses.py
+"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
+from unime.losses import (
+    distillation_loss,
+    effective_rank,
+    hard_negative_loss,
+    instruction_loss,
+    without_diagonal,
+)
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
+
+
+def identity_negatives(n: int) -> Tensor:
+    return ~torch.eye(n, dtype=torch.bool)
+
+
+def test_without_diagonal() -> None:
+    matrix = torch.arange(9).view(3, 3)
+    assert without_diagonal(matrix).tolist() == [[1, 2], [3, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("include_diagonal", [False, True])
+def test_distillation_equals_a_loop(include_diagonal: bool) -> None:
+    student, teacher = unit(6, 4), unit(6, 9, seed=1)
+    config = DistillationLossConfig(0.1, 0.2, include_diagonal)
+    total = 0.0
+    for i in range(6):
+        others = [j for j in range(6) if include_diagonal or j != i]
+        p = [math.exp(float(teacher[i] @ teacher[j]) / 0.2) for j in others]
+        q = [math.exp(float(student[i] @ student[j]) / 0.1) for j in others]
+        p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
+        total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    loss = distillation_loss(student, teacher, config).loss
+    assert float(loss) == pytest.approx(total / 6, abs=1e-12)
+
+
+def test_distillation_is_zero_for_a_rotated_teacher() -> None:
+    """Only similarities matter: a rotation (and another width) of the student costs nothing."""
+    student = unit(8, 4)
+    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64)).Q
+    teacher = torch.cat([student @ rotation, torch.zeros(8, 3, dtype=torch.float64)], dim=1)
+    output = distillation_loss(student, teacher, DistillationLossConfig())
+    assert float(output.loss) == pytest.approx(0, abs=1e-12)
+    assert float(output.stats["teacher_correlation"]) == pytest.approx(1)
+
+
+def test_the_diagonal_swallows_the_gradient() -> None:
+    """The reason for the default: same embeddings, far smaller gradient with the diagonal."""
+    norms = []
+    for include_diagonal in (False, True):
+        student = unit(32, 16).requires_grad_()
+        config = DistillationLossConfig(include_diagonal=include_diagonal)
+        distillation_loss(student, unit(32, 16, seed=1), config).loss.backward()
+        assert student.grad is not None
+        norms.append(float(student.grad.norm()))
+    assert norms[1] < 0.1 * norms[0]
+
+
+def test_distillation_refuses_too_few_rows() -> None:
+    with pytest.raises(ValueError, match="at least 3 rows, got 2"):
+        distillation_loss(unit(2, 4), unit(2, 4), DistillationLossConfig())
+
+
+def test_effective_rank_closed_forms() -> None:
+    assert float(effective_rank(torch.eye(5))) == pytest.approx(5)
+    assert float(effective_rank(torch.ones(7, 3))) == pytest.approx(1, abs=1e-5)
+    tall, wide = unit(9, 4), unit(9, 4).T
+    assert float(effective_rank(tall)) == pytest.approx(float(effective_rank(wide)))
+    singular = torch.linalg.svdvals(tall)
+    share = singular / singular.sum()
+    assert float(effective_rank(tall)) == pytest.approx(
+        float(torch.exp(-(share * share.log()).sum()))
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_equal_scores_cost_log_of_their_number(k: int) -> None:
+    same = torch.ones(8, 1, dtype=torch.float64)
+    config = HardNegativeLossConfig(num_hard_negatives=k)
+    loss = hard_negative_loss(same, same, torch.arange(8), identity_negatives(8), config).loss
+    assert float(loss) == pytest.approx(math.log(1 + k))
+
+
+@pytest.mark.parametrize("k", [None, 9, 50])
+def test_no_margin_and_all_negatives_is_plain_infonce(k: int | None) -> None:
+    queries, targets = unit(10, 6), unit(10, 6, seed=1)
+    config = HardNegativeLossConfig(0.05, k, None)
+    loss = hard_negative_loss(
+        queries, targets, torch.arange(10), identity_negatives(10), config
+    ).loss
+    plain = F.cross_entropy(queries @ targets.T / 0.05, torch.arange(10))
+    assert float(loss) == pytest.approx(float(plain), abs=1e-12)
+
+
+def loop_reference(
+    queries: Tensor,
+    candidates: Tensor,
+    positive_index: list[int],
+    keys: list[int],
+    config: HardNegativeLossConfig,
+) -> tuple[float, int]:
+    """Written from the issue's sentence, one query and one candidate at a time."""
+    total, empty = 0.0, 0
+    for i, p in enumerate(positive_index):
+        positive = float(queries[i] @ candidates[p])
+        left = []
+        for j in range(len(candidates)):
+            similarity = float(queries[i] @ candidates[j])
+            if keys[j] == keys[p]:
+                continue
+            margin = config.false_negative_margin
+            if margin is not None and similarity > positive + margin:
+                continue
+            left.append(similarity)
+        left.sort(reverse=True)
+        k = config.num_hard_negatives or len(left)
+        hard = left[:k]
+        if config.on_short is OnShort.repeat and left:
+            hard = [left[n % len(left)] for n in range(k)]
+        empty += not left
+        numerator = math.exp(positive / config.temperature)
+        others = sum(math.exp(s / config.temperature) for s in hard)
+        total -= math.log(numerator / (numerator + others))
+    return total / len(positive_index), empty
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("on_short", list(OnShort))
+@pytest.mark.parametrize("margin", [None, 0.1, -0.2, -5.0])
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_hard_negatives_equal_a_loop(
+    seed: int, on_short: OnShort, margin: float | None, k: int
+) -> None:
+    """Explicit negatives, duplicates, fewer than k left, all filtered (margin -5)."""
+    queries, candidates = unit(7, 5, seed=seed), unit(12, 5, seed=seed + 100)
+    keys = [0, 1, 2, 2, 4, 5, 6, 1, 8, 9, 10, 11]  # 3 duplicates 2, and 7 duplicates 1
+    candidates[3], candidates[7] = candidates[2], candidates[1]
+    config = HardNegativeLossConfig(0.1, k, margin, on_short)
+    positive_index = torch.arange(7)
+    key = torch.tensor(keys)
+    is_negative = key[positive_index][:, None] != key[None]
+    output = hard_negative_loss(queries, candidates, positive_index, is_negative, config)
+    expected, empty = loop_reference(queries, candidates, list(range(7)), keys, config)
+    assert float(output.loss) == pytest.approx(expected, abs=1e-12)
+    assert int(output.stats["empty_queries"]) == empty
+    if margin == -5.0:
+        assert empty == 7 and float(output.loss) == 0
+
+
+@pytest.mark.parametrize("on_short", list(OnShort))
+def test_everything_filtered_is_zero_with_zero_gradient(on_short: OnShort) -> None:
+    queries = unit(4, 3).requires_grad_()
+    candidates = unit(4, 3, seed=1).requires_grad_()
+    config = HardNegativeLossConfig(0.05, 2, -5.0, on_short)
+    loss = hard_negative_loss(
+        queries, candidates, torch.arange(4), identity_negatives(4), config
+    ).loss
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert queries.grad is not None and candidates.grad is not None
+    assert not queries.grad.any() and not candidates.grad.any()
+
+
+def test_a_filtered_item_never_comes_back() -> None:
+    """Two of three negatives are filtered: no gradient reaches them, whatever k asks for."""
+    query = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    angles = torch.tensor([0.6, 0.1, 0.2, 2.0], dtype=torch.float64)  # positive, 2 false, 1 true
+    candidates = torch.stack([angles.cos(), angles.sin()], dim=1).requires_grad_()
+    is_negative = torch.tensor([[False, True, True, True]])
+    for on_short in OnShort:
+        config = HardNegativeLossConfig(0.1, 3, 0.1, on_short)
+        candidates.grad = None
+        output = hard_negative_loss(query, candidates, torch.tensor([0]), is_negative, config)
+        output.loss.backward()
+        assert candidates.grad is not None
+        assert candidates.grad[1:3].abs().max() == 0
+        assert candidates.grad[3].abs().max() > 0
+        assert float(output.stats["filtered_share"]) == pytest.approx(2 / 3)
+        assert float(output.stats["short_queries"]) == 1
+
+
+def test_dropping_a_false_negative_lowers_the_loss() -> None:
+    queries, targets = unit(5, 4), unit(5, 4, seed=1)
+    targets[1] = queries[0]
+    losses = [
+        float(
+            hard_negative_loss(
+                queries,
+                targets,
+                torch.arange(5),
+                identity_negatives(5),
+                HardNegativeLossConfig(0.05, 4, margin),
+            ).loss
+        )
+        for margin in (None, 0.1)
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_instruction_loss_masks_duplicates_and_uses_explicit_negatives() -> None:
+    queries, targets = unit(3, 4), unit(5, 4, seed=1)
+    targets[2] = targets[0]  # queries 0 and 2 have the same right answer
+    labels = {
+        "query_key": torch.tensor([10, 11, 12]),
+        "target_key": torch.tensor([1, 2, 1, 3, 4]),
+        "is_positive": torch.tensor([True, True, True, False, False]),
+    }
+    config = HardNegativeLossConfig(0.1, None, None)
+    loss = instruction_loss({"query": queries, "target": targets}, labels, config).loss
+    scores = queries @ targets.T / 0.1
+    scores[0, 2] = scores[2, 0] = float("-inf")
+    expected = F.cross_entropy(scores, torch.arange(3))
+    assert float(loss) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_symmetric_is_the_mean_of_both_directions() -> None:
+    queries, targets = unit(4, 3), unit(6, 3, seed=1)
+    labels = {
+        "query_key": torch.tensor([1, 2, 3, 1]),  # 0 and 3 are the same query
+        "target_key": torch.tensor([5, 6, 7, 8, 9, 10]),
+        "is_positive": torch.tensor([True, True, False, True, False, True]),
+    }
+    config = HardNegativeLossConfig(0.1, None, None, symmetric=True)
+    output = instruction_loss({"query": queries, "target": targets}, labels, config)
+    positives = torch.tensor([0, 1, 3, 5])
+    forward = F.cross_entropy(queries @ targets.T / 0.1, positives)
+    scores = targets[positives] @ queries.T / 0.1
+    scores[0, 3] = scores[3, 0] = float("-inf")
+    backward = F.cross_entropy(scores, torch.arange(4))
+    assert float(output.loss) == pytest.approx(float(forward + backward) / 2, abs=1e-12)
+    assert "reverse_positive_similarity" in output.stats
+
+
+def test_a_missing_positive_is_refused() -> None:
+    labels = {
+        "query_key": torch.arange(2),
+        "target_key": torch.arange(2),
+        "is_positive": torch.tensor([True, False]),
+    }
+    embeddings = {"query": unit(2, 3), "target": unit(2, 3)}
+    with pytest.raises(ValueError, match="2 queries but 1 positives"):
+        instruction_loss(embeddings, labels, HardNegativeLossConfig())

@@ -1,0 +1,34 @@
+"""The one collective that the losses need."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks, rank 0's first: (n, …) here to (N, …) everywhere.
+
+    The number of rows may differ from rank to rank. The rows of this rank keep their graph, those
+    of the others have none: a loss of the gathered rows, computed in full on every rank, so gives
+    each rank the exact gradient of its own rows. (A plain ``all_gather`` cuts every graph.)
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(world_size)]
+    dist.all_gather(counts, count)
+    lengths = [int(length) for length in counts]
+    flags = rows.dtype == torch.bool
+    sent = rows.detach().to(torch.uint8) if flags else rows.detach()
+    padded = sent.new_zeros((max(lengths), *rows.shape[1:]))
+    padded[: len(rows)] = sent
+    received = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(received, padded)
+    parts = [part[:length] for part, length in zip(received, lengths, strict=True)]
+    if flags:
+        parts = [part.bool() for part in parts]
+    parts[rank] = rows
+    return torch.cat(parts)

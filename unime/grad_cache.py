@@ -1,0 +1,102 @@
+"""One contrastive step over a batch of any size in the memory of one chunk (GradCache,
+arXiv 2101.06983), with the exact gradient of the un-chunked step, on one process or many.
+
+    1. embed every chunk without a graph, remembering the random state it began with
+    2. compute the loss of the *global* batch and its gradient with respect to every embedding
+    3. embed every chunk again, with a graph and the same random state, and back-propagate
+       <embedding, its gradient>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from unime.collator import Batch
+from unime.distributed import gather_rows
+from unime.losses import LossOutput
+
+LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
+
+
+def cached_backward(
+    accelerator: Accelerator, model: nn.Module, batch: Batch, loss_fn: LossFunction
+) -> LossOutput:
+    """Back-propagate `loss_fn` of the global batch; gradients are complete on return.
+
+    Every rank computes the loss of all rows, in which only its own rows carry a graph, so its
+    embeddings' gradients are exact parts of the global gradient and have to be *summed* over ranks;
+    DDP, ZeRO and FSDP average, hence the factor ``num_processes``.
+
+    Args:
+        model: the prepared encoder: one chunk's inputs to embeddings (chunk, D).
+        batch: this rank's chunks by group and its rows of the labels.
+        loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
+
+    Returns:
+        The loss (detached) and its statistics, equal on every rank.
+    """
+    chunks = [
+        (group, chunk) for group, group_chunks in batch.groups.items() for chunk in group_chunks
+    ]
+    random_states = []
+    embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
+    with torch.no_grad(), _gradient_sync(accelerator, model, False):
+        for group, chunk in chunks:
+            random_states.append(_random_state(accelerator.device))
+            embedded[group].append(model(chunk).float())
+
+    leaves = {group: torch.cat(parts).requires_grad_() for group, parts in embedded.items()}
+    output = loss_fn(
+        {group: gather_rows(rows) for group, rows in leaves.items()},
+        {name: gather_rows(rows) for name, rows in batch.labels.items()},
+    )
+    gradients = torch.autograd.grad(output.loss, list(leaves.values()))
+    pieces = [
+        piece * accelerator.num_processes
+        for group, gradient in zip(leaves, gradients, strict=True)
+        for piece in gradient.split([len(part) for part in embedded[group]])
+    ]
+
+    last = len(chunks) - 1
+    for index, ((_, chunk), piece) in enumerate(zip(chunks, pieces, strict=True)):
+        with _gradient_sync(accelerator, model, index == last):
+            with _replayed(random_states[index], accelerator.device):
+                embeddings = model(chunk).float()
+            accelerator.backward((embeddings * piece).sum())
+    return LossOutput(output.loss.detach(), output.stats)
+
+
+@contextmanager
+def _gradient_sync(accelerator: Accelerator, model: nn.Module, enabled: bool) -> Iterator[None]:
+    """The seam for engines: is the backward in here the last one of the step, or not?
+
+    Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; DDP defers its
+    all-reduce by ``no_sync`` (also in forwards without a graph, where it would broadcast buffers).
+    """
+    before = accelerator.sync_gradients
+    accelerator.sync_gradients = enabled
+    try:
+        with nullcontext() if enabled else accelerator.no_sync(model):
+            yield
+    finally:
+        accelerator.sync_gradients = before
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), device_state
+
+
+@contextmanager
+def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
+    """Run from an earlier random state (dropout draws the same masks), then go on as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], device)
+        yield
