@@ -2,9 +2,9 @@
 
     load_config(Stage2Config, ["--config", "configs/demo/stage2.yaml", "loss.temperature=0.03"])
 
-Defaults here, then the YAML file, then ``key=value`` words. Unknown keys, wrong types and impossible
-combinations are a :class:`ConfigError` that names the key (and the nearest valid one) before anything
-is loaded. What runs *where* (GPUs, ZeRO, mixed precision) is accelerate's configuration, not ours.
+Defaults here, then the YAML file, then ``key=value`` words. Unknown keys, wrong types and
+impossible combinations are a :class:`ConfigError` that names the key (and the nearest valid one)
+before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's configuration, not ours.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class InputConfig:
 @dataclass
 class OptimConfig:
     """AdamW and its schedule. The batch is part of a contrastive loss, so there is no gradient
-    accumulation: 8 accumulated batches of 4 have 3 negatives a query, not 31. ``chunk_size`` is what
-    bounds memory (gradient caching) without changing the loss."""
+    accumulation: 8 accumulated batches of 4 have 3 negatives a query, not 31. ``chunk_size`` is
+    what bounds memory (gradient caching) without changing the loss."""
 
     steps: int | None = None  # optimizer steps; or
     epochs: float | None = None  # passes over the data; exactly one of the two
@@ -179,13 +179,13 @@ class RunConfig:
 
 @dataclass
 class DistillationLossConfig:
-    """Stage 1 (paper 3.2, equation 2). The paper names no temperature and leaves the diagonal open."""
+    """Stage 1 (paper 3.2, equation 2), which names no temperature and leaves the diagonal open."""
 
     student_temperature: float = 0.05
     teacher_temperature: float = 0.05
     include_diagonal: bool = False
-    # Masked by default: at small temperatures the self-similarity 1.0 takes nearly all the mass of each
-    # row in teacher and student alike, and with it the gradient (see losses.distillation_loss).
+    # Masked by default: at small temperatures the self-similarity 1.0 takes nearly all the mass of
+    # each row in teacher and student alike, and with it the gradient (losses.distillation_loss).
 
     def __post_init__(self) -> None:
         for name in ("student_temperature", "teacher_temperature"):
@@ -194,7 +194,8 @@ class DistillationLossConfig:
 
 @dataclass
 class HardNegativeLossConfig:
-    """Stage 2 (paper 3.3). Plain InfoNCE: both ``false_negative_margin`` and ``num_hard_negatives`` null."""
+    """Stage 2 (paper 3.3). Plain InfoNCE: ``false_negative_margin`` and ``num_hard_negatives``
+    both null."""
 
     temperature: float = 0.02  # divides; the paper is silent, its published loss.py has 0.02
     num_hard_negatives: int | None = 8  # k; null: every candidate that survives the filter
@@ -214,7 +215,7 @@ class HardNegativeLossConfig:
 
 @dataclass
 class TextData:
-    """Stage 1's texts and the teacher's embeddings of them (written by data_prep.teacher_embeddings)."""
+    """Stage 1's texts and the teacher's embeddings of them (data_prep.teacher_embeddings)."""
 
     texts: list[str] = MISSING  # .jsonl, .csv or .parquet files
     columns: list[str] = field(
@@ -351,7 +352,7 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
 
 
 def load_config(cls: type[T], argv: list[str] | None = None) -> T:
-    """Parse ``--config FILE [key=value …]`` into `cls`; ``--print-config`` shows the result and exits."""
+    """Parse ``--config FILE [key=value …]`` into `cls`; ``--print-config`` shows it and exits."""
     program = sys.modules["__main__"].__doc__
     parser = argparse.ArgumentParser(
         description=program, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -376,7 +377,8 @@ def build_config(cls: type[T], path: Path, overrides: list[str] | None = None) -
     """Defaults of `cls`, then the YAML file `path`, then the overrides.
 
     Raises:
-        ConfigError: unreadable file, unknown key, wrong type, missing value, impossible combination.
+        ConfigError: unreadable file, unknown key, wrong type, missing value, or values that
+            don't go together.
     """
     try:
         loaded = OmegaConf.load(path)
