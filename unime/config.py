@@ -245,6 +245,7 @@ class PairData:
     root: str = MISSING
     revision: str | None = None
     split: str = "original"
+    image_root: str | None = None  # where the images are; None: below root (a local folder)
     sources: dict[str, PairSource] = field(default_factory=dict)  # subset name -> settings
     mixing: Mixing = Mixing.single_task
     on_bad_row: str = "raise"  # raise, or drop (counted and listed)
@@ -298,6 +299,7 @@ class EvalData:
     root: str = MISSING
     revision: str | None = None
     split: str = "test"
+    image_root: str | None = None  # None: below root or root/eval_images (a local folder)
     suite: str = MISSING  # YAML: task -> meta_task, distribution (configs/suites/)
     tasks: list[str] | None = None  # a selection; None: all of the suite
     limit: int | None = None  # first queries of each task; recorded in the results

@@ -1,34 +1,118 @@
-"""Items and pairs: what is embedded, and which of them belong together."""
+"""The rows of both stages: texts with their teacher embedding, and pairs of items."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
+import torch
+from torch import Tensor
 
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file, row, column and value."""
+from unime.config import PairData, TextData
+from unime.items import DataError, Item, Pair, item_key
+from unime.mmeb import TrainSubset, load_train_subset
+from unime.sampler import GlobalBatchSampler
+from unime.teacher_store import TeacherStore
+from unime.texts import read_texts
+
+__all__ = [
+    "DataError",
+    "GlobalBatchSampler",
+    "Item",
+    "Pair",
+    "PairDataset",
+    "TextDataset",
+    "TextRow",
+    "item_key",
+]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing to embed: text, images (absolute paths), or both. Text holds no image tokens."""
+class TextRow:
+    """One row of stage 1."""
 
-    text: str = ""
-    images: tuple[str, ...] = ()
+    text: str
+    teacher: Tensor  # (T,) float32, unit norm
+    row_id: str = ""  # "nli.csv:17:sent0"
+
+
+class TextDataset(Sequence[TextRow]):
+    """Stage 1's distinct texts, each with the teacher's embedding of it."""
+
+    def __init__(self, texts: list[str], row_ids: list[str], store: TeacherStore, rows: np.ndarray):
+        self.texts = texts
+        self.num_duplicates = 0  # texts that were there already and are left out
+        self._row_ids = row_ids
+        self._store = store
+        self._rows = rows  # (len(texts),) rows of the store
+
+    @classmethod
+    def load(cls, config: TextData) -> TextDataset:
+        """
+        Raises:
+            DataError: texts that cannot be read; a teacher store that is not there, not complete,
+                or lacks some of the texts.
+        """
+        found = read_texts(config.texts, config.columns, config.limit)
+        store = TeacherStore.open(config.teacher)
+        dataset = cls(found.texts, found.row_ids, store, store.find(found.texts))
+        dataset.num_duplicates = found.num_duplicates
+        return dataset
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> TextRow:  # type: ignore[override]  # no slices
+        teacher = torch.from_numpy(np.array(self._store.embeddings[self._rows[index]]))
+        return TextRow(self.texts[index], teacher, self._row_ids[index])
 
     @property
-    def kind(self) -> str:
-        """ "text", "image" or "image+text"; "" when there is neither."""
-        return "+".join(
-            name for name, present in (("image", self.images), ("text", self.text)) if present
-        )
+    def task_sizes(self) -> dict[str, int]:
+        return {"text": len(self)}
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One row of stage 2: a query, its target, and optional explicit negatives."""
+class PairDataset(Sequence[Pair]):
+    """Stage 2's rows of all sources, the rows of one task after the other's."""
 
-    query: Item
-    target: Item
-    negatives: tuple[Item, ...] = ()
-    row_id: str = ""  # "A-OKVQA:17"
+    def __init__(self, subsets: list[TrainSubset], weights: list[float]):
+        self._subsets = subsets
+        self._ends = list(accumulate(map(len, subsets)))
+        self.task_sizes = {subset.name: len(subset) for subset in subsets}
+        names = [subset.name for subset in subsets]
+        self.task_weights = dict(zip(names, weights, strict=True))
+        self.dropped = [message for subset in subsets for message in subset.dropped]
+
+    @classmethod
+    def load(cls, config: PairData, seed: int) -> PairDataset:
+        """
+        Raises:
+            DataError: see :func:`unime.mmeb.load_train_subset`.
+        """
+        subsets = [
+            load_train_subset(
+                config.root,
+                name,
+                config.split,
+                config.revision,
+                image_root=config.image_root,
+                rows=source.rows,
+                sample=source.sample,
+                seed=seed,
+                on_bad_row=config.on_bad_row,
+            )
+            for name, source in config.sources.items()
+        ]
+        return cls(subsets, [source.weight for source in config.sources.values()])
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]  # no slices
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = bisect_right(self._ends, index)
+        subset = self._subsets[number]
+        return subset[index - self._ends[number] + len(subset)]

@@ -1,0 +1,150 @@
+"""Tables of rows and folders of images, as Parquet below a local folder or on the hub.
+
+A local folder is laid out as a hub repository: ``<root>/<Subset>/<split>-00000-of-00001.parquet``.
+Subsets and splits are always named, never globbed: MMEB's repositories hold stale files and folders
+of other sets beside those that count.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unime.items import DataError
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass
+class ImageFolder:
+    """Finds images by the relative paths of the rows, and nothing outside its folders."""
+
+    roots: list[Path]  # tried in order
+
+    def find(self, path: str) -> str:
+        """The absolute path of an image.
+
+        Raises:
+            DataError: the path leaves the folder, or there is no such file.
+        """
+        if not self.roots:
+            raise DataError("has an image, but data.image_root, where the images are, is not set")
+        pure = PurePosixPath(path.replace("\\", "/"))
+        if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+            raise DataError("leaves the image folder")
+        for root in self.roots:
+            found = os.path.join(root, path)
+            if os.path.exists(found):
+                return found
+        raise DataError(f"no such image in {' or '.join(map(str, self.roots))}")
+
+
+@dataclass
+class Table:
+    """The rows of one subset, memory-mapped, and where each of them comes from."""
+
+    rows: datasets.Dataset
+    shards: list[tuple[str, int]]  # file or hub name, number of rows
+
+    def where(self, row: int) -> str:
+        for name, count in self.shards:
+            if row < count:
+                return f"{name}, row {row}"
+            row -= count
+        raise IndexError(row)
+
+
+def image_folder(root: str, image_root: str | None, below: list[str]) -> ImageFolder:
+    if image_root is not None:
+        if not Path(image_root).is_dir():
+            raise DataError(f"data.image_root: no folder {image_root!r}")
+        return ImageFolder([Path(image_root).absolute()])
+    base = Path(root).absolute()
+    return ImageFolder([base, *(base / name for name in below)] if base.is_dir() else [])
+
+
+def load_table(
+    root: str,
+    subset: str,
+    split: str,
+    revision: str | None,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> Table:
+    if Path(root).is_dir():
+        if revision is not None:
+            raise DataError(
+                f"data.revision: {revision!r} is for a hub repository, {root} is a folder"
+            )
+        table = _load_local(Path(root), subset, split)
+    else:
+        table = _load_hub(root, subset, split, revision)
+    found = table.rows.column_names
+    missing = [column for column in required if column not in found]
+    if missing:
+        name = table.shards[0][0]
+        raise DataError(f"{name}: no column {quoted(missing)}; it has {quoted(found)}")
+    wanted = [column for column in (*required, *optional) if column in found]
+    return Table(table.rows.select_columns(wanted), table.shards)
+
+
+def _load_local(root: Path, subset: str, split: str) -> Table:
+    folder = root / subset
+    if not folder.is_dir():
+        have = sorted(entry.parent.name for entry in root.glob(f"*/{split}-00000-of-*.parquet"))
+        listed = ", ".join(have) or "none"
+        raise DataError(f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}")
+    pattern = re.compile(re.escape(split) + r"-(\d{5})-of-(\d{5})\.parquet")
+    shards = {name: found for name in os.listdir(folder) if (found := pattern.fullmatch(name))}
+    if not shards:
+        have = sorted(
+            {name.split("-")[0] for name in os.listdir(folder) if name.endswith(".parquet")}
+        )
+        raise DataError(
+            f"{folder}: no split {split!r}; it has {', '.join(have) or 'no .parquet file'}"
+        )
+    of = {int(found[2]) for found in shards.values()}
+    if len(of) > 1 or len(shards) != max(of):
+        raise DataError(f"{folder}: incomplete split {split!r}: {', '.join(sorted(shards))}")
+    files = [str(folder / name) for name in sorted(shards)]
+    quiet = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        counts = [pq.read_metadata(file).num_rows for file in files]
+        rows = datasets.Dataset.from_parquet([glob.escape(file) for file in files])
+    except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{files[0]}: cannot read it: {error}") from None
+    finally:
+        if not quiet:
+            datasets.enable_progress_bars()
+    return Table(rows, list(zip(files, counts, strict=True)))
+
+
+def _load_hub(root: str, subset: str, split: str, revision: str | None) -> Table:
+    if not HUB_NAME.fullmatch(root):
+        raise DataError(f"data.root: no folder {root!r}")
+    try:
+        rows = datasets.load_dataset(root, subset, split=split, revision=revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"data.root: no folder {root!r}, and as a hub dataset: {reason}") from None
+    return Table(rows, [(f"{root} {subset} {split}", len(rows))])
+
+
+def plain_rows(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
+    for batch in rows.iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
