@@ -34,7 +34,7 @@ SPLITS = (("train", 0.58), ("validation", 0.12), ("test", 0.30))
 SEED = 20
 # Glosses of figurative senses, which share words with the keywords more often than they fit.
 NOT_THE_THING = re.compile(
-    r"\b(person|persons|someone|resident|emblem|as food|pelt|zodiac|informal|slang|computer network)\b"
+    r"\b(persons?|someone|resident|emblem|as food|pelt|zodiac|informal|slang)\b"
     r"|^(make|put|get|turn|shave|chase|work|chop|cut|transport|examine|manipulate|become|give) "
 )
 

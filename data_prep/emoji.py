@@ -115,7 +115,7 @@ def svg_path(concept: Concept, style: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / folder / f"{getattr(concept, style)}.svg"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def glyph(concept: Concept, style: str) -> np.ndarray:
     """The drawing cropped to its ink and centred on a transparent 96 x 96 square, RGBA."""
     side = GLYPH_SIZE

@@ -1,0 +1,271 @@
+"""Pretrain the demo's base model from scratch on CPU.
+
+    python -m data_prep.pretrain_base --out runs/base --minutes 75
+    python -m data_prep.pretrain_base --out runs/base --resume          # after an interruption
+    python -m data_prep.pretrain_base --out runs/base --export assets/base
+
+Vision tower first (classifying concepts), then image -> name, then the mixture: in any other
+order the language model learns to answer without looking. Matrix products run in bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+)
+
+from data_prep.base_metrics import measure
+from data_prep.base_model import build_model, build_processor, build_tokenizer
+from data_prep.fast_forward import vision_features
+from data_prep.pretrain_batches import Batch, Encoder, answer_loss, stream
+from data_prep.pretrain_tasks import Tasks
+
+MUON_LR, ADAMW_LR, WEIGHT_DECAY = 2e-3, 1.5e-3, 0.05
+DECAY_START = 0.65  # share of the run after which the learning rate falls linearly to zero
+WARMUP_STEPS = 100
+SAVE_MINUTES, MEASURE_MINUTES = 4.0, 4.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the run, as a share of its minutes, and what it trains on."""
+
+    name: str
+    until: float
+    mixture: dict[str, float]
+
+
+PHASES = (
+    Phase("vision", 0.12, {"name": 1.0}),
+    Phase("names", 0.24, {"name": 1.0}),
+    Phase(
+        "mixture",
+        1.0,
+        {"name": 0.2, "image": 0.25, "scene": 0.25, "concept_text": 0.08, "word_text": 0.22},
+    ),
+)
+
+
+@dataclass
+class Progress:
+    """All that a resumed run needs besides tensors."""
+
+    minutes: float = 0.0
+    step: int = 0
+    images: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Model, optimizers and the running state of one pretraining run."""
+
+    def __init__(self, out: Path, minutes: float, seed: int, resume: bool) -> None:
+        self.out, self.total_minutes, self.seed = out, minutes, seed
+        torch.manual_seed(seed)
+        self.tasks = Tasks()
+        out.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = self._tokenizer(resume)
+        self.encoder = Encoder(self.tokenizer)
+        self.model = build_model(self.tokenizer)
+        # The CPU flash kernel's backward is slow on short sequences; saved weights don't care.
+        self.model.model.language_model.config._attn_implementation = "eager"
+        self.head = nn.Linear(256, len(self.tasks.concepts))  # thrown away after the first phase
+        self.labels = {concept.id: i for i, concept in enumerate(self.tasks.concepts)}
+        self.optimizers = self._optimizers()
+        self.progress = Progress()
+        if resume:
+            self.load()
+
+    def _tokenizer(self, resume: bool) -> PreTrainedTokenizerFast:
+        folder = self.out / "processor"
+        if not resume:
+            build_processor(build_tokenizer(self.tasks.corpus())).save_pretrained(folder)
+        return AutoProcessor.from_pretrained(folder).tokenizer
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        named = dict(self.model.named_parameters())
+        return named | {f"head.{key}": value for key, value in self.head.named_parameters()}
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for hidden matrices, AdamW for embeddings, patches, norms and biases."""
+        matrices, rest = [], []
+        for name, parameter in self._named().items():
+            hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
+            (matrices if hidden else rest).append(parameter)
+        muon = torch.optim.Muon(
+            matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+        )
+        adamw = torch.optim.AdamW(rest, lr=ADAMW_LR, weight_decay=0.0, betas=(0.9, 0.98))
+        for optimizer in (muon, adamw):
+            for group in optimizer.param_groups:
+                group["base_lr"] = group["lr"]
+        return [muon, adamw]
+
+    def loss(self, batch: Batch, phase: Phase) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            if phase.name != "vision":
+                return answer_loss(self.model, batch)
+            features = vision_features(self.model.model.visual, batch.patches, batch.size)
+            wanted = [self.labels[sample.objects[0][0].id] for sample in batch.samples]
+            logits = self.head(features.float().mean(1))
+            return F.cross_entropy(logits.float(), torch.tensor(wanted))
+
+    def step(self, batch: Batch, phase: Phase, phase_step: int) -> float:
+        loss = self.loss(batch, phase)
+        loss.backward()
+        parameters = [p for p in self._named().values() if p.grad is not None]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        share = self.progress.minutes / self.total_minutes
+        factor = min(1.0, (phase_step + 1) / WARMUP_STEPS)
+        factor *= min(1.0, max(0.0, (1.0 - share) / (1.0 - DECAY_START)))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def train(self) -> None:
+        for phase in PHASES:
+            if self.progress.minutes < phase.until * self.total_minutes:
+                self._train_phase(phase)
+                self.save()
+        self.record(size=600)
+
+    def _train_phase(self, phase: Phase) -> None:
+        rng = random.Random(f"{self.seed}-{phase.name}-{self.progress.step}")
+        batches = stream(self.tasks, self.encoder, phase.mixture, rng)
+        self.model.train()
+        saved = measured = logged = self.progress.minutes
+        phase_step = 0
+        while self.progress.minutes < phase.until * self.total_minutes:
+            started = time.monotonic()
+            batch = next(batches)
+            loss = self.step(batch, phase, phase_step)
+            self._note(phase.name if phase.name == "vision" else batch.kind, loss)
+            phase_step += 1
+            now = self.progress
+            now.step += 1
+            now.images += len(batch.samples)
+            now.minutes += (time.monotonic() - started) / 60
+            if now.minutes - logged > 0.5:
+                self._log(phase)
+                logged = now.minutes
+            if now.minutes - measured > MEASURE_MINUTES and phase.name != "vision":
+                self.record()
+                measured = now.minutes
+            if now.minutes - saved > SAVE_MINUTES:
+                self.save()
+                saved = now.minutes
+
+    def _note(self, kind: str, loss: float) -> None:
+        old = self.progress.losses.get(kind, loss)
+        self.progress.losses[kind] = 0.97 * old + 0.03 * loss
+
+    def _log(self, phase: Phase) -> None:
+        now = self.progress
+        losses = " ".join(f"{kind} {value:.3f}" for kind, value in now.losses.items())
+        rate = now.images / (now.minutes * 60)
+        left = self.total_minutes - now.minutes
+        print(
+            f"{phase.name} step {now.step} {now.minutes:.1f} min, {left:.1f} left, "
+            f"{rate:.0f} samples/s | {losses}",
+            flush=True,
+        )
+
+    def record(self, size: int = 200) -> None:
+        """Measure, and append to metrics.jsonl."""
+        found = measure(self.model, self.encoder, self.tasks, size)
+        row = {"minutes": round(self.progress.minutes, 2), "step": self.progress.step, **found}
+        with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print({key: value for key, value in row.items() if "/" not in key}, flush=True)
+
+    def save(self) -> None:
+        """Write the whole checkpoint aside, then swap it in."""
+        aside, place = self.out / "checkpoint.new", self.out / "checkpoint"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        save_file({k: v.detach().contiguous() for k, v in self._named().items()}, aside / "weights")
+        state = {
+            f"{i}.{j}.{key}": value.clone()
+            for i, optimizer in enumerate(self.optimizers)
+            for j, slots in optimizer.state_dict()["state"].items()
+            for key, value in slots.items()
+        }
+        save_file(state, aside / "optimizer")
+        (aside / "progress.json").write_text(json.dumps(vars(self.progress)))
+        shutil.rmtree(place, ignore_errors=True)
+        aside.rename(place)
+
+    def load(self) -> None:
+        place = self.out / "checkpoint"
+        if not place.exists() and (self.out / "checkpoint.new").exists():
+            place = self.out / "checkpoint.new"  # the last save was cut off between its two moves
+        weights = load_file(place / "weights")
+        with torch.no_grad():
+            for name, parameter in self._named().items():
+                parameter.copy_(weights[name])
+        tensors = load_file(place / "optimizer")
+        for i, optimizer in enumerate(self.optimizers):
+            state = optimizer.state_dict()
+            for key, value in tensors.items():
+                number, index, slot = key.split(".", 2)
+                if int(number) == i:
+                    state["state"].setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict(state)
+        self.progress = Progress(**json.loads((place / "progress.json").read_text()))
+
+
+def export(run: Path, destination: Path) -> None:
+    """Write the checkpoint as an fp16 model folder for the Auto classes."""
+    processor = AutoProcessor.from_pretrained(run / "processor")
+    model: Qwen2VLForConditionalGeneration = build_model(processor.tokenizer)
+    weights = load_file(run / "checkpoint" / "weights")
+    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    assert isinstance(model.config, Qwen2VLConfig)
+    model.half().save_pretrained(destination)
+    processor.save_pretrained(destination)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--minutes", type=float, default=75.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--export", type=Path, help="write the checkpoint there and stop")
+    arguments = parser.parse_args()
+    if arguments.export:
+        export(arguments.out, arguments.export)
+        return
+    torch.set_num_threads(arguments.threads)
+    trainer = Trainer(arguments.out, arguments.minutes, arguments.seed, arguments.resume)
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        trainer.save()
+        print("interrupted; go on with --resume")
+
+
+if __name__ == "__main__":
+    main()
