@@ -1,0 +1,39 @@
+"""Fixtures that every test file may use: tiny models of real families, and pictures with real pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.tiny_models import build_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``tiny_model("qwen2_vl")``: the folder of a tiny random model, built once per session."""
+    built: dict[tuple[str, int], Path] = {}
+
+    def build(family: str, seed: int = 0) -> Path:
+        if (family, seed) not in built:
+            folder = tmp_path_factory.mktemp("models") / f"{family}-{seed}"
+            built[family, seed] = build_tiny(family, folder, seed)
+        return built[family, seed]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Paths of PNG files of random pixels in different sizes and shapes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    paths = []
+    for width, height in ((16, 16), (40, 20), (20, 48), (64, 64), (30, 31)):
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        paths.append(str(folder / f"{width}x{height}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    return paths

@@ -1,0 +1,222 @@
+"""The stack of LoRA adapters on a base model: loaded frozen, one trained on top, saved in order.
+
+Stage 2 starts from stage 1's adapter with another rank, so its own is a second one: all are active
+at once and their outputs add up, and a new one starts at exactly zero (its B matrix is zero).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from unime.backbones import Backbone
+from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+
+DESCRIPTION = "encoder.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def stack_adapters(
+    base: PreTrainedModel, folder: str | None, lora: LoraSettings | None, backbone: Backbone
+) -> PeftModel | None:
+    """Load the adapters in `folder`, frozen, and put a new trainable one on top if `lora` is given.
+
+    All of them are active, in fp32 whatever the base's precision; only the new one has gradients.
+
+    Raises:
+        ConfigError: a folder without adapters, or whose adapters do not fit the base.
+    """
+    stack: PeftModel | None = None
+    names = []
+    for index, path in enumerate(adapter_folders(folder) if folder else []):
+        config = _read_config(path)
+        names.append(f"{index:02d}-rank{config.r}")
+        stack = _add(base, stack, names[-1], config, path)
+        _load_weights(stack, names[-1], path)
+    if lora is not None:
+        names.append(f"{len(names):02d}-rank{lora.rank}")
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            use_rslora=lora.use_rslora,
+            use_dora=lora.use_dora,
+            target_modules=backbone.lora_targets(base, lora.train),
+        )
+        stack = _add(base, stack, names[-1], config, None)
+    if stack is None:
+        return None
+    stack.base_model.set_adapter(names)  # makes all of them active, and trainable
+    for name, parameter in stack.named_parameters():
+        parameter.requires_grad_(lora is not None and names[-1] in name.split("."))
+    frozen = names if lora is None else names[:-1]
+    for module in stack.modules():
+        if isinstance(module, LoraLayer):
+            for name in frozen:
+                if name in module.lora_dropout:
+                    module.lora_dropout[name] = nn.Identity()  # noise without a purpose
+    return stack
+
+
+def adapter_folders(folder: str | Path) -> list[Path]:
+    """The adapters in a folder written by `save_adapters` in their order, or a plain peft adapter.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    folder = Path(folder)
+    if (folder / DESCRIPTION).is_file():
+        return [folder / name for name in _read_description(folder)["adapters"]]
+    if (folder / "adapter_config.json").is_file():
+        return [folder]
+    raise ConfigError(
+        f"model.adapter: {folder} holds neither {DESCRIPTION} nor adapter_config.json"
+    )
+
+
+def save_adapters(
+    folder: str | Path,
+    stack: PeftModel,
+    base: dict[str, Any],
+    inputs: InputConfig,
+) -> None:
+    """Write every adapter of the stack in peft's format, and what they were trained with.
+
+    Written aside and renamed, so that `folder` is complete or as it was.
+    """
+    folder = Path(folder)
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    for name, config in stack.peft_config.items():
+        path = aside / name
+        path.mkdir(parents=True)
+        state = get_peft_model_state_dict(stack, adapter_name=name, save_embedding_layers=False)
+        state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        save_file(state, path / WEIGHTS, metadata={"format": "pt"})
+        inference_mode, config.inference_mode = config.inference_mode, True
+        config.save_pretrained(str(path))
+        config.inference_mode = inference_mode
+    description = {
+        "version": 1,
+        "base": base,
+        "inputs": asdict(inputs),
+        "adapters": list(stack.peft_config),
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    (aside / DESCRIPTION).write_text(text, encoding="utf-8")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    aside.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
+    """What identifies a base model wherever its folder lies: its family, and a few of its numbers.
+
+    Input embeddings are neither quantised nor adapted, so the same base gives the same sample in
+    any precision, up to rounding.
+    """
+    weight = base.get_input_embeddings().weight.detach().flatten()
+    places = torch.linspace(0, weight.numel() - 1, 18, dtype=torch.float64).long()[1:-1]
+    return {
+        "name": model.name,
+        "revision": model.revision,
+        "model_type": base.config.model_type,
+        "embedding_sample": weight[places.to(weight.device)].float().tolist(),
+        "quantization": model.quantization.value,
+        "precision": model.precision.value,
+    }
+
+
+def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
+    """Refuse adapters that were trained on another base; warn where prompt or inputs differ.
+
+    Raises:
+        ConfigError: another base.
+    """
+    if not (Path(folder) / DESCRIPTION).is_file():
+        return  # a plain peft adapter says nothing about its base or inputs
+    trained = _read_description(Path(folder))
+    expected = torch.tensor(trained["base"]["embedding_sample"])
+    found = torch.tensor(base["embedding_sample"])
+    same_type = trained["base"]["model_type"] == base["model_type"]
+    if not same_type or not torch.allclose(expected, found, rtol=2e-2, atol=1e-6):
+        raise ConfigError(
+            f"model.adapter: {folder} was trained on {trained['base']['name']}"
+            f" ({trained['base']['model_type']}), not on {base['name']} ({base['model_type']})"
+        )
+    for key in ("prompt", "max_text_tokens", "image_size"):
+        then, now = trained["inputs"].get(key), getattr(inputs, key)
+        if then != now:
+            warnings.warn(
+                f"{folder} was trained with inputs.{key}={then!r}, this run has {now!r}",
+                stacklevel=3,
+            )
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"base", "inputs", "adapters"} <= set(description)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"model.adapter: {path}: {error}") from error
+    if not complete:
+        raise ConfigError(f"model.adapter: {path} lacks base, inputs or adapters")
+    return description
+
+
+def _read_config(path: Path) -> LoraConfig:
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"model.adapter: {path}: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise ConfigError(f"model.adapter: {path} is {config.peft_type}, expected LORA")
+    return config
+
+
+def _add(
+    base: PreTrainedModel,
+    stack: PeftModel | None,
+    name: str,
+    config: LoraConfig,
+    path: Path | None,
+) -> PeftModel:
+    try:
+        if stack is None:
+            return PeftModel(base, config, adapter_name=name)
+        stack.add_adapter(name, config)
+    except ValueError as error:
+        raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
+    return stack
+
+
+def _load_weights(stack: PeftModel, name: str, path: Path) -> None:
+    try:
+        weights: dict[str, Tensor] = load_file(path / WEIGHTS)
+        result = set_peft_model_state_dict(stack, weights, adapter_name=name)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
+    missing = [key for key in result.missing_keys if name in key.split(".")]
+    if missing or result.unexpected_keys:
+        first = (missing + list(result.unexpected_keys))[0]
+        raise ConfigError(
+            f"model.adapter: {path / WEIGHTS} lacks {len(missing)} tensors of this base and has"
+            f" {len(result.unexpected_keys)} that it does not know, first {first}"
+        )

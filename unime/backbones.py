@@ -1,0 +1,209 @@
+"""The families of multimodal LLMs: where their parts are, and what each does in its own way.
+
+To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and projector
+inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function named on
+the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+
+from unime.config import ConfigError
+
+Sample = dict[str, Tensor]  # the model input of one item, not padded
+
+SEQUENCE_KEYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # (L,) each
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One family, by the ``model_type`` of its configuration."""
+
+    family: str
+    language_model: str
+    vision: tuple[str, ...]
+    projector: tuple[str, ...]  # may lie inside the vision tower, to which it then does not belong
+    required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
+    nested_images: bool = False  # the processor takes a list of images per text
+    complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
+    chat_template: str | None = None  # where the processor has none
+
+    def part_of(self, path: str) -> str | None:
+        """The part ("llm", "projector", "vision") a module belongs to; None: none (lm_head)."""
+        parts = {
+            "llm": (self.language_model,),
+            "projector": self.projector,
+            "vision": self.vision,
+        }
+        for part, roots in parts.items():
+            if any(path == root or path.startswith(f"{root}.") for root in roots):
+                return part
+        return None
+
+    @property
+    def not_quantised(self) -> list[str]:
+        """Module paths for ``llm_int8_skip_modules``, which matches from the start of a path."""
+        return [*self.vision, *self.projector, "lm_head"]
+
+    def lora_targets(self, model: nn.Module, parts: Sequence[str]) -> str:
+        """A regular expression for peft that matches the linear layers of `parts`, whole paths
+        only (a bare ``q_proj`` is found in vision towers too).
+
+        Raises:
+            ConfigError: a part without linear layers.
+        """
+        leaves: dict[str, set[str]] = defaultdict(set)
+        found = set()
+        for path, module in model.named_modules():
+            part = self.part_of(path)
+            if part in parts and is_linear(module):
+                parent, _, leaf = path.rpartition(".")
+                leaves[re.sub(r"\\\.\d+(?=\\\.|$)", r"\\.\\d+", re.escape(parent))].add(leaf)
+                found.add(part)
+        for part in parts:
+            if part not in found:
+                raise ConfigError(f"lora.train: {self.family!r} has no linear layer in {part!r}")
+        return "|".join(f"{parent}\\.({'|'.join(sorted(leaves[parent]))})" for parent in leaves)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Plain or quantised, but not nn.MultiheadAttention's, which only works from inside."""
+    return type(module) is nn.Linear or is_quantised(module)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # slow to import, not always needed
+
+    return isinstance(module, Linear4bit | Linear8bitLt)
+
+
+def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Idefics3 and SmolVLM index images by sample: a text between images needs a row of zeros,
+    which the model recognises as no image."""
+    keys = ("pixel_values", "pixel_attention_mask")
+    shown = next((sample for sample in samples if keys[0] in sample), None)
+    if shown is None:
+        return samples
+    blank = {key: torch.zeros_like(shown[key][:, :1]) for key in keys if key in shown}
+    return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
+
+
+_PHI3_V_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
+    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
+    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+_LLAVA_NEXT_TEMPLATE = (
+    "{% for message in messages %}{{ '[INST] ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] + ' [/INST]' }}{% endfor %}{% endfor %}"
+)
+_LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+
+
+def _llava(family: str, chat_template: str | None) -> Backbone:
+    return Backbone(
+        family,
+        language_model="model.language_model",
+        vision=("model.vision_tower",),
+        projector=("model.multi_modal_projector",),
+        chat_template=chat_template,
+    )
+
+
+def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -> Backbone:
+    return Backbone(
+        family,
+        language_model="model.language_model",
+        vision=("model.visual",),
+        projector=mergers,
+        # qwen2_5_vl embeds without them, silently differently (backbones measured by 0.17)
+        required_keys=("mm_token_type_ids",),
+    )
+
+
+def _idefics(family: str) -> Backbone:
+    return Backbone(
+        family,
+        language_model="model.text_model",
+        vision=("model.vision_model",),
+        projector=("model.connector",),
+        nested_images=True,
+        complete=image_rows_for_texts,
+    )
+
+
+BACKBONES = {
+    backbone.family: backbone
+    for backbone in (
+        _llava("llava", _LLAVA_TEMPLATE),
+        _llava("llava_next", _LLAVA_NEXT_TEMPLATE),
+        _llava("llava_onevision", None),
+        _qwen_vl("qwen2_vl"),
+        _qwen_vl("qwen2_5_vl"),
+        _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
+        _idefics("idefics3"),
+        _idefics("smolvlm"),
+        Backbone(  # not native to transformers 5: its prompt is known, its loading is untested
+            "phi3_v",
+            language_model="model",
+            vision=("model.vision_embed_tokens",),
+            projector=("model.vision_embed_tokens.img_projection",),
+            chat_template=_PHI3_V_TEMPLATE,
+        ),
+    )
+}
+
+
+def backbone_of(config: PretrainedConfig) -> Backbone:
+    """The entry for a model's configuration, or one derived from the architecture, with a warning
+    that says what was assumed."""
+    return BACKBONES.get(config.model_type) or derive_backbone(config)
+
+
+def derive_backbone(config: PretrainedConfig) -> Backbone:
+    """Assume that whatever stands beside the decoder (and is not the vocabulary head) sees."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    path = next((name for name, module in model.named_modules() if module is decoder), "")
+    if not path:
+        raise ConfigError(f"model.name: no decoder found inside {type(model).__name__}")
+    ancestors = ["", *(path[: match.start()] for match in re.finditer(r"\.", path))]
+    beside = [
+        f"{ancestor}.{name}".lstrip(".")
+        for ancestor in ancestors
+        for name, child in model.get_submodule(ancestor).named_children()
+        if child is not head and any(True for _ in child.parameters())
+    ]
+    beside = [name for name in beside if name != path and name not in ancestors]
+    projector = tuple(name for name in beside if re.search("project|connect|merg|align", name))
+    vision = tuple(name for name in beside if name not in projector)
+    warnings.warn(
+        f"model_type {config.model_type!r} is not in unime/backbones.py; assuming language model"
+        f" {path!r}, vision {list(vision)}, projector {list(projector)}, a flat list of images"
+        " per text and image inputs that join along their first dimension",
+        stacklevel=2,
+    )
+    return Backbone(config.model_type, language_model=path, vision=vision, projector=projector)

@@ -1,0 +1,258 @@
+"""Items become model inputs: each is prepared alone, and any set of them joins into one batch.
+
+Preparing items one by one is what makes chunks, reordering and mixtures of texts and images exact:
+whatever a processor emits per image stays with its item, and joining never looks inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
+from unime.config import InputConfig
+from unime.items import DataError, Item, Pair, item_key
+from unime.prompts import render
+
+if TYPE_CHECKING:
+    from unime.data import TextRow
+
+
+class ItemProcessor:
+    """One item to the inputs of one row, through the prompt and the family's own processor."""
+
+    def __init__(self, hf_processor: Any, backbone: Backbone, inputs: InputConfig) -> None:
+        self.hf_processor = hf_processor
+        self.backbone = backbone
+        self.inputs = inputs
+        self.num_truncated = 0  # texts cut so far (by this process)
+        self.num_processed = 0
+        self.tokenizer = hf_processor.tokenizer
+        special = set(self.tokenizer.all_special_tokens)
+        special |= {
+            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        }
+        for name in ("image_token", "video_token", "audio_token"):
+            special.add(getattr(hf_processor, name, None) or "")
+        longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def __call__(self, item: Item) -> Sample:
+        """Prepare one item.
+
+        Raises:
+            DataError: neither text nor image, an image that cannot be read or is too large, or an
+                item that the processor refuses.
+        """
+        if not item.text.strip() and not item.images:
+            raise DataError("an item has neither text nor image")
+        self.num_processed += 1
+        images = [self.load_image(path) for path in item.images]
+        item = replace(item, text=self.cut(self.neutralise(item.text)))
+        prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
+        bos = self.tokenizer.bos_token
+        try:
+            output = self.hf_processor(
+                text=[prompt],
+                images=([images] if self.backbone.nested_images else images) or None,
+                return_tensors="pt",
+                add_special_tokens=not (bos and prompt.startswith(bos)),
+            )
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
+        missing = [key for key in self.backbone.required_keys if key not in output]
+        if missing:
+            raise DataError(f"{_name(item)}: the processor returned no {', '.join(missing)}")
+        return {
+            key: value[0] if key in SEQUENCE_KEYS else value
+            for key, value in output.items()
+            if isinstance(value, Tensor) and key != "labels"
+        }
+
+    def neutralise(self, text: str) -> str:
+        """Put a space into anything in a text that the tokenizer would read as a control token, so
+        that a text about ``<image>`` is neither an image nor the end of the turn."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def cut(self, text: str) -> str:
+        """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""
+        limit = self.inputs.max_text_tokens
+        if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
+            return text
+        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = tokens["offset_mapping"]
+        if len(offsets) <= limit:
+            return text
+        self.num_truncated += 1
+        return text[: offsets[limit][0]]
+
+    def load_image(self, path: str) -> Image.Image:
+        """Read an image upright, in RGB, on white where it is transparent.
+
+        Raises:
+            DataError: missing, damaged, or of more than ``max_image_pixels`` pixels.
+        """
+        limit = self.inputs.max_image_pixels
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > limit:
+                    size = f"{image.width} x {image.height} pixels"
+                    raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
+                upright = ImageOps.exif_transpose(image)
+                picture = _on_white(upright)
+        except DataError:
+            raise
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise DataError(f"{path}: not a readable image: {error}") from error
+        if self.inputs.image_size is not None:
+            square = (self.inputs.image_size, self.inputs.image_size)
+            picture = picture.resize(square, Image.Resampling.BICUBIC)
+        return picture
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
+
+        Raises:
+            ValueError: no sample, or sequences that some samples lack.
+        """
+        if not samples:
+            raise ValueError("no sample to collate")
+        if self.backbone.complete is not None:
+            samples = self.backbone.complete(samples)
+        batch: dict[str, Tensor] = {}
+        for key in {key: None for sample in samples for key in sample}:
+            values = [sample[key] for sample in samples if key in sample]
+            if key not in SEQUENCE_KEYS:
+                batch[key] = _join(values)
+            elif len(values) == len(samples):
+                batch[key] = _pad_left(values, self._padding(key))  # (B, L)
+            else:
+                raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
+        return batch
+
+    def _padding(self, key: str) -> int:
+        if key != "input_ids":
+            return 0
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return next((token for token in (pad, eos) if token is not None), 0)
+
+
+@dataclass
+class Batch:
+    """One rank's part of a step: chunks that the encoder takes one by one, and what the loss needs.
+
+    The rows of a group's chunks, in order, are the rows of that group's labels.
+    """
+
+    groups: dict[str, list[dict[str, Tensor]]]  # "text", or "query" and "target"
+    labels: dict[str, Tensor]
+    row_ids: list[str]
+    num_truncated: int = 0
+
+    def to(self, device: torch.device | str) -> Batch:
+        groups = {
+            name: [{key: value.to(device) for key, value in chunk.items()} for chunk in chunks]
+            for name, chunks in self.groups.items()
+        }
+        labels = {name: value.to(device) for name, value in self.labels.items()}
+        return replace(self, groups=groups, labels=labels)
+
+
+class _Collator:
+    def __init__(self, item_processor: ItemProcessor, chunk_size: int) -> None:
+        self.item_processor = item_processor
+        self.chunk_size = chunk_size
+
+    def _chunks(self, items: Sequence[Item], row_ids: Sequence[str]) -> list[dict[str, Tensor]]:
+        samples = []
+        for item, row_id in zip(items, row_ids, strict=True):
+            try:
+                samples.append(self.item_processor(item))
+            except DataError as error:
+                raise DataError(f"row {row_id}: {error}") from error
+        return [
+            self.item_processor.collate(samples[start : start + self.chunk_size])
+            for start in range(0, len(samples), self.chunk_size)
+        ]
+
+
+class TextCollator(_Collator):
+    """Stage 1: texts and their teacher's embeddings."""
+
+    def __call__(self, rows: Sequence[TextRow]) -> Batch:
+        truncated = self.item_processor.num_truncated
+        row_ids = [row.row_id for row in rows]
+        return Batch(
+            groups={"text": self._chunks([Item(text=row.text) for row in rows], row_ids)},
+            labels={"teacher": torch.stack([row.teacher for row in rows])},  # (B, T)
+            row_ids=row_ids,
+            num_truncated=self.item_processor.num_truncated - truncated,
+        )
+
+
+class PairCollator(_Collator):
+    """Stage 2: B queries; their B targets, then every explicit negative (n of them)."""
+
+    def __call__(self, pairs: Sequence[Pair]) -> Batch:
+        truncated = self.item_processor.num_truncated
+        row_ids = [pair.row_id for pair in pairs]
+        queries = [pair.query for pair in pairs]
+        targets = [pair.target for pair in pairs]
+        target_rows = list(row_ids)
+        for pair in pairs:
+            targets += pair.negatives
+            target_rows += [pair.row_id] * len(pair.negatives)
+        return Batch(
+            groups={
+                "query": self._chunks(queries, row_ids),
+                "target": self._chunks(targets, target_rows),
+            },
+            labels={
+                "query_key": torch.tensor([item_key(item) for item in queries]),  # (B,)
+                "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
+                "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
+            },
+            row_ids=row_ids,
+            num_truncated=self.item_processor.num_truncated - truncated,
+        )
+
+
+def _name(item: Item) -> str:
+    return ", ".join(item.images) or f"text {item.text[:60]!r}"
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    picture = Image.new("RGB", layer.size, "white")
+    picture.paste(layer, mask=layer.getchannel("A"))
+    return picture
+
+
+def _pad_left(values: Sequence[Tensor], padding: int) -> Tensor:
+    longest = max(len(value) for value in values)
+    return torch.stack(
+        [functional.pad(value, (longest - len(value), 0), value=padding) for value in values]
+    )
+
+
+def _join(values: Sequence[Tensor]) -> Tensor:
+    """Concatenate along dimension 0; smaller trailing dimensions are filled with zeros."""
+    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    padded = []
+    for value in values:
+        missing = [
+            amount
+            for have, want in zip(reversed(value.shape[1:]), reversed(shape), strict=True)
+            for amount in (0, want - have)
+        ]
+        padded.append(functional.pad(value, missing) if any(missing) else value)
+    return torch.cat(padded)

@@ -1,0 +1,219 @@
+"""The encoder: a multimodal LLM, frozen (in 4 bits if asked), with LoRA adapters, as items -> unit
+vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+)
+
+from unime.adapters import check_fits, describe_base, save_adapters, stack_adapters
+from unime.backbones import Backbone, backbone_of, is_quantised
+from unime.collator import ItemProcessor
+from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
+
+DECODER_KEYS = ("input_ids", "attention_mask")
+
+
+class Encoder(nn.Module):
+    """Embeds items: the L2-normalised last real token of the base model's last hidden state.
+
+    Only what the forward pass needs is registered: the core of the model (vision tower, projector,
+    language model) without the vocabulary head, or with ``decoder_only`` the language model alone.
+    ``.to(device)``, DDP and ``parameters()`` see nothing else.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        stack: PeftModel | None,
+        backbone: Backbone,
+        processor: ItemProcessor,
+        model: ModelConfig,
+        decoder_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.processor = processor
+        self.decoder_only = decoder_only
+        self.precision = getattr(torch, model.precision.value)
+        self.base_description = describe_base(base, model)
+        self.hidden_size: int = base.config.get_text_config().hidden_size
+        self.model: nn.Module = base.get_decoder() if decoder_only else base.base_model
+        self._unregistered = (base, stack)  # a tuple: nn.Module registers what it is assigned
+
+    @classmethod
+    def load(
+        cls,
+        model: ModelConfig,
+        inputs: InputConfig,
+        *,
+        lora: LoraSettings | None = None,
+        decoder_only: bool = False,
+        device: torch.device | str = "cpu",
+        gradient_checkpointing: bool = False,
+    ) -> Encoder:
+        """Load a base model, freeze it, and stack the adapters of ``model.adapter`` on it.
+
+        Args:
+            lora: settings of a new adapter to train on top of the loaded ones, whose output it
+                equals at the start; None: evaluation.
+            decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
+
+        Raises:
+            ConfigError: a model or adapter that cannot be used, or that do not belong together.
+        """
+        where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+        try:
+            config = AutoConfig.from_pretrained(model.name, **where)
+            hf_processor = AutoProcessor.from_pretrained(model.name, **where)
+            backbone = backbone_of(config)
+            start = "cpu" if decoder_only else device
+            base = _load_base(model, backbone, torch.device(start), where)
+        except (OSError, ImportError) as error:
+            raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
+        _check_quantised(base, backbone, model.quantization)
+        base.requires_grad_(False)
+        if model.adapter is not None:
+            check_fits(model.adapter, describe_base(base, model), inputs)
+        stack = stack_adapters(base, model.adapter, lora, backbone)
+        if gradient_checkpointing:
+            base.activation_checkpointing_enable({"use_reentrant": False})
+        processor = ItemProcessor(hf_processor, backbone, inputs)
+        return cls(base, stack, backbone, processor, model, decoder_only).to(device)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Embed one batch of `processor.collate`, padded on either side.
+
+        Returns:
+            fp32 embeddings of norm 1 (B, D).
+
+        Raises:
+            ValueError: inputs that this encoder would not see, or that it lacks.
+        """
+        if self.decoder_only:
+            if "pixel_values" in inputs:
+                raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+            inputs = {key: inputs[key] for key in DECODER_KEYS}
+        else:
+            for key in self.backbone.required_keys:
+                if key not in inputs:
+                    raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
+            inputs = {
+                key: value.to(self.precision) if value.is_floating_point() else value
+                for key, value in inputs.items()
+            }
+        hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
+        mask = inputs["attention_mask"]
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), last]  # (B, D)
+        return functional.normalize(pooled.float(), dim=1)
+
+    @property
+    def prompt(self) -> str:
+        """The name of the prompt preset."""
+        return self.processor.inputs.prompt
+
+    @property
+    def trained_parts(self) -> list[str]:
+        """Which of llm, projector and vision hold trainable parameters. Texts leave the last two
+        without gradients, which DDP has to be told."""
+        named = self._unregistered[0].named_parameters()
+        return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
+
+    def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def save_adapters(self, folder: str | Path) -> None:
+        """Write the adapters, in the order of the stack, and what they were trained with.
+
+        Raises:
+            ValueError: there is no adapter.
+        """
+        stack = self._unregistered[1]
+        if stack is None:
+            raise ValueError("this encoder has no adapter to save")
+        save_adapters(folder, stack, self.base_description, self.processor.inputs)
+
+    def describe(self) -> str:
+        """One paragraph for the log: sizes, what is trained, what is quantised."""
+        base, stack = self._unregistered
+        total = sum(_numel(parameter) for parameter in self.parameters())
+        trained = sum(parameter.numel() for _, parameter in self.trainable_named_parameters())
+        layers = [name for name, module in self.named_modules() if is_quantised(module)]
+        kind = self.base_description["quantization"]
+        adapters = ", ".join(stack.peft_config) if stack is not None else "none"
+        return (
+            f"{self.base_description['name']} ({type(base).__name__}):"
+            f" {'decoder only, ' if self.decoder_only else ''}{total:,} parameters, of which"
+            f" {trained:,} ({trained / total:.2%}) are trained"
+            f" ({', '.join(self.trained_parts) or 'none'}); adapters: {adapters};"
+            f" {len(layers)} linear layers in {kind}, the rest in"
+            f" {self.base_description['precision']}, adapters in float32"
+        )
+
+
+def _load_base(
+    model: ModelConfig, backbone: Backbone, device: torch.device, where: dict[str, Any]
+) -> PreTrainedModel:
+    dtype = getattr(torch, model.precision.value)
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": model.attention, **where}
+    if model.quantization is Quantization.nf4:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=backbone.not_quantised,
+        )
+    elif model.quantization is Quantization.int8:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=backbone.not_quantised
+        )
+    if "quantization_config" in options:
+        options["device_map"] = {"": device}  # bitsandbytes would choose one itself
+        logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
+    base = AutoModelForImageTextToText.from_pretrained(model.name, **options)
+    for module in base.modules():
+        # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
+        # CPU: other numbers than in training, and an error for widths that 64 does not divide.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return base
+
+
+def _check_quantised(base: PreTrainedModel, backbone: Backbone, quantization: Quantization) -> None:
+    """bitsandbytes skips modules by name and says nothing when a name matches none: look."""
+    found = [name for name, module in base.named_modules() if is_quantised(module)]
+    outside = [name for name in found if backbone.part_of(name) != "llm"]
+    if outside:
+        raise ConfigError(
+            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
+            f" quantised, first {outside[0]}; name their module in unime/backbones.py"
+        )
+    if not found and quantization is not Quantization.none:
+        raise ConfigError(
+            f"model.quantization: no layer of {backbone.language_model} became"
+            f" {quantization.value}; check its path in unime/backbones.py"
+        )
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    """Of a 4-bit parameter too, which packs two weights in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
