@@ -394,13 +394,16 @@ def build_config(cls: type[T], path: Path, overrides: list[str] | None = None) -
     schema = OmegaConf.structured(cls)
     merged = _merge(schema, loaded, str(path), cls)
     merged = _merge(merged, OmegaConf.from_dotlist(list(overrides or [])), "command line", cls)
-    missing = sorted(OmegaConf.missing_keys(merged))
-    if missing:
-        raise ConfigError(f"{path}: no value for {', '.join(missing)}")
     try:
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise ConfigError(f"no value for {', '.join(missing)}")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]  # runs every __post_init__
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except OmegaConfBaseException as error:  # ${…} that leads nowhere
+        reason = str(error.msg or error).splitlines()[0]
+        raise ConfigError(f"{path}: {error.full_key}: {reason}") from None
 
 
 def _merge(base: Any, update: Any, source: str, cls: type) -> Any:
@@ -414,7 +417,20 @@ def _merge(base: Any, update: Any, source: str, cls: type) -> Any:
         raise ConfigError(f"{source}: unknown key '{key}'{hint}") from None
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{source}: {error.full_key}: {reason}") from None
+        raise ConfigError(f"{source}: {_refused_key(base, update)}: {reason}") from None
+
+
+def _refused_key(base: Any, update: Any) -> str:
+    """The dotted key whose value does not merge; OmegaConf names only those of plain values."""
+    for key in update:
+        try:
+            OmegaConf.merge(base, OmegaConf.create({key: update._get_node(key)}))
+        except OmegaConfBaseException:
+            inner = update._get_node(key)
+            if isinstance(inner, DictConfig) and isinstance(base._get_node(key), DictConfig):
+                return f"{key}.{_refused_key(base[key], inner)}"
+            return str(key)
+    return ""
 
 
 def config_keys(cls: type, prefix: str = "") -> list[str]:

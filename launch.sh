@@ -1,0 +1,262 @@
+#!/usr/bin/env bash
+# One entry point: sets up what it needs, prints the command that does the work, and runs it.
+#
+#     ./launch.sh demo
+#     ./launch.sh stage2 configs/stage2/qwen2-vl-2b.yaml loss.temperature=0.03
+set -euo pipefail
+
+called_from=$PWD
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+venv=${UNIME_VENV:-.venv}
+[[ $venv == /* || -z ${UNIME_VENV:-} ]] || venv=$called_from/$venv
+
+usage() {
+  cat <<'EOF'
+Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says more)
+
+  demo                     the whole pipeline in miniature, on CPU, without a model hub
+  test [pytest arguments]  the test suite
+  lint                     ruff (check, format) and mypy
+  prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
+  stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
+  eval CONFIG [key=value …]     hit@1 on every task of a suite
+  report CONFIG [key=value …]   one table from the results of several models
+
+The first call makes a virtual environment (.venv in the checkout) and installs everything into
+it; later calls use it as it is. Programs run in the checkout: runs/ and data/ are there.
+
+Environment:
+  UNIME_VENV               the virtual environment to make and use
+  UNIME_PYTHON             the Python (3.11 or newer) to make it with
+  UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
+  UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
+EOF
+}
+
+command_usage() {
+  case $1 in
+    demo) cat <<'EOF'
+Usage: ./launch.sh demo [arguments of stages.demo]
+
+Prepare, stage 1, stage 2, evaluation and report on the model, teacher and pictures that come with
+the packages; runs `python -m stages.demo`. Writes runs/demo/.
+EOF
+      ;;
+    test) cat <<'EOF'
+Usage: ./launch.sh test [pytest arguments]
+
+Runs pytest, offline. Examples: ./launch.sh test tests/test_losses.py, ./launch.sh test -k resume,
+./launch.sh test -m engines (slow groups, which a plain run leaves out; names in pyproject.toml).
+EOF
+      ;;
+    lint) cat <<'EOF'
+Usage: ./launch.sh lint
+
+Runs ruff check, ruff format --check and mypy; the exit status is non-zero if any of them objects.
+EOF
+      ;;
+    prepare) cat <<'EOF'
+Usage: ./launch.sh prepare [teacher|demo] CONFIG [key=value …]
+
+teacher (the default) embeds stage 1's texts with the teacher (data_prep.teacher_embeddings):
+    ./launch.sh prepare configs/teacher/nli.yaml
+demo draws the demo's pictures and writes its MMEB-format folders (data_prep.demo_data).
+EOF
+      ;;
+    stage1 | stage2 | eval) cat <<EOF
+Usage: ./launch.sh $1 CONFIG [key=value …]
+
+Prints and runs \`accelerate launch … -m $(module_of "$1") --config CONFIG key=value …\`:
+one process a GPU, or one on CPU; UNIME_NUM_PROCESSES and UNIME_ACCELERATE_CONFIG choose otherwise.
+    ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml
+    ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml --print-config     shows every setting and stops
+EOF
+      ;;
+    report) cat <<'EOF'
+Usage: ./launch.sh report CONFIG [key=value …]
+
+Per-task hit@1, means of the meta-tasks, IND, OOD and overall of every model in CONFIG, side by
+side; runs `python -m eval.report`. Refuses to average when a task is missing.
+    ./launch.sh report configs/report/qwen2-vl-2b.yaml
+EOF
+      ;;
+  esac
+}
+
+module_of() {
+  case $1 in
+    stage1) echo stages.stage1_distill ;;
+    stage2) echo stages.stage2_instruct ;;
+    eval) echo eval.mmeb ;;
+  esac
+}
+
+fail() {
+  echo "launch.sh: $*" >&2
+  exit 2
+}
+
+find_python() { # prints a Python >= 3.11 that can make virtual environments
+  local candidate found=
+  for candidate in "${UNIME_PYTHON:-python3}" python3.11 python3.12 python3.13 python3.14; do
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+    found=$candidate
+    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  [[ -z $found ]] || fail "$found cannot make virtual environments: install its venv module" \
+    "(Debian, Ubuntu: apt-get install python3-venv)"
+  fail "needs Python 3.11 or newer and found none (tried ${UNIME_PYTHON:-python3}, python3.11 to" \
+    "python3.14); install one, or name it: UNIME_PYTHON=/path/to/python ./launch.sh …"
+}
+
+place() { # the environment's Python and folder; nothing when it does not run
+  "$venv/bin/python" -c 'import sys; print(*sys.version_info[:2], sys.prefix)' 2>/dev/null || true
+}
+
+is_ready() { # $venv/.unime-installed is written last, so an interrupted set-up has none
+  [[ -f $venv/.unime-installed ]] &&
+    [[ $(<"$venv/.unime-installed") == "$(place)"$'\n'"$(sha256sum pyproject.toml)" ]]
+}
+
+setup() {
+  if is_ready; then return; fi
+  mkdir -p -- "$(dirname -- "$venv")"
+  exec 9>"$venv.lock"
+  if command -v flock >/dev/null; then flock 9; fi # a second call waits for the first one's set-up
+  if is_ready; then return; fi
+
+  local python installed=$venv/.unime-installed made=$venv/.unime-made
+  if [[ -f $made ]] && { [[ ! -f $installed ]] || [[ $(head -n 1 "$installed") != "$(place)" ]]; }; then
+    echo "Making $venv anew: its set-up was interrupted, or it was moved or lost its Python." >&2
+    rm -rf -- "$venv.old"
+    mv -- "$venv" "$venv.old"
+    rm -rf -- "$venv.old"
+  fi
+  if [[ ! -f $venv/pyvenv.cfg ]]; then
+    if [[ -d $venv && -n $(ls -A -- "$venv") ]]; then
+      fail "$venv is not empty and is no virtual environment: name another folder in UNIME_VENV"
+    fi
+    python=$(find_python)
+    mkdir -p -- "$venv"
+    touch -- "$made" # only an environment with this mark is ever removed
+    "$python" -m venv "$venv"
+  fi
+  rm -f -- "$installed"
+  echo "Installing into $venv (about 5 GB with torch, once) …" >&2
+  "$venv/bin/python" -m pip install --disable-pip-version-check --editable '.[demo,dev]'
+  { place && sha256sum pyproject.toml; } >"$installed.new"
+  mv -- "$installed.new" "$installed"
+  exec 9>&-
+}
+
+config_path() { # CONFIG as seen from the caller's folder, else from the checkout
+  if [[ $1 != /* && -f $called_from/$1 && $called_from != "$PWD" ]]; then
+    echo "$called_from/$1"
+  elif [[ -f $1 ]]; then
+    echo "$1"
+  else
+    fail "no such file: $1 (looked in $called_from and $PWD)"
+  fi
+}
+
+show() { # prints a command as one could type it, on stderr
+  printf '+' >&2
+  printf ' %q' "$@" >&2
+  printf '\n' >&2
+}
+
+run_python() {
+  local words=("$venv/bin/python" "$@")
+  show "${words[@]}"
+  exec "${words[@]}"
+}
+
+run_accelerate() { # MODULE CONFIG [key=value …]
+  local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=${UNIME_ACCELERATE_CONFIG:-}
+  local gpus kind words=()
+  shift 2
+  [[ $processes =~ ^([1-9][0-9]*)?$ ]] ||
+    fail "UNIME_NUM_PROCESSES: got '$processes', expected a positive number"
+  gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
+  if ((gpus == 0)); then
+    # without it accelerate leaves every CPU rank alone in a world of its own
+    words=(env ACCELERATE_USE_CPU=true "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")
+  fi
+  if [[ -n $file ]]; then
+    file=$(config_path "$file")
+  else
+    processes=${processes:-$((gpus > 0 ? gpus : 1))}
+    kind=$((gpus > 0))-$((processes > 1))
+    case $kind in
+      0-0) file=configs/accelerate/cpu.yaml ;;
+      0-1) file=configs/accelerate/cpu_two_ranks.yaml ;;
+      1-0) file=configs/accelerate/one_gpu.yaml ;;
+      1-1) file=configs/accelerate/ddp.yaml ;;
+    esac
+  fi
+  words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
+  words+=(-m "$module" --config "$config" "$@")
+  show "${words[@]}"
+  exec "${words[@]}"
+}
+
+threads() { # processor cores for each of N processes, at least one
+  local cores
+  cores=$(nproc)
+  echo $((cores > $1 ? cores / $1 : 1))
+}
+
+lint() {
+  local status=0
+  "$venv/bin/python" -m ruff check . || status=1
+  "$venv/bin/python" -m ruff format --check . || status=1
+  "$venv/bin/python" -m mypy || status=1
+  return $status
+}
+
+command=${1:-}
+shift || true
+case $command in
+  demo | test | lint | prepare | stage1 | stage2 | eval | report) ;;
+  -h | --help | help) usage && exit 0 ;;
+  '') usage >&2 && exit 2 ;;
+  *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
+esac
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+  command_usage "$command"
+  exit 0
+fi
+
+program=eval.report
+if [[ $command == prepare ]]; then
+  program=data_prep.teacher_embeddings
+  case ${1:-} in
+    teacher) shift ;;
+    demo) program=data_prep.demo_data && shift ;;
+  esac
+fi
+case $command in
+  prepare | stage1 | stage2 | eval | report)
+    if [[ -z ${1:-} ]]; then
+      command_usage "$command" >&2
+      exit 2
+    fi
+    config=$(config_path "$1")
+    shift
+    ;;
+esac
+setup
+case $command in
+  demo) run_python -m stages.demo "$@" ;;
+  test)
+    export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    run_python -m pytest "$@"
+    ;;
+  lint) lint ;;
+  prepare | report) run_python -m "$program" --config "$config" "$@" ;;
+  *) run_accelerate "$(module_of "$command")" "$config" "$@" ;;
+esac
