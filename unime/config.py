@@ -224,6 +224,9 @@ class TextData:
     teacher: str = MISSING  # folder of the teacher store
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
+
 
 @dataclass
 class PairSource:
@@ -234,6 +237,7 @@ class PairSource:
     weight: float = 1.0  # rows are repeated or thinned by this factor in each epoch
 
     def __post_init__(self) -> None:
+        require(self.rows is None or self.rows > 0, "rows", self.rows, "positive or null")
         require(self.sample in ("first", "random"), "sample", self.sample, "first or random")
         require(self.weight > 0, "weight", self.weight, "positive")
 
@@ -303,6 +307,9 @@ class EvalData:
     suite: str = MISSING  # YAML: task -> meta_task, distribution (configs/suites/)
     tasks: list[str] | None = None  # a selection; None: all of the suite
     limit: int | None = None  # first queries of each task; recorded in the results
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
 
 
 @dataclass

@@ -115,7 +115,7 @@ def write_store(
     meta: TeacherMeta,
     embed: Callable[[list[str]], np.ndarray],
     block_size: int,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> int:
     """Complete the store in `folder` so that it has every text; returns how many were computed.
 
@@ -123,7 +123,7 @@ def write_store(
 
     Args:
         embed: texts to their embeddings (n, T); normalised here.
-        progress: told after every block how many more texts have their embedding.
+        progress: told at the start and after every block how many texts have their embedding.
 
     Raises:
         DataError: `folder` holds another teacher's, revision's or prompt's embeddings.
@@ -144,7 +144,8 @@ def write_store(
     done, embeddings = _open_partial(folder, keys, meta)
     wanted = _find(keys, _array(by_key))
     todo = np.sort(wanted[~done[wanted]])
-    progress(len(by_key) - len(todo))
+    known = len(by_key) - len(todo)
+    progress(known)
     for start in range(0, len(todo), block_size):
         rows = todo[start : start + block_size]
         block = [by_key[bytes(key).ljust(16, b"\0")] for key in keys[rows]]  # S16 drops zeros
@@ -152,7 +153,7 @@ def write_store(
         embeddings.flush()
         done[rows] = True
         done.flush()
-        progress(len(rows))
+        progress(known + start + len(rows))
     os.replace(folder / "partial" / "done.npy", folder / "partial" / "complete.npy")
     _move_into_place(folder)
     return len(todo)

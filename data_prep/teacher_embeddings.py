@@ -1,0 +1,103 @@
+"""Computes the teacher's embedding of every text of stage 1, once, into a memory-mapped store.
+
+    python -m data_prep.teacher_embeddings --config configs/teacher/nli.yaml [key=value …]
+
+The teacher is any sentence-transformers model: a hub id, a local folder, or ``pypi:<module>`` for
+one that comes inside an installed Python package. Interrupted, it goes on where it stopped; with
+more texts than before it computes only the new ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from tqdm import tqdm
+
+from unime.config import ConfigError, TeacherConfig, load_config
+from unime.progress import progress_bar
+from unime.runlog import run_program
+from unime.teacher_store import TeacherMeta, write_store
+from unime.texts import read_texts
+
+BATCHES_PER_BLOCK = 16  # batches between two saves; texts are sorted by length within a block
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(TeacherConfig, argv)
+    found = read_texts(config.texts, config.columns)
+    model = load_teacher(config)
+    dimension = model.get_embedding_dimension()
+    if dimension is None:
+        raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
+    meta = TeacherMeta(config.name, config.revision, config.prompt, dimension)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return model.encode(
+            texts,
+            batch_size=config.batch_size,
+            prompt=config.prompt,  # also when empty: never the model's own default prompt
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+
+    total = len(found.texts)
+    with progress_bar(total=total, desc="teacher embeddings", unit="text") as bar:
+        computed = write_store(
+            config.output_dir,
+            found.texts,
+            meta,
+            embed,
+            block_size=config.batch_size * BATCHES_PER_BLOCK,
+            progress=lambda done: _show(bar, done),
+        )
+    print(
+        f"{config.output_dir}: {total} texts ({found.num_duplicates} duplicates left out), "
+        f"{computed} computed now, {dimension} dimensions"
+    )
+
+
+def load_teacher(config: TeacherConfig) -> SentenceTransformer:
+    """
+    Raises:
+        ConfigError: there is no such model, or it cannot be loaded.
+    """
+    name = config.name
+    if name.startswith("pypi:"):
+        name = str(packaged_model(name.removeprefix("pypi:")))
+    try:
+        return SentenceTransformer(
+            name, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"name: cannot load the teacher {config.name!r}: {error}") from None
+
+
+def packaged_model(module: str) -> Path:
+    """The folder of a sentence-transformers model inside an installed package; nothing is imported.
+
+    Raises:
+        ConfigError: the package is not installed, or holds no model or several.
+    """
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        package = module.replace("_", "-")
+        raise ConfigError(f"name: no Python package {module!r} here; pip install {package}")
+    found = sorted(Path(places[0]).rglob("modules.json"))
+    if len(found) != 1:
+        raise ConfigError(f"name: package {module!r} holds {len(found)} models, expected 1")
+    return found[0].parent
+
+
+def _show(bar: tqdm, done: int) -> None:
+    if bar.n == 0 and done:
+        bar.initial = bar.n = done  # what was there already is not part of the rate
+        bar.refresh()
+    bar.update(done - bar.n)
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,226 @@
+"""One table from the results of several models: hit@1 by task, meta-task and distribution.
+
+    python -m eval.report --config configs/report/qwen2-vl-2b.yaml [key=value …]
+
+Prints the table, and writes it as JSON (`output`) and as Markdown (beside it). "overall" is the
+mean over tasks, as on MMEB's leaderboard; "macro" is the mean of the meta-task means, which some
+papers print as overall. Intervals are 95 % bootstrap intervals over queries, drawn within each
+task. With a task missing there is no average: the report is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from eval.suites import Task, load_suite
+from unime.checkpoint import write_json
+from unime.config import ReportConfig, load_config
+from unime.items import DataError
+from unime.runlog import run_program
+
+AVERAGES = ("overall", "macro", "ind", "ood")
+NAMES = {
+    "overall": "overall (mean of tasks)",
+    "macro": "macro (mean of meta-tasks)",
+    "ind": "in distribution",
+    "ood": "out of distribution",
+}
+NEEDED = {  # of each task's file
+    "task": str,
+    "hits": list,
+    "chance": float,
+    "mean_similarity": float,
+    "effective_rank": float,
+    "seconds": float,
+    "settings_fingerprint": str,
+    "data_fingerprint": str,
+}
+Results = dict[str, dict[str, Any]]  # task -> its file
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(ReportConfig, argv)
+    report = build_report(config)
+    output = Path(config.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, report)
+    header, rows = table_rows(report)
+    _write_text(output.with_suffix(".md"), markdown(header, rows))
+    table = Table(*header, title=f"hit@1 in %, 95 % intervals ({config.suite})")
+    for row in rows:
+        table.add_row(*row, end_section=row[0].startswith(("mean of", NAMES["ood"])))
+    Console().print(table)
+    print(f"written: {output} and {output.with_suffix('.md')}")
+
+
+def build_report(config: ReportConfig) -> dict[str, Any]:
+    """
+    Raises:
+        DataError: a task is missing, a file is not a result, a model's tasks were made with
+            different settings, or two models saw different data.
+    """
+    suite = load_suite(config.suite)
+    results = {name: _read_model(name, Path(f), suite) for name, f in config.models.items()}
+    first = next(iter(results))
+    for name in results:
+        _same_data(first, results[first], name, results[name])
+    return {
+        "suite": config.suite,
+        "bootstrap_samples": config.bootstrap_samples,
+        "seed": config.seed,
+        "num_tasks": len(suite),
+        "chance": float(np.mean([results[first][task]["chance"] for task in suite])),
+        "models": {name: _summarise(found, suite, config) for name, found in results.items()},
+    }
+
+
+def _read_model(name: str, folder: Path, suite: dict[str, Task]) -> Results:
+    missing = [task for task in suite if not (folder / f"{task}.json").is_file()]
+    if missing:
+        raise DataError(
+            f"model {name!r}: {len(missing)} of {len(suite)} tasks have no result in {folder}: "
+            f"{', '.join(missing)}; evaluate them first, no average without them"
+        )
+    results = {task: _read_task(folder / f"{task}.json", task) for task in suite}
+    by_settings = {result["settings_fingerprint"]: task for task, result in results.items()}
+    if len(by_settings) > 1:
+        tasks = " and ".join(list(by_settings.values())[:2])
+        raise DataError(
+            f"model {name!r}: {folder} holds results of different settings or models, such as "
+            f"{tasks}; evaluate again"
+        )
+    return results
+
+
+def _read_task(path: Path, task: str) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a result of eval.mmeb: {error}") from None
+    if not isinstance(result, dict):
+        raise DataError(f"{path}: not a result of eval.mmeb: expected an object")
+    for key, kind in NEEDED.items():
+        value = result.get(key)
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise DataError(f"{path}: not a result of eval.mmeb: {key} is {value!r}")
+    if result["task"] != task:
+        raise DataError(f"{path}: holds the result of task {result['task']!r}")
+    if not result["hits"] or set(result["hits"]) - {0, 1}:
+        raise DataError(f"{path}: not a result of eval.mmeb: hits are not a list of 0 and 1")
+    return result
+
+
+def _same_data(first: str, ours: Results, name: str, theirs: Results) -> None:
+    for task in ours:
+        if ours[task]["data_fingerprint"] != theirs[task]["data_fingerprint"]:
+            raise DataError(
+                f"task {task}: models {first!r} and {name!r} were evaluated on different data "
+                f"({len(ours[task]['hits'])} and {len(theirs[task]['hits'])} queries); evaluate "
+                "both again"
+            )
+
+
+def _summarise(results: Results, suite: dict[str, Task], config: ReportConfig) -> dict[str, Any]:
+    """Every number of one model; each average beside the interval of its bootstrap samples."""
+    random = np.random.default_rng(config.seed)
+    exact: dict[str, float] = {}
+    samples: dict[str, np.ndarray] = {}
+    for task in suite:
+        hits = results[task]["hits"]
+        exact[task] = sum(hits) / len(hits)
+        # Drawing n of n zeros and ones with replacement is a binomial draw.
+        drawn = random.binomial(len(hits), exact[task], config.bootstrap_samples)
+        samples[task] = drawn / len(hits)  # (bootstrap_samples,)
+
+    def mean(tasks: list[str]) -> dict[str, Any] | None:
+        if not tasks:
+            return None
+        chance = float(np.mean([results[name]["chance"] for name in tasks]))
+        average = _entry(_mean(exact, tasks), _mean(samples, tasks))
+        return average | {"chance": chance, "num_tasks": len(tasks)}
+
+    metas = {
+        meta: [name for name, task in suite.items() if task.meta_task == meta]
+        for meta in dict.fromkeys(task.meta_task for task in suite.values())
+    }
+    macro = [[_mean(values, tasks) for tasks in metas.values()] for values in (exact, samples)]
+    return {
+        "overall": mean(list(suite)),
+        "macro": _entry(*(np.mean(values, axis=0) for values in macro)),
+        "ind": mean([name for name, task in suite.items() if task.distribution == "ind"]),
+        "ood": mean([name for name, task in suite.items() if task.distribution == "ood"]),
+        "meta_tasks": {meta: mean(tasks) for meta, tasks in metas.items()},
+        "tasks": {
+            name: _entry(exact[name], samples[name])
+            | {"num_queries": len(results[name]["hits"]), "chance": results[name]["chance"]}
+            for name in suite
+        },
+        "mean_similarity": float(np.mean([results[n]["mean_similarity"] for n in suite])),
+        "effective_rank": float(np.mean([results[n]["effective_rank"] for n in suite])),
+        "seconds": float(sum(results[n]["seconds"] for n in suite)),
+        **{key: results[next(iter(suite))].get(key) for key in ("model", "adapter", "commit")},
+    }
+
+
+def _mean(values: dict[str, Any], names: list[str]) -> Any:
+    return np.mean([values[name] for name in names], axis=0)
+
+
+def _entry(number: float, drawn: np.ndarray) -> dict[str, Any]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"hit_at_1": float(number), "ci95": [float(low), float(high)]}
+
+
+def table_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table, as text: a column a model."""
+    models = report["models"]
+    first = next(iter(models.values()))
+    suite_tasks = list(first["tasks"])
+
+    def row(label: str, *keys: str) -> list[str]:
+        entries = [_at(model, keys) for model in models.values()]
+        chance = entries[0].get("chance")
+        cells = [f"{100 * e['hit_at_1']:.1f} [{_percent(e['ci95'])}]" for e in entries]
+        return [label, "" if chance is None else f"{100 * chance:.1f}", *cells]
+
+    rows = [row(task, "tasks", task) for task in suite_tasks]
+    rows += [row(f"mean of {meta}", "meta_tasks", meta) for meta in first["meta_tasks"]]
+    rows += [row(NAMES[key], key) for key in reversed(AVERAGES) if first[key] is not None]
+    for label, key, digits in (
+        ("mean similarity", "mean_similarity", 3),
+        ("effective rank", "effective_rank", 1),
+    ):
+        rows.append([label, "", *(f"{model[key]:.{digits}f}" for model in models.values())])
+    return ["", "chance", *models], rows
+
+
+def _at(model: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    for key in keys:
+        model = model[key]
+    return model
+
+
+def _percent(interval: list[float]) -> str:
+    return ", ".join(f"{100 * end:.1f}" for end in interval)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+if __name__ == "__main__":
+    run_program(main)
