@@ -1,0 +1,240 @@
+"""launch.sh: sets up once, repairs what was interrupted, and starts what it prints.
+
+    ./launch.sh test tests/test_launch.py
+
+Nothing is installed here: the interpreter that makes environments is a stand-in that logs what is
+asked of it. The launches of one and of two ranks are real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# `-m venv DIR` makes an environment whose python is this file again; `-m pip` only logs, and fails
+# when told to; everything else is done by the real interpreter.
+STAND_IN = """#!/usr/bin/env bash
+set -euo pipefail
+case "${1:-} ${2:-}" in
+  "-m venv")
+    echo "venv" >>"$UNIME_TEST_LOG"
+    mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pyvenv.cfg" ;;
+  "-m pip")
+    echo "pip ${*:3}" >>"$UNIME_TEST_LOG"
+    [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
+  "-m pytest" | "-m stages.demo" | "-m eval.report" | "-m data_prep."*)
+    printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run" ;;
+  "-c import sys; print(*sys.version_info[:2], sys.prefix)")
+    echo "3 11 $0" ;;
+  *) exec REAL_PYTHON "$@" ;;
+esac
+"""
+TRIVIAL_STAGE = """
+import json, os, sys
+from accelerate import Accelerator
+accelerator = Accelerator()
+seen = accelerator.num_processes, sys.argv[1:]
+open(f"rank{accelerator.process_index}.json", "w").write(json.dumps(seen))
+accelerator.wait_for_everyone()
+accelerator.end_training()
+"""
+
+
+class Checkout:
+    """A copy of what launch.sh needs, in a folder with a space in its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "my checkout"
+        self.log = folder / "log"
+        self.venv = folder / "an environment"
+        (self.root / "stages").mkdir(parents=True)
+        (self.root / "stages" / "stage1_distill.py").write_text(TRIVIAL_STAGE)
+        shutil.copy(ROOT / "launch.sh", self.root)
+        shutil.copytree(ROOT / "configs" / "accelerate", self.root / "configs" / "accelerate")
+        (self.root / "pyproject.toml").write_text("[project]\n")
+        (self.root / "some config.yaml").write_text("")
+        self.python = folder / "stand-in"
+        self.python.write_text(STAND_IN.replace("REAL_PYTHON", f"'{sys.executable}'"))
+        self.python.chmod(0o755)
+
+    def launch(self, *words: str, cwd: Path | None = None, **settings: str) -> tuple[int, str]:
+        settings = {"UNIME_VENV": str(self.venv), "UNIME_PYTHON": str(self.python)} | settings
+        done = subprocess.run(
+            [self.root / "launch.sh", *words],
+            cwd=cwd or self.root,
+            env=os.environ | settings | {"UNIME_TEST_LOG": str(self.log)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def calls(self) -> list[str]:
+        """What the stand-in was asked for since the last look."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return [line.split()[0] for line in lines]
+
+    def ran(self) -> list[str]:
+        return self.log.with_suffix(".run").read_text().splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_sets_up_once(checkout: Checkout) -> None:
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == ["venv", "pip"]
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == []
+
+
+def test_installs_again_when_the_requirements_change(checkout: Checkout) -> None:
+    checkout.launch("test")
+    (checkout.root / "pyproject.toml").write_text("[project]\n# more\n")
+    checkout.calls()
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == ["pip"]
+
+
+def test_repairs_an_interrupted_installation(checkout: Checkout) -> None:
+    fail = Path(f"{checkout.log}.fail")
+    fail.touch()
+    assert checkout.launch("test")[0] != 0
+    assert checkout.calls() == ["venv", "pip"]
+    fail.unlink()
+    (checkout.venv / "half a package").touch()
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == ["venv", "pip"]
+    assert not (checkout.venv / "half a package").exists()
+
+
+def test_makes_a_moved_environment_anew(checkout: Checkout) -> None:
+    checkout.launch("test")
+    moved = checkout.venv.rename(checkout.venv.with_name("moved"))
+    checkout.calls()
+    assert checkout.launch("test", UNIME_VENV=str(moved))[0] == 0
+    assert checkout.calls() == ["venv", "pip"]
+
+
+def test_never_removes_what_it_did_not_make(checkout: Checkout) -> None:
+    checkout.venv.mkdir()
+    (checkout.venv / "thesis.tex").touch()
+    status, output = checkout.launch("test")
+    assert (status, (checkout.venv / "thesis.tex").exists()) == (2, True)
+    assert "is not empty and is no virtual environment" in output
+    (checkout.venv / "bin").mkdir()
+    shutil.copy(checkout.python, checkout.venv / "bin" / "python")
+    (checkout.venv / "pyvenv.cfg").touch()  # now it is one, but somebody else's
+    Path(f"{checkout.log}.fail").touch()
+    assert checkout.launch("test")[0] != 0
+    Path(f"{checkout.log}.fail").unlink()
+    assert checkout.launch("test")[0] == 0
+    assert (checkout.venv / "thesis.tex").exists()
+    assert checkout.calls() == ["pip", "pip"]
+
+
+def test_says_that_python_is_too_old(checkout: Checkout, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"  # a PATH without python
+    tools.mkdir()
+    for name in ("bash", "dirname", "readlink", "mkdir", "flock", "ls", "env", "sha256sum"):
+        found = shutil.which(name)
+        if found:
+            (tools / name).symlink_to(found)
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "python3").chmod(0o755)
+    status, output = checkout.launch("test", PATH=str(tools), UNIME_PYTHON="python3")
+    assert status == 2
+    assert "needs Python 3.11 or newer" in output
+
+
+def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
+    assert checkout.launch("test", "-k", "a and b", "--lf", cwd=tmp_path)[0] == 0
+    assert checkout.ran() == [str(checkout.root), "-m", "pytest", "-k", "a and b", "--lf"]
+    (tmp_path / "mine.yaml").touch()
+    checkout.launch("report", "mine.yaml", "seed=1", cwd=tmp_path)
+    assert checkout.ran()[1:] == [
+        "-m",
+        "eval.report",
+        "--config",
+        f"{tmp_path}/mine.yaml",
+        "seed=1",
+    ]
+    checkout.launch("report", "some config.yaml", cwd=tmp_path)
+    assert checkout.ran()[1:] == ["-m", "eval.report", "--config", "some config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "module"),
+    [
+        (("prepare",), "data_prep.teacher_embeddings"),
+        (("prepare", "teacher"), "data_prep.teacher_embeddings"),
+        (("prepare", "demo"), "data_prep.demo_data"),
+    ],
+)
+def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> None:
+    assert checkout.launch(*words, "some config.yaml", "limit=5")[0] == 0
+    assert checkout.ran()[1:] == ["-m", module, "--config", "some config.yaml", "limit=5"]
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "test", "lint", "prepare", "stage1", "stage2", "eval", "report"]
+)
+def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
+    status, output = checkout.launch(command, "--help")
+    assert status == 0
+    assert f"./launch.sh {command}" in output
+    assert checkout.calls() == []
+    assert command in checkout.launch("--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Usage: ./launch.sh COMMAND"),
+        (("stage3",), "unknown command 'stage3'"),
+        (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
+        (("stage1", "none.yaml"), "no such file: none.yaml"),
+    ],
+)
+def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], message: str) -> None:
+    status, output = checkout.launch(*words)
+    assert (status, message in output) == (2, True), output
+    assert checkout.calls() == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> None:
+    checkout.launch("test")
+    program = checkout.venv / "bin" / "accelerate"
+    program.write_text(
+        f"#!/bin/sh\nexec '{sys.executable}' -m accelerate.commands.accelerate_cli \"$@\"\n"
+    )
+    program.chmod(0o755)
+    status, output = checkout.launch(
+        "stage1", "some config.yaml", "run.seed=3", "lora.train=[llm, vision]",
+        UNIME_NUM_PROCESSES=str(processes), CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert status == 0, output
+    assert "accelerate launch --config_file configs/accelerate/cpu" in output
+    assert "-m stages.stage1_distill --config some\\ config.yaml run.seed=3" in output
+    seen = [json.loads(path.read_text()) for path in sorted(checkout.root.glob("rank*.json"))]
+    words = ["--config", "some config.yaml", "run.seed=3", "lora.train=[llm, vision]"]
+    assert seen == [[processes, words]] * processes
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_has_nothing_to_say() -> None:
+    scripts = [str(ROOT / "launch.sh"), str(ROOT / ".ci" / "run")]
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
