@@ -1,4 +1,4 @@
-"""Fixtures that every test file may use: tiny models of real families, and pictures with real pixels."""
+"""Fixtures for every test file: tiny models of real families, and pictures with real pixels."""
 
 from __future__ import annotations
 

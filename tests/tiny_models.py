@@ -20,6 +20,8 @@ from transformers import (
     ProcessorMixin,
 )
 
+from tests.chat_templates import CHAT_TEMPLATES
+
 HIDDEN = 32
 TEXT = {
     "hidden_size": HIDDEN,
@@ -30,6 +32,8 @@ TEXT = {
     "max_position_embeddings": 2048,
     "initializer_range": 0.2,  # enough for different inputs to give clearly different embeddings
     "bos_token_id": None,
+    "pad_token_id": 0,
+    "eos_token_id": 3,
     "tie_word_embeddings": False,
 }
 SPECIAL = {
@@ -51,37 +55,6 @@ QWEN_SPECIAL = {
 }
 FAMILIES = ("llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
-_PARTS = (
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ IMAGE }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ TEXT }}{% endfor %}"
-)
-_TURNS = (
-    "{% for message in messages %}SYSTEM{{ '<|im_start|>' + message['role'] + AFTER_ROLE }}"
-    + _PARTS
-    + "{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-_QWEN = _TURNS.replace("AFTER_ROLE", "'\n'").replace("TEXT", "part['text']")
-_QWEN = _QWEN.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'")
-_QWEN_SYSTEM = "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
-
-# The chat formats of the released checkpoints (llava and llava_next: unime/backbones.py has them).
-CHAT_TEMPLATES = {
-    "llava_onevision": _TURNS.replace("SYSTEM", "")
-    .replace("AFTER_ROLE", "' '")
-    .replace("IMAGE", "'<image>'")
-    .replace("TEXT", "'\n' + part['text']"),
-    "qwen2_vl": _QWEN.replace("SYSTEM", _QWEN_SYSTEM),
-    "qwen2_5_vl": _QWEN.replace("SYSTEM", _QWEN_SYSTEM),
-    "qwen3_vl": _QWEN.replace("SYSTEM", ""),
-    "idefics3": "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize + ':' }}"
-    + _PARTS.replace("IMAGE", "'<image>'").replace("TEXT", "part['text']")
-    + "{{ '<end_of_utterance>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
-}
-
 _SENTENCES = [
     "Summary above image and sentence in one word: Summary above sentence in one word:",
     "You are a helpful assistant. USER: user assistant ASSISTANT: [INST] [/INST]",
@@ -95,9 +68,6 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     tokenizer = build_tokenizer(SPECIAL.get(family, QWEN_SPECIAL))
     builder = _BUILDERS.get(family, _qwen_vl)
     config, processor = builder(family, tokenizer)
-    text_config = config.get_text_config()
-    text_config.pad_token_id = tokenizer.pad_token_id
-    text_config.eos_token_id = tokenizer.eos_token_id
     model = AutoModelForImageTextToText.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

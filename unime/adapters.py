@@ -11,11 +11,11 @@ import shutil
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -55,11 +55,12 @@ def stack_adapters(
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
             target_modules=backbone.lora_targets(base, lora.train),
+            base_model_name_or_path=base.name_or_path,
         )
         stack = _add(base, stack, names[-1], config, None)
     if stack is None:
         return None
-    stack.base_model.set_adapter(names)  # makes all of them active, and trainable
+    cast(LoraModel, stack.base_model).set_adapter(names)  # makes all of them active, and trainable
     for name, parameter in stack.named_parameters():
         parameter.requires_grad_(lora is not None and names[-1] in name.split("."))
     frozen = names if lora is None else names[:-1]
@@ -131,7 +132,7 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
     Input embeddings are neither quantised nor adapted, so the same base gives the same sample in
     any precision, up to rounding.
     """
-    weight = base.get_input_embeddings().weight.detach().flatten()
+    weight = cast(nn.Embedding, base.get_input_embeddings()).weight.detach().flatten()
     places = torch.linspace(0, weight.numel() - 1, 18, dtype=torch.float64).long()[1:-1]
     return {
         "name": model.name,
@@ -199,18 +200,20 @@ def _add(
     path: Path | None,
 ) -> PeftModel:
     try:
-        if stack is None:
+        if stack is not None:
+            stack.add_adapter(name, config)
+            return stack
+        with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a deprecated name
+            warnings.simplefilter("ignore", FutureWarning)
             return PeftModel(base, config, adapter_name=name)
-        stack.add_adapter(name, config)
     except ValueError as error:
         raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
-    return stack
 
 
 def _load_weights(stack: PeftModel, name: str, path: Path) -> None:
     try:
         weights: dict[str, Tensor] = load_file(path / WEIGHTS)
-        result = set_peft_model_state_dict(stack, weights, adapter_name=name)
+        result: Any = set_peft_model_state_dict(stack, weights, adapter_name=name)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
     missing = [key for key in result.missing_keys if name in key.split(".")]

@@ -1,8 +1,8 @@
 """The families of multimodal LLMs: where their parts are, and what each does in its own way.
 
-To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and projector
-inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function named on
-the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
+To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and
+projector inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function
+named on the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
         language_model="model.language_model",
         vision=("model.visual",),
         projector=mergers,
-        # qwen2_5_vl embeds without them, silently differently (backbones measured by 0.17)
+        # qwen2_5_vl embeds without them, and silently differently
         required_keys=("mm_token_type_ids",),
     )
 
@@ -176,16 +176,18 @@ BACKBONES = {
 }
 
 
-def backbone_of(config: PretrainedConfig) -> Backbone:
+def backbone_of(config: PretrainedConfig, trust_remote_code: bool = False) -> Backbone:
     """The entry for a model's configuration, or one derived from the architecture, with a warning
     that says what was assumed."""
-    return BACKBONES.get(config.model_type) or derive_backbone(config)
+    return BACKBONES.get(config.model_type) or derive_backbone(config, trust_remote_code)
 
 
-def derive_backbone(config: PretrainedConfig) -> Backbone:
+def derive_backbone(config: PretrainedConfig, trust_remote_code: bool = False) -> Backbone:
     """Assume that whatever stands beside the decoder (and is not the vocabulary head) sees."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
+        model: PreTrainedModel = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=trust_remote_code
+        )
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     if not path:

@@ -7,17 +7,17 @@ whatever a processor emits per image stays with its item, and joining never look
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
 from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
 from unime.config import InputConfig
+from unime.images import load_image
 from unime.items import DataError, Item, Pair, item_key
 from unime.prompts import render
 
@@ -33,7 +33,6 @@ class ItemProcessor:
         self.backbone = backbone
         self.inputs = inputs
         self.num_truncated = 0  # texts cut so far (by this process)
-        self.num_processed = 0
         self.tokenizer = hf_processor.tokenizer
         special = set(self.tokenizer.all_special_tokens)
         special |= {
@@ -53,8 +52,7 @@ class ItemProcessor:
         """
         if not item.text.strip() and not item.images:
             raise DataError("an item has neither text nor image")
-        self.num_processed += 1
-        images = [self.load_image(path) for path in item.images]
+        images = [load_image(path, self.inputs) for path in item.images]
         item = replace(item, text=self.cut(self.neutralise(item.text)))
         prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
         bos = self.tokenizer.bos_token
@@ -67,18 +65,28 @@ class ItemProcessor:
             )
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
-        missing = [key for key in self.backbone.required_keys if key not in output]
-        if missing:
-            raise DataError(f"{_name(item)}: the processor returned no {', '.join(missing)}")
+        self._check(output)
         return {
             key: value[0] if key in SEQUENCE_KEYS else value
             for key, value in output.items()
             if isinstance(value, Tensor) and key != "labels"
         }
 
+    def _check(self, output: Mapping[str, Tensor]) -> None:
+        for key in self.backbone.required_keys:
+            if key not in output:
+                raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
+        kinds = output.get("mm_token_type_ids")
+        if kinds is not None:
+            of_images = output["input_ids"] == self.hf_processor.image_token_id
+            if not torch.equal(kinds == 1, of_images):
+                raise ValueError(f"{self.backbone.family}: mm_token_type_ids miss image tokens")
+
     def neutralise(self, text: str) -> str:
         """Put a space into anything in a text that the tokenizer would read as a control token, so
-        that a text about ``<image>`` is neither an image nor the end of the turn."""
+        that a text about ``<image>`` is neither an image nor the end of the turn; half a character
+        (a lone surrogate), which no tokenizer takes, becomes a question mark."""
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def cut(self, text: str) -> str:
@@ -92,29 +100,6 @@ class ItemProcessor:
             return text
         self.num_truncated += 1
         return text[: offsets[limit][0]]
-
-    def load_image(self, path: str) -> Image.Image:
-        """Read an image upright, in RGB, on white where it is transparent.
-
-        Raises:
-            DataError: missing, damaged, or of more than ``max_image_pixels`` pixels.
-        """
-        limit = self.inputs.max_image_pixels
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > limit:
-                    size = f"{image.width} x {image.height} pixels"
-                    raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
-                upright = ImageOps.exif_transpose(image)
-                picture = _on_white(upright)
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise DataError(f"{path}: not a readable image: {error}") from error
-        if self.inputs.image_size is not None:
-            square = (self.inputs.image_size, self.inputs.image_size)
-            picture = picture.resize(square, Image.Resampling.BICUBIC)
-        return picture
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
@@ -226,15 +211,6 @@ class PairCollator(_Collator):
 
 def _name(item: Item) -> str:
     return ", ".join(item.images) or f"text {item.text[:60]!r}"
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    picture = Image.new("RGB", layer.size, "white")
-    picture.paste(layer, mask=layer.getchannel("A"))
-    return picture
 
 
 def _pad_left(values: Sequence[Tensor], padding: int) -> Tensor:

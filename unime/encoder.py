@@ -26,6 +26,7 @@ from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 
 DECODER_KEYS = ("input_ids", "attention_mask")
+_REPACKS = "support_avx512bf16_for_cpu"
 
 
 class Encoder(nn.Module):
@@ -80,7 +81,7 @@ class Encoder(nn.Module):
         try:
             config = AutoConfig.from_pretrained(model.name, **where)
             hf_processor = AutoProcessor.from_pretrained(model.name, **where)
-            backbone = backbone_of(config)
+            backbone = backbone_of(config, model.trust_remote_code)
             start = "cpu" if decoder_only else device
             base = _load_base(model, backbone, torch.device(start), where)
         except (OSError, ImportError) as error:
@@ -91,7 +92,9 @@ class Encoder(nn.Module):
             check_fits(model.adapter, describe_base(base, model), inputs)
         stack = stack_adapters(base, model.adapter, lora, backbone)
         if gradient_checkpointing:
-            base.activation_checkpointing_enable({"use_reentrant": False})
+            # non-reentrant: works although the input of the first layer needs no gradient
+            enable = getattr(base, "activation_checkpointing_enable", None)
+            (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, stack, backbone, processor, model, decoder_only).to(device)
 
@@ -192,8 +195,8 @@ def _load_base(
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
         # CPU: other numbers than in training, and an error for widths that 64 does not divide.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
     return base
 
 

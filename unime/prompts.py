@@ -1,8 +1,8 @@
 """Every string that the model is asked with, in the chat format of its family.
 
-The default preset is the paper's (UniME, section 3.2.2 and its published evaluation code): the item,
-then "Summary above … in one word:", so that the last token's state sums the item up. Images come
-first. The chat format is the processor's own template, or its backbone's where it has none.
+The default preset is the paper's (UniME, section 3.2.2 and its published evaluation code): the
+item, then "Summary above … in one word:", so that the last token's state sums the item up. Images
+come first. The chat format is the processor's own template, or its backbone's where it has none.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def render(item: Item, processor: Any, backbone: Backbone, preset: str) -> str:
     Raises:
         ConfigError: unknown preset, or a chat template that cannot be used.
     """
+    text = user_text(item, preset)
     before, after = chat_frame(processor, backbone, len(item.images))
-    return before + user_text(item, preset) + after
+    return before + text + after
 
 
 def user_text(item: Item, preset: str) -> str:
@@ -64,17 +65,17 @@ def chat_frame(processor: Any, backbone: Backbone, num_images: int) -> tuple[str
 
     The template runs once per number of images instead of once per item, and never sees the text.
     """
-    template = getattr(processor, "chat_template", None) or backbone.chat_template
-    if template is None:
+    own = getattr(processor, "chat_template", None)
+    if own is None and backbone.chat_template is None:
         raise ConfigError(
             f"model.name: the processor has no chat template, and {backbone.family!r} has none in"
             " unime/backbones.py"
         )
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
     content.append({"type": "text", "text": _TEXT_GOES_HERE})
-    rendered = processor.tokenizer.apply_chat_template(
+    rendered = processor.apply_chat_template(
         [{"role": "user", "content": content}],
-        chat_template=template,
+        chat_template=None if own else backbone.chat_template,
         tokenize=False,
         add_generation_prompt=True,
     )
