@@ -1,0 +1,491 @@
+"""The training loop on a stand-in for the encoder: pytest tests/test_loop.py
+
+The two-rank cases run this file as a program under torchrun (one launch for all of them).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unime import checkpoint, interruption
+from unime.collator import Batch
+from unime.config import (
+    ConfigError,
+    DistillationLossConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    Schedule,
+    Stage1Config,
+    TextData,
+)
+from unime.data import TextRow
+from unime.fingerprint import data_fingerprint
+from unime.loop import train
+from unime.losses import LossOutput, distillation_loss
+from unime.runlog import start_run
+from unime.sampler import GlobalBatchSampler, Mixing
+from unime.schedule import learning_rate, total_steps
+
+WIDTH = 12
+TIMING = ("pairs_per_second", "seconds")
+
+
+class StandIn(nn.Module):
+    """What the loop needs of an Encoder: chunks to unit rows, trained parameters by name."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.frozen = nn.Linear(WIDTH, 16).requires_grad_(False)
+        self.adapter = nn.Sequential(nn.Dropout(dropout), nn.Linear(16, 8), nn.LayerNorm(8))
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        return functional.normalize(self.adapter(self.frozen(inputs["features"])), dim=1)
+
+    def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def describe(self) -> str:
+        return "a stand-in"
+
+    def save_adapters(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: p.detach() for name, p in self.trainable_named_parameters()}
+        save_file(tensors, folder / "adapter.safetensors")
+
+
+def rows(count: int = 40) -> list[TextRow]:
+    vectors = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(3))
+    vectors = functional.normalize(vectors, dim=1)
+    return [TextRow(f"text {i}", vector, f"f:{i}") for i, vector in enumerate(vectors)]
+
+
+def collate(batch: Sequence[TextRow]) -> Batch:
+    teacher = torch.stack([row.teacher for row in batch])
+    chunks = [{"features": chunk} for chunk in teacher.split(3)]
+    return Batch({"text": chunks}, {"teacher": teacher}, [row.row_id for row in batch], 1)
+
+
+def make_config(folder: Path, batch_size: int = 8, **settings: Any) -> Stage1Config:
+    run = {"output_dir": str(folder), "log_every": 2, "save_every": 2, "save_total_limit": 9}
+    optim = {"steps": 6, "chunk_size": 3, "learning_rate": 1e-2, "warmup_steps": 2}
+    optim["batch_size_per_device"] = batch_size
+    run["tensorboard"] = False
+    for name, value in settings.items():
+        (run if name in RunConfig.__dataclass_fields__ else optim)[name] = value
+    return Stage1Config(
+        run=RunConfig(**run),
+        model=ModelConfig(name="stand-in"),
+        data=TextData(texts=["texts.csv"], teacher="teacher"),
+        optim=OptimConfig(**optim),
+    )
+
+
+def fit(
+    config: Stage1Config,
+    dropout: float = 0.3,
+    signal_at: int = 0,
+    signum: int = signal.SIGINT,
+    signal_rank: int = 0,
+    nan_at: int = 0,
+    dataset: list[TextRow] | None = None,
+) -> StandIn:
+    """One start of a run; `signal_at`: a real signal to this process during that step."""
+    run = start_run(config)
+    encoder, data = StandIn(dropout), dataset or rows()
+    sampler = GlobalBatchSampler({"text": len(data)}, run.global_batch_size, Mixing.mixed, 0)
+    calls = 0
+    before = checkpoint.read_state(run.checkpoint)["step"] if run.checkpoint else 0
+
+    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        nonlocal calls
+        calls += 1
+        if before + calls == signal_at and run.accelerator.process_index == signal_rank:
+            os.kill(os.getpid(), signum)
+        output = distillation_loss(
+            embeddings["text"], labels["teacher"], DistillationLossConfig(0.1, 0.1)
+        )
+        if before + calls == nan_at:
+            output.loss = output.loss * float("nan")
+        return output
+
+    train(run, encoder, data, sampler, collate, loss)  # type: ignore[arg-type]
+    return encoder
+
+
+def outcome(folder: Path, step: int = 6) -> dict[str, Any]:
+    """Everything that must be the same: parameters, optimizer, metrics but for the clock."""
+    last = folder / "checkpoints" / f"step_{step:08d}"
+    tensors = load_file(last / "parameters.safetensors") | load_file(last / "optimizer.safetensors")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for name in TIMING:
+            line.pop(name)
+    random = {path.name: path.read_bytes() for path in sorted(last.glob("random_*.safetensors"))}
+    return {"tensors": tensors, "lines": lines, "random": random}
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first["lines"] == second["lines"]
+    assert first["tensors"].keys() == second["tensors"].keys()
+    for name, tensor in first["tensors"].items():
+        assert torch.equal(tensor, second["tensors"][name]), name
+    assert first["random"] == second["random"]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps without a break."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    fit(make_config(folder))
+    return folder
+
+
+# What a run does and leaves behind
+
+
+def test_metrics_and_files(straight: Path) -> None:
+    lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert list(lines[0]) == [
+        "step", "loss", "grad_norm", "mean_similarity", "teacher_correlation", "effective_rank",
+        "learning_rate", "truncated_texts", "pairs_per_second", "seconds",
+    ]  # fmt: skip
+    assert lines[0]["pairs_per_second"] is None and lines[1]["pairs_per_second"] > 0
+    assert lines[0]["seconds"] < lines[2]["seconds"]
+    assert lines[0]["truncated_texts"] == 1
+    assert lines[2]["loss"] < lines[0]["loss"]
+    assert {path.name for path in straight.iterdir()} == {
+        "config.yaml", "commit.txt", "versions.txt", "metrics.jsonl", "checkpoints", "final",
+        "finished.json",
+    }  # fmt: skip
+    finished = json.loads((straight / "finished.json").read_text())
+    assert finished["steps"] == 6 and finished["metrics"] == lines[2]
+    final = load_file(straight / "final" / "adapter.safetensors")
+    last = load_file(straight / "checkpoints" / "step_00000006" / "parameters.safetensors")
+    assert all(torch.equal(last[name], tensor) for name, tensor in final.items())
+    assert f"torch=={torch.__version__.split('+')[0]}" in (straight / "versions.txt").read_text()
+    assert "learning_rate: 0.01" in (straight / "config.yaml").read_text()
+
+
+def test_first_log_lines_say_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(make_config(tmp_path, steps=2))
+    text = capsys.readouterr().err
+    parts = ["configuration:", "learning_rate: 0.01", "commit: ", "global batch size: 8", "a stand"]
+    positions = [text.index(part) for part in parts]
+    assert positions == sorted(positions)
+    assert "step 2/2: loss" in text and "similarity" in text and "left" in text
+
+
+def test_progress_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fit(make_config(tmp_path, steps=4))
+    text = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    for part in ("4/4", "loss ", "similarity ", "rank ", "teacher ", "pairs/s"):
+        assert part in text
+    assert "step 4/4:" not in text  # the line that replaces the bar elsewhere
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(make_config(tmp_path, tensorboard=True, steps=2))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    logged = events.Scalars("train/loss")
+    assert [event.step for event in logged] == [2]
+    assert logged[0].value == pytest.approx(lines[0]["loss"])
+
+
+def test_steps_equal_plain_adamw(tmp_path: Path) -> None:
+    settings = {"steps": 3, "weight_decay": 0.1, "max_grad_norm": 0.05, "epsilon": 1e-6}
+    config = make_config(tmp_path, **settings)
+    trained = fit(config, dropout=0.0)
+
+    reference = StandIn(0.0)
+    parameters = [p for _, p in reference.trainable_named_parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1.0, weight_decay=0.1, eps=1e-6)
+    data = rows()
+    sampler = GlobalBatchSampler({"text": len(data)}, 8, Mixing.mixed, 0)
+    for step in range(3):
+        teacher = torch.stack([data[index].teacher for index in sampler.batch(step)])
+        output = distillation_loss(
+            reference({"features": teacher}), teacher, DistillationLossConfig(0.1, 0.1)
+        )
+        optimizer.zero_grad()
+        output.loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 0.05)
+        optimizer.param_groups[0]["lr"] = learning_rate(config.optim, step, 3)
+        optimizer.step()
+    expected = dict(reference.trainable_named_parameters())
+    for name, parameter in trained.trainable_named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (Schedule.constant, [0.5, 1, 1, 1, 1, 1]),
+        (Schedule.linear, [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        (Schedule.cosine, [0.5, 1, 1, 0.8535534, 0.5, 0.1464466]),
+    ],
+)
+def test_learning_rate(schedule: Schedule, expected: list[float]) -> None:
+    optim = OptimConfig(6, None, 1, 1, 1.0, schedule=schedule, warmup_steps=2)
+    assert [learning_rate(optim, step, 6) for step in range(6)] == pytest.approx(expected)
+
+
+def test_steps_from_epochs() -> None:
+    assert total_steps(OptimConfig(None, 2.5, 1, 1, 1.0), 10) == 25
+    assert total_steps(OptimConfig(None, 0.01, 1, 1, 1.0), 10) == 1
+    with pytest.raises(ConfigError, match="warmup_steps: got 50, expected at most all 20 steps"):
+        total_steps(OptimConfig(None, 2, 1, 1, 1.0, warmup_steps=50), 10)
+
+
+# Going on
+
+
+def test_interrupted_equals_straight(
+    straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in step 3, between two log lines and between two planned checkpoints."""
+    config = make_config(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        fit(config, signal_at=3)
+    assert stopped.value.code == 130
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / "step_00000003"
+    said = capsys.readouterr().err
+    assert "stopped at step 3 of 6, everything is saved; to go on:\n    python" in said
+    fit(config)
+    assert "training from step 3 to 6" in capsys.readouterr().err
+    assert_same(outcome(straight), outcome(tmp_path))
+
+
+def test_terminated_equals_straight_with_workers(straight: Path, tmp_path: Path) -> None:
+    """SIGTERM, and other settings of what does not change the result."""
+    with pytest.raises(SystemExit) as stopped:
+        fit(make_config(tmp_path, num_workers=2), signal_at=1, signum=signal.SIGTERM)
+    assert stopped.value.code == 143
+    fit(make_config(tmp_path, save_every=100, save_total_limit=1))
+    assert_same(outcome(straight), outcome(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000006"]
+
+
+def test_lines_of_lost_steps_are_dropped(straight: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        fit(make_config(tmp_path), signal_at=3)
+    with (tmp_path / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 4, "loss": 1.0}\n{"step": 6, "lo')  # killed later, in mid-line
+    fit(make_config(tmp_path))
+    assert_same(outcome(straight), outcome(tmp_path))
+
+
+@pytest.mark.parametrize("dies_in", ["save_file", "replace", "rmtree"])
+def test_killed_while_saving(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    """Dying in the middle of the second checkpoint leaves the first, or the second complete."""
+    config = make_config(tmp_path, save_total_limit=1)
+
+    def die(*arguments: Any, **_: Any) -> None:
+        if "step_00000004" in str(arguments) or dies_in == "rmtree":
+            raise KeyboardInterrupt("killed")
+        real(*arguments)
+
+    place = {"save_file": checkpoint, "replace": checkpoint.os, "rmtree": checkpoint.shutil}
+    real = getattr(place[dies_in], dies_in)
+    with monkeypatch.context() as patch:
+        patch.setattr(place[dies_in], dies_in, die)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None and found.name == f"step_0000000{4 if dies_in == 'rmtree' else 2}"
+    stale = list((tmp_path / "checkpoints").glob("*.partial"))
+    assert len(stale) == 1
+    fit(config)
+    assert_same(outcome(straight), outcome(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000006"]
+
+
+def test_finished_run(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = outcome(straight)
+    assert start_run(make_config(straight)).finished
+    assert "finished already, nothing left to do" in capsys.readouterr().err
+    assert_same(before, outcome(straight))
+
+
+def test_killed_before_the_end_was_written(straight: Path, tmp_path: Path) -> None:
+    fit(make_config(tmp_path))
+    (tmp_path / "finished.json").unlink()
+    fit(make_config(tmp_path))
+    assert json.loads((tmp_path / "finished.json").read_text())["steps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": 0.5}, r"other settings \(optim.learning_rate: 0.01 -> 0.5\)"),
+        ({"seed": 1, "steps": 9}, r"\(optim.steps: 6 -> 9; run.seed: 0 -> 1\)"),
+        ({"batch_size": 4}, "global batch size: 8 -> 4"),
+        ({"resume": False}, "holds a run already and run.resume is false"),
+    ],
+)
+def test_other_settings_are_refused(straight: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        start_run(make_config(straight, **settings))
+
+
+def test_other_data_or_parameters_are_refused(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with pytest.raises(SystemExit):
+        fit(config, signal_at=2)
+    with pytest.raises(ConfigError, match="was made with other data"):
+        fit(config, dataset=[*rows()[:-1], TextRow("another", torch.ones(WIDTH), "f:x")])
+    path = tmp_path / "checkpoints" / "step_00000002" / "parameters.safetensors"
+    good = path.read_bytes()
+    save_file({"adapter.1.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(ConfigError, match=r"holds nothing for parameter 'adapter.1.bias'"):
+        fit(config)
+    path.write_bytes(good[:100])
+    with pytest.raises(ConfigError, match="cannot be read .* delete this folder"):
+        fit(config)
+    path.write_bytes(good)
+    fit(config)
+
+
+def test_data_fingerprint_sees_order_and_content() -> None:
+    data = rows()
+    assert data_fingerprint(data) == data_fingerprint(rows())
+    assert data_fingerprint(data) != data_fingerprint(data[::-1])
+    assert data_fingerprint(data) != data_fingerprint(data[:-1])
+
+
+# What stops a run
+
+
+def test_loss_that_is_not_finite(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"step 3: loss nan.*rows of rank 0: f:") as error:
+        fit(make_config(tmp_path), nan_at=3)
+    report = json.loads((tmp_path / "not_finite_step3_rank0.json").read_text())
+    assert len(report["rows"]) == 8 and report["rows"][0] in str(error.value)
+    latest = checkpoint.latest(tmp_path)
+    assert latest is not None and latest.name == "step_00000002"
+    tensors = load_file(latest / "parameters.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_output_dir_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"run.output_dir: .*file is not a folder"):
+        start_run(make_config(tmp_path / "file"))
+
+
+def test_accumulation_by_accelerate_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps: got 4, expected 1"):
+        start_run(make_config(tmp_path))
+
+
+def test_second_ctrl_c_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(interruption.os, "_exit", left.append)
+    before = signal.getsignal(signal.SIGINT)
+    with interruption.Interruption(speaks=False) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # a launcher passing on the same key press
+        assert (stop.signum, left) == (signal.SIGINT, [])
+        monkeypatch.setattr(interruption, "SAME_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left == [130]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# Two ranks
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This file as a program on two processes: see `_two_rank_program`."""
+    folder = tmp_path_factory.mktemp("two_ranks")
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.test_loop"
+    subprocess.run(
+        [sys.executable, *launch.split(), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        timeout=240,
+    )
+    return folder
+
+
+def _two_rank_program(folder: Path) -> None:
+    fit(make_config(folder / "straight", 4))
+    fit(make_config(folder / "no_dropout", 4), dropout=0.0)
+    config = make_config(folder / "stopped", 4)
+    try:
+        fit(config, signal_at=3, signal_rank=1)
+    except SystemExit as stopped:
+        assert stopped.code == 130
+        assert checkpoint.latest(folder / "stopped").name == "step_00000003"  # type: ignore[union-attr]
+        fit(config)
+    else:
+        raise AssertionError("the signal to rank 1 did not stop rank 0")
+    torch.distributed.destroy_process_group()
+
+
+def test_interrupted_equals_straight_on_two_ranks(two_ranks: Path) -> None:
+    assert_same(outcome(two_ranks / "straight"), outcome(two_ranks / "stopped"))
+    states = outcome(two_ranks / "straight")["random"]
+    assert states["random_00000.safetensors"] != states["random_00001.safetensors"]
+
+
+def test_two_ranks_equal_one(two_ranks: Path, tmp_path: Path) -> None:
+    fit(make_config(tmp_path, 8), dropout=0.0)
+    one, two = outcome(tmp_path), outcome(two_ranks / "no_dropout")
+    for ours, theirs in zip(one["lines"], two["lines"], strict=True):
+        assert theirs.pop("truncated_texts") == 2 * ours.pop("truncated_texts")  # one a rank
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name, tensor in one["tensors"].items():
+        torch.testing.assert_close(tensor, two["tensors"][name], rtol=1e-4, atol=1e-6)
+
+
+def test_one_process_goes_on_after_two(
+    two_ranks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = two_ranks / "no_dropout" / "checkpoints" / "step_00000002"
+    target = tmp_path / "checkpoints" / source.name
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ConfigError, match="global batch size: 8 -> 4"):
+        start_run(make_config(tmp_path, 4))
+    fit(make_config(tmp_path, 8), dropout=0.0)
+    assert "written by 2 processes and is continued by 1" in capsys.readouterr().err
+    resumed, two = outcome(tmp_path)["tensors"], outcome(two_ranks / "no_dropout")["tensors"]
+    for name, tensor in resumed.items():
+        torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=1e-6)
+
+
+if __name__ == "__main__":
+    _two_rank_program(Path(sys.argv[1]))

@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM: stop after the step in hand, and say how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SAME_SECONDS = 2.0
+# A launcher passes on a Ctrl-C that the terminal has sent to its processes too, so that each gets
+# one key press twice.
+
+
+class Interruption:
+    """While it is entered, ``signum`` is the first signal that came, 0 before any.
+
+    A second key press ends the process at once, which costs what came after the last checkpoint.
+    torchrun and accelerate kill processes that have not ended 30 seconds after the first.
+    """
+
+    def __init__(self, speaks: bool = True) -> None:
+        self.signum = 0
+        self._speaks = speaks
+        self._when = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.signum:
+            self.signum, self._when = signum, now
+            if self._speaks:
+                self._say("finishing this step, then saving; once more: quit without saving")
+        elif now - self._when > SAME_SECONDS:
+            os._exit(128 + signum)
+
+    def _say(self, text: str) -> None:
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """For the data loader's processes: the parent decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def typed_command() -> str:
+    """The command that started this program, its launcher's if it has one, for a shell."""
+    spec = sys.modules["__main__"].__spec__
+    words = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    words += sys.argv[1:]
+    try:
+        parent = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
+    except OSError:  # not Linux
+        parent = []
+    if spec and spec.name in parent:  # accelerate launch … -m stages.…, torchrun … -m stages.…
+        is_script = Path(parent[0]).name.startswith("python") and not parent[1].startswith("-")
+        words = parent[1:] if is_script else parent
+    return shlex.join(words)

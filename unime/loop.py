@@ -1,0 +1,255 @@
+"""The one training loop: a step's rows, cached backward, clipping, AdamW, log and checkpoint.
+
+Both stages call :func:`train` with their encoder, rows, collator and loss; nothing here knows which
+stage it is. There is no gradient accumulation (see config.OptimConfig) and no state of the data
+order: step s takes ``sampler.batch(s)``, each rank its slice, so a run goes on at any step at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from unime import checkpoint
+from unime.collator import Batch
+from unime.config import ConfigError, OptimConfig
+from unime.data import GlobalBatchSampler, Pair, TextRow
+from unime.encoder import Encoder
+from unime.fingerprint import data_fingerprint
+from unime.grad_cache import LossFunction, cached_backward
+from unime.interruption import Interruption, leave_signals_to_parent, typed_command
+from unime.losses import LossOutput
+from unime.metrics import Metrics
+from unime.runlog import Run
+from unime.schedule import learning_rate, total_steps
+
+Rows = Sequence[TextRow] | Sequence[Pair]
+Collate = Callable[[list[Any]], Batch]
+
+
+def train(
+    run: Run,
+    encoder: Encoder,
+    dataset: Rows,
+    sampler: GlobalBatchSampler,
+    collate: Collate,
+    loss_fn: LossFunction,
+) -> None:
+    """Train the encoder's adapters to the last step, from the newest checkpoint if there is one,
+    and write them to ``final/``.
+
+    Raises:
+        ConfigError: parameters, data or schedule that do not fit the settings or the checkpoint.
+        FloatingPointError: a loss or gradient that is not finite; the message names the rows.
+        SystemExit: 130 after Ctrl-C, 143 after SIGTERM, with everything saved.
+    """
+    trainer = Trainer(run, encoder, dataset, sampler)
+    metrics, loader = trainer.metrics, trainer.rest_of_batches(dataset, collate)
+    bar = tqdm(
+        initial=trainer.step,
+        total=trainer.total_steps,
+        unit="step",
+        disable=None if run.is_main_process else True,  # None: where there is no terminal
+    )
+    try:
+        with bar, Interruption(run.is_main_process) as interruption:
+            began = time.perf_counter()
+            for batch in loader:
+                values = trainer.take_step(batch.to(run.accelerator.device), loss_fn)
+                signum, truncated = _over_ranks(run, interruption.signum, batch.num_truncated)
+                values["truncated_texts"] = truncated
+                line = metrics.add(trainer.step, values, time.perf_counter() - began)
+                bar.set_postfix_str(metrics.in_words(values), refresh=False)
+                bar.update()
+                if line and bar.disable:
+                    run.log.info("%s", line)
+                if signum or trainer.is_done or trainer.step % run.config.run.save_every == 0:
+                    trainer.save()
+                if signum and not trainer.is_done:
+                    trainer.stop(signum)
+                began = time.perf_counter()
+        trainer.finish()
+    finally:
+        for tracker in run.accelerator.trackers:
+            tracker.finish()
+
+
+class Trainer:
+    """The state of a run between two steps, and what a step does to it."""
+
+    def __init__(
+        self, run: Run, encoder: Encoder, dataset: Rows, sampler: GlobalBatchSampler
+    ) -> None:
+        self.run, self.encoder, self.sampler = run, encoder, sampler
+        self.optim: OptimConfig = run.config.optim
+        self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
+        self.data = data_fingerprint(dataset)
+        self.step = 0  # steps taken
+        self.metrics = Metrics(
+            run.output_dir / "metrics.jsonl",
+            run.accelerator,
+            run.config.run.log_every,
+            run.global_batch_size,
+            self.total_steps,
+        )
+        self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
+        _check(run, sampler, self.parameters)
+        optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.optim.learning_rate,
+            betas=(self.optim.beta1, self.optim.beta2),
+            eps=self.optim.epsilon,
+            weight_decay=self.optim.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)
+        run.log.info("%s", encoder.describe())
+        set_seed(run.config.run.seed, device_specific=True)  # dropout differs from rank to rank
+        if run.checkpoint is not None:
+            self._resume(run.checkpoint)
+        else:
+            self.metrics.go_on(0, None)
+        run.log.info(
+            "%d rows, %d steps an epoch; training from step %d to %d",
+            len(dataset), sampler.steps_per_epoch, self.step, self.total_steps,
+        )  # fmt: skip
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.total_steps
+
+    def rest_of_batches(self, dataset: Rows, collate: Collate) -> DataLoader:
+        """This rank's part of every step that is left."""
+        size = self.optim.batch_size_per_device
+        first = self.run.accelerator.process_index * size
+        steps = range(self.step, self.total_steps)
+        return DataLoader(
+            cast(Any, dataset),
+            batch_sampler=(self.sampler.batch(step)[first : first + size] for step in steps),
+            collate_fn=collate,
+            num_workers=self.run.config.run.num_workers,
+            worker_init_fn=leave_signals_to_parent,
+            generator=torch.Generator().manual_seed(0),  # its own: a loader's start draws a number
+        )
+
+    def take_step(self, batch: Batch, loss_fn: LossFunction) -> dict[str, float]:
+        """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
+        accelerator = self.run.accelerator
+        with accelerator.accumulate():  # no model: cached_backward says which backward syncs
+            output = cached_backward(accelerator, self.model, batch, loss_fn)
+            max_norm = self.optim.max_grad_norm or math.inf
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
+            values = _floats(output, norm)
+            if not math.isfinite(values["loss"] + values.get("grad_norm", 0.0)):
+                self._fail(values, batch)
+            values["learning_rate"] = learning_rate(self.optim, self.step, self.total_steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = values["learning_rate"]
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.step += 1
+        return values
+
+    def save(self) -> None:
+        run = self.run
+        state = {
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "schedule": self.optim.schedule.value,
+            "metrics": self.metrics.state,
+            "world_size": run.accelerator.num_processes,
+            "data": self.data,
+            "identity": run.identity,
+        }
+        limit = run.config.run.save_total_limit
+        checkpoint.save(
+            run.output_dir, state, self.parameters, self.optimizer, run.accelerator, limit
+        )
+
+    def stop(self, signum: int) -> None:
+        command = typed_command()
+        if not self.run.config.run.resume:
+            command += " run.resume=true"
+        self.run.log.info(
+            "stopped at step %d of %d, everything is saved; to go on:\n    %s",
+            self.step, self.total_steps, command,
+        )  # fmt: skip
+        raise SystemExit(128 + signum)
+
+    def finish(self) -> None:
+        """Write ``final/``, then ``finished.json``, which says that it is complete."""
+        run = self.run
+        final = run.output_dir / "final"
+        if run.is_main_process:
+            self.encoder.save_adapters(final)
+            outcome = {
+                "steps": self.step,
+                "seconds": self.metrics.seconds,
+                "metrics": self.metrics.read()[-1],
+                "identity": run.identity,
+            }
+            checkpoint.write_json(run.output_dir / "finished.json", outcome)
+        run.accelerator.wait_for_everyone()
+        run.log.info("finished %d steps in %.0f s: %s", self.step, self.metrics.seconds, final)
+
+    def _resume(self, folder: Path) -> None:
+        run, state = self.run, checkpoint.read_state(folder)
+        if (state["data"], state["total_steps"]) != (self.data, self.total_steps):
+            raise ConfigError(
+                f"{folder}: was made with other data ({state['total_steps']} steps then, "
+                f"{self.total_steps} now); give another run.output_dir"
+            )
+        self.step = state["step"]
+        self.metrics.go_on(self.step, state["metrics"])
+        run.log.info("going on from %s", folder)
+        seed = run.config.run.seed
+        warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
+        if warning:
+            run.log.warning("%s", warning)
+
+    def _fail(self, values: dict[str, float], batch: Batch) -> None:
+        rank = self.run.accelerator.process_index
+        path = self.run.output_dir / f"not_finite_step{self.step + 1}_rank{rank}.json"
+        numbers = {name: str(value) for name, value in values.items()}
+        checkpoint.write_json(path, {**numbers, "rows": batch.row_ids})
+        shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
+        raise FloatingPointError(
+            f"step {self.step + 1}: loss {values['loss']}, gradient norm "
+            f"{values.get('grad_norm')}; rows of rank {rank}: {shown} (all in {path})"
+        )
+
+
+def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
+    if sampler.global_batch_size != run.global_batch_size:
+        raise ValueError(
+            f"batches of {sampler.global_batch_size} rows, expected {run.global_batch_size}"
+        )
+    if not parameters:
+        raise ConfigError("lora.train: nothing to train")
+    for name, parameter in parameters.items():
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"trained parameter '{name}' is {parameter.dtype}, expected float32")
+
+
+def _floats(output: LossOutput, norm: Tensor | None) -> dict[str, float]:
+    """Loss, gradient norm and statistics in one transfer from the device."""
+    known = {} if norm is None else {"grad_norm": norm}
+    scalars = {"loss": output.loss, **known, **output.stats}
+    stacked = torch.stack([scalar.detach().double().reshape(()) for scalar in scalars.values()])
+    return dict(zip(scalars, stacked.tolist(), strict=True))
+
+
+def _over_ranks(run: Run, signum: int, truncated: int) -> tuple[int, int]:
+    """The same decision on every rank: a signal may have reached only some, or one step later."""
+    mine = torch.tensor([[signum, truncated]], device=run.accelerator.device)
+    ours = run.accelerator.gather(mine)  # (ranks, 2)
+    return int(ours[:, 0].max()), int(ours[:, 1].sum())

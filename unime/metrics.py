@@ -1,0 +1,115 @@
+"""metrics.jsonl, TensorBoard and the text on the progress bar: how training goes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+SHOWN = {  # what a step reports -> its name on the progress bar
+    "loss": "loss",
+    "positive_similarity": "positive",
+    "hardest_negative_similarity": "hardest",
+    "filtered_share": "filtered",
+    "mean_similarity": "similarity",
+    "effective_rank": "rank",
+    "teacher_correlation": "teacher",
+}
+UNTIMED_STEPS = 2  # first steps of a process: memory pools, kernels and caches are being filled
+
+
+class Metrics:
+    """Means of what the steps report, one line for every `log_every` steps.
+
+    The sums of a line that has begun belong to the checkpoint (:attr:`state`): a run that goes on
+    writes the lines that it would have written anyway.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        accelerator: Accelerator,
+        log_every: int,
+        global_batch_size: int,
+        total_steps: int,
+    ) -> None:
+        self.path = path
+        self.seconds = 0.0  # of all steps, those before resuming too
+        self.pairs_per_second: float | None = None
+        self._accelerator = accelerator
+        self._log_every = log_every
+        self._global_batch_size = global_batch_size
+        self._total_steps = total_steps
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._steps_here = 0  # of this process
+
+    def add(self, step: int, values: Mapping[str, float], seconds: float) -> str | None:
+        """Take in a step; when a line is due, write it and return it in words."""
+        self.seconds += seconds
+        self._steps_here += 1
+        self._sum(values)
+        if self._steps_here > UNTIMED_STEPS:
+            self._sum({"seconds_per_step": seconds})
+            self.pairs_per_second = self._global_batch_size / self._mean("seconds_per_step")
+        if step % self._log_every and step != self._total_steps:
+            return None
+        means = {name: self._mean(name) for name in self._sums}
+        self._sums, self._counts = {}, {}
+        seconds_per_step = means.pop("seconds_per_step", seconds)
+        means["learning_rate"] = values["learning_rate"]
+        timing = {"pairs_per_second": self.pairs_per_second, "seconds": self.seconds}
+        self._write(step, {name: means.get(name) for name in values} | timing)
+        left = tqdm.format_interval(round((self._total_steps - step) * seconds_per_step))
+        return f"step {step}/{self._total_steps}: {self.in_words(means)}, {left} left"
+
+    def in_words(self, values: Mapping[str, float]) -> str:
+        """The part of a step that is worth watching."""
+        words = [f"{label} {values[name]:.3f}" for name, label in SHOWN.items() if name in values]
+        if self.pairs_per_second is not None:
+            words.append(f"{self.pairs_per_second:.1f} pairs/s")
+        return ", ".join(words)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "sums": self._sums, "counts": self._counts}
+
+    def go_on(self, step: int, state: Mapping[str, Any] | None) -> None:
+        """Start after `step`: drop the lines of later steps, which were lost and come again."""
+        if state is not None:
+            self.seconds = state["seconds"]
+            self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        if self._accelerator.is_main_process:
+            kept = [line for line in self.read() if line["step"] <= step]
+            aside = self.path.with_name(self.path.name + ".partial")
+            aside.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(aside, self.path)
+
+    def read(self) -> list[dict[str, Any]]:
+        """The lines written so far; one that a kill cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+    def _write(self, step: int, values: Mapping[str, float | None]) -> None:
+        if self._accelerator.is_main_process:
+            with self.path.open("a") as lines:
+                lines.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        known = {f"train/{name}": value for name, value in values.items() if value is not None}
+        self._accelerator.log(known, step=step)
+
+    def _sum(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):  # the correlation of constants is not
+                self._sums[name] = self._sums.get(name, 0.0) + value
+                self._counts[name] = self._counts.get(name, 0) + 1
+
+    def _mean(self, name: str) -> float:
+        return self._sums[name] / self._counts[name]
