@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.tiny_models import build_tiny
+from unime.config import InputConfig, ModelConfig, Precision, Quantization
+from unime.encoder import Encoder
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,30 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return built[family, seed]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_model: Callable[..., Path]) -> Callable[..., Encoder]:
+    """``load_tiny("qwen2_vl", quantization="nf4", lora=LoraSettings())``: an encoder in fp32."""
+
+    def load(
+        family: str,
+        quantization: str = "none",
+        precision: str = "float32",
+        adapter: Path | None = None,
+        inputs: InputConfig | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Encoder:
+        model = ModelConfig(
+            name=str(tiny_model(family, seed)),
+            quantization=Quantization(quantization),
+            precision=Precision(precision),
+            adapter=str(adapter) if adapter else None,
+        )
+        return Encoder.load(model, inputs or InputConfig(), **options)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ class ItemProcessor:
         try:
             output = self.hf_processor(
                 text=[prompt],
-                images=([images] if self.backbone.nested_images else images) or None,
+                images=([images] if self.backbone.nested_images else images) if images else None,
                 return_tensors="pt",
                 add_special_tokens=not (bos and prompt.startswith(bos)),
             )
