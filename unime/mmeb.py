@@ -145,7 +145,7 @@ def load_eval_task(
     find = cache(images.find)
 
     @cache
-    def shared(text: str | None, path: str | None) -> Item:
+    def shared(text: str, path: str) -> Item:
         return _item(text, path, find)
 
     result = EvalTask(task, [], [])
@@ -156,13 +156,11 @@ def load_eval_task(
         columns = ("qry_text", "qry_img_path")
         result.queries.append(_side(row, columns, where, shared))
         result.candidates.append(_candidates(row, where, shared))
-    if not result.queries:
-        raise DataError(f"{table.shards[0][0]}: no rows")
     return result
 
 
 def _pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_id: str) -> Pair:
-    def make(text: str | None, path: str | None) -> Item:
+    def make(text: str, path: str) -> Item:
         return _item(text, path, find)
 
     query = _side(row, ("qry", "qry_image_path"), where, make)
@@ -170,11 +168,11 @@ def _pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_id: s
     return Pair(query, target, _negatives(row, where, make), row_id)
 
 
-def _item(text: str | None, path: str | None, find: Callable[[str], str]) -> Item:
-    return Item(strip_image_tokens(text or ""), (find(path),) if path else ())
+def _item(text: str, path: str, find: Callable[[str], str]) -> Item:
+    return Item(strip_image_tokens(text), (find(path),) if path else ())
 
 
-MakeItem = Callable[[str | None, str | None], Item]
+MakeItem = Callable[[str, str], Item]
 
 
 def _side(
@@ -187,9 +185,9 @@ def _side(
             raise DataError(f"{where}, column '{column}{suffix}': got {value}, expected a text")
     text, path = row[columns[0]], row[columns[1]]
     try:
-        item = make(text, path)
+        item = make(text or "", path or "")
     except DataError as error:
-        raise DataError(f"{where}, column '{columns[1]}{suffix}': {path!r} {error}") from None
+        raise DataError(f"{where}, column '{columns[1]}{suffix}': {path!r}: {error}") from None
     if not item.kind:
         names = " and ".join(f"'{column}{suffix}'" for column in columns)
         raise DataError(f"{where}, columns {names}: got {text!r} and {path!r}, both empty")

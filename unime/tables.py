@@ -120,9 +120,13 @@ def _load_local(root: Path, subset: str, split: str) -> Table:
     datasets.disable_progress_bars()
     try:
         counts = [pq.read_metadata(file).num_rows for file in files]
+        if not any(counts):
+            raise DataError(f"{files[0]}: no rows")
         rows = datasets.Dataset.from_parquet([glob.escape(file) for file in files])
+    except DataError:
+        raise
     except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{files[0]}: cannot read it: {error}") from None
+        raise DataError(f"{files[0]}: cannot read it: {error.__cause__ or error}") from None
     finally:
         if not quiet:
             datasets.enable_progress_bars()

@@ -1,0 +1,268 @@
+"""Items, texts, pairs, and which rows make up which batch.
+
+./launch.sh test tests/test_data.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.mmeb_files import train_rows, write_picture, write_rows
+from unime.config import Mixing, PairData, PairSource, TextData
+from unime.data import DataError, GlobalBatchSampler, Item, PairDataset, TextDataset, item_key
+from unime.teacher_store import TeacherMeta, write_store
+from unime.texts import read_texts
+
+# Items -------------------------------------------------------------------------------------------
+
+
+def test_kinds() -> None:
+    assert [Item("a").kind, Item("", ("b",)).kind, Item("a", ("b",)).kind, Item().kind] == [
+        "text",
+        "image",
+        "image+text",
+        "",
+    ]
+
+
+def test_keys_are_equal_where_text_and_image_content_are(tmp_path: Path) -> None:
+    first, other = (str(write_picture(tmp_path / f"{n}.png", n)) for n in range(2))
+    copy = str(shutil.copy(first, tmp_path / "copy.png"))
+    assert item_key(Item("a", (first,))) == item_key(Item("a", (copy,)))
+    different = [
+        Item("a"),
+        Item("b"),
+        Item("a", (first,)),
+        Item("a", (other,)),
+        Item("", (first,)),
+        Item("", (first, other)),
+        Item("", (other, first)),
+        Item("", (first, first)),
+    ]
+    keys = [item_key(item) for item in different]
+    assert len(set(keys)) == len(keys)
+    assert torch.tensor(keys).tolist() == keys  # fits int64
+    with pytest.raises(DataError, match="no.png: cannot read the image: No such file"):
+        item_key(Item("", (str(tmp_path / "no.png"),)))
+
+
+# Texts -------------------------------------------------------------------------------------------
+
+
+def write_texts(path: Path, rows: list[dict[str, Any]]) -> str:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        quoted = [",".join(f'"{row[key]}"' for key in rows[0]) for row in rows]
+        path.write_text("\n".join([",".join(rows[0]), *quoted]) + "\n")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_texts_of_every_format(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"id": "0", "sent0": "A dog, tame", "sent1": "NA"},
+        {"id": "1", "sent0": "two\nlines", "sent1": "A dog, tame"},
+        {"id": "2", "sent0": "ünïcödé 犬", "sent1": "null"},
+    ]
+    file = write_texts(tmp_path / f"t{suffix}", rows)
+    found = read_texts([file], ["sent0", "sent1"])
+    assert found.texts == ["A dog, tame", "NA", "two\nlines", "ünïcödé 犬", "null"]
+    assert found.num_duplicates == 1
+    assert found.row_ids[:2] == [f"t{suffix}:0:sent0", f"t{suffix}:0:sent1"]
+    assert read_texts([file, file], ["sent0"]).num_duplicates == 3
+    assert read_texts([file], ["sent0", "sent1"], limit=2).texts == ["A dog, tame", "NA"]
+
+
+BAD_TEXTS = [
+    ("t.jsonl", '{"text": "a"}\n{"text": ""}\n', "row 1, column 'text': got '', expected a text"),
+    ("t.jsonl", '{"text": "a"}\n{"text": 7}\n', "row 1, column 'text': got 7, expected a text"),
+    ("t.jsonl", '{"text": null}\n', "row 0, column 'text': got None, expected a text"),
+    ("t.jsonl", '{"word": "a", "id": 1}\n', "row 0: no column 'text'; it has word, id"),
+    ("t.jsonl", '{"text": "a"}\n{"text"\n', "row 1: not JSON: "),
+    ("t.jsonl", '{"text": "a"}\n["b"]\n', "row 1: got '[\"b\"]', expected an object"),
+    ("t.jsonl", "", "no texts"),
+    ("t.csv", "text\na\n \n", "row 1, column 'text': got ' ', expected a text"),
+    ("t.csv", "a,b\n1,2\n", "row 0: no column 'text'; it has a, b"),
+    ("t.csv", "id,text\n1\n", "row 0, column 'text': got None, expected a text"),
+    ("t.csv", b"text\n\xff\n", "cannot read it: 'utf-8' codec"),
+    ("t.parquet", "no parquet", "cannot read it: "),
+    ("t.txt", "a\n", "texts are read from .jsonl, .csv, .parquet files"),
+    ("lost.jsonl", None, "cannot read it: "),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_TEXTS)
+def test_bad_texts(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError) as error:
+        read_texts([str(tmp_path / name)], ["text"])
+    assert str(tmp_path / name) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_bad_texts_in_parquet(tmp_path: Path) -> None:
+    file = write_texts(tmp_path / "t.parquet", [{"text": "a", "n": 1}, {"text": None, "n": 2}])
+    with pytest.raises(DataError, match=r"t.parquet, row 1, column 'text': got None"):
+        read_texts([file], ["text"])
+    with pytest.raises(DataError, match=r"t.parquet, row 0: no column 'word'; it has text, n"):
+        read_texts([file], ["word"])
+    with pytest.raises(DataError, match=r"t.parquet, row 0, column 'n': got 1, expected a text"):
+        read_texts([file], ["n"])
+
+
+def test_a_text_dataset_has_the_teachers_row_of_each_text(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n % 6}"} for n in range(9)]
+    file = write_texts(tmp_path / "t.jsonl", rows)
+    vectors = {f"text {n}": np.eye(6)[n] for n in range(6)}
+    meta = TeacherMeta("teacher", None, "", 6)
+    store = tmp_path / "store"
+    write_store(store, vectors, meta, lambda texts: np.stack([vectors[t] for t in texts]), 4)
+    dataset = TextDataset.load(TextData(texts=[file], teacher=str(store)))
+    assert (len(dataset), dataset.num_duplicates) == (6, 3)
+    assert dataset.task_sizes == {"text": 6}
+    for number, row in enumerate(dataset):
+        assert (row.text, row.row_id) == (f"text {number}", f"t.jsonl:{number}:text")
+        assert row.teacher.tolist() == np.eye(6)[number].tolist()
+        row.teacher.add_(1)  # a copy: the store is not written to
+    assert float(dataset[0].teacher.sum()) == 1
+
+
+# Pairs -------------------------------------------------------------------------------------------
+
+
+def pair_data(root: Path, **sources: PairSource) -> PairData:
+    for name, count in (("First", 5), ("Second", 3)):
+        write_rows(root, name, "original", train_rows(root, name, count))
+    return PairData(root=str(root), sources=sources)
+
+
+def test_pairs_of_several_sources(tmp_path: Path) -> None:
+    data = pair_data(tmp_path, Second=PairSource(weight=2.0), First=PairSource(rows=4))
+    dataset = PairDataset.load(data, seed=0)
+    assert dataset.task_sizes == {"Second": 3, "First": 4}
+    assert dataset.task_weights == {"Second": 2.0, "First": 1.0}
+    expected = [*(f"Second:{n}" for n in range(3)), *(f"First:{n}" for n in range(4))]
+    assert [pair.row_id for pair in dataset] == expected
+    assert dataset[3].target == Item("answer 0")
+    assert dataset.dropped == []
+    for outside in (7, -1):
+        with pytest.raises(IndexError):
+            dataset[outside]
+
+
+def test_dropped_rows_are_listed(tmp_path: Path) -> None:
+    data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
+    (tmp_path / "images/First/Train/First_1.png").unlink()
+    with pytest.raises(DataError, match="row 1, column 'qry_image_path'"):
+        PairDataset.load(data, seed=0)
+    data.on_bad_row = "drop"
+    dataset = PairDataset.load(data, seed=0)
+    assert dataset.task_sizes == {"First": 4, "Second": 3}
+    assert len(dataset.dropped) == 1
+    assert "First_1.png" in dataset.dropped[0]
+
+
+# Batches -----------------------------------------------------------------------------------------
+
+SIZES = {"a": 40, "b": 19, "c": 8}
+STARTS = {"a": 0, "b": 40, "c": 59}
+
+
+def task_of(row: int) -> str:
+    return max((start, task) for task, start in STARTS.items() if row >= start)[1]
+
+
+def epoch(sampler: GlobalBatchSampler, number: int = 0) -> list[list[int]]:
+    steps = sampler.steps_per_epoch
+    return [sampler.batch(number * steps + step) for step in range(steps)]
+
+
+def test_single_task_batches() -> None:
+    sampler = GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=0)
+    batches = epoch(sampler)
+    assert sampler.steps_per_epoch == len(batches) == 5 + 2 + 1
+    assert all(len(batch) == 8 for batch in batches)
+    assert all(len({task_of(row) for row in batch}) == 1 for batch in batches)
+    tasks = [task_of(batch[0]) for batch in batches]
+    assert Counter(tasks) == {"a": 5, "b": 2, "c": 1}
+    assert tasks != sorted(tasks), "the tasks are not interleaved"
+    rows = [row for batch in batches for row in batch]
+    assert len(set(rows)) == len(rows), "a row came twice in an epoch"
+    assert set(range(40)) <= set(rows)
+    assert set(rows) <= set(range(67))
+
+
+def test_mixed_batches() -> None:
+    sampler = GlobalBatchSampler(SIZES, 8, Mixing.mixed, seed=0)
+    rows = [row for batch in epoch(sampler) for row in batch]
+    assert len(rows) == len(set(rows)) == 64
+    assert any(len({task_of(row) for row in batch}) > 1 for batch in epoch(sampler))
+
+
+@pytest.mark.parametrize("mixing", list(Mixing))
+def test_batches_are_a_function_of_seed_and_step(mixing: Mixing) -> None:
+    def sampler(seed: int = 0) -> GlobalBatchSampler:
+        return GlobalBatchSampler(SIZES, 8, mixing, seed)
+
+    first = sampler()
+    straight = [first.batch(step) for step in range(20)]  # two and a half epochs
+    resumed = sampler()
+    assert [resumed.batch(step) for step in range(13, 20)] == straight[13:]
+    assert [resumed.batch(step) for step in (3, 17, 0)] == [straight[n] for n in (3, 17, 0)]
+    assert epoch(sampler(), 0) != epoch(sampler(), 1)
+    assert epoch(sampler(), 0) != epoch(sampler(seed=1), 0)
+    assert all(type(row) is int for row in straight[0])
+
+
+def test_one_rank_of_8_sees_what_two_ranks_of_4_see() -> None:
+    """A rank of B rows takes batch[rank * B : (rank + 1) * B] of the same global batch."""
+    samplers = [GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=5) for _ in range(3)]
+    for step in range(12):
+        one = samplers[0].batch(step)
+        two = samplers[1].batch(step)[:4] + samplers[2].batch(step)[4:]
+        assert one == two
+
+
+def test_weights_repeat_and_thin_rows() -> None:
+    weights = {"a": 0.5, "b": 2.0, "c": 1.5}
+    sampler = GlobalBatchSampler(SIZES, 4, Mixing.single_task, 0, weights)
+    batches = epoch(sampler)
+    assert all(len(set(batch)) == 4 for batch in batches), "a row came twice in a batch"
+    assert Counter(task_of(batch[0]) for batch in batches) == {"a": 5, "b": 8, "c": 3}
+    counts = Counter(row for batch in batches for row in batch)
+    assert max(counts[row] for row in range(40)) == 1
+    assert max(counts[row] for row in range(40, 59)) == 2
+    halves = [{row for batch in epoch(sampler, n) for row in batch if row < 40} for n in range(2)]
+    assert [len(half) for half in halves] == [20, 20]
+    assert halves[0] != halves[1], "every epoch draws the same half"
+    mixed = GlobalBatchSampler(SIZES, 4, Mixing.mixed, 0, weights)
+    assert mixed.steps_per_epoch == (20 + 38 + 12) // 4
+
+
+def test_tasks_that_fill_no_batch() -> None:
+    with pytest.raises(DataError) as error:
+        GlobalBatchSampler(SIZES, 16, Mixing.single_task, 0)
+    assert "task 'c' gives no batch: 8 rows, weight 1.0, global batch size 16" in str(error.value)
+    assert GlobalBatchSampler(SIZES, 16, Mixing.mixed, 0).steps_per_epoch == 4
+    with pytest.raises(DataError) as error:
+        GlobalBatchSampler(SIZES, 68, Mixing.mixed, 0)
+    assert "no batch of 68 rows in all tasks together (a: 40, b: 19, c: 8)" in str(error.value)
+
+
+def test_a_million_rows_cost_nothing_to_resume() -> None:
+    sampler = GlobalBatchSampler({"a": 600_000, "b": 400_000}, 1024, Mixing.single_task, 0)
+    assert len(set(sampler.batch(100 * sampler.steps_per_epoch + 7))) == 1024
