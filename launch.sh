@@ -92,6 +92,14 @@ module_of() {
   esac
 }
 
+class_of() {
+  case $1 in
+    stage1) echo Stage1Config ;;
+    stage2) echo Stage2Config ;;
+    eval) echo EvalConfig ;;
+  esac
+}
+
 fail() {
   echo "launch.sh: $*" >&2
   exit 2
@@ -175,6 +183,14 @@ run_python() {
   exec "${words[@]}"
 }
 
+check_config() { # CLASS CONFIG [key=value …]: one message for a mistake, before any rank starts
+  local cls=$1 config=$2
+  shift 2
+  "$venv/bin/python" -c 'import sys; from unime import config
+config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "$cls" --config "$config" "$@"
+  if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
+}
+
 run_accelerate() { # MODULE CONFIG [key=value …]
   local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=${UNIME_ACCELERATE_CONFIG:-}
   local gpus kind words=()
@@ -199,7 +215,7 @@ run_accelerate() { # MODULE CONFIG [key=value …]
     esac
   fi
   words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
-  words+=(-m "$module" --config "$config" "$@")
+  words+=(--quiet -m "$module" --config "$config" "$@") # quiet: no traceback of accelerate's own
   show "${words[@]}"
   exec "${words[@]}"
 }
@@ -258,5 +274,8 @@ case $command in
     ;;
   lint) lint ;;
   prepare | report) run_python -m "$program" --config "$config" "$@" ;;
-  *) run_accelerate "$(module_of "$command")" "$config" "$@" ;;
+  *)
+    check_config "$(class_of "$command")" "$config" "$@"
+    run_accelerate "$(module_of "$command")" "$config" "$@"
+    ;;
 esac

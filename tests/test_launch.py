@@ -60,7 +60,10 @@ class Checkout:
         shutil.copy(ROOT / "launch.sh", self.root)
         shutil.copytree(ROOT / "configs" / "accelerate", self.root / "configs" / "accelerate")
         (self.root / "pyproject.toml").write_text("[project]\n")
-        (self.root / "some config.yaml").write_text("")
+        (self.root / "unime").mkdir()
+        shutil.copy(ROOT / "unime" / "config.py", self.root / "unime")
+        config = ROOT / "configs" / "stage1" / "smolvlm-256m.yaml"
+        shutil.copy(config, self.root / "some config.yaml")
         self.python = folder / "stand-in"
         self.python.write_text(STAND_IN.replace("REAL_PYTHON", f"'{sys.executable}'"))
         self.python.chmod(0o755)
@@ -213,6 +216,17 @@ def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], mes
     assert checkout.calls() == []
 
 
+def test_a_wrong_setting_starts_no_rank(checkout: Checkout) -> None:
+    status, output = checkout.launch("stage1", "some config.yaml", "run.sed=3")
+    assert status == 2
+    assert output.endswith("unknown key 'run.sed'; the nearest valid key is 'run.seed'\n")
+
+
+def test_print_config_starts_no_rank(checkout: Checkout) -> None:
+    status, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", "--print-config")
+    assert (status, "  seed: 3\n" in output) == (0, True)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> None:
     checkout.launch("test")
@@ -222,14 +236,14 @@ def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> No
     )
     program.chmod(0o755)
     status, output = checkout.launch(
-        "stage1", "some config.yaml", "run.seed=3", "lora.train=[llm, vision]",
+        "stage1", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]",
         UNIME_NUM_PROCESSES=str(processes), CUDA_VISIBLE_DEVICES="",
     )  # fmt: skip
     assert status == 0, output
     assert "accelerate launch --config_file configs/accelerate/cpu" in output
     assert "-m stages.stage1_distill --config some\\ config.yaml run.seed=3" in output
     seen = [json.loads(path.read_text()) for path in sorted(checkout.root.glob("rank*.json"))]
-    words = ["--config", "some config.yaml", "run.seed=3", "lora.train=[llm, vision]"]
+    words = ["--config", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]"]
     assert seen == [[processes, words]] * processes
 
 
