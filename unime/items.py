@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,7 @@ def item_key(item: Item) -> int:
     """A signed 64-bit number that is equal for items with the same text and the same image
     *content*: copies of one picture under two paths, or two rows with one label, are one item.
 
-    Each image file is read once in a process.
+    An image file is read once in a process, unless it changes.
 
     Raises:
         DataError: an image that cannot be read.
@@ -52,9 +53,14 @@ def item_key(item: Item) -> int:
     return int.from_bytes(digest.digest()[:8], "big", signed=True)
 
 
-@cache
 def _image_digest(path: str) -> bytes:
     try:
-        return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+        found = os.stat(path)
+        return _digest(path, found.st_size, found.st_mtime_ns)
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror}") from None
+
+
+@cache
+def _digest(path: str, size: int, modified: int) -> bytes:
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()

@@ -1,0 +1,213 @@
+"""eval.mmeb from end to end: a real (tiny) 4-bit model, real pictures, one process and two.
+
+./launch.sh test tests/test_evaluation.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from eval import mmeb, report
+from tests.mmeb_files import write_eval_suite, write_picture, write_rows
+from unime.config import InputConfig, LoraSettings, ModelConfig, Precision
+from unime.encoder import Encoder
+from unime.items import Item
+from unime.mmeb import load_eval_task
+
+ROOT = Path(__file__).parent.parent
+TASKS = ("Words_t2i", "Words_i2t", "Names")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
+    """Data, suite and configuration of an evaluation."""
+    write_eval_suite(tmp_path / "data", tmp_path / "suite.yaml")
+    (tmp_path / "eval.yaml").write_text(
+        f"output_dir: {tmp_path}/out\n"
+        f"model: {{name: {tiny_model('qwen2_vl')}, quantization: nf4, precision: float32}}\n"
+        f"data: {{root: {tmp_path}/data, suite: {tmp_path}/suite.yaml}}\n"
+        "batch_size: 3\n"
+    )
+    return tmp_path
+
+
+def evaluate(folder: Path, *words: str) -> None:
+    mmeb.main(["--config", str(folder / "eval.yaml"), *words])
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def expected_hits(folder: Path, task: str) -> list[int]:
+    """Every item of every row encoded alone, compared one query at a time."""
+    name = json.loads((folder / f"out/{task}.json").read_text())["model"]
+    encoder = Encoder.load(ModelConfig(name=name, precision=Precision.float32), InputConfig())
+
+    def embed(item: Item) -> torch.Tensor:
+        with torch.no_grad():
+            return encoder.eval()(encoder.processor.collate([encoder.processor(item)]))[0]
+
+    rows = load_eval_task(str(folder / "data"), task, "test")
+    hits = []
+    for query, candidates in zip(rows.queries, rows.candidates, strict=True):
+        scores = torch.stack([embed(query) @ embed(item) for item in candidates])
+        hits.append(int(scores.argmax() == 0))
+    return hits
+
+
+def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(folder)
+    printed = capsys.readouterr().out
+    found = results(folder / "out")
+    assert sorted(found) == sorted(TASKS)
+    for task, result in found.items():
+        assert f"{task}: hit@1 {result['hit_at_1']:.1%} of 5 queries" in printed
+        assert result["hits"] == expected_hits(folder, task)
+        assert result["hit_at_1"] == pytest.approx(sum(result["hits"]) / 5)
+        assert result["task"] == task
+        assert -1 <= result["mean_similarity"] <= 1
+        assert 1 <= result["effective_rank"] <= result["num_items"]
+        assert result["items_per_second"] > 0
+        assert (result["prompt"], result["adapter"]) == ("unime", None)
+        assert result["config"]["model"]["quantization"] == "nf4"
+        assert torch.__version__.startswith(result["versions"]["torch"])
+        assert result["device"].startswith("1 x ")
+        assert result["commit"]
+    assert (found["Names"]["meta_task"], found["Names"]["distribution"]) == ("vqa", "ind")
+    assert found["Words_t2i"]["chance"] == pytest.approx(1 / 5)
+    assert found["Words_i2t"]["chance"] == pytest.approx(
+        (1 / 2 + 1 / 3 + 1 / 4 + 1 / 2 + 1 / 3) / 5
+    )
+    assert found["Words_i2t"]["num_candidates"] == pytest.approx(14 / 5)
+    # Two of the five rows hold the right answer twice: two distinct candidates, not three.
+    assert found["Names"]["chance"] == pytest.approx((2 / 2 + 3 / 3) / 5)
+    assert found["Words_t2i"]["num_items"] == 10
+    (folder / "report.yaml").write_text(
+        f"models: {{tiny: {folder}/out}}\nsuite: {folder}/suite.yaml\noutput: {folder}/r.json\n"
+    )
+    report.main(["--config", str(folder / "report.yaml")])
+    overall = json.loads((folder / "r.json").read_text())["models"]["tiny"]["overall"]
+    assert overall["hit_at_1"] == pytest.approx(sum(r["hit_at_1"] for r in found.values()) / 3)
+
+
+def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(folder: Path) -> None:
+    evaluate(folder)
+    one = results(folder / "out")
+    broken = "Broken: {meta_task: vqa, distribution: ood}\n"
+    (folder / "suite.yaml").write_text(broken + (folder / "suite.yaml").read_text())
+    copy_task(folder, "Words_i2t", "Broken", "eval_pictures", "broken")
+    (folder / "data/eval_images/broken/3.png").write_bytes(b"no picture")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *("-m", "eval.mmeb", "--config", str(folder / "eval.yaml")),
+        f"output_dir={folder}/two",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert "1 of 4 tasks failed:\n  Broken: " in done.stdout, done.stderr
+    assert "broken/3.png: not a readable image" in done.stdout
+    two = results(folder / "two")
+    assert sorted(two) == sorted(TASKS)
+    for task, result in two.items():
+        assert result["device"].startswith("2 x ")
+        same = ("hits", "chance", "num_items", "settings_fingerprint", "data_fingerprint")
+        assert {key: result[key] for key in same} == {key: one[task][key] for key in same}
+        for key in ("mean_similarity", "effective_rank"):
+            assert result[key] == pytest.approx(one[task][key], rel=1e-6)
+
+
+def copy_task(folder: Path, task: str, name: str, old: str, new: str) -> None:
+    """The same task with its own copy of the pictures."""
+    rows = pq.read_table(folder / f"data/{task}/test-00000-of-00001.parquet").to_pylist()
+    for number, row in enumerate(rows):
+        row["qry_img_path"] = row["qry_img_path"].replace(old, new)
+        write_picture(folder / "data/eval_images" / row["qry_img_path"], number)
+    write_rows(folder / "data", name, "test", rows)
+
+
+def test_results_are_kept_while_they_hold(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*words: str) -> list[str]:
+        """The tasks that are computed now."""
+        capsys.readouterr()
+        evaluate(folder, *words)
+        lines = [line for line in capsys.readouterr().out.splitlines() if ": hit@1" in line]
+        return [line.split(":")[0] for line in lines if not line.endswith("(kept)")]
+
+    assert made("data.tasks=[Names, Words_i2t]") == ["Words_i2t", "Names"]
+    assert made() == ["Words_t2i"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "load", lambda *a, **k: pytest.fail("the model is loaded"))
+        assert made("batch_size=1") == []
+    write_picture(folder / "data/eval_images/eval_pictures/2.png", seed=99)
+    assert made() == list(TASKS), "another picture under the same name"
+    assert made("inputs.max_text_tokens=400") == list(TASKS)
+    assert made("inputs.max_text_tokens=400", "data.tasks=[Names]", "data.limit=3") == ["Names"]
+    assert made("inputs.max_text_tokens=400", "overwrite=true", "data.tasks=[Names]") == ["Names"]
+    (folder / "out/Names.json").write_text("{")
+    assert made("inputs.max_text_tokens=400") == ["Names"]
+
+
+def test_another_adapter_in_the_same_folder_is_another_model(folder: Path) -> None:
+    config = ModelConfig(
+        name=json.loads((make_once(folder) / "Names.json").read_text())["model"],
+        precision=Precision.float32,
+    )
+    encoder = Encoder.load(config, InputConfig(), lora=LoraSettings(rank=4))
+    fingerprints, similarities = [], []
+    for _ in range(2):
+        encoder.save_adapters(folder / "adapter")
+        evaluate(folder, f"model.adapter={folder}/adapter", "data.tasks=[Names]")
+        result = results(folder / "out")["Names"]
+        fingerprints.append(result["settings_fingerprint"])
+        similarities.append(result["mean_similarity"])
+        with torch.no_grad():
+            for _, parameter in encoder.trainable_named_parameters():
+                parameter.add_(0.1)
+    assert fingerprints[0] != fingerprints[1]
+    assert similarities[0] != similarities[1]
+
+
+def make_once(folder: Path) -> Path:
+    evaluate(folder, "data.tasks=[Names]", "data.limit=2")
+    return folder / "out"
+
+
+BAD_RUNS = [
+    (["data.root=ROOT/lost"], "Names: data.root: no folder 'ROOT/lost'"),
+    (["data.split=train"], "data/Names: no split 'train'; it has test"),
+    (["inputs.max_image_pixels=100"], "more than inputs.max_image_pixels=100"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_RUNS)
+def test_failures_are_named(
+    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        evaluate(
+            folder, "data.tasks=[Names]", *(word.replace("ROOT", str(folder)) for word in words)
+        )
+    assert stop.value.code == 1
+    printed = capsys.readouterr().out
+    assert "1 of 1 tasks failed:\n  Names: " in printed
+    assert message.replace("ROOT", str(folder)) in printed
