@@ -13,6 +13,7 @@ from PIL import Image
 from tests.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
+from unime.items import Item
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +65,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         paths.append(str(folder / f"{width}x{height}.png"))
         Image.fromarray(pixels).save(paths[-1])
     return paths
+
+
+@pytest.fixture(scope="session")
+def items(pictures: list[str]) -> list[Item]:
+    """Texts, images, both and several images, of different sizes."""
+    return [
+        Item("a cat"),
+        Item(images=(pictures[1],)),
+        Item("What is this, and what is it for? Say it in one sentence.", (pictures[2],)),
+        Item("Compare these two.", (pictures[0], pictures[3])),
+        Item(images=(pictures[4], pictures[1])),
+        Item("two red birds over the sea, and a dog in the garden"),
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -22,10 +23,10 @@ from transformers import (
 
 from tests.chat_templates import CHAT_TEMPLATES
 
-HIDDEN = 32
+HIDDEN = 64  # bitsandbytes decodes 4-bit weights on CPU in blocks of 64 columns
 TEXT = {
     "hidden_size": HIDDEN,
-    "intermediate_size": 64,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -104,7 +105,7 @@ def build_tokenizer(special: dict[str, str]) -> PreTrainedTokenizerFast:
 def _siglip() -> dict[str, Any]:
     return {
         "model_type": "siglip_vision_model",
-        "hidden_size": HIDDEN,
+        "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
@@ -115,34 +116,18 @@ def _siglip() -> dict[str, Any]:
 
 
 def _llava(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMixin]:
-    from transformers import CLIPImageProcessor, LlavaProcessor
-
-    config = _llava_config(family, tokenizer)
-    image_processor = CLIPImageProcessor(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    name = {"llava": "Llava", "llava_next": "LlavaNext"}[family]
+    grid = {}
+    if family == "llava_next":
+        grid = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]}
+    image_processor = getattr(transformers, f"{name}ImageProcessor")(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, **grid
     )
-    processor = LlavaProcessor(
+    processor = getattr(transformers, f"{name}Processor")(
         image_processor, tokenizer, patch_size=4, vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )  # fmt: skip
-    return config, processor
-
-
-def _llava_next(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMixin]:
-    from transformers import LlavaNextImageProcessor, LlavaNextProcessor
-
-    pinpoints = [[16, 32], [32, 16], [32, 32]]
-    config = _llava_config(family, tokenizer, image_grid_pinpoints=pinpoints)
-    image_processor = LlavaNextImageProcessor(
-        size={"shortest_edge": 16},
-        crop_size={"height": 16, "width": 16},
-        image_grid_pinpoints=pinpoints,
-    )
-    processor = LlavaNextProcessor(
-        image_processor, tokenizer, patch_size=4, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )  # fmt: skip
-    return config, processor
+    return _llava_config(family, tokenizer, **grid), processor
 
 
 def _llava_config(family: str, tokenizer: Any, **extra: Any) -> PretrainedConfig:
@@ -160,12 +145,6 @@ def _llava_config(family: str, tokenizer: Any, **extra: Any) -> PretrainedConfig
 
 
 def _llava_onevision(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMixin]:
-    from transformers import (
-        LlavaOnevisionImageProcessor,
-        LlavaOnevisionProcessor,
-        LlavaOnevisionVideoProcessor,
-    )
-
     pinpoints = [[16, 16], [16, 32], [32, 16], [32, 32]]
     config = AutoConfig.for_model(
         family,
@@ -178,10 +157,12 @@ def _llava_onevision(family: str, tokenizer: Any) -> tuple[PretrainedConfig, Pro
         tie_word_embeddings=False,
     )
     size = {"height": 16, "width": 16}
-    processor = LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=pinpoints),
+    processor = transformers.LlavaOnevisionProcessor(
+        image_processor=transformers.LlavaOnevisionImageProcessor(
+            size=size, image_grid_pinpoints=pinpoints
+        ),
         tokenizer=tokenizer,
-        video_processor=LlavaOnevisionVideoProcessor(size=size),
+        video_processor=transformers.LlavaOnevisionVideoProcessor(size=size),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATES[family],
@@ -191,22 +172,20 @@ def _llava_onevision(family: str, tokenizer: Any) -> tuple[PretrainedConfig, Pro
 
 
 def _qwen_vl(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMixin]:
-    import transformers
-
     prefix = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[family]
     vision = {
         "depth": 2, "num_heads": 2, "in_channels": 3, "patch_size": 4, "spatial_merge_size": 2,
         "temporal_patch_size": 2, "initializer_range": 0.2,
     }  # fmt: skip
     if family == "qwen2_vl":
-        vision |= {"embed_dim": HIDDEN, "hidden_size": HIDDEN, "mlp_ratio": 2}
+        vision |= {"embed_dim": 32, "hidden_size": HIDDEN, "mlp_ratio": 2}
     else:
-        vision |= {"hidden_size": HIDDEN, "out_hidden_size": HIDDEN, "intermediate_size": 48}
+        vision |= {"hidden_size": 32, "out_hidden_size": HIDDEN, "intermediate_size": 48}
     if family == "qwen2_5_vl":
         vision |= {"window_size": 16, "fullatt_block_indexes": [1]}
     if family == "qwen3_vl":
         vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0]}
-    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     text = {**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope}
     if family == "qwen3_vl":
         rope["mrope_interleaved"] = True
@@ -232,8 +211,6 @@ def _qwen_vl(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMi
 
 
 def _idefics3(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorMixin]:
-    from transformers import Idefics3ImageProcessor, Idefics3Processor
-
     vision = _siglip() | {"model_type": "idefics3_vision"}
     vision.pop("vision_use_head")
     config = AutoConfig.for_model(
@@ -245,10 +222,10 @@ def _idefics3(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorM
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
     )
-    image_processor = Idefics3ImageProcessor(
+    image_processor = transformers.Idefics3ImageProcessor(
         size={"longest_edge": 32}, max_image_size={"longest_edge": 16}
     )
-    processor = Idefics3Processor(
+    processor = transformers.Idefics3Processor(
         image_processor, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATES[family]
     )
     return config, processor
@@ -256,7 +233,7 @@ def _idefics3(family: str, tokenizer: Any) -> tuple[PretrainedConfig, ProcessorM
 
 _BUILDERS: dict[str, Callable[[str, Any], tuple[PretrainedConfig, ProcessorMixin]]] = {
     "llava": _llava,
-    "llava_next": _llava_next,
+    "llava_next": _llava,
     "llava_onevision": _llava_onevision,
     "idefics3": _idefics3,
 }

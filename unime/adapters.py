@@ -39,6 +39,7 @@ def stack_adapters(
     Raises:
         ConfigError: a folder without adapters, or whose adapters do not fit the base.
     """
+    targets = backbone.lora_targets(base, lora.train) if lora else None  # before any is wrapped
     stack: PeftModel | None = None
     names = []
     for index, path in enumerate(adapter_folders(folder) if folder else []):
@@ -54,7 +55,7 @@ def stack_adapters(
             lora_dropout=lora.dropout,
             use_rslora=lora.use_rslora,
             use_dora=lora.use_dora,
-            target_modules=backbone.lora_targets(base, lora.train),
+            target_modules=targets,
             base_model_name_or_path=base.name_or_path,
         )
         stack = _add(base, stack, names[-1], config, None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
             base = _load_base(model, backbone, torch.device(start), where)
         except (OSError, ImportError) as error:
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
-        _check_quantised(base, backbone, model.quantization)
+        _check_quantised(base, backbone, model.quantization, torch.device(device))
         base.requires_grad_(False)
         if model.adapter is not None:
             check_fits(model.adapter, describe_base(base, model), inputs)
@@ -200,9 +200,12 @@ def _load_base(
     return base
 
 
-def _check_quantised(base: PreTrainedModel, backbone: Backbone, quantization: Quantization) -> None:
-    """bitsandbytes skips modules by name and says nothing when a name matches none: look."""
-    found = [name for name, module in base.named_modules() if is_quantised(module)]
+def _check_quantised(
+    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
+) -> None:
+    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
+    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
+    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
     outside = [name for name in found if backbone.part_of(name) != "llm"]
     if outside:
         raise ConfigError(
@@ -214,6 +217,12 @@ def _check_quantised(base: PreTrainedModel, backbone: Backbone, quantization: Qu
             f"model.quantization: no layer of {backbone.language_model} became"
             f" {quantization.value}; check its path in unime/backbones.py"
         )
+    for name, module in found.items():
+        width = cast(nn.Linear, module).in_features
+        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
+            raise ConfigError(
+                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
+            )
 
 
 def _numel(parameter: nn.Parameter) -> int:
