@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
-from unime.config import EvalConfig, dump_config, load_config
+from unime.config import EvalConfig, load_config
 from unime.encoder import Encoder
 from unime.items import DataError
 from unime.mmeb import load_eval_task
@@ -43,7 +43,7 @@ from unime.retrieval import (
     score_candidates,
     together,
 )
-from unime.runlog import git_commit, run_program
+from unime.runlog import git_commit, run_program, write_facts
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "pillow")
 
@@ -80,9 +80,8 @@ class Evaluation:
         self.settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
         self.facts: dict[str, Any] = {}
         if accelerator.is_main_process:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             self.facts = _facts(accelerator)
+            write_facts(self.output_dir, config, self.facts["commit"])
         self.fingerprint = self._from_main(self._settings_fingerprint)
 
     @cached_property

@@ -97,6 +97,7 @@ BAD_TEXTS = [
     ("t.csv", "text\na\n \n", "row 1, column 'text': got ' ', expected a text"),
     ("t.csv", "a,b\n1,2\n", "row 0: no column 'text'; it has a, b"),
     ("t.csv", "id,text\n1\n", "row 0, column 'text': got None, expected a text"),
+    ("t.csv", 'text\na\n"b"c\n', "after line 2: not CSV: "),
     ("t.csv", b"text\n\xff\n", "cannot read it: 'utf-8' codec"),
     ("t.parquet", "no parquet", "cannot read it: "),
     ("t.txt", "a\n", "texts are read from .jsonl, .csv, .parquet files"),

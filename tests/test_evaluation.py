@@ -71,6 +71,8 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     found = results(folder / "out")
     assert sorted(found) == sorted(TASKS)
+    facts = {path.name for path in (folder / "out").iterdir() if path.suffix != ".json"}
+    assert facts == {"config.yaml", "commit.txt", "versions.txt"}
     for task, result in found.items():
         assert f"{task}: hit@1 {result['hit_at_1']:.1%} of 5 queries" in printed
         assert result["hits"] == expected_hits(folder, task)

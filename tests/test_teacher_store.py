@@ -18,7 +18,8 @@ from data_prep import teacher_embeddings
 from unime.config import ConfigError, TextData
 from unime.data import TextDataset
 from unime.items import DataError
-from unime.teacher_store import TeacherMeta, TeacherStore, text_key, write_store
+from unime.teacher_store import TeacherMeta, TeacherStore, write_store
+from unime.text_keys import text_key
 
 META = TeacherMeta(teacher="a/teacher", revision=None, prompt="", dimension=3)
 

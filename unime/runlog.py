@@ -74,7 +74,7 @@ def start_run(config: StageConfig) -> Run:
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
     commit = git_commit()
     if accelerator.is_main_process and not finished:
-        _write_facts(output_dir, config, commit)
+        write_facts(output_dir, config, commit)
     accelerator.wait_for_everyone()
     log.info("configuration:\n%s", dump_config(config).rstrip())
     log.info("commit: %s", commit)
@@ -182,7 +182,8 @@ def _earlier_start(
     return finished.exists(), folder
 
 
-def _write_facts(output_dir: Path, config: StageConfig, commit: str) -> None:
+def write_facts(output_dir: Path, config: object, commit: str) -> None:
+    """What ran, into the folder of its results."""
     output_dir.mkdir(parents=True, exist_ok=True)
     checkpoint.remove_stale(output_dir)
     (output_dir / "config.yaml").write_text(dump_config(config))

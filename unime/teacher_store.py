@@ -8,7 +8,6 @@ which rows are there, so that an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from unime.items import DataError
+from unime.text_keys import find_keys, key_array, text_key, text_keys
 
 VERSION = 1
 COPY_ROWS = 4096  # rows at a time when an older store is taken over
@@ -38,10 +38,6 @@ class TeacherMeta:
     dimension: int
     count: int = 0
     version: int = VERSION
-
-
-def text_key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class TeacherStore:
@@ -86,7 +82,7 @@ class TeacherStore:
 
     def rows(self, texts: Iterable[str]) -> np.ndarray:
         """The row of each text, -1 where the store has none."""
-        return _find(self.keys, _keys(texts))  # (n,)
+        return find_keys(self.keys, text_keys(texts))  # (n,)
 
     def find(self, texts: Sequence[str]) -> np.ndarray:
         """The row of each text.
@@ -137,12 +133,12 @@ def write_store(
     by_key = {text_key(text): text for text in texts}
     if folder in found:
         store = TeacherStore.open(folder)
-        if (_find(store.keys, _array(by_key)) >= 0).all():
+        if (find_keys(store.keys, key_array(by_key)) >= 0).all():
             progress(len(by_key))
             return 0
     keys = _all_keys(folder, by_key)
     done, embeddings = _open_partial(folder, keys, meta)
-    wanted = _find(keys, _array(by_key))
+    wanted = find_keys(keys, key_array(by_key))
     todo = np.sort(wanted[~done[wanted]])
     known = len(by_key) - len(todo)
     progress(known)
@@ -159,24 +155,8 @@ def write_store(
     return len(todo)
 
 
-def _keys(texts: Iterable[str]) -> np.ndarray:
-    return _array(map(text_key, texts))
-
-
-def _array(keys: Iterable[bytes]) -> np.ndarray:
-    return np.array(list(keys), dtype="S16")  # (n,)
-
-
-def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Positions of `wanted` in the sorted `keys`, -1 where there is none."""
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    rows = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.where(keys[rows] == wanted, rows, -1)  # (n,)
-
-
 def _all_keys(folder: Path, by_key: Iterable[bytes]) -> np.ndarray:
-    keys = _array(by_key)
+    keys = key_array(by_key)
     if (folder / "meta.json").is_file():
         keys = np.concatenate([keys, TeacherStore.open(folder).keys])
     return np.unique(keys)  # sorted
@@ -215,7 +195,7 @@ def _copy_rows(old: Path, keys: np.ndarray, done: np.ndarray, embeddings: np.nda
     known = (
         np.load(old / "done.npy") if (old / "done.npy").is_file() else np.ones(len(source), bool)
     )
-    rows = _find(keys, np.load(old / "keys.npy", allow_pickle=False))
+    rows = find_keys(keys, np.load(old / "keys.npy", allow_pickle=False))
     taken = np.flatnonzero(known & (rows >= 0))
     for start in range(0, len(taken), COPY_ROWS):
         block = taken[start : start + COPY_ROWS]

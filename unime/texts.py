@@ -59,7 +59,7 @@ def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
         for number, row in enumerate(readers[path.suffix](path, columns)):
             for column in columns:
                 yield f"{path.name}:{number}:{column}", _text(path, number, row, column)
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot read it: {error}") from None
 
 
@@ -90,8 +90,12 @@ def _read_jsonl(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 def _read_csv(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(MAX_FIELD)
-    with path.open(encoding="utf-8", newline="") as lines:
-        yield from csv.DictReader(lines, strict=True)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise DataError(f"{path}, after line {reader.line_num}: not CSV: {error}") from None
 
 
 def _read_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
