@@ -8,6 +8,7 @@ set -euo pipefail
 called_from=$PWD
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
+venv=${venv%/}
 [[ $venv == /* || -z ${UNIME_VENV:-} ]] || venv=$called_from/$venv
 
 usage() {

@@ -98,7 +98,8 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_sets_up_once(checkout: Checkout) -> None:
     assert checkout.launch("test")[0] == 0
     assert checkout.calls() == ["venv", "pip"]
-    assert checkout.launch("test")[0] == 0
+    assert checkout.launch("test", UNIME_VENV=f"{checkout.venv}/")[0] == 0
+    assert checkout.launch("test", cwd=checkout.venv.parent, UNIME_VENV=checkout.venv.name)[0] == 0
     assert checkout.calls() == []
 
 
