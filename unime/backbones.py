@@ -122,12 +122,13 @@ _LLAVA_TEMPLATE = (
 )
 
 
-def _llava(family: str, chat_template: str | None) -> Backbone:
+def _llava(family: str, chat_template: str | None, nested_images: bool = False) -> Backbone:
     return Backbone(
         family,
         language_model="model.language_model",
         vision=("model.vision_tower",),
         projector=("model.multi_modal_projector",),
+        nested_images=nested_images,
         chat_template=chat_template,
     )
 
@@ -159,7 +160,8 @@ BACKBONES = {
     for backbone in (
         _llava("llava", _LLAVA_TEMPLATE),
         _llava("llava_next", _LLAVA_NEXT_TEMPLATE),
-        _llava("llava_onevision", None),
+        # a flat list would be cut into tiles like single images, which it never was in training
+        _llava("llava_onevision", None, nested_images=True),
         _qwen_vl("qwen2_vl"),
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),

@@ -1,0 +1,241 @@
+"""Items become rows that keep their prompt, their images and nothing of their neighbours.
+
+python -m pytest tests/test_collator.py
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from tests.tiny_models import FAMILIES
+from unime.backbones import BACKBONES
+from unime.collator import ItemProcessor, PairCollator, TextCollator
+from unime.config import InputConfig
+from unime.data import TextRow
+from unime.items import DataError, Item, Pair, item_key
+from unime.prompts import render
+
+QUIRKY = (*FAMILIES, "idefics3")
+
+
+@pytest.fixture
+def processor(tiny_model):
+    def build(family="qwen2_vl", **inputs):
+        hf_processor = AutoProcessor.from_pretrained(tiny_model(family))
+        return ItemProcessor(hf_processor, BACKBONES[family], InputConfig(**inputs))
+
+    return build
+
+
+def decode(item_processor, sample):
+    return item_processor.tokenizer.decode(sample["input_ids"])
+
+
+def save(tmp_path, pixels, name="image.png", **options):
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path, **options)
+    return str(path)
+
+
+@pytest.mark.parametrize("family", QUIRKY)
+def test_a_batch_is_padded_on_the_left(family, items, processor):
+    prepare = processor(family)
+    samples = [prepare(item) for item in items]
+    batch = prepare.collate(samples)
+    assert "labels" not in batch
+    for row, sample in enumerate(samples):
+        length = len(sample["input_ids"])
+        padding = batch["input_ids"].shape[1] - length
+        assert batch["attention_mask"][row].tolist() == [0] * padding + [1] * length
+        assert torch.equal(batch["input_ids"][row, padding:], sample["input_ids"])
+        assert (batch["input_ids"][row, :padding] == prepare.tokenizer.pad_token_id).all()
+        if "mm_token_type_ids" in sample:
+            of_images = batch["input_ids"][row] == prepare.hf_processor.image_token_id
+            assert torch.equal(batch["mm_token_type_ids"][row] == 1, of_images)
+    assert not any("pixel" in key for key in prepare.collate([samples[0], samples[5]]))
+
+
+def test_images_are_joined_in_order(items, processor):
+    prepare = processor("llava_onevision")
+    samples = [prepare(item) for item in items]
+    batch = prepare.collate(samples)
+    assert batch["batch_num_images"].tolist() == [1, 1, 2, 2]
+    assert batch["image_sizes"].tolist() == [
+        [20, 40], [48, 20], [16, 16], [64, 64], [31, 30], [20, 40],
+    ]  # fmt: skip
+    tiles = samples[1]["pixel_values"]
+    assert torch.equal(batch["pixel_values"][0, : tiles.shape[1]], tiles[0])
+    assert (batch["pixel_values"][0, tiles.shape[1] :] == 0).all()
+
+
+def test_idefics_gets_a_row_of_zeros_for_a_text(items, processor):
+    prepare = processor("idefics3")
+    samples = [prepare(item) for item in items]
+    batch = prepare.collate(samples)
+    assert len(batch["pixel_values"]) == len(batch["pixel_attention_mask"]) == len(items)
+    has_pixels = batch["pixel_values"].flatten(1).abs().sum(dim=1) > 0
+    assert has_pixels.tolist() == [bool(item.images) for item in items]
+    assert "pixel_values" not in samples[0]
+
+
+def test_samples_that_do_not_belong_together(items, processor):
+    prepare = processor()
+    samples = [prepare(item) for item in items[:2]]
+    del samples[0]["mm_token_type_ids"]
+    with pytest.raises(ValueError, match="1 samples lack 'mm_token_type_ids'"):
+        prepare.collate(samples)
+    with pytest.raises(ValueError, match="no sample"):
+        prepare.collate([])
+
+
+@pytest.mark.parametrize("family", ["llava_next", "qwen3_vl"])
+def test_a_long_text_loses_its_end_only(family, pictures, processor):
+    prepare = processor(family, max_text_tokens=10)
+    words = " ".join(f"word{number}" for number in range(500))
+    sample = prepare(Item(words, (pictures[0], pictures[3])))
+    whole = processor(family)(Item("word0", (pictures[0], pictures[3])))
+    image = prepare.hf_processor.image_token_id
+    assert (sample["input_ids"] == image).sum() == (whole["input_ids"] == image).sum() > 0
+    assert prepare.num_truncated == 1
+    prompt = decode(prepare, sample)
+    assert "Summary above image and sentence in one word:" in prompt
+    text = prompt[prompt.index("word0") : prompt.index("\nSummary")]
+    assert words.startswith(text) and 5 < len(text) < 50
+    assert len(prepare.tokenizer(text)["input_ids"]) <= 10
+    prepare(Item("short"))
+    assert prepare.num_truncated == 1
+
+
+@pytest.mark.parametrize("text", ["naïve 🐦🐦🐦 Vögel und 鳥 " * 9, "🐦" * 40, "a" * 99])
+def test_a_cut_never_splits_a_character(text, processor):
+    prepare = processor(max_text_tokens=14)
+    cut = prepare.cut(text)
+    assert cut and text.startswith(cut) and len(cut) < len(text)
+    assert len(prepare.tokenizer(cut)["input_ids"]) <= 14
+
+
+@pytest.mark.parametrize("family", QUIRKY)
+def test_control_tokens_in_a_text_are_text(family, pictures, processor):
+    prepare = processor(family)
+    special = [*prepare.tokenizer.all_special_tokens, "<image>", "<|image_pad|>", "<|im_end|>"]
+    text = "What does " + " or ".join(special) + "".join(special) + " mean?"
+    ids = set(prepare.tokenizer.all_special_ids)
+    for images in ((), (pictures[0],), (pictures[1], pictures[3])):
+        plain = prepare(Item("What?", images))["input_ids"].tolist()
+        sample = prepare(Item(text, images))["input_ids"].tolist()
+        assert [i for i in sample if i in ids] == [i for i in plain if i in ids]
+    image = prepare.hf_processor.image_token
+    assert f"{image[0]} {image[1:]}" in decode(prepare, prepare(Item(text)))
+
+
+def test_ordinary_text_is_left_alone(processor):
+    prepare = processor("llava_next")
+    text = "a < b > c, [INST] & <b>bold</b> | image\n\ttabs  {x}"
+    assert prepare.neutralise(text) == text
+    assert prepare.neutralise("bad \ud83d half") == "bad ? half"
+    prompt = render(Item(text), prepare.hf_processor, prepare.backbone, "unime")
+    assert decode(prepare, prepare(Item(text))) == prompt
+
+
+def test_a_beginning_token_in_the_template_is_not_doubled(tiny_model):
+    hf_processor = AutoProcessor.from_pretrained(tiny_model("llava_next"))
+    hf_processor.tokenizer.bos_token = "<|im_start|>"
+    hf_processor.chat_template = "{{ bos_token }}" + str(BACKBONES["llava_next"].chat_template)
+    prepare = ItemProcessor(hf_processor, BACKBONES["llava_next"], InputConfig())
+    ids = prepare(Item("a cat"))["input_ids"].tolist()
+    assert ids.count(hf_processor.tokenizer.bos_token_id) == 1
+
+
+def test_image_size(pictures, processor):
+    free, square = processor("llava_next"), processor("llava_next", image_size=16)
+    assert free(Item(images=(pictures[1],)))["image_sizes"].tolist() == [[20, 40]]
+    assert square(Item(images=(pictures[1],)))["image_sizes"].tolist() == [[16, 16]]
+
+
+def test_transparent_is_white_and_rotated_is_upright(tmp_path, processor):
+    prepare = processor("llava", image_size=16)
+    clear = np.zeros((16, 16, 4), dtype=np.uint8)
+    white = np.full((16, 16, 3), 255, dtype=np.uint8)
+    paths = [save(tmp_path, clear, "clear.png"), save(tmp_path, white, "white.png")]
+    seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
+    assert torch.equal(*seen)
+    gradient = np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    paths = [
+        save(tmp_path, gradient, "turned.png", exif=exif),
+        save(tmp_path, np.rot90(gradient, -1).copy(), "upright.png"),
+    ]
+    seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
+    assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "I;16"])
+def test_every_kind_of_picture(mode, tmp_path, processor):
+    path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
+    Image.new(mode, (20, 30)).save(path)
+    assert processor()(Item(images=(str(path),)))["pixel_values"].isfinite().all()
+
+
+def test_bad_items(tmp_path, processor):
+    prepare = processor("qwen2_vl", max_image_pixels=1000)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    large = save(tmp_path, noise, "large.png")
+    cut = tmp_path / "cut.jpg"
+    Image.fromarray(noise[:30, :30]).save(cut)
+    cut.write_bytes(cut.read_bytes()[:300])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    thin = save(tmp_path, noise[:1].repeat(7, 1), "thin.png")
+    for images, message in {
+        (large,): "large.png: 40 x 40 pixels, more than inputs.max_image_pixels=1000",
+        (str(tmp_path / "missing.png"),): "missing.png: there is no such image",
+        (str(cut),): "cut.jpg: not a readable image: ",
+        (str(tmp_path / "text.png"),): "text.png: not a readable image: cannot identify",
+        (str(tmp_path / "empty.png"),): "empty.png: not a readable image: cannot identify",
+        (str(tmp_path),): "not a readable image: .*Is a directory",
+        (thin,): "thin.png: the processor refuses it: absolute aspect ratio",
+        (): "an item has neither text nor image",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            prepare(Item(" " if not images else "", images))
+
+
+def test_pair_collator(pictures, processor):
+    a, b = Item("a cat"), Item(images=(pictures[0],))
+    c, d = Item("what is it?", (pictures[1],)), Item("a dog")
+    pairs = [Pair(c, a, (d, b), "T:0"), Pair(b, d, (), "T:1"), Pair(c, a, (a,), "T:2")]
+    prepare = processor(max_text_tokens=4)
+    batch = PairCollator(prepare, 2)(pairs)
+    assert [len(chunk["input_ids"]) for chunk in batch.groups["query"]] == [2, 1]
+    assert [len(chunk["input_ids"]) for chunk in batch.groups["target"]] == [2, 2, 2]
+    assert batch.labels["query_key"].tolist() == [item_key(item) for item in (c, b, c)]
+    assert batch.labels["target_key"].tolist() == [item_key(x) for x in (a, d, a, d, b, a)]
+    assert batch.labels["is_positive"].tolist() == [True] * 3 + [False] * 3
+    assert batch.row_ids == ["T:0", "T:1", "T:2"]
+    assert batch.num_truncated == 2  # "what is it?", twice
+    moved = batch.to("meta")
+    assert moved.groups["query"][0]["pixel_values"].is_meta and moved.labels["query_key"].is_meta
+
+
+def test_a_bad_row_is_named(processor):
+    pairs = [Pair(Item("a"), Item("b"), row_id="T:0"), Pair(Item("a"), Item(""), row_id="T:1")]
+    with pytest.raises(DataError, match="row T:1: an item has neither text nor image"):
+        PairCollator(processor(), 2)(pairs)
+
+
+def test_text_collator(processor):
+    teachers = torch.eye(3)
+    rows = [TextRow(f"text {i}", teachers[i], f"nli:{i}") for i in range(3)]
+    collate = pickle.loads(pickle.dumps(TextCollator(processor(), 2)))  # as a worker gets it
+    batch = collate(rows)
+    assert [len(chunk["input_ids"]) for chunk in batch.groups["text"]] == [2, 1]
+    assert torch.equal(batch.labels["teacher"], teachers)
+    assert batch.row_ids == ["nli:0", "nli:1", "nli:2"]
+    assert batch.num_truncated == 0
