@@ -123,7 +123,7 @@ find_python() { # prints a Python >= 3.11 that can make virtual environments
 }
 
 place() { # the environment's Python and folder; nothing when it does not run
-  "$venv/bin/python" -c 'import sys; print(*sys.version_info[:2], sys.prefix)' 2>/dev/null || true
+  "$venv/bin/python" -c 'import os, sys; print(*sys.version_info[:2], os.path.realpath(sys.prefix))' 2>/dev/null || true
 }
 
 is_ready() { # $venv/.unime-installed is written last, so an interrupted set-up has none

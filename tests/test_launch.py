@@ -32,8 +32,8 @@ case "${1:-} ${2:-}" in
     [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
   "-m pytest" | "-m stages.demo" | "-m eval.report" | "-m data_prep."*)
     printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run" ;;
-  "-c import sys; print(*sys.version_info[:2], sys.prefix)")
-    echo "3 11 $0" ;;
+  "-c import os, sys; print("*)
+    echo "3 11 $(realpath "$0")" ;;
   *) exec REAL_PYTHON "$@" ;;
 esac
 """
@@ -99,7 +99,10 @@ def test_sets_up_once(checkout: Checkout) -> None:
     assert checkout.launch("test")[0] == 0
     assert checkout.calls() == ["venv", "pip"]
     assert checkout.launch("test", UNIME_VENV=f"{checkout.venv}/")[0] == 0
-    assert checkout.launch("test", cwd=checkout.venv.parent, UNIME_VENV=checkout.venv.name)[0] == 0
+    assert (
+        checkout.launch("test", cwd=checkout.venv.parent, UNIME_VENV=f"./{checkout.venv.name}")[0]
+        == 0
+    )
     assert checkout.calls() == []
 
 
