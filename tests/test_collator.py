@@ -48,7 +48,6 @@ def test_a_batch_is_padded_on_the_left(family, items, processor):
     prepare = processor(family)
     samples = [prepare(item) for item in items]
     batch = prepare.collate(samples)
-    assert "labels" not in batch
     for row, sample in enumerate(samples):
         length = len(sample["input_ids"])
         padding = batch["input_ids"].shape[1] - length
@@ -92,6 +91,17 @@ def test_samples_that_do_not_belong_together(items, processor):
         prepare.collate(samples)
     with pytest.raises(ValueError, match="no sample"):
         prepare.collate([])
+
+
+def test_token_types_that_do_not_fit_are_refused(pictures, processor, monkeypatch):
+    prepare = processor("qwen2_5_vl")
+    item = Item(images=(pictures[0],))
+    prepare.hf_processor.create_mm_token_type_ids = lambda ids: [[0] * len(row) for row in ids]
+    with pytest.raises(ValueError, match="qwen2_5_vl: mm_token_type_ids miss image tokens"):
+        prepare(item)
+    prepare.hf_processor.return_mm_token_type_ids = False
+    with pytest.raises(ValueError, match="qwen2_5_vl returned no mm_token_type_ids"):
+        prepare(item)
 
 
 @pytest.mark.parametrize("family", ["llava_next", "qwen3_vl"])
@@ -236,6 +246,5 @@ def test_text_collator(processor):
     collate = pickle.loads(pickle.dumps(TextCollator(processor(), 2)))  # as a worker gets it
     batch = collate(rows)
     assert [len(chunk["input_ids"]) for chunk in batch.groups["text"]] == [2, 1]
-    assert torch.equal(batch.labels["teacher"], teachers)
+    assert torch.equal(batch.labels["teacher"], teachers) and batch.num_truncated == 0
     assert batch.row_ids == ["nli:0", "nli:1", "nli:2"]
-    assert batch.num_truncated == 0

@@ -140,3 +140,15 @@ def test_gradient_checkpointing_changes_no_gradient(decoder_only, items, load_ti
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="model.name: .*nowhere cannot be loaded"):
         Encoder.load(ModelConfig(name=str(tmp_path / "nowhere")), InputConfig())
+    (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
+    with pytest.raises(ConfigError, match="cannot be loaded: .*unheard_of"):
+        Encoder.load(ModelConfig(name=str(tmp_path)), InputConfig())
+
+
+def test_settings_that_cannot_be(load_tiny):
+    with pytest.raises(ConfigError, match="inputs.prompt: got 'e5v', expected one of unime"):
+        load_tiny("llava", inputs=InputConfig(prompt="e5v"))
+    with pytest.raises(ConfigError, match=r"lora.train: .*expected \[llm\] for the decoder only"):
+        load_tiny("llava", lora=LoraSettings(train=["vision"]), decoder_only=True)
+    with pytest.raises(ConfigError, match="lora.train: 'llava' has no linear layer in 'ears'"):
+        load_tiny("llava").backbone.lora_targets(torch.nn.Linear(1, 1), ["ears"])

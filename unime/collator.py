@@ -19,16 +19,21 @@ from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
 from unime.config import InputConfig
 from unime.images import load_image
 from unime.items import DataError, Item, Pair, item_key
-from unime.prompts import render
+from unime.prompts import preset_named, render
 
 if TYPE_CHECKING:
     from unime.data import TextRow
 
 
 class ItemProcessor:
-    """One item to the inputs of one row, through the prompt and the family's own processor."""
+    """One item to the inputs of one row, through the prompt and the family's own processor.
+
+    Raises:
+        ConfigError: a prompt preset that does not exist.
+    """
 
     def __init__(self, hf_processor: Any, backbone: Backbone, inputs: InputConfig) -> None:
+        preset_named(inputs.prompt)
         self.hf_processor = hf_processor
         self.backbone = backbone
         self.inputs = inputs
@@ -76,10 +81,8 @@ class ItemProcessor:
         for key in self.backbone.required_keys:
             if key not in output:
                 raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
-        kinds = output.get("mm_token_type_ids")
-        if kinds is not None:
             of_images = output["input_ids"] == self.hf_processor.image_token_id
-            if not torch.equal(kinds == 1, of_images):
+            if key == "mm_token_type_ids" and not torch.equal(output[key] == 1, of_images):
                 raise ValueError(f"{self.backbone.family}: mm_token_type_ids miss image tokens")
 
     def neutralise(self, text: str) -> str:

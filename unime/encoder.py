@@ -74,9 +74,14 @@ class Encoder(nn.Module):
                 equals at the start; None: evaluation.
             decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
 
+        Returns:
+            The encoder on `device`, in evaluation mode.
+
         Raises:
             ConfigError: a model or adapter that cannot be used, or that do not belong together.
         """
+        if decoder_only and lora is not None and lora.train != ["llm"]:
+            raise ConfigError(f"lora.train: got {lora.train}, expected [llm] for the decoder only")
         where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         try:
             config = AutoConfig.from_pretrained(model.name, **where)
@@ -84,10 +89,15 @@ class Encoder(nn.Module):
             backbone = backbone_of(config, model.trust_remote_code)
             start = "cpu" if decoder_only else device
             base = _load_base(model, backbone, torch.device(start), where)
-        except (OSError, ImportError) as error:
+        except ConfigError:
+            raise
+        except (OSError, ImportError, ValueError, KeyError) as error:
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
         _check_quantised(base, backbone, model.quantization, torch.device(device))
         base.requires_grad_(False)
+        head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+        if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
+            head.to("cpu")  # the vocabulary projection is never computed
         if model.adapter is not None:
             check_fits(model.adapter, describe_base(base, model), inputs)
         stack = stack_adapters(base, model.adapter, lora, backbone)
@@ -132,8 +142,11 @@ class Encoder(nn.Module):
 
     @property
     def trained_parts(self) -> list[str]:
-        """Which of llm, projector and vision hold trainable parameters. Texts leave the last two
-        without gradients, which DDP has to be told."""
+        """Which of llm, projector and vision hold trainable parameters.
+
+        A batch of texts leaves the last two without gradients (and LLaVA never reads its last
+        vision layer), which DDP has to be told: ``find_unused_parameters``.
+        """
         named = self._unregistered[0].named_parameters()
         return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
 

@@ -49,11 +49,15 @@ def render(item: Item, processor: Any, backbone: Backbone, preset: str) -> str:
     return before + text + after
 
 
+def preset_named(name: str) -> Preset:
+    if name not in PRESETS:
+        raise ConfigError(f"inputs.prompt: got {name!r}, expected one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 def user_text(item: Item, preset: str) -> str:
     """What the user says in the chat: the item's text and the request that sums it up."""
-    if preset not in PRESETS:
-        raise ConfigError(f"inputs.prompt: got {preset!r}, expected one of {', '.join(PRESETS)}")
-    forms = PRESETS[preset]
+    forms = preset_named(preset)
     if not item.images:
         return forms.text.format(text=item.text)
     return forms.both.format(text=item.text) if item.text else forms.image
