@@ -123,7 +123,8 @@ find_python() { # prints a Python >= 3.11 that can make virtual environments
 }
 
 place() { # the environment's Python and folder; nothing when it does not run
-  "$venv/bin/python" -c 'import os, sys; print(*sys.version_info[:2], os.path.realpath(sys.prefix))' 2>/dev/null || true
+  local say='import os, sys; print(*sys.version_info[:2], os.path.realpath(sys.prefix))'
+  "$venv/bin/python" -c "$say" 2>/dev/null || true
 }
 
 is_ready() { # $venv/.unime-installed is written last, so an interrupted set-up has none
@@ -136,8 +137,11 @@ setup() {
   mkdir -p -- "$(dirname -- "$venv")"
   exec 9>"$venv.lock"
   if command -v flock >/dev/null; then flock 9; fi # a second call waits for the first one's set-up
-  if is_ready; then return; fi
+  if ! is_ready; then install; fi
+  exec 9>&-
+}
 
+install() {
   local python installed=$venv/.unime-installed made=$venv/.unime-made
   if [[ -f $made ]] && { [[ ! -f $installed ]] || [[ $(head -n 1 "$installed") != "$(place)" ]]; }; then
     echo "Making $venv anew: its set-up was interrupted, or it was moved or lost its Python." >&2
@@ -159,7 +163,6 @@ setup() {
   "$venv/bin/python" -m pip install --disable-pip-version-check --editable '.[demo,dev]'
   { place && sha256sum pyproject.toml; } >"$installed.new"
   mv -- "$installed.new" "$installed"
-  exec 9>&-
 }
 
 config_path() { # CONFIG as seen from the caller's folder, else from the checkout
