@@ -140,7 +140,7 @@ class Evaluation:
         scores = score_candidates(vectors[queries], vectors, candidate_index(lists))  # (Q, C)
         hits = hit_at_1(scores)
         return {
-            "hit_at_1": hits.float().mean().item(),
+            "hit_at_1": hits.double().mean().item(),
             "num_queries": len(sizes),
             "num_candidates": sum(sizes) / len(sizes),
             "chance": _chance(lists),

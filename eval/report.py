@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from unime.config import ReportConfig, load_config
 from unime.items import DataError
 from unime.runlog import run_program
 
-AVERAGES = ("overall", "macro", "ind", "ood")
+AVERAGES = ("ind", "ood", "macro", "overall")  # as the table has them
 NAMES = {
     "overall": "overall (mean of tasks)",
     "macro": "macro (mean of meta-tasks)",
@@ -51,11 +52,13 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(config.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, report)
-    header, rows = table_rows(report)
-    _write_text(output.with_suffix(".md"), markdown(header, rows))
+    header, sections = table_sections(report)
+    _write_text(output.with_suffix(".md"), markdown(header, sections))
     table = Table(*header, title=f"hit@1 in %, 95 % intervals ({config.suite})")
-    for row in rows:
-        table.add_row(*row, end_section=row[0].startswith(("mean of", NAMES["ood"])))
+    for rows in sections:
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
     Console().print(table)
     print(f"written: {output} and {output.with_suffix('.md')}")
 
@@ -178,11 +181,11 @@ def _entry(number: float, drawn: np.ndarray) -> dict[str, Any]:
     return {"hit_at_1": float(number), "ci95": [float(low), float(high)]}
 
 
-def table_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table, as text: a column a model."""
+def table_sections(report: dict[str, Any]) -> tuple[list[str], list[list[list[str]]]]:
+    """The table as text, a column a model: its header, and the rows of tasks, meta-tasks, averages
+    and signs of collapse."""
     models = report["models"]
     first = next(iter(models.values()))
-    suite_tasks = list(first["tasks"])
 
     def row(label: str, *keys: str) -> list[str]:
         entries = [_at(model, keys) for model in models.values()]
@@ -190,15 +193,19 @@ def table_rows(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [f"{100 * e['hit_at_1']:.1f} [{_percent(e['ci95'])}]" for e in entries]
         return [label, "" if chance is None else f"{100 * chance:.1f}", *cells]
 
-    rows = [row(task, "tasks", task) for task in suite_tasks]
-    rows += [row(f"mean of {meta}", "meta_tasks", meta) for meta in first["meta_tasks"]]
-    rows += [row(NAMES[key], key) for key in reversed(AVERAGES) if first[key] is not None]
-    for label, key, digits in (
-        ("mean similarity", "mean_similarity", 3),
-        ("effective rank", "effective_rank", 1),
-    ):
-        rows.append([label, "", *(f"{model[key]:.{digits}f}" for model in models.values())])
-    return ["", "chance", *models], rows
+    def sign(label: str, key: str, digits: int) -> list[str]:
+        return [label, "", *(f"{model[key]:.{digits}f}" for model in models.values())]
+
+    sections = [
+        [row(task, "tasks", task) for task in first["tasks"]],
+        [row(f"mean of {meta}", "meta_tasks", meta) for meta in first["meta_tasks"]],
+        [row(NAMES[key], key) for key in AVERAGES if first[key] is not None],
+        [
+            sign("mean similarity", "mean_similarity", 3),
+            sign("effective rank", "effective_rank", 1),
+        ],
+    ]
+    return ["", "chance", *models], sections
 
 
 def _at(model: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
@@ -211,8 +218,8 @@ def _percent(interval: list[float]) -> str:
     return ", ".join(f"{100 * end:.1f}" for end in interval)
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def markdown(header: list[str], sections: list[list[list[str]]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *chain(*sections)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 

@@ -150,7 +150,11 @@ def test_a_suite_without_ood_tasks(tmp_path: Path) -> None:
     Path(settings.suite).write_text("Find: {meta_task: retrieval, distribution: ind}\n")
     built = report.build_report(settings)
     assert built["models"]["m"]["ood"] is None
-    assert not any("out of" in row[0] for row in report.table_rows(built)[1])
+    assert [row[0] for row in report.table_sections(built)[1][2]] == [
+        "in distribution",
+        "macro (mean of meta-tasks)",
+        "overall (mean of tasks)",
+    ]
 
 
 def change(file: str, **values: Any) -> Callable[[Path], object]:
