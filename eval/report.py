@@ -22,7 +22,7 @@ from rich.table import Table
 
 from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
-from unime.config import ReportConfig, load_config
+from unime.config import ConfigError, ReportConfig, load_config
 from unime.items import DataError
 from unime.runlog import run_program
 
@@ -69,7 +69,7 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
         DataError: a task is missing, a file is not a result, a model's tasks were made with
             different settings, or two models saw different data.
     """
-    suite = load_suite(config.suite)
+    suite = _selected(config)
     results = {name: _read_model(name, Path(f), suite) for name, f in config.models.items()}
     first = next(iter(results))
     for name in results:
@@ -82,6 +82,17 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
         "chance": float(np.mean([results[first][task]["chance"] for task in suite])),
         "models": {name: _summarise(found, suite, config) for name, found in results.items()},
     }
+
+
+def _selected(config: ReportConfig) -> dict[str, Task]:
+    suite = load_suite(config.suite)
+    known = {task.meta_task for task in suite.values()}
+    for name in config.meta_tasks or []:
+        if name not in known:
+            valid = ", ".join(sorted(known))
+            raise ConfigError(f"meta_tasks: {config.suite} has no {name!r}, expected {valid}")
+    wanted = known if config.meta_tasks is None else set(config.meta_tasks)
+    return {name: task for name, task in suite.items() if task.meta_task in wanted}
 
 
 def _read_model(name: str, folder: Path, suite: dict[str, Task]) -> Results:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
+from data_prep.demo_data import DemoDataConfig
+from stages.demo import DemoConfig
 from unime.config import (
     ConfigError,
     EvalConfig,
@@ -30,6 +32,8 @@ CLASSES = {
     "eval": EvalConfig,
     "report": ReportConfig,
     "teacher": TeacherConfig,
+    "data": DemoDataConfig,
+    "demo": DemoConfig,
 }
 BACKBONES = (
     "llava-1.6-7b",
@@ -49,10 +53,10 @@ def shipped(folder: str) -> list[Path]:
 
 
 def class_of(path: Path) -> type:
-    """By the folder, or by the first word of the name: configs/demo/stage2_infonce.yaml."""
-    for name, cls in CLASSES.items():
-        if path.parent.name == name or path.stem.startswith(name):
-            return cls
+    """By the folder; configs/demo/ has one of each, which their names tell apart."""
+    name = path.stem if path.parent.name == "demo" else path.parent.name
+    if name in CLASSES:
+        return CLASSES[name]
     raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")
 
 

@@ -332,6 +332,7 @@ class ReportConfig:
 
     models: dict[str, str] = field(default_factory=dict)  # name -> output_dir of its evaluation
     suite: str = MISSING
+    meta_tasks: list[str] | None = None  # only the tasks of these; None: all of the suite
     output: str = MISSING  # report.json
     bootstrap_samples: int = 2000
     seed: int = 0

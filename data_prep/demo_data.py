@@ -1,0 +1,292 @@
+"""Write the demo's data, in MMEB's own formats, from drawings that ship in packages.
+
+    python -m data_prep.demo_data --config configs/demo/data.yaml
+
+    <output_dir>/
+        train/<Task>/original-00000-of-00001.parquet      MMEB-train columns, and answer_key
+        train/images/<Task>/Train/…
+        validation/<Task>/test-00000-of-00001.parquet     MMEB-eval columns; the right one first
+        test/<Task>/…
+        texts/train.jsonl                                 stage 1's texts
+        summary.json                                      settings and counts; written last
+
+Training, validation and test show different concepts. Deterministic; a folder that was made with
+the same settings is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import MISSING
+from PIL import Image
+
+from data_prep.demo_tasks import TASKS, DemoTask, Row, Side, caption_of, same
+from data_prep.emoji import BACKGROUNDS, CONCEPTS_FILE, Concept, load_concepts
+from data_prep.wordnet import common_words, load_glosses, shorten
+from unime.checkpoint import write_json
+from unime.config import load_config, require
+from unime.progress import progress_bar
+from unime.runlog import run_program
+
+VERSION = 1
+IMAGE_TOKEN = "<|image_1|>"
+TEXT_TASKS = ("Definition_t2t", "Keywords_t2t")
+NUM_WORDS = 5000  # the base's vocabulary of dictionary words (data_prep.pretrain_tasks)
+GLOSS_WORDS = 16
+
+
+@dataclass
+class DemoDataConfig:
+    output_dir: str = MISSING
+    seed: int = 0
+    train_rows: int = 1280  # of each trained task
+    test_queries: int = 320  # of each task
+    validation_queries: int = 120
+    candidates: int = 100  # of each query, where there are as many
+    train_words: int = 2500  # dictionary words of stage 1, each with its definition
+
+    def __post_init__(self) -> None:
+        for name in ("train_rows", "test_queries", "validation_queries", "train_words"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        require(self.candidates > 1, "candidates", self.candidates, "2 or more")
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(DemoDataConfig, argv)
+    output_dir = Path(config.output_dir)
+    facts = {"settings": asdict(config) | {"output_dir": None}, "source": _source_digest()}
+    summary = output_dir / "summary.json"
+    if summary.is_file() and json.loads(summary.read_text())["facts"] == facts:
+        print(f"{output_dir}: made with the same settings already")
+        return
+    aside = output_dir.with_name(output_dir.name + ".partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    counts = write_everything(aside, config)
+    write_json(aside / "summary.json", {"facts": facts, "counts": counts})
+    shutil.rmtree(output_dir, ignore_errors=True)
+    aside.rename(output_dir)
+    print(f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+
+
+def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:
+    """Write all splits below `folder`; returns how many rows and images there are."""
+    concepts = load_concepts()
+    pools = {
+        split: [c for c in concepts if c.split == split and not c.ood_group]
+        for split in ("train", "validation", "test")
+    }
+    ood = [concept for concept in concepts if concept.ood_group]
+    counts: dict[str, int] = {}
+    trained = [task for task in TASKS if task.trained]
+    with progress_bar(total=len(trained) + 2 * len(TASKS), desc="drawing", unit="task") as bar:
+        for task in trained:
+            rows = _rows(task, pools["train"], config.train_rows, config.seed, "train")
+            _write_train(folder / "train", task.name, rows)
+            counts["training rows"] = counts.get("training rows", 0) + len(rows)
+            bar.update()
+        for split, number in (
+            ("validation", config.validation_queries),
+            ("test", config.test_queries),
+        ):
+            for task in TASKS:
+                pool = _half(ood, split) if task.ood_groups else pools[split]
+                rows = _rows(task, pool, number, config.seed, split)
+                _write_eval(folder / split, task, rows, pool, config)
+                counts[f"{split} queries"] = counts.get(f"{split} queries", 0) + len(rows)
+                bar.update()
+    words = _words(config)
+    texts = stage1_texts(pools["train"], words["train"], config.seed)
+    (folder / "texts").mkdir()
+    with (folder / "texts" / "train.jsonl").open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    for split in ("validation", "test"):
+        _write_text_tasks(folder / split, pools[split], words[split], split, config)
+    counts["texts"] = len(texts)
+    counts["images"] = sum(1 for _ in folder.rglob("*.png"))
+    return counts
+
+
+def _source_digest() -> str:
+    """Changes when the code or the concepts that the data is made from do."""
+    digest = hashlib.blake2b(str(VERSION).encode(), digest_size=16)
+    here = Path(__file__).resolve().parent
+    for path in (CONCEPTS_FILE, *(here / f"{n}.py" for n in ("demo_data", "demo_tasks", "emoji"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _half(concepts: Sequence[Concept], split: str) -> list[Concept]:
+    """A fifth of the groups that are never trained is for validation; look-alikes together."""
+    keys = sorted({same(concept) for concept in concepts})
+    random.Random("ood").shuffle(keys)
+    chosen = set(keys[: len(keys) // 5])
+    return [c for c in concepts if (same(c) in chosen) == (split == "validation")]
+
+
+def _rows(task: DemoTask, pool: Sequence[Concept], count: int, seed: int, split: str) -> list[Row]:
+    """`count` rows that use the pool's concepts equally often."""
+    rng = random.Random(f"{seed}-{split}-{task.name}")
+    usable = [c for c in pool if c.definition or task.name != "Definition_t2i"]
+    order: list[Concept] = []
+    while len(order) < count:
+        order += rng.sample(usable, len(usable))
+    return [task.make(rng, pool, concept) for concept in order[:count]]
+
+
+class _Images:
+    """Writes each distinct picture once and tells its path relative to the split's folder."""
+
+    def __init__(self, root: Path, task: str, part: str) -> None:
+        self.root = root
+        self.pattern = f"images/{task}/{part}/{task}_image_{{}}.png"
+        (root / self.pattern).parent.mkdir(parents=True)
+        self.known: dict[bytes, str] = {}
+
+    def path(self, pixels: np.ndarray | None) -> str:
+        if pixels is None:
+            return ""
+        key = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+        if key not in self.known:
+            self.known[key] = self.pattern.format(len(self.known))
+            Image.fromarray(pixels).save(self.root / self.known[key], compress_level=1)
+        return self.known[key]
+
+
+def _query_text(side: Side) -> str:
+    """MMEB's layout: the image's token on a line of its own, then the instruction."""
+    return (f"{IMAGE_TOKEN}\n" if side.pixels is not None else "") + side.text + "\n"
+
+
+def _write_train(root: Path, task: str, rows: Sequence[Row]) -> None:
+    images = _Images(root, task, "Train")
+    table = {
+        "qry": [_query_text(row.query) for row in rows],
+        "qry_image_path": [images.path(row.query.pixels) for row in rows],
+        "pos_text": [row.target.text for row in rows],
+        "pos_image_path": [images.path(row.target.pixels) for row in rows],
+        "answer_key": [row.answer_key for row in rows],
+    }
+    _write_table(root / task / "original-00000-of-00001.parquet", table)
+
+
+def _write_eval(
+    root: Path, task: DemoTask, rows: Sequence[Row], pool: Sequence[Concept], config: DemoDataConfig
+) -> None:
+    """Each query with its own candidates: the right one, those of its own scene, then others'."""
+    images = _Images(root, task.name, "Test")
+    rng = random.Random(f"{config.seed}-candidates-{task.name}")
+    if task.label_pool is not None:
+        others = [(text, "", key) for text, key in task.label_pool(pool)]
+    else:
+        targets = {(r.target.text, images.path(r.target.pixels), r.answer_key) for r in rows}
+        others = sorted(targets)
+    candidates = []
+    for row in rows:
+        own = [(row.target.text, images.path(row.target.pixels), row.answer_key)]
+        own += [(side.text, images.path(side.pixels), key) for side, key in row.others]
+        seen = {entry[2] for entry in own}
+        rest = [entry for entry in others if entry[2] not in seen]
+        rest = rng.sample(rest, min(len(rest), config.candidates - len(own)))
+        candidates.append([*own, *rest])
+    _write_eval_table(root / task.name, images, [row.query for row in rows], candidates)
+
+
+def _write_eval_table(
+    folder: Path,
+    images: _Images | None,
+    queries: Sequence[Side],
+    candidates: Sequence[Sequence[tuple[str, str, str]]],
+) -> None:
+    table = {
+        "qry_text": [_query_text(query) for query in queries],
+        "qry_img_path": [images.path(q.pixels) if images else "" for q in queries],
+        "tgt_text": [[text for text, _, _ in own] for own in candidates],
+        "tgt_img_path": [[path for _, path, _ in own] for own in candidates],
+    }
+    _write_table(folder / "test-00000-of-00001.parquet", table)
+
+
+def _write_table(path: Path, columns: dict[str, list]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def _words(config: DemoDataConfig) -> dict[str, list[tuple[str, str]]]:
+    """Dictionary words with their definition, for stage 1's training, validation and test."""
+    glosses = load_glosses()
+    named = {concept.name for concept in load_concepts()}
+    words = [word for word in common_words(NUM_WORDS) if word not in named]
+    random.Random("words").shuffle(words)
+    pairs = [(word, shorten(glosses[word][0], GLOSS_WORDS)) for word in words]
+    test, validation = config.test_queries, config.validation_queries
+    rest = pairs[test + validation :]
+    return {
+        "test": pairs[:test],
+        "validation": pairs[test : test + validation],
+        "train": rest[: config.train_words],
+    }
+
+
+def stage1_texts(pool: Sequence[Concept], words: Sequence[tuple[str, str]], seed: int) -> list[str]:
+    """Names, captions, definitions and keywords of training concepts; words and definitions."""
+    rng = random.Random(f"{seed}-texts")
+    texts: list[str] = []
+    for concept in pool:
+        texts.append(concept.name)
+        for background in rng.sample(tuple(BACKGROUNDS), 3):
+            texts.append(caption_of(concept, background))
+        texts += [concept.definition] if concept.definition else []
+        texts += [", ".join(concept.keywords)] if concept.keywords else []
+    for word, definition in words:
+        texts += [word, definition]
+    texts = list(dict.fromkeys(texts))
+    rng.shuffle(texts)
+    return texts
+
+
+def _write_text_tasks(
+    root: Path,
+    pool: Sequence[Concept],
+    words: Sequence[tuple[str, str]],
+    split: str,
+    config: DemoDataConfig,
+) -> None:
+    """What stage 1 is for: find the word of a definition, and the name of some keywords."""
+    keyed = _keyword_queries(pool, len(words), random.Random(f"{config.seed}-{split}-keywords"))
+    for task, pairs in zip(TEXT_TASKS, (list(words), keyed), strict=True):
+        rng = random.Random(f"{config.seed}-{split}-{task}")
+        candidates = []
+        for answer, question in pairs:
+            # A word with the same definition, a name with the same keywords would be right too.
+            wrong = sorted({a for a, q in pairs if q != question and a != answer})
+            chosen = rng.sample(wrong, min(len(wrong), config.candidates - 1))
+            candidates.append([(text, "", text) for text in (answer, *chosen)])
+        queries = [Side(question) for _, question in pairs]
+        _write_eval_table(root / task, None, queries, candidates)
+
+
+def _keyword_queries(
+    pool: Sequence[Concept], count: int, rng: random.Random
+) -> list[tuple[str, str]]:
+    """(name, some of its keywords), each choice of keywords once."""
+    rich = [concept for concept in pool if len(concept.keywords) >= 3]
+    found: dict[str, str] = {}
+    while len(found) < count:
+        concept = rng.choice(rich)
+        words = rng.sample(concept.keywords, rng.randint(2, min(4, len(concept.keywords))))
+        found.setdefault(", ".join(words), concept.name)
+    return [(name, words) for words, name in found.items()]
+
+
+if __name__ == "__main__":
+    run_program(main)

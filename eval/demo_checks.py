@@ -1,0 +1,217 @@
+"""What the demo knows beyond hit@1: its images and false negatives are made, so the truth is known.
+
+The teacher's own score on the text tasks, how precise the false-negative filter is, what the base
+can name, and a search with three queries.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from data_prep.emoji import (
+    BACKGROUNDS,
+    STYLES,
+    is_held_out,
+    load_concepts,
+    render,
+    sample_rendering,
+)
+from data_prep.teacher_embeddings import load_teacher
+from eval.contact_sheet import Answer, answer_queries, draw_sheet
+from eval.suites import load_suite
+from unime.config import (
+    EvalConfig,
+    PairData,
+    Stage2Config,
+    TeacherConfig,
+    build_config,
+)
+from unime.data import GlobalBatchSampler, PairDataset, item_key
+from unime.encoder import Encoder
+from unime.items import Item
+from unime.mmeb import load_eval_task
+from unime.retrieval import candidate_index, encode_items, hit_at_1, score_candidates
+from unime.tables import load_table
+
+CONFIGS = Path("configs/demo")
+DATA = Path("data/demo")
+FILTER_BATCHES, NAMED = 12, 300
+
+
+def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, Any]:
+    """The parts of the report that eval.report does not know."""
+    tasks = [name for name, task in load_suite("configs/suites/demo.yaml").items()
+             if task.meta_task == "text"]  # fmt: skip
+    text: dict[str, dict[str, float]] = {"teacher": teacher_scores(tasks, split)}
+    for model in models:
+        results = {t: json.loads((folder / f"eval/{model}/{t}.json").read_text()) for t in tasks}
+        text[model] = {task: result["hit_at_1"] for task, result in results.items()}
+        text[model] |= {
+            sign: sum(result[sign] for result in results.values()) / len(results)
+            for sign in ("mean_similarity", "effective_rank")
+        }
+    return {
+        "text": text,
+        "filter": {
+            "before_stage2": judge_filter(str(folder / "stage1/final")),
+            "after_stage2": judge_filter(str(folder / "stage1_stage2/final")),
+        },
+        "base_naming_accuracy": naming_accuracy(),
+    }
+
+
+def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
+    """hit@1 of the teacher itself on text-to-text tasks."""
+    teacher = load_teacher(build_config(TeacherConfig, CONFIGS / "teacher.yaml"))
+    scores = {}
+    for name in tasks:
+        task = load_eval_task(str(DATA / split), name, "test")
+        texts = list(dict.fromkeys(
+            item.text for items in (task.queries, *task.candidates) for item in items
+        ))  # fmt: skip
+        place = {text: number for number, text in enumerate(texts)}
+        encoded = teacher.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+        vectors = torch.as_tensor(encoded).float()  # (U, T)
+        index = candidate_index([[place[c.text] for c in row] for row in task.candidates])
+        queries = vectors[[place[query.text] for query in task.queries]]
+        scores[name] = hit_at_1(score_candidates(queries, vectors, index)).double().mean().item()
+    return scores
+
+
+def judge_filter(adapter: str) -> dict[str, float]:
+    """The false-negative filter on training batches, against the answer keys of the data.
+
+    Of all (query, candidate) pairs of a batch but exact duplicates of the positive: which are right
+    answers (``false_negatives``), which the margin filters, and how well the two agree.
+    """
+    config = build_config(Stage2Config, CONFIGS / "stage2.yaml", [f"model.adapter={adapter}"])
+    data: PairData = config.data
+    rows = PairDataset.load(data, config.run.seed)
+    answers = [
+        key
+        for name in data.sources
+        for key in load_table(data.root, name, data.split, None, ("answer_key",), ()).rows[
+            "answer_key"
+        ]
+    ]
+    sampler = GlobalBatchSampler(
+        rows.task_sizes, 2 * config.optim.batch_size_per_device, data.mixing, seed=1
+    )
+    encoder = Encoder.load(config.model, config.inputs)
+    margin = config.loss.false_negative_margin
+    counts = torch.zeros(3)  # false negatives, filtered, both
+    pairs = 0
+    for step in range(FILTER_BATCHES):
+        batch = sampler.batch(step)
+        queries, targets = [rows[i].query for i in batch], [rows[i].target for i in batch]
+        similarity = _embed(encoder, queries) @ _embed(encoder, targets).T  # (B, B)
+        keys = torch.tensor([item_key(target) for target in targets])
+        eligible = keys[:, None] != keys
+        right = torch.tensor([[answers[i] == answers[j] for j in batch] for i in batch]) & eligible
+        filtered = (similarity > similarity.diagonal()[:, None] + (margin or 0.0)) & eligible
+        counts += torch.stack([right.sum(), filtered.sum(), (right & filtered).sum()])
+        pairs += int(eligible.sum())
+    wrong, filtered_count, both = counts.tolist()
+    return {
+        "pairs": pairs,
+        "false_negatives": wrong,
+        "filtered": filtered_count,
+        "precision": both / max(filtered_count, 1),
+        "recall": both / max(wrong, 1),
+    }
+
+
+def _embed(encoder: Encoder, items: list[Item]) -> Tensor:
+    from accelerate import Accelerator
+
+    return encode_items(Accelerator(cpu=True), encoder, items, batch_size=64)
+
+
+@torch.inference_mode()
+def naming_accuracy(count: int = NAMED) -> float:
+    """How often the base's first name token is right for a drawing that pretraining held out: asked
+    as a chat model is, through the processor, before any stage."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    config = build_config(EvalConfig, CONFIGS / "eval.yaml")
+    processor = AutoProcessor.from_pretrained(config.model.name)
+    model = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
+    rng = random.Random(0)
+    cells = [
+        (concept, style, background)
+        for concept in load_concepts()
+        for style in STYLES
+        for background in BACKGROUNDS
+        if is_held_out(concept, style, background)
+    ]
+    message = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
+    ]
+    prompt = processor.apply_chat_template(message, add_generation_prompt=True)
+    right = 0
+    for concept, style, background in rng.sample(cells, count):
+        image = render(concept, style, sample_rendering(rng, concept, background))
+        inputs = processor(text=[prompt], images=[image], return_tensors="pt")
+        logits = model(**inputs, logits_to_keep=1).logits[0, -1]
+        first = processor.tokenizer(concept.name, add_special_tokens=False)["input_ids"][0]
+        right += int(logits.argmax()) == first
+    return right / count
+
+
+def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[Answer]:
+    """Answer text queries with the split's images, and draw what was found."""
+    task = load_eval_task(str(DATA / split), "Emoji_t2i", "test")
+    captions = [query.text.split(": ", 1) for query in task.queries]
+    gallery = [own[0] for own in task.candidates]
+    config = build_config(
+        EvalConfig, CONFIGS / "eval.yaml", [f"model.adapter={folder}/stage1_stage2/final"]
+    )
+    encoder = Encoder.load(config.model, config.inputs)
+    items = [Item(f"{captions[0][0]}: {query}") for query in queries]
+
+    def is_right(query: int, image: int) -> bool:
+        return f"{captions[image][1]} ".startswith(f"{queries[query]} ")
+
+    answers = answer_queries(encoder, items, queries, gallery, is_right)
+    draw_sheet(answers, sheet)
+    return answers
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """The text tasks beside the teacher, and the filter beside the truth."""
+    text = report["text"]
+    names = [name for name in text["teacher"]]
+    first = Table("text to text, hit@1 in %", *text)
+    for name in names:
+        first.add_row(name, *(f"{100 * scores[name]:.1f}" for scores in text.values()))
+    for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
+        cells = [f"{s[sign]:.{digits}f}" if sign in s else "" for s in text.values()]
+        first.add_row(sign.replace("_", " "), *cells)
+    second = Table("false-negative filter", *(key.replace("_", " ") for key in report["filter"]))
+    for key in ("pairs", "false_negatives", "filtered", "precision", "recall"):
+        digits = 3 if key in ("precision", "recall") else 0
+        cells = [f"{judged[key]:.{digits}f}" for judged in report["filter"].values()]
+        second.add_row(key.replace("_", " "), *cells)
+    return [first, second]
+
+
+def verdict(report: dict[str, Any]) -> list[str]:
+    """In words: what the stages bought."""
+    base, both = (report["models"][name]["overall"] for name in ("base", "stage1_stage2"))
+    apart = both["ci95"][0] > base["ci95"][1]
+    ratio, chances = both["hit_at_1"] / base["hit_at_1"], both["hit_at_1"] / report["chance"]
+    spent = sum(report["seconds"].values()) / 60
+    return [
+        f"the base names {report['base_naming_accuracy']:.1%} of held-out drawings",
+        f"stage 1 + 2: {both['hit_at_1']:.1%} overall, {ratio:.2f} times the base's"
+        f" {base['hit_at_1']:.1%} (95 % intervals {'apart' if apart else 'overlap'}),"
+        f" {chances:.1f} times chance",
+        f"all steps together: {spent:.1f} minutes",
+    ]

@@ -1,0 +1,183 @@
+"""The demo: the whole pipeline in miniature, with the programs that a user would call.
+
+    ./launch.sh demo
+    ./launch.sh demo seed=1 output_dir=runs/demo-seed1
+
+Draws the data, embeds the texts with the teacher, runs stage 1, stage 2 (after stage 1, and on its
+own) and plain InfoNCE, evaluates the base and all of them, and prints one table. Each command is
+shown before it runs; one that is done is not repeated, so an interrupted demo goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unime.checkpoint import write_json
+from unime.config import load_config
+from unime.runlog import git_commit, run_program
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = "configs/demo"
+MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
+INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
+
+
+@dataclass
+class DemoConfig:
+    output_dir: str = "runs/demo"
+    seed: int = 0  # of the adapters and of the order of the data; the data stays the same
+    split: str = "test"  # validation: to choose settings by
+    overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value
+    queries: list[str] = field(default_factory=list)  # what is searched for at the end
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo."""
+
+    name: str
+    words: tuple[str, ...]
+    output: str | None = None  # the folder that it fills, below output_dir
+
+
+def main(argv: list[str] | None = None) -> None:
+    os.chdir(ROOT)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--config" not in words:
+        words = ["--config", f"{CONFIGS}/demo.yaml", *words]
+    config = load_config(DemoConfig, words)
+    started = time.monotonic()
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = run_steps(list(steps(config)), folder)
+    finish(config, folder, seconds)
+    print(f"the demo took {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def steps(config: DemoConfig) -> Iterator[Step]:
+    """Every command, in order."""
+    out = config.output_dir
+    yield Step("data", ("prepare", "demo", f"{CONFIGS}/data.yaml"))
+    yield Step("teacher", ("prepare", "teacher", f"{CONFIGS}/teacher.yaml"))
+    yield _evaluation(config, "base", "null")
+    trainings = {
+        "stage1": ("stage1",),
+        "stage1_stage2": ("stage2", f"model.adapter={out}/stage1/final"),
+        "stage2": ("stage2",),
+        "infonce": ("stage2", *INFONCE),
+    }
+    for name, (program, *words) in trainings.items():
+        words += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
+        words += config.overrides.get(program, [])
+        yield Step(name, (program, f"{CONFIGS}/{program}.yaml", *words), name)
+        yield _evaluation(config, name, f"{out}/{name}/final")
+    models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
+    yield Step("report", ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models))
+
+
+def _evaluation(config: DemoConfig, name: str, adapter: str) -> Step:
+    output = f"{config.output_dir}/eval/{name}"
+    words = (
+        f"output_dir={output}",
+        f"model.adapter={adapter}",
+        f"data.root=data/demo/{config.split}",
+        *config.overrides.get("eval", []),
+    )
+    return Step(f"eval_{name}", ("eval", f"{CONFIGS}/eval.yaml", *words), f"eval/{name}")
+
+
+def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
+    """Run what has not run with the same settings yet; returns every step's seconds.
+
+    Raises:
+        SystemExit: a command failed, with its status.
+    """
+    record = folder / "steps.json"
+    done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    environment = _environment()
+    fingerprint = ""
+    for number, step in enumerate(todo, 1):
+        fingerprint = _fingerprint(fingerprint, step)
+        if step.name != "report" and done.get(step.name, {}).get("fingerprint") == fingerprint:
+            print(f"[{number}/{len(todo)}] {step.name}: done before", flush=True)
+            continue
+        if step.output and step.name in done:  # of other settings
+            shutil.rmtree(folder / step.output, ignore_errors=True)
+        print(
+            f"\n[{number}/{len(todo)}] {step.name}: ./launch.sh {shlex.join(step.words)}",
+            flush=True,
+        )
+        began = time.monotonic()
+        status = subprocess.run(["./launch.sh", *step.words], env=environment).returncode
+        if status:
+            raise SystemExit(status)
+        took = time.monotonic() - began
+        done[step.name] = {"fingerprint": fingerprint, "seconds": took, "words": step.words}
+        write_json(record, done)
+    return {step.name: done[step.name]["seconds"] for step in todo}
+
+
+def _environment() -> dict[str, str]:
+    """Two processes of one thread each where there are two cores: at this size a second thread is
+    worth less than a second process."""
+    processes = min(2, os.cpu_count() or 1)
+    return {
+        "UNIME_VENV": sys.prefix,
+        "UNIME_NUM_PROCESSES": str(processes),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **os.environ,
+    }
+
+
+def _fingerprint(before: str, step: Step) -> str:
+    """Of a step, its configuration, the base model, and everything before it."""
+    digest = hashlib.blake2b(before.encode(), digest_size=16)
+    digest.update("\0".join(step.words).encode())
+    base = ROOT / "assets" / "base" / "model.safetensors"
+    files = [ROOT / word for word in step.words if word.endswith(".yaml")]
+    for path in (*files, base):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
+    """What only the demo knows: text discrimination beside the teacher's, how well the filter does
+    where the truth is known, what the base can name; then three queries and the pictures found."""
+    from eval import demo_checks  # imports torch: only now, not before the first command is shown
+
+    console = Console()
+    report = json.loads((folder / "report.json").read_text())
+    print("\nlooking at the text tasks, the filter and the base …", flush=True)
+    checks = demo_checks.run_checks(folder, config.split, MODELS)
+    report |= checks | {"seconds": seconds, "commit": git_commit(), "seed": config.seed}
+    write_json(folder / "report.json", report)
+    for table in demo_checks.tables(report):
+        console.print(table)
+    for line in demo_checks.verdict(report):
+        console.print(line)
+    sheet = folder / "contact_sheet.png"
+    found = demo_checks.search(folder, config.split, config.queries, sheet)
+    for answer in found:
+        console.print(
+            f"“{answer.query}”: {sum(answer.right)} of {len(answer.right)} pictures right"
+        )
+    console.print(f"the pictures: {sheet}\nall numbers:  {folder / 'report.json'}")
+
+
+if __name__ == "__main__":
+    run_program(main)
