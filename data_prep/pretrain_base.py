@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,8 @@ from data_prep.pretrain_tasks import Tasks
 
 MUON_LR, ADAMW_LR, WEIGHT_DECAY = 2e-3, 1.5e-3, 0.05
 DECAY_START = 0.65  # share of the run after which the learning rate falls linearly to zero
-WARMUP_STEPS = 100
-SAVE_MINUTES, MEASURE_MINUTES = 4.0, 4.0
+WARMUP_STEPS = 40
+SAVE_MINUTES, MEASURE_MINUTES = 3.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Phase:
 
 PHASES = (
     Phase("vision", 0.12, {"name": 1.0}),
-    Phase("names", 0.24, {"name": 1.0}),
+    Phase("names", 0.36, {"name": 1.0}),
     Phase(
         "mixture",
         1.0,
-        {"name": 0.2, "image": 0.25, "scene": 0.25, "concept_text": 0.08, "word_text": 0.22},
+        {"name": 0.15, "image": 0.2, "scene": 0.2, "concept_text": 0.1, "word_text": 0.35},
     ),
 )
 
@@ -71,11 +72,40 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
 
 
+class ThreadChooser:
+    """Keep the thread count that is faster right now.
+
+    Beside another busy process, two threads can be ten times slower than one: every parallel
+    loop waits for the thread that was put aside.
+    """
+
+    def __init__(self, most: int, probe_every: int = 16) -> None:
+        self.counts = sorted({1, most})
+        self.rates = dict.fromkeys(self.counts, 0.0)  # tokens per second, moving average
+        self.probe_every = probe_every
+        self.steps = 0
+
+    def choose(self) -> int:
+        """Threads for the coming step; now and then the slower setting gets another try."""
+        self.steps += 1
+        fastest = max(self.counts, key=self.rates.__getitem__)
+        probing = self.steps % self.probe_every < 2
+        count = next((c for c in self.counts if c != fastest), fastest) if probing else fastest
+        torch.set_num_threads(count)
+        return count
+
+    def note(self, count: int, rate: float) -> None:
+        """Believe bad news at once, good news by halves."""
+        self.rates[count] = min(rate, 0.5 * self.rates[count] + 0.5 * rate)
+
+
 class Trainer:
     """Model, optimizers and the running state of one pretraining run."""
 
-    def __init__(self, out: Path, minutes: float, seed: int, resume: bool) -> None:
-        self.out, self.total_minutes, self.seed = out, minutes, seed
+    def __init__(
+        self, out: Path, minutes: float, seed: int = 0, threads: int = 2, resume: bool = False
+    ) -> None:
+        self.out, self.total_minutes, self.seed, self.threads = out, minutes, seed, threads
         torch.manual_seed(seed)
         self.tasks = Tasks()
         out.mkdir(parents=True, exist_ok=True)
@@ -152,11 +182,13 @@ class Trainer:
         batches = stream(self.tasks, self.encoder, phase.mixture, rng)
         self.model.train()
         saved = measured = logged = self.progress.minutes
-        phase_step = 0
+        phase_step, threads = 0, ThreadChooser(self.threads)
         while self.progress.minutes < phase.until * self.total_minutes:
             started = time.monotonic()
             batch = next(batches)
+            count, began = threads.choose(), time.monotonic()
             loss = self.step(batch, phase, phase_step)
+            threads.note(count, batch.input_ids.numel() / (time.monotonic() - began))
             self._note(phase.name if phase.name == "vision" else batch.kind, loss)
             phase_step += 1
             now = self.progress
@@ -184,7 +216,7 @@ class Trainer:
         left = self.total_minutes - now.minutes
         print(
             f"{phase.name} step {now.step} {now.minutes:.1f} min, {left:.1f} left, "
-            f"{rate:.0f} samples/s | {losses}",
+            f"{rate:.0f} samples/s, {torch.get_num_threads()} threads | {losses}",
             flush=True,
         )
 
@@ -258,8 +290,10 @@ def main() -> None:
     if arguments.export:
         export(arguments.out, arguments.export)
         return
-    torch.set_num_threads(arguments.threads)
-    trainer = Trainer(arguments.out, arguments.minutes, arguments.seed, arguments.resume)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # save before a polite kill, too
+    trainer = Trainer(
+        arguments.out, arguments.minutes, arguments.seed, arguments.threads, arguments.resume
+    )
     try:
         trainer.train()
     except KeyboardInterrupt:

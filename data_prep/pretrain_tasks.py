@@ -29,7 +29,7 @@ NAME_QUESTIONS = (
     "Which thing is shown?",
 )
 COUNTS = {1: "one", 2: "two", 3: "three"}
-NUM_WORDS = 5000
+NUM_WORDS = 4000
 GLOSS_WORDS = 16
 Turns = tuple[tuple[str, str], ...]
 
