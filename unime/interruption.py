@@ -64,11 +64,15 @@ def typed_command() -> str:
     spec = sys.modules["__main__"].__spec__
     words = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
     words += sys.argv[1:]
-    try:
-        parent = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
-    except OSError:  # not Linux
-        parent = []
+    parent = _parents_words()
     if spec and spec.name in parent:  # accelerate launch … -m stages.…, torchrun … -m stages.…
         is_script = Path(parent[0]).name.startswith("python") and not parent[1].startswith("-")
         words = parent[1:] if is_script else parent
     return shlex.join(words)
+
+
+def _parents_words() -> list[str]:
+    try:
+        return Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
+    except OSError:  # not Linux
+        return []

@@ -101,6 +101,9 @@ def run_program(main: Callable[[], None]) -> None:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # outside of training, where there is nothing to save
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
