@@ -94,12 +94,9 @@ class Trainer:
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
         self.data = data_fingerprint(dataset)
         self.step = 0  # steps taken
+        path, log_every = run.output_dir / "metrics.jsonl", run.config.run.log_every
         self.metrics = Metrics(
-            run.output_dir / "metrics.jsonl",
-            run.accelerator,
-            run.config.run.log_every,
-            run.global_batch_size,
-            self.total_steps,
+            path, run.accelerator, log_every, run.global_batch_size, self.total_steps
         )
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
@@ -164,16 +161,13 @@ class Trainer:
         state = {
             "step": self.step,
             "total_steps": self.total_steps,
-            "schedule": self.optim.schedule.value,
             "metrics": self.metrics.state,
             "world_size": run.accelerator.num_processes,
             "data": self.data,
             "identity": run.identity,
         }
-        limit = run.config.run.save_total_limit
-        checkpoint.save(
-            run.output_dir, state, self.parameters, self.optimizer, run.accelerator, limit
-        )
+        folder, limit = run.output_dir, run.config.run.save_total_limit
+        checkpoint.save(folder, state, self.parameters, self.optimizer, run.accelerator, limit)
 
     def stop(self, signum: int) -> None:
         command = typed_command()
