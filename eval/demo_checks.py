@@ -1,17 +1,21 @@
 """What the demo knows beyond hit@1: its images and false negatives are made, so the truth is known.
 
+    python -m eval.demo_checks runs/demo test "an elephant" …      (stages.demo runs this)
+
 The teacher's own score on the text tasks, how precise the false-negative filter is, what the base
-can name, and a search with three queries.
+can name, and a search with text queries; added to the report in the folder.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -26,6 +30,7 @@ from data_prep.emoji import (
 from data_prep.teacher_embeddings import load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.suites import load_suite
+from unime.checkpoint import write_json
 from unime.config import (
     EvalConfig,
     PairData,
@@ -38,6 +43,7 @@ from unime.encoder import Encoder
 from unime.items import Item
 from unime.mmeb import load_eval_task
 from unime.retrieval import candidate_index, encode_items, hit_at_1, score_candidates
+from unime.runlog import run_program
 from unime.tables import load_table
 
 CONFIGS = Path("configs/demo")
@@ -202,16 +208,22 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [first, second]
 
 
-def verdict(report: dict[str, Any]) -> list[str]:
-    """In words: what the stages bought."""
-    base, both = (report["models"][name]["overall"] for name in ("base", "stage1_stage2"))
-    apart = both["ci95"][0] > base["ci95"][1]
-    ratio, chances = both["hit_at_1"] / base["hit_at_1"], both["hit_at_1"] / report["chance"]
-    spent = sum(report["seconds"].values()) / 60
-    return [
-        f"the base names {report['base_naming_accuracy']:.1%} of held-out drawings",
-        f"stage 1 + 2: {both['hit_at_1']:.1%} overall, {ratio:.2f} times the base's"
-        f" {base['hit_at_1']:.1%} (95 % intervals {'apart' if apart else 'overlap'}),"
-        f" {chances:.1f} times chance",
-        f"all steps together: {spent:.1f} minutes",
-    ]
+def main(words: list[str]) -> None:
+    """Add the checks to the report of a demo's folder and print them; draw what is found."""
+    folder, split, *queries = words
+    path = Path(folder) / "report.json"
+    report = json.loads(path.read_text())
+    models = tuple(report["models"])
+    report |= run_checks(Path(folder), split, models)
+    console = Console()
+    for table in tables(report):
+        console.print(table)
+    answers = search(Path(folder), split, queries, Path(folder) / "contact_sheet.png")
+    report["search"] = {answer.query: answer.right for answer in answers}
+    for answer in answers:
+        print(f"“{answer.query}”: {sum(answer.right)} of {len(answer.right)} pictures are right")
+    write_json(path, report)
+
+
+if __name__ == "__main__":
+    run_program(lambda: main(sys.argv[1:]))

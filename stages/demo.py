@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from unime.checkpoint import write_json
 from unime.config import load_config
 from unime.runlog import git_commit, run_program
@@ -32,6 +30,7 @@ from unime.runlog import git_commit, run_program
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
+CHECKS = (sys.executable, "-m", "eval.demo_checks")
 INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 
@@ -51,6 +50,7 @@ class Step:
     name: str
     words: tuple[str, ...]
     output: str | None = None  # the folder that it fills, below output_dir
+    program: tuple[str, ...] = ("./launch.sh",)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,6 +86,7 @@ def steps(config: DemoConfig) -> Iterator[Step]:
         yield _evaluation(config, name, f"{out}/{name}/final")
     models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
     yield Step("report", ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models))
+    yield Step("checks", (out, config.split, *config.queries), program=CHECKS)
 
 
 def _evaluation(config: DemoConfig, name: str, adapter: str) -> Step:
@@ -111,7 +112,10 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
     fingerprint = ""
     for number, step in enumerate(todo, 1):
         fingerprint = _fingerprint(fingerprint, step)
-        if step.name != "report" and done.get(step.name, {}).get("fingerprint") == fingerprint:
+        if (
+            step.name not in ("report", "checks")
+            and done.get(step.name, {}).get("fingerprint") == fingerprint
+        ):
             print(f"[{number}/{len(todo)}] {step.name}: done before", flush=True)
             continue
         if step.output and step.name in done:  # of other settings
@@ -156,27 +160,20 @@ def _fingerprint(before: str, step: Step) -> str:
 
 
 def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
-    """What only the demo knows: text discrimination beside the teacher's, how well the filter does
-    where the truth is known, what the base can name; then three queries and the pictures found."""
-    from eval import demo_checks  # imports torch: only now, not before the first command is shown
-
-    console = Console()
+    """Put how long each step took, and what ran, into the report; say what came out."""
     report = json.loads((folder / "report.json").read_text())
-    print("\nlooking at the text tasks, the filter and the base …", flush=True)
-    checks = demo_checks.run_checks(folder, config.split, MODELS)
-    report |= checks | {"seconds": seconds, "commit": git_commit(), "seed": config.seed}
+    report |= {"seconds": seconds, "commit": git_commit(), "seed": config.seed}
     write_json(folder / "report.json", report)
-    for table in demo_checks.tables(report):
-        console.print(table)
-    for line in demo_checks.verdict(report):
-        console.print(line)
-    sheet = folder / "contact_sheet.png"
-    found = demo_checks.search(folder, config.split, config.queries, sheet)
-    for answer in found:
-        console.print(
-            f"“{answer.query}”: {sum(answer.right)} of {len(answer.right)} pictures right"
-        )
-    console.print(f"the pictures: {sheet}\nall numbers:  {folder / 'report.json'}")
+    base, both = (report["models"][name]["overall"] for name in ("base", "stage1_stage2"))
+    apart = "apart" if both["ci95"][0] > base["ci95"][1] else "overlapping"
+    print(
+        f"\nthe base names {report['base_naming_accuracy']:.1%} of held-out drawings\n"
+        f"stage 1 + 2: {both['hit_at_1']:.1%} overall, {both['hit_at_1'] / base['hit_at_1']:.2f}"
+        f" times the base's {base['hit_at_1']:.1%} (95 % intervals {apart}),"
+        f" {both['hit_at_1'] / report['chance']:.1f} times chance\n"
+        f"pictures found for the queries: {folder / 'contact_sheet.png'}\n"
+        f"all numbers: {folder / 'report.json'}"
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from unime.checkpoint import write_json
 from unime.collator import PairCollator
 from unime.config import Stage2Config, load_config
 from unime.data import GlobalBatchSampler, PairDataset
@@ -31,8 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     if run.finished:
         return
     dataset = PairDataset.load(config.data, config.run.seed)
-    for message in dataset.dropped:
-        run.log.warning("dropped: %s", message)
+    if dataset.dropped:
+        listed = run.output_dir / "dropped_rows.json"
+        run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
+        if run.is_main_process:
+            write_json(listed, dataset.dropped)
     sampler = GlobalBatchSampler(
         dataset.task_sizes,
         run.global_batch_size,

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
 from unime.items import Item
+
+# Tiny matrices gain nothing from threads, and beside another process they lose a lot.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,16 @@ def test_lora_on_a_part_trains_only_that_part(family, part, items, load_tiny):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_texts_have_a_graph_where_only_images_train(family, items, load_tiny):
+    """A chunk of texts must be able to go through backward, and move nothing."""
+    encoder = load_tiny(family, lora=LoraSettings(rank=2, train=["projector"])).train()
+    texts = [encoder.processor(item) for item in items if not item.images]
+    encoder(encoder.processor.collate(texts)).sum().backward()
+    for _, parameter in encoder.trainable_named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_decoder_only(family, load_tiny):
     texts = [Item("a cat"), Item("two red birds over the sea, and a dog in the garden")]
     lora = LoraSettings(rank=2)

@@ -24,6 +24,7 @@ from unime.adapters import check_fits, describe_base, save_adapters, stack_adapt
 from unime.backbones import Backbone, backbone_of, is_quantised
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
+from unime.progress import quiet_transformers
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -132,8 +133,11 @@ class Encoder(nn.Module):
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
-        pooled = hidden[torch.arange(len(hidden), device=hidden.device), last]  # (B, D)
-        return functional.normalize(pooled.float(), dim=1)
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
+        if torch.is_grad_enabled() and not pooled.requires_grad:
+            # Texts where only vision or projector train: a graph that gives all of them zeros.
+            pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
+        return functional.normalize(pooled, dim=1)
 
     @property
     def prompt(self) -> str:

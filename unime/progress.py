@@ -1,14 +1,26 @@
-"""One progress bar for all ranks."""
+"""One progress bar for all ranks, and none in a log file."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
 
 
 def progress_bar(rows: Iterable[Any] | None = None, **settings: Any) -> tqdm:
-    """tqdm on the main process (launchers set RANK), silent on all others."""
-    return tqdm(rows, disable=os.environ.get("RANK", "0") != "0", **settings)
+    """tqdm on the main process if it has a terminal, silent elsewhere."""
+    return tqdm(rows, disable=not _shows_bars(), **settings)
+
+
+def quiet_transformers() -> None:
+    """The same for the bars that transformers draws while it loads weights."""
+    if not _shows_bars():
+        transformers_logging.disable_progress_bar()
+
+
+def _shows_bars() -> bool:
+    return os.environ.get("RANK", "0") == "0" and sys.stderr.isatty()  # launchers set RANK
