@@ -3,7 +3,8 @@
     python -m data_prep.demo_data --config configs/demo/data.yaml
 
     <output_dir>/
-        train/<Task>/original-00000-of-00001.parquet      MMEB-train columns, and answer_key
+        train/<Task>/original-00000-of-00001.parquet      MMEB-train columns (in scenes
+                                                          neg_*, what else is shown), answer_key
         train/images/<Task>/Train/…
         validation/<Task>/test-00000-of-00001.parquet     MMEB-eval columns; the right one first
         test/<Task>/…
@@ -30,9 +31,14 @@ import pyarrow.parquet as pq
 from omegaconf import MISSING
 from PIL import Image
 
-from data_prep.demo_tasks import TASKS, DemoTask, Row, Side, caption_of, same
-from data_prep.emoji import BACKGROUNDS, CONCEPTS_FILE, Concept, load_concepts
-from data_prep.wordnet import common_words, load_glosses, shorten
+from data_prep.demo_tasks import TASKS, DemoTask, Row, Side, never_trained
+from data_prep.demo_texts import (
+    definition_questions,
+    dictionary,
+    keyword_questions,
+    training_texts,
+)
+from data_prep.emoji import CONCEPTS_FILE, Concept, load_concepts
 from unime.checkpoint import write_json
 from unime.config import load_config, require
 from unime.progress import progress_bar
@@ -40,9 +46,7 @@ from unime.runlog import run_program
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"
-TEXT_TASKS = ("Definition_t2t", "Keywords_t2t")
-NUM_WORDS = 5000  # the base's vocabulary of dictionary words (data_prep.pretrain_tasks)
-GLOSS_WORDS = 16
+SOURCES = ("demo_data", "demo_tasks", "demo_texts", "emoji")  # the modules that decide the data
 
 
 @dataclass
@@ -99,18 +103,20 @@ def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:
             ("test", config.test_queries),
         ):
             for task in TASKS:
-                pool = _half(ood, split) if task.ood_groups else pools[split]
+                pool = never_trained(ood, split) if task.ood_groups else pools[split]
                 rows = _rows(task, pool, number, config.seed, split)
                 _write_eval(folder / split, task, rows, pool, config)
                 counts[f"{split} queries"] = counts.get(f"{split} queries", 0) + len(rows)
                 bar.update()
-    words = _words(config)
-    texts = stage1_texts(pools["train"], words["train"], config.seed)
+    sizes = {"test": config.test_queries, "validation": config.validation_queries}
+    words = dictionary(sizes | {"train": config.train_words})
+    asked: set[str] = set()
+    for split in sizes:
+        asked |= _write_text_tasks(folder / split, pools[split], words[split], split, config)
+    texts = training_texts(concepts, words, asked, config.seed)
     (folder / "texts").mkdir()
     with (folder / "texts" / "train.jsonl").open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    for split in ("validation", "test"):
-        _write_text_tasks(folder / split, pools[split], words[split], split, config)
     counts["texts"] = len(texts)
     counts["images"] = sum(1 for _ in folder.rglob("*.png"))
     return counts
@@ -120,17 +126,9 @@ def _source_digest() -> str:
     """Changes when the code or the concepts that the data is made from do."""
     digest = hashlib.blake2b(str(VERSION).encode(), digest_size=16)
     here = Path(__file__).resolve().parent
-    for path in (CONCEPTS_FILE, *(here / f"{n}.py" for n in ("demo_data", "demo_tasks", "emoji"))):
+    for path in (CONCEPTS_FILE, *(here / f"{name}.py" for name in SOURCES)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _half(concepts: Sequence[Concept], split: str) -> list[Concept]:
-    """A fifth of the groups that are never trained is for validation; look-alikes together."""
-    keys = sorted({same(concept) for concept in concepts})
-    random.Random("ood").shuffle(keys)
-    chosen = set(keys[: len(keys) // 5])
-    return [c for c in concepts if (same(c) in chosen) == (split == "validation")]
 
 
 def _rows(task: DemoTask, pool: Sequence[Concept], count: int, seed: int, split: str) -> list[Row]:
@@ -176,6 +174,9 @@ def _write_train(root: Path, task: str, rows: Sequence[Row]) -> None:
         "pos_image_path": [images.path(row.target.pixels) for row in rows],
         "answer_key": [row.answer_key for row in rows],
     }
+    if any(row.others for row in rows):  # what else the scene shows: hard negatives for certain
+        table["neg_text"] = [[side.text for side, _ in row.others] for row in rows]
+        table["neg_image_path"] = [[images.path(s.pixels) for s, _ in row.others] for row in rows]
     _write_table(root / task / "original-00000-of-00001.parquet", table)
 
 
@@ -221,71 +222,24 @@ def _write_table(path: Path, columns: dict[str, list]) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def _words(config: DemoDataConfig) -> dict[str, list[tuple[str, str]]]:
-    """Dictionary words with their definition, for stage 1's training, validation and test."""
-    glosses = load_glosses()
-    named = {concept.name for concept in load_concepts()}
-    words = [word for word in common_words(NUM_WORDS) if word not in named]
-    random.Random("words").shuffle(words)
-    pairs = [(word, shorten(glosses[word][0], GLOSS_WORDS)) for word in words]
-    test, validation = config.test_queries, config.validation_queries
-    rest = pairs[test + validation :]
-    return {
-        "test": pairs[:test],
-        "validation": pairs[test : test + validation],
-        "train": rest[: config.train_words],
-    }
-
-
-def stage1_texts(pool: Sequence[Concept], words: Sequence[tuple[str, str]], seed: int) -> list[str]:
-    """Names, captions, definitions and keywords of training concepts; words and definitions."""
-    rng = random.Random(f"{seed}-texts")
-    texts: list[str] = []
-    for concept in pool:
-        texts.append(concept.name)
-        for background in rng.sample(tuple(BACKGROUNDS), 3):
-            texts.append(caption_of(concept, background))
-        texts += [concept.definition] if concept.definition else []
-        texts += [", ".join(concept.keywords)] if concept.keywords else []
-    for word, definition in words:
-        texts += [word, definition]
-    texts = list(dict.fromkeys(texts))
-    rng.shuffle(texts)
-    return texts
-
-
 def _write_text_tasks(
     root: Path,
-    pool: Sequence[Concept],
+    concepts: Sequence[Concept],
     words: Sequence[tuple[str, str]],
     split: str,
     config: DemoDataConfig,
-) -> None:
-    """What stage 1 is for: find the word of a definition, and the name of some keywords."""
-    keyed = _keyword_queries(pool, len(words), random.Random(f"{config.seed}-{split}-keywords"))
-    for task, pairs in zip(TEXT_TASKS, (list(words), keyed), strict=True):
-        rng = random.Random(f"{config.seed}-{split}-{task}")
-        candidates = []
-        for answer, question in pairs:
-            # A word with the same definition, a name with the same keywords would be right too.
-            wrong = sorted({a for a, q in pairs if q != question and a != answer})
-            chosen = rng.sample(wrong, min(len(wrong), config.candidates - 1))
-            candidates.append([(text, "", text) for text in (answer, *chosen)])
-        queries = [Side(question) for _, question in pairs]
-        _write_eval_table(root / task, None, queries, candidates)
-
-
-def _keyword_queries(
-    pool: Sequence[Concept], count: int, rng: random.Random
-) -> list[tuple[str, str]]:
-    """(name, some of its keywords), each choice of keywords once."""
-    rich = [concept for concept in pool if len(concept.keywords) >= 3]
-    found: dict[str, str] = {}
-    while len(found) < count:
-        concept = rng.choice(rich)
-        words = rng.sample(concept.keywords, rng.randint(2, min(4, len(concept.keywords))))
-        found.setdefault(", ".join(words), concept.name)
-    return [(name, words) for words, name in found.items()]
+) -> set[str]:
+    """What stage 1 is for: find the word of a definition, and the name of some keywords. Returns
+    what is asked."""
+    rng = random.Random(f"{config.seed}-{split}-texts")
+    tasks = {
+        "Definition_t2t": definition_questions(words, config.candidates, rng),
+        "Keywords_t2t": keyword_questions(concepts, len(words), config.candidates, rng),
+    }
+    for task, asked in tasks.items():
+        candidates = [[(text, "", text) for text in (q.answer, *q.wrong)] for q in asked]
+        _write_eval_table(root / task, None, [Side(q.text) for q in asked], candidates)
+    return {question.text for asked in tasks.values() for question in asked}
 
 
 if __name__ == "__main__":

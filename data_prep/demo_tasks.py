@@ -63,6 +63,15 @@ def same(concept: Concept) -> str:
     return concept.look_alike or concept.id
 
 
+def never_trained(concepts: Sequence[Concept], split: str) -> list[Concept]:
+    """The concepts of groups that fine-tuning never sees: a fifth for validation, the rest for
+    test; look-alikes stay together."""
+    keys = sorted({same(concept) for concept in concepts})
+    random.Random("ood").shuffle(keys)
+    chosen = set(keys[: len(keys) // 5])
+    return [c for c in concepts if (same(c) in chosen) == (split == "validation")]
+
+
 def names(pool: Sequence[Concept]) -> list[tuple[str, str]]:
     return [(concept.name, same(concept)) for concept in pool]
 
@@ -126,7 +135,7 @@ def image_to_image(rng: random.Random, pool: Sequence[Concept], concept: Concept
 def definition_to_image(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
     pixels, _, _ = draw(rng, concept)
     question = f"Find an image of this: {concept.definition}"
-    return Row(Side(question), Side("", pixels), same(concept))
+    return Row(Side(question), Side("", pixels), concept.definition or concept.id)
 
 
 def flag_to_country(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:

@@ -1,0 +1,112 @@
+"""The demo's texts: what stage 1 reads, and the two text-to-text tasks that measure it.
+
+Held-out concepts and words are kept apart by their *texts*: a definition that a training concept
+shares with a test concept is not trained on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from data_prep.demo_tasks import caption_of
+from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
+from data_prep.wordnet import common_words, load_glosses, shorten
+
+NUM_WORDS = 5000  # the base's vocabulary of dictionary words (data_prep.pretrain_tasks)
+GLOSS_WORDS = 16
+LEAST_KEYWORDS, MOST_KEYWORDS = 2, 4
+
+
+@dataclass(frozen=True)
+class Question:
+    """One text query with its right answer and the wrong ones it is to be told from."""
+
+    text: str
+    answer: str
+    wrong: tuple[str, ...]
+
+
+def dictionary(sizes: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
+    """Different common words, each with its first definition, for each split: `sizes` many."""
+    glosses = load_glosses()
+    named = {concept.name for concept in load_concepts()}
+    words = [word for word in common_words(NUM_WORDS) if word not in named]
+    random.Random("words").shuffle(words)
+    pairs = iter([(word, shorten(glosses[word][0], GLOSS_WORDS)) for word in words])
+    return {split: [next(pairs) for _ in range(size)] for split, size in sizes.items()}
+
+
+def training_texts(
+    concepts: Sequence[Concept],
+    words: dict[str, list[tuple[str, str]]],
+    asked: set[str],
+    seed: int,
+) -> list[str]:
+    """Names, captions, definitions and keywords of training concepts; words and definitions.
+    No text that belongs to a held-out concept or word, or that is `asked` in an evaluation."""
+    rng = random.Random(f"{seed}-texts")
+    trained = [concept for concept in concepts if concept.split == "train"]
+    held_out = asked | {
+        text for concept in concepts if concept.split != "train" for text in _texts_of(concept)
+    }
+    for split, pairs in words.items():
+        held_out |= {text for pair in pairs for text in pair} if split != "train" else set()
+    texts = [text for concept in trained for text in _texts_of(concept)]
+    for concept in trained:
+        texts += [caption_of(concept, background) for background in rng.sample([*BACKGROUNDS], 3)]
+    texts += [text for pair in words["train"] for text in pair]
+    kept = [text for text in dict.fromkeys(texts) if text not in held_out]
+    rng.shuffle(kept)
+    return kept
+
+
+def _texts_of(concept: Concept) -> Iterator[str]:
+    yield concept.name
+    if concept.definition:
+        yield concept.definition
+    if concept.keywords:
+        yield ", ".join(concept.keywords)
+
+
+def definition_questions(
+    words: Sequence[tuple[str, str]], candidates: int, rng: random.Random
+) -> list[Question]:
+    """Which word does this definition define? Words with the same definition are not wrong."""
+    questions = []
+    for word, definition in words:
+        wrong = sorted({other for other, its in words if its != definition and other != word})
+        chosen = rng.sample(wrong, min(len(wrong), candidates - 1))
+        questions.append(Question(definition, word, tuple(chosen)))
+    return questions
+
+
+def keyword_questions(
+    concepts: Sequence[Concept], count: int, candidates: int, rng: random.Random
+) -> list[Question]:
+    """Which thing do these keywords belong to? Keywords that repeat a word of the name are not
+    asked, and things that have all of the keywords are not wrong."""
+    hints = {concept: telling_keywords(concept) for concept in concepts}
+    rich = [concept for concept in concepts if len(hints[concept]) >= LEAST_KEYWORDS]
+    found: dict[str, Question] = {}
+    while len(found) < count:
+        concept = rng.choice(rich)
+        most = min(MOST_KEYWORDS, len(hints[concept]))
+        asked = sorted(rng.sample(hints[concept], rng.randint(LEAST_KEYWORDS, most)))
+        wrong = [other.name for other in concepts if not set(asked) <= set(other.keywords)]
+        chosen = rng.sample(wrong, min(len(wrong), candidates - 1))
+        question = Question(", ".join(asked), concept.name, tuple(chosen))
+        found.setdefault(question.text, question)
+    return list(found.values())
+
+
+def telling_keywords(concept: Concept) -> list[str]:
+    """Keywords that share no word with the name, so that they don't give it away."""
+    name = {word[:5] for word in re.findall(r"\w+", concept.name)}
+    return [
+        keyword
+        for keyword in concept.keywords
+        if not name & {word[:5] for word in re.findall(r"\w+", keyword)}
+    ]
