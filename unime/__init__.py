@@ -1,4 +1,4 @@
-"""UniME: turn a multimodal LLM into a universal embedding model, in two stages (arXiv 2504.17432)."""
+"""UniME: a multimodal LLM becomes a universal embedding model in two stages (arXiv 2504.17432)."""
 
 import logging
 

@@ -208,6 +208,7 @@ def _load_base(
     if "quantization_config" in options:
         options["device_map"] = {"": device}  # bitsandbytes would choose one itself
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
+    quiet_transformers()
     base = AutoModelForImageTextToText.from_pretrained(model.name, **options)
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
