@@ -172,18 +172,22 @@ def naming_accuracy(count: int = NAMED) -> float:
 
 
 def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[Answer]:
-    """Answer text queries with the split's images, and draw what was found."""
-    task = load_eval_task(str(DATA / split), "Emoji_t2i", "test")
-    captions = [query.text.split(": ", 1) for query in task.queries]
-    gallery = [own[0] for own in task.candidates]
+    """Answer text queries with the split's captioned images, and draw what was found."""
+    by_caption = load_eval_task(str(DATA / split), "Emoji_t2i", "test")
+    by_image = load_eval_task(str(DATA / split), "Emoji_i2t", "test")
+    instruction = by_caption.queries[0].text.split(": ", 1)[0]
+    captions = [query.text.split(": ", 1)[1] for query in by_caption.queries]
+    captions += [own[0].text for own in by_image.candidates]
+    gallery = [own[0] for own in by_caption.candidates]
+    gallery += [Item(images=query.images) for query in by_image.queries]
     config = build_config(
         EvalConfig, CONFIGS / "eval.yaml", [f"model.adapter={folder}/stage1_stage2/final"]
     )
     encoder = Encoder.load(config.model, config.inputs)
-    items = [Item(f"{captions[0][0]}: {query}") for query in queries]
+    items = [Item(f"{instruction}: {query}") for query in queries]
 
     def is_right(query: int, image: int) -> bool:
-        return f"{captions[image][1]} ".startswith(f"{queries[query]} ")
+        return f"{captions[image]} ".startswith(f"{queries[query]} ")
 
     answers = answer_queries(encoder, items, queries, gallery, is_right)
     draw_sheet(answers, sheet)
