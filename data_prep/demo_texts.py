@@ -103,10 +103,12 @@ def keyword_questions(
 
 
 def telling_keywords(concept: Concept) -> list[str]:
-    """Keywords that share no word with the name, so that they don't give it away."""
-    name = {word[:5] for word in re.findall(r"\w+", concept.name)}
-    return [
-        keyword
-        for keyword in concept.keywords
-        if not name & {word[:5] for word in re.findall(r"\w+", keyword)}
-    ]
+    """Keywords of which no word begins as a word of the name does: those give it away."""
+    name = re.findall(r"\w+", concept.name)
+
+    def is_telling(keyword: str) -> bool:
+        words = re.findall(r"\w+", keyword)
+        pairs = [(min(a, b, key=len), max(a, b, key=len)) for a in words for b in name]
+        return not any(longer.startswith(shorter) for shorter, longer in pairs)
+
+    return [keyword for keyword in concept.keywords if is_telling(keyword)]
