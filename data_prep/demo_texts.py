@@ -106,9 +106,8 @@ def telling_keywords(concept: Concept) -> list[str]:
     """Keywords of which no word begins as a word of the name does: those give it away."""
     name = re.findall(r"\w+", concept.name)
 
-    def is_telling(keyword: str) -> bool:
+    def gives_away(keyword: str) -> bool:
         words = re.findall(r"\w+", keyword)
-        pairs = [(min(a, b, key=len), max(a, b, key=len)) for a in words for b in name]
-        return not any(longer.startswith(shorter) for shorter, longer in pairs)
+        return any(a.startswith(b) or b.startswith(a) for a in words for b in name)
 
-    return [keyword for keyword in concept.keywords if is_telling(keyword)]
+    return [keyword for keyword in concept.keywords if not gives_away(keyword)]
