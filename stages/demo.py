@@ -1,11 +1,12 @@
 """The demo: the whole pipeline in miniature, with the programs that a user would call.
 
     ./launch.sh demo
-    ./launch.sh demo seed=1 output_dir=runs/demo-seed1
+    ./launch.sh demo seed=1                 in runs/demo-seed1 (eval.demo_seeds joins several)
 
 Draws the data, embeds the texts with the teacher, runs stage 1, stage 2 (after stage 1, and on its
 own) and plain InfoNCE, evaluates the base and all of them, and prints one table. Each command is
-shown before it runs; one that is done is not repeated, so an interrupted demo goes on.
+shown before it runs; one that is done is not repeated, so an interrupted demo goes on. It runs on
+the CPU, in two processes of one thread, everywhere: so that its numbers mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,7 +38,7 @@ INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 @dataclass
 class DemoConfig:
-    output_dir: str = "runs/demo"
+    output_dir: str | None = None  # None: runs/demo, with another seed runs/demo-seed<seed>
     seed: int = 0  # of the adapters and of the order of the data; the data stays the same
     split: str = "test"  # validation: to choose settings by
     overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value
@@ -51,6 +53,8 @@ class Step:
     words: tuple[str, ...]
     output: str | None = None  # the folder that it fills, below output_dir
     program: tuple[str, ...] = ("./launch.sh",)
+    inputs: tuple[Path, ...] = ()  # files besides its configuration that decide what it makes
+    always: bool = False  # quick, and reads what may have changed
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,19 +63,27 @@ def main(argv: list[str] | None = None) -> None:
     if "--config" not in words:
         words = ["--config", f"{CONFIGS}/demo.yaml", *words]
     config = load_config(DemoConfig, words)
+    if config.output_dir is None:
+        config.output_dir = "runs/demo" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     seconds = run_steps(list(steps(config)), folder)
     finish(config, folder, seconds)
-    print(f"the demo took {(time.monotonic() - started) / 60:.1f} minutes")
+    print(
+        f"this took {(time.monotonic() - started) / 60:.1f} minutes, all steps together "
+        f"{sum(seconds.values()) / 60:.1f}"
+    )
 
 
 def steps(config: DemoConfig) -> Iterator[Step]:
     """Every command, in order."""
     out = config.output_dir
-    yield Step("data", ("prepare", "demo", f"{CONFIGS}/data.yaml"))
-    yield Step("teacher", ("prepare", "teacher", f"{CONFIGS}/teacher.yaml"))
+    more = config.overrides
+    words = ("prepare", "demo", f"{CONFIGS}/data.yaml", *more.get("data", []))
+    yield Step("data", words, inputs=data_sources())
+    words = ("prepare", "teacher", f"{CONFIGS}/teacher.yaml", *more.get("teacher", []))
+    yield Step("teacher", words)
     yield _evaluation(config, "base", "null")
     trainings = {
         "stage1": ("stage1",),
@@ -79,14 +91,15 @@ def steps(config: DemoConfig) -> Iterator[Step]:
         "stage2": ("stage2",),
         "infonce": ("stage2", *INFONCE),
     }
-    for name, (program, *words) in trainings.items():
-        words += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
-        words += config.overrides.get(program, [])
-        yield Step(name, (program, f"{CONFIGS}/{program}.yaml", *words), name)
+    for name, (program, *settings) in trainings.items():
+        settings += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
+        settings += more.get(program, [])
+        yield Step(name, (program, f"{CONFIGS}/{program}.yaml", *settings), name)
         yield _evaluation(config, name, f"{out}/{name}/final")
     models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
-    yield Step("report", ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models))
-    yield Step("checks", (out, config.split, *config.queries), program=CHECKS)
+    words = ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models)
+    yield Step("report", words, always=True)
+    yield Step("checks", (str(out), config.split, *config.queries), program=CHECKS, always=True)
 
 
 def _evaluation(config: DemoConfig, name: str, adapter: str) -> Step:
@@ -108,25 +121,21 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
     """
     record = folder / "steps.json"
     done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-    environment = _environment()
     fingerprint = ""
     for number, step in enumerate(todo, 1):
         fingerprint = _fingerprint(fingerprint, step)
-        if (
-            step.name not in ("report", "checks")
-            and done.get(step.name, {}).get("fingerprint") == fingerprint
-        ):
-            print(f"[{number}/{len(todo)}] {step.name}: done before", flush=True)
+        place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name)
+        if known and known["fingerprint"] == fingerprint and not step.always:
+            print(f"{place}: done before", flush=True)
             continue
-        if step.output and step.name in done:  # of other settings
+        if step.output and known:  # of other settings
             shutil.rmtree(folder / step.output, ignore_errors=True)
-        print(
-            f"\n[{number}/{len(todo)}] {step.name}: ./launch.sh {shlex.join(step.words)}",
-            flush=True,
-        )
+        command = [*step.program, *step.words]
+        print(f"\n{place}: {shlex.join(command)}", flush=True)
         began = time.monotonic()
-        status = subprocess.run(["./launch.sh", *step.words], env=environment).returncode
+        status = run_command(command)
         if status:
+            print(f"{step.name} stopped; the same command goes on from here", file=sys.stderr)
             raise SystemExit(status)
         took = time.monotonic() - began
         done[step.name] = {"fingerprint": fingerprint, "seconds": took, "words": step.words}
@@ -134,27 +143,42 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
     return {step.name: done[step.name]["seconds"] for step in todo}
 
 
-def _environment() -> dict[str, str]:
-    """Two processes of one thread each where there are two cores: at this size a second thread is
-    worth less than a second process."""
-    processes = min(2, os.cpu_count() or 1)
-    return {
-        "UNIME_VENV": sys.prefix,
-        "UNIME_NUM_PROCESSES": str(processes),
-        "OMP_NUM_THREADS": "1",
+def run_command(command: list[str]) -> int:
+    """Run a command to its end, also after a Ctrl-C: training saves then, which takes its time (the
+    terminal sends the key press to the command too). Returns its status."""
+    environment = {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         **os.environ,
+        "UNIME_VENV": sys.prefix,
+        "UNIME_NUM_PROCESSES": "2",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
     }
+    child = subprocess.Popen(command, env=environment)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        return child.wait() or 128 + signal.SIGINT
+    finally:
+        if child.poll() is None:  # a second Ctrl-C
+            child.kill()
+            child.wait()
+
+
+def data_sources() -> tuple[Path, ...]:
+    """The code and the table that the data is made from."""
+    code = sorted((ROOT / "data_prep").glob("demo_*.py"))
+    return (*code, ROOT / "data_prep/emoji.py", ROOT / "assets/emoji/concepts.jsonl")
 
 
 def _fingerprint(before: str, step: Step) -> str:
-    """Of a step, its configuration, the base model, and everything before it."""
+    """Of a step, its configuration and inputs, the base model, and everything before it."""
     digest = hashlib.blake2b(before.encode(), digest_size=16)
     digest.update("\0".join(step.words).encode())
     base = ROOT / "assets" / "base" / "model.safetensors"
     files = [ROOT / word for word in step.words if word.endswith(".yaml")]
-    for path in (*files, base):
+    for path in (*files, *step.inputs, base):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
