@@ -34,16 +34,18 @@ class ImageFolder:
         """The absolute path of an image.
 
         Raises:
-            DataError: the path leaves the folder, or there is no such file.
+            DataError: the path names no file, leaves the folder, or there is no such file.
         """
         if not self.roots:
             raise DataError("has an image, but data.image_root, where the images are, is not set")
         pure = PurePosixPath(path.replace("\\", "/"))
+        if not pure.parts:
+            raise DataError("names no file")
         if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
             raise DataError("leaves the image folder")
         for root in self.roots:
             found = os.path.join(root, path)
-            if os.path.exists(found):
+            if os.path.isfile(found):
                 return found
         raise DataError(f"no such image in {' or '.join(map(str, self.roots))}")
 
