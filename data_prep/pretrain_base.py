@@ -276,6 +276,7 @@ def export(run: Path, destination: Path) -> None:
     assert isinstance(model.config, Qwen2VLConfig)
     model.half().save_pretrained(destination)
     processor.save_pretrained(destination)
+    (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only
 
 
 def main() -> None:
