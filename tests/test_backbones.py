@@ -22,6 +22,15 @@ EVERY_PART = LoraSettings(rank=4, dropout=0.0, train=["llm", "projector", "visio
 QUIRKY = (*FAMILIES, "idefics3")
 
 
+@pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
+def test_every_part_belongs_to_itself(backbone):
+    roots = {"llm": (backbone.language_model,), "projector": backbone.projector}
+    for part, paths in (roots | {"vision": backbone.vision}).items():
+        for path in paths:
+            assert backbone.part_of(path) == backbone.part_of(f"{path}.layers.0.fc") == part
+    assert backbone.part_of("lm_head") is backbone.part_of("model2.layers") is None
+
+
 def test_lora_finds_every_linear_layer_and_nothing_else(load_tiny):
     for family in QUIRKY:
         encoder = load_tiny(family, lora=EVERY_PART)

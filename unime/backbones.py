@@ -31,23 +31,20 @@ class Backbone:
     family: str
     language_model: str
     vision: tuple[str, ...]
-    projector: tuple[str, ...]  # may lie inside the vision tower, to which it then does not belong
+    projector: tuple[str, ...]
+    # A part may lie inside another, to which it then does not belong (part_of).
     required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
     nested_images: bool = False  # the processor takes a list of images per text
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
     chat_template: str | None = None  # where the processor has none
 
     def part_of(self, path: str) -> str | None:
-        """The part ("llm", "projector", "vision") a module belongs to; None: none (lm_head)."""
-        parts = {
-            "llm": (self.language_model,),
-            "projector": self.projector,
-            "vision": self.vision,
-        }
-        for part, roots in parts.items():
-            if any(path == root or path.startswith(f"{root}.") for root in roots):
-                return part
-        return None
+        """The part ("llm", "projector", "vision") a module belongs to, by the innermost of the
+        parts it lies in; None: none (lm_head)."""
+        roots = {root: "vision" for root in self.vision}
+        roots |= {root: "projector" for root in self.projector} | {self.language_model: "llm"}
+        around = [root for root in roots if path == root or path.startswith(f"{root}.")]
+        return roots[max(around, key=len)] if around else None
 
     @property
     def not_quantised(self) -> list[str]:
@@ -167,7 +164,9 @@ BACKBONES = {
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
         _idefics("smolvlm"),
-        Backbone(  # not native to transformers 5: its prompt is known, its loading is untested
+        # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
+        # refuses it (transformers 5.x has no class of its own for it); its prompt is known.
+        Backbone(
             "phi3_v",
             language_model="model",
             vision=("model.vision_embed_tokens",),
