@@ -16,6 +16,7 @@ from stages.demo import DemoConfig
 from unime.config import (
     ConfigError,
     EvalConfig,
+    Precision,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -147,12 +148,15 @@ def test_accelerate_files_say_where_and_never_what(path: Path) -> None:
 # Mistakes ----------------------------------------------------------------------------------------
 
 STAGE1, STAGE2 = CONFIGS / "stage1/qwen2-vl-2b.yaml", CONFIGS / "stage2/qwen2-vl-2b.yaml"
+EVALUATION, REPORT = CONFIGS / "eval/qwen2-vl-2b.yaml", CONFIGS / "report/qwen2-vl-2b.yaml"
+TEACHER = CONFIGS / "teacher/nli.yaml"
 MISTAKES = [
     (Stage2Config, STAGE2, ["loss.temprature=0.1"],
      "command line: unknown key 'loss.temprature'; the nearest valid key is 'loss.temperature'"),
     (Stage2Config, STAGE2, ["optim.gradient_accumulation_steps=4"],
      "command line: unknown key 'optim.gradient_accumulation_steps'"),
-    (Stage2Config, STAGE2, ["data.sources.MSCOCO.row=5"], "unknown key 'data.sources.MSCOCO.row'"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.row=5"],
+     "unknown key 'data.sources.MSCOCO.row'; the nearest valid key is 'data.sources.MSCOCO.rows'"),
     (Stage2Config, STAGE2, ["loss.temperature=warm"], "command line: loss.temperature: "),
     (Stage2Config, STAGE2, ["model.quantization=nf5"], "command line: model.quantization: "),
     (Stage2Config, STAGE2, ["optim.batch_size_per_device=1.5"], "optim.batch_size_per_device: "),
@@ -170,7 +174,29 @@ MISTAKES = [
     (Stage2Config, STAGE2, ["optim.warmup_steps=1001"], "expected at most optim.steps"),
     (Stage2Config, STAGE2, ["lora.train=[llm, tower]"],
      "lora.train: got 'tower', expected one of llm, projector, vision"),
-    (Stage2Config, STAGE2, ["data.sources.MSCOCO.sample=last"], "expected first or random"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.sample=last"],
+     "data.sources.MSCOCO.sample: got 'last', expected first or random"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.rows=0"], "data.sources.MSCOCO.rows: got 0, exp"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.weight=0"], "data.sources.MSCOCO.weight: got 0."),
+    (Stage2Config, STAGE2, ["data.sources.New.weigth=2"], "key is 'data.sources.New.weight'"),
+    (Stage2Config, STAGE2, ["data.source.MSCOCO.rows=5"], "nearest valid key is 'data.sources'"),
+    (Stage2Config, STAGE2, ["inputs.prompt=e5v"], "inputs.prompt: got 'e5v', expected one of un"),
+    (Stage2Config, STAGE2, ["inputs.max_image_pixels=0"], "inputs.max_image_pixels: got 0, exp"),
+    (Stage2Config, STAGE2, ["optim.max_grad_norm=0"],
+     "optim.max_grad_norm: got 0.0, expected positive or null"),
+    (Stage2Config, STAGE2, ["optim.beta1=1"], "optim.beta1: got 1.0, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["optim.beta2=-0.1"], "optim.beta2: got -0.1, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["optim.epsilon=0"], "optim.epsilon: got 0.0, expected positive"),
+    (Stage2Config, STAGE2, ["optim.weight_decay=-1"], "optim.weight_decay: got -1.0, expected 0"),
+    (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected 0 or more"),
+    (Stage2Config, STAGE2, ["lora.alpha=0"], "lora.alpha: got 0, expected a positive number"),
+    (Stage1Config, STAGE1, ["model.precision=float16"],
+     "model.precision: got 'float16', expected bfloat16 or float32 to train"),
+    (Stage2Config, STAGE2, ["model.precision=float16"], "model.precision: got 'float16', expec"),
+    (TeacherConfig, TEACHER, ["batch_size=0"], "batch_size: got 0, expected positive"),
+    (ReportConfig, REPORT, ["bootstrap_samples=0"], "bootstrap_samples: got 0, expected positive"),
+    (ReportConfig, REPORT, ["seed=-1"], "seed: got -1, expected 0 or more"),
+    (EvalConfig, EVALUATION, ["num_workers=-1"], "num_workers: got -1, expected 0 or more"),
     (Stage1Config, STAGE1, ["lora.train=[llm, vision]"], "expected [llm]: stage 1 runs"),
     (Stage1Config, STAGE1, ["loss.student_temperature=-1"], "loss.student_temperature: got -1.0"),
     (Stage1Config, STAGE2, [], "stage2/qwen2-vl-2b.yaml: unknown key 'data."),
@@ -222,3 +248,8 @@ def test_print_config_shows_every_setting(capsys: pytest.CaptureFixture[str]) ->
 def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
     config = build_config(Stage2Config, STAGE2, ["optim.learning_rate=2e-4"])
     assert config.optim.learning_rate == 2e-4
+
+
+def test_float16_is_for_evaluation() -> None:
+    config = build_config(EvalConfig, EVALUATION, ["model.precision=float16"])
+    assert config.model.precision is Precision.float16

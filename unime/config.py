@@ -9,23 +9,18 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import sys
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Any, TypeVar
 
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import MISSING
 
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the file, the key and the value."""
+from unime.config_file import (  # noqa: F401 (what programs need of it, in one place)
+    ConfigError,
+    build_config,
+    dump_config,
+    load_config,
+    require,
+)
 
 
 class Quantization(Enum):
@@ -89,6 +84,7 @@ class LoraSettings:
 
     def __post_init__(self) -> None:
         require(self.rank > 0, "lora.rank", self.rank, "a positive number")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "a positive number")
         require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "in [0, 1)")
         require(bool(self.train), "lora.train", self.train, f"at least one of {', '.join(PARTS)}")
         for part in self.train:
@@ -107,6 +103,9 @@ class InputConfig:
     max_image_pixels: int = 50_000_000  # a larger file is refused (decompression bombs)
 
     def __post_init__(self) -> None:
+        from unime.prompts import preset_named  # which imports ConfigError from here
+
+        preset_named(self.prompt)
         require(
             self.max_text_tokens > 0, "inputs.max_text_tokens", self.max_text_tokens, "positive"
         )
@@ -114,6 +113,8 @@ class InputConfig:
             self.image_size is None or self.image_size > 0,
             "inputs.image_size", self.image_size, "positive or null",
         )  # fmt: skip
+        pixels = self.max_image_pixels
+        require(pixels > 0, "inputs.max_image_pixels", pixels, "positive")
 
 
 @dataclass
@@ -148,7 +149,13 @@ class OptimConfig:
         require(self.epochs is None or self.epochs > 0, "optim.epochs", self.epochs, "positive")
         for name in ("batch_size_per_device", "chunk_size", "learning_rate"):
             require(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "positive")
-        require(self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("warmup_steps", "weight_decay"):
+            require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "in [0, 1)")
+        require(self.epsilon > 0, "optim.epsilon", self.epsilon, "positive")
+        norm = self.max_grad_norm
+        require(norm is None or norm > 0, "optim.max_grad_norm", norm, "positive or null")
         if self.steps is not None:
             require(
                 self.warmup_steps <= self.steps,
@@ -174,7 +181,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("log_every", "save_every", "save_total_limit"):
             require(getattr(self, name) > 0, f"run.{name}", getattr(self, name), "positive")
-        require(self.num_workers >= 0, "run.num_workers", self.num_workers, "0 or more")
+        for name in ("num_workers", "seed"):
+            require(getattr(self, name) >= 0, f"run.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass
@@ -236,10 +244,12 @@ class PairSource:
     sample: str = "first"  # first (as every published recipe) or random (seeded)
     weight: float = 1.0  # rows are repeated or thinned by this factor in each epoch
 
-    def __post_init__(self) -> None:
-        require(self.rows is None or self.rows > 0, "rows", self.rows, "positive or null")
-        require(self.sample in ("first", "random"), "sample", self.sample, "first or random")
-        require(self.weight > 0, "weight", self.weight, "positive")
+    def check(self, key: str) -> None:
+        """Of the source at `key` ("data.sources.MSCOCO"), which it does not know itself."""
+        rows, sample = self.rows, self.sample
+        require(rows is None or rows > 0, f"{key}.rows", rows, "positive or null")
+        require(sample in ("first", "random"), f"{key}.sample", sample, "first or random")
+        require(self.weight > 0, f"{key}.weight", self.weight, "positive")
 
 
 @dataclass
@@ -253,6 +263,8 @@ class PairData:
     sources: dict[str, PairSource] = field(default_factory=dict)  # subset name -> settings
     mixing: Mixing = Mixing.single_task
     on_bad_row: str = "raise"  # raise, or drop (counted and listed)
+    verify_images: bool = True  # read every image before training, so that a damaged one is a bad
+    # row; for a million images that is a full read of them on every rank: false once it has passed
 
     def __post_init__(self) -> None:
         require(
@@ -261,6 +273,8 @@ class PairData:
             self.on_bad_row,
             "raise or drop",
         )
+        for name, source in self.sources.items():
+            source.check(f"data.sources.{name}")
 
 
 @dataclass
@@ -280,6 +294,7 @@ class Stage1Config:
             self.lora.train,
             "[llm]: stage 1 runs the decoder only",
         )
+        _check_precision(self.model)
 
 
 @dataclass
@@ -294,6 +309,13 @@ class Stage2Config:
 
     def __post_init__(self) -> None:
         require(bool(self.data.sources), "data.sources", "{}", "at least one subset")
+        _check_precision(self.model)
+
+
+def _check_precision(model: ModelConfig) -> None:
+    trainable = model.precision is not Precision.float16
+    expected = "bfloat16 or float32 to train: float16 would need its loss scaled"
+    require(trainable, "model.precision", model.precision.value, expected)
 
 
 @dataclass
@@ -324,6 +346,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
+        require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
 
 
 @dataclass
@@ -339,6 +362,9 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.models), "models", "{}", "at least one name: folder")
+        samples = self.bootstrap_samples
+        require(samples > 0, "bootstrap_samples", samples, "positive")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 @dataclass
@@ -354,107 +380,5 @@ class TeacherConfig:
     batch_size: int = 64
     trust_remote_code: bool = False
 
-
-def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Raise a ConfigError "key: value is not …" unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{key}: got {value!r}, expected {expected}")
-
-
-def load_config(cls: type[T], argv: list[str] | None = None) -> T:
-    """Parse ``--config FILE [key=value …]`` into `cls`; ``--print-config`` shows it and exits."""
-    program = sys.modules["__main__"].__doc__
-    parser = argparse.ArgumentParser(
-        description=program, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument(
-        "--print-config", action="store_true", help="show the resolved config and exit"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    args = parser.parse_args(argv)
-    try:
-        config = build_config(cls, args.config, args.overrides)
-    except ConfigError as error:
-        parser.exit(2, f"error: {error}\n")
-    if args.print_config:
-        print(OmegaConf.to_yaml(OmegaConf.structured(config)))
-        parser.exit(0)
-    return config
-
-
-def build_config(cls: type[T], path: Path, overrides: list[str] | None = None) -> T:
-    """Defaults of `cls`, then the YAML file `path`, then the overrides.
-
-    Raises:
-        ConfigError: unreadable file, unknown key, wrong type, missing value, or values that
-            don't go together.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-    except (OSError, YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path}: expected a mapping of settings")
-    for word in overrides or []:
-        if "=" not in word:
-            raise ConfigError(f"command line: expected key=value, got {word!r}")
-    schema = OmegaConf.structured(cls)
-    merged = _merge(schema, loaded, str(path), cls)
-    merged = _merge(merged, OmegaConf.from_dotlist(list(overrides or [])), "command line", cls)
-    try:
-        missing = sorted(OmegaConf.missing_keys(merged))
-        if missing:
-            raise ConfigError(f"no value for {', '.join(missing)}")
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]  # runs every __post_init__
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except OmegaConfBaseException as error:  # ${…} that leads nowhere
-        reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{path}: {error.full_key}: {reason}") from None
-
-
-def _merge(base: Any, update: Any, source: str, cls: type) -> Any:
-    try:
-        return OmegaConf.merge(base, update)
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        key = str(error.full_key)
-        valid = config_keys(cls)
-        near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
-        hint = f"; the nearest valid key is '{near[0]}'" if near else ""
-        raise ConfigError(f"{source}: unknown key '{key}'{hint}") from None
-    except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{source}: {_refused_key(base, update)}: {reason}") from None
-
-
-def _refused_key(base: Any, update: Any) -> str:
-    """The dotted key whose value does not merge; OmegaConf names only those of plain values."""
-    for key in update:
-        try:
-            OmegaConf.merge(base, OmegaConf.create({key: update._get_node(key)}))
-        except OmegaConfBaseException:
-            inner = update._get_node(key)
-            if isinstance(inner, DictConfig) and isinstance(base._get_node(key), DictConfig):
-                return f"{key}.{_refused_key(base[key], inner)}"
-            return str(key)
-    return ""
-
-
-def config_keys(cls: type, prefix: str = "") -> list[str]:
-    """Every dotted key of a config class (mappings with free keys appear as their own name)."""
-    from typing import get_type_hints
-
-    hints = get_type_hints(cls)
-    keys: list[str] = []
-    for entry in fields(cls):
-        name = f"{prefix}{entry.name}"
-        keys.append(name)
-        if is_dataclass(hints[entry.name]):
-            keys += config_keys(hints[entry.name], f"{name}.")  # type: ignore[arg-type]
-    return keys
-
-
-def dump_config(config: object) -> str:
-    """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
