@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     run = start_run(config)
     if run.finished:
         return
-    dataset = PairDataset.load(config.data, config.run.seed)
+    dataset = PairDataset.load(config.data, config.run.seed, config.inputs)
     if dataset.dropped:
         listed = run.output_dir / "dropped_rows.json"
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
-from unime.config import Mixing, PairData, PairSource, TextData
+from unime.config import InputConfig, Mixing, PairData, PairSource, TextData
 from unime.data import DataError, GlobalBatchSampler, Item, PairDataset, TextDataset, item_key
 from unime.teacher_store import TeacherMeta, write_store
 from unime.texts import read_texts
@@ -175,6 +176,46 @@ def test_dropped_rows_are_listed(tmp_path: Path) -> None:
     assert dataset.task_sizes == {"First": 4, "Second": 3}
     assert len(dataset.dropped) == 1
     assert "First_1.png" in dataset.dropped[0]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("on_bad_row", ["raise", "drop"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "First_1.png: not a readable image: "),
+        (lambda path: path.write_text("no picture"), "First_1.png: not a readable image: "),
+        (lambda path: write_picture(path, 1, size=200), "First_1.png: 200 x 200 pixels, more than"),
+    ],
+)
+def test_an_image_that_cannot_be_read_makes_a_bad_row(
+    tmp_path: Path, on_bad_row: str, damage: Callable[[Path], object], message: str
+) -> None:
+    data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
+    again = train_rows(tmp_path, "First", 5)
+    write_rows(tmp_path, "First", "original", [*again, again[1], again[2] | {"pos_text": ""}])
+    damage(tmp_path / "images/First/Train/First_1.png")
+    inputs = InputConfig(max_image_pixels=10_000)
+    if on_bad_row == "raise":
+        with pytest.raises(DataError) as error:
+            PairDataset.load(data, 0, inputs)
+        assert "First/original-00000-of-00001.parquet, row 1, column 'qry_im" in str(error.value)
+        assert message in str(error.value)
+        assert "(and 2 more bad rows)" in str(error.value)
+    else:
+        data.on_bad_row = "drop"
+        dataset = PairDataset.load(data, 0, inputs)
+        assert dataset.task_sizes == {"First": 4, "Second": 3}
+        kept = [pair.row_id for pair in dataset][:4]
+        assert kept == ["First:0", "First:2", "First:3", "First:4"]
+        places = [listed.split(".parquet, ")[1].split(",")[0] for listed in dataset.dropped]
+        assert places == ["row 1", "row 5", "row 6"]
+        assert message in dataset.dropped[0] and message in dataset.dropped[1]
+    data.verify_images, data.on_bad_row = False, "drop"
+    assert PairDataset.load(data, 0, inputs).task_sizes["First"] == 6
 
 
 # Batches -----------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ import pytest
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
 from unime.items import DataError, Item
-from unime.mmeb import load_eval_task, load_train_subset, strip_image_tokens
+from unime.mmeb import load_eval_task, load_train_subset
+from unime.mmeb_rows import strip_image_tokens
 
 Rows = list[dict[str, Any]]
 

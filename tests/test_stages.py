@@ -286,8 +286,9 @@ def test_bad_settings_and_data(
     dropped = json.loads((material / "dropped/dropped_rows.json").read_text())
     assert len(dropped) == 2 and all("3.png" in message for message in dropped)
     (material / "mmeb/images/Captions/3.png").write_text("not a picture")
-    with pytest.raises(DataError, match=r"3.png: not a readable image"):
-        stage2(material, "bad", "optim.steps=20")
+    for verify in ("true", "false"):  # before training, and when a batch holds it
+        with pytest.raises(DataError, match=r"3.png: not a readable image"):
+            stage2(material, "bad", "optim.steps=20", f"data.verify_images={verify}")
     (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
     with pytest.raises(SystemExit) as stopped:
         run_program(lambda: stage1(material, "bad_too", "data.teacher=nowhere") and None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unime.config import PairData, TextData
+from unime.config import InputConfig, PairData, TextData
 from unime.items import DataError, Item, Pair, item_key
 from unime.mmeb import TrainSubset, load_train_subset
 from unime.sampler import GlobalBatchSampler
@@ -86,8 +86,11 @@ class PairDataset(Sequence[Pair]):
         self.dropped = [message for subset in subsets for message in subset.dropped]
 
     @classmethod
-    def load(cls, config: PairData, seed: int) -> PairDataset:
+    def load(cls, config: PairData, seed: int, inputs: InputConfig | None = None) -> PairDataset:
         """
+        Args:
+            inputs: how training will read the images, for ``data.verify_images``; None: defaults.
+
         Raises:
             DataError: see :func:`unime.mmeb.load_train_subset`.
         """
@@ -102,6 +105,7 @@ class PairDataset(Sequence[Pair]):
                 sample=source.sample,
                 seed=seed,
                 on_bad_row=config.on_bad_row,
+                verify_images=(inputs or InputConfig()) if config.verify_images else None,
             )
             for name, source in config.sources.items()
         ]

@@ -20,6 +20,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "run.tensorboard",
     "optim.batch_size_per_device",  # the *global* batch size must be the same
     "optim.chunk_size",
+    "data.verify_images",  # the rows are compared
     "optim.gradient_checkpointing",
 }
 SAMPLED_ROWS = 256

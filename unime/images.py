@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+
 from PIL import Image, ImageOps
 
 from unime.config import InputConfig
 from unime.items import DataError
+from unime.progress import progress_bar
+
+READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
 def load_image(path: str, inputs: InputConfig) -> Image.Image:
@@ -31,6 +37,23 @@ def load_image(path: str, inputs: InputConfig) -> Image.Image:
         square = (inputs.image_size, inputs.image_size)
         picture = picture.resize(square, Image.Resampling.BICUBIC)
     return picture
+
+
+def unreadable_images(paths: Sequence[str], inputs: InputConfig, title: str) -> dict[str, str]:
+    """What is wrong with each of the images that :func:`load_image` refuses, read in full: a
+    file's header does not show that its end is missing."""
+
+    def problem(path: str) -> str:
+        try:
+            load_image(path, inputs)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    with ThreadPool(READERS) as pool:
+        problems = pool.imap(problem, paths, chunksize=16)
+        bar = progress_bar(problems, total=len(paths), desc=title, unit="image")
+        return {path: found for path, found in zip(paths, bar, strict=True) if found}
 
 
 def _on_white(image: Image.Image) -> Image.Image:
