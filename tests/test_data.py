@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ import pytest
 import torch
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
-from unime.config import InputConfig, Mixing, PairData, PairSource, TextData
-from unime.data import DataError, GlobalBatchSampler, Item, PairDataset, TextDataset, item_key
+from unime.config import InputConfig, PairData, PairSource, TextData
+from unime.data import DataError, Item, PairDataset, TextDataset, item_key
 from unime.teacher_store import TeacherMeta, write_store
 from unime.texts import read_texts
 
@@ -216,95 +215,3 @@ def test_an_image_that_cannot_be_read_makes_a_bad_row(
         assert message in dataset.dropped[0] and message in dataset.dropped[1]
     data.verify_images, data.on_bad_row = False, "drop"
     assert PairDataset.load(data, 0, inputs).task_sizes["First"] == 6
-
-
-# Batches -----------------------------------------------------------------------------------------
-
-SIZES = {"a": 40, "b": 19, "c": 8}
-STARTS = {"a": 0, "b": 40, "c": 59}
-
-
-def task_of(row: int) -> str:
-    return max((start, task) for task, start in STARTS.items() if row >= start)[1]
-
-
-def epoch(sampler: GlobalBatchSampler, number: int = 0) -> list[list[int]]:
-    steps = sampler.steps_per_epoch
-    return [sampler.batch(number * steps + step) for step in range(steps)]
-
-
-def test_single_task_batches() -> None:
-    sampler = GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=0)
-    batches = epoch(sampler)
-    assert sampler.steps_per_epoch == len(batches) == 5 + 2 + 1
-    assert all(len(batch) == 8 for batch in batches)
-    assert all(len({task_of(row) for row in batch}) == 1 for batch in batches)
-    tasks = [task_of(batch[0]) for batch in batches]
-    assert Counter(tasks) == {"a": 5, "b": 2, "c": 1}
-    assert tasks != sorted(tasks), "the tasks are not interleaved"
-    rows = [row for batch in batches for row in batch]
-    assert len(set(rows)) == len(rows), "a row came twice in an epoch"
-    assert set(range(40)) <= set(rows)
-    assert set(rows) <= set(range(67))
-
-
-def test_mixed_batches() -> None:
-    sampler = GlobalBatchSampler(SIZES, 8, Mixing.mixed, seed=0)
-    rows = [row for batch in epoch(sampler) for row in batch]
-    assert len(rows) == len(set(rows)) == 64
-    assert any(len({task_of(row) for row in batch}) > 1 for batch in epoch(sampler))
-
-
-@pytest.mark.parametrize("mixing", list(Mixing))
-def test_batches_are_a_function_of_seed_and_step(mixing: Mixing) -> None:
-    def sampler(seed: int = 0) -> GlobalBatchSampler:
-        return GlobalBatchSampler(SIZES, 8, mixing, seed)
-
-    first = sampler()
-    straight = [first.batch(step) for step in range(20)]  # two and a half epochs
-    resumed = sampler()
-    assert [resumed.batch(step) for step in range(13, 20)] == straight[13:]
-    assert [resumed.batch(step) for step in (3, 17, 0)] == [straight[n] for n in (3, 17, 0)]
-    assert epoch(sampler(), 0) != epoch(sampler(), 1)
-    assert epoch(sampler(), 0) != epoch(sampler(seed=1), 0)
-    assert all(type(row) is int for row in straight[0])
-
-
-def test_one_rank_of_8_sees_what_two_ranks_of_4_see() -> None:
-    """A rank of B rows takes batch[rank * B : (rank + 1) * B] of the same global batch."""
-    samplers = [GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=5) for _ in range(3)]
-    for step in range(12):
-        one = samplers[0].batch(step)
-        two = samplers[1].batch(step)[:4] + samplers[2].batch(step)[4:]
-        assert one == two
-
-
-def test_weights_repeat_and_thin_rows() -> None:
-    weights = {"a": 0.5, "b": 2.0, "c": 1.5}
-    sampler = GlobalBatchSampler(SIZES, 4, Mixing.single_task, 0, weights)
-    batches = epoch(sampler)
-    assert all(len(set(batch)) == 4 for batch in batches), "a row came twice in a batch"
-    assert Counter(task_of(batch[0]) for batch in batches) == {"a": 5, "b": 8, "c": 3}
-    counts = Counter(row for batch in batches for row in batch)
-    assert max(counts[row] for row in range(40)) == 1
-    assert max(counts[row] for row in range(40, 59)) == 2
-    halves = [{row for batch in epoch(sampler, n) for row in batch if row < 40} for n in range(2)]
-    assert [len(half) for half in halves] == [20, 20]
-    assert halves[0] != halves[1], "every epoch draws the same half"
-    mixed = GlobalBatchSampler(SIZES, 4, Mixing.mixed, 0, weights)
-    assert mixed.steps_per_epoch == (20 + 38 + 12) // 4
-
-
-def test_tasks_that_fill_no_batch() -> None:
-    with pytest.raises(DataError) as error:
-        GlobalBatchSampler(SIZES, 16, Mixing.single_task, 0)
-    assert "task 'c' gives no batch: 8 rows, weight 1.0, global batch size 16" in str(error.value)
-    assert GlobalBatchSampler(SIZES, 16, Mixing.mixed, 0).steps_per_epoch == 4
-    with pytest.raises(DataError) as error:
-        GlobalBatchSampler(SIZES, 68, Mixing.mixed, 0)
-    assert "no batch of 68 rows in all tasks together (a: 40, b: 19, c: 8)" in str(error.value)
-
-
-def test_a_million_rows_cost_nothing_to_resume() -> None:
-    sampler = GlobalBatchSampler({"a": 600_000, "b": 400_000}, 1024, Mixing.single_task, 0)
-    assert len(set(sampler.batch(100 * sampler.steps_per_epoch + 7))) == 1024

@@ -13,11 +13,13 @@ class GlobalBatchSampler:
     every number of ranks, and after resuming. A rank takes its share of each batch, so that N ranks
     of B rows see exactly what one rank of N·B rows sees.
 
-    Each epoch draws every row of a task `weight` times in a new order (1.0: once; 0.5: another
-    random half in each epoch; 2.0: twice, in different batches) and leaves out what does not fill a
-    batch. With ``single_task`` a batch holds rows of one task and the batches of all tasks are
-    shuffled, so a task comes up in proportion to its rows times its weight; with ``mixed`` a batch
-    is drawn from all rows.
+    Each epoch draws rows times `weight` rows of a task in a new order (1.0: each row once; 0.5:
+    another random half in each epoch; 2.0: each twice) and leaves out what does not fill a batch.
+
+    With ``single_task`` a batch holds distinct rows of one task, and the batches of all tasks are
+    shuffled; a task has as many as its drawn rows fill. With ``mixed`` a batch is drawn from all
+    tasks' rows together; there a row of a weight above 1 may come twice in one batch, where its
+    copy is a duplicate of the positive and so never its negative.
     """
 
     def __init__(
@@ -34,26 +36,31 @@ class GlobalBatchSampler:
             weights: of each task, 1.0 where it has none.
 
         Raises:
-            DataError: a task (``mixed``: all together) that does not fill one batch.
+            DataError: a task that would never be drawn: its rows fill no batch (``mixed``: all
+                together), or its weight leaves none of them.
         """
         self.global_batch_size = global_batch_size
         self.seed = seed
         weights = weights or {}
         offsets = np.cumsum([0, *task_sizes.values()])
-        # A part is (first row, rows, rows drawn of them in an epoch); rows are distinct in a part.
-        self._parts: list[tuple[int, int, int]] = []
+        self._mixed = mixing is Mixing.mixed
+        self._tasks: list[tuple[int, int, int]] = []  # first row, rows, rows drawn in an epoch
         for offset, (task, size) in zip(offsets.tolist(), task_sizes.items(), strict=False):
-            drawn = _drawn(size, weights.get(task, 1.0))
-            self._parts += [(offset, size, count) for count in drawn]
-            batches = sum(count // global_batch_size for count in drawn)
-            if mixing is Mixing.single_task and batches == 0:
+            weight = weights.get(task, 1.0)
+            count = round(size * weight)
+            self._tasks.append((offset, size, count))
+            if count == 0:
                 raise DataError(
-                    f"task {task!r} gives no batch: {size} rows, weight {weights.get(task, 1.0)}, "
+                    f"task {task!r} is never drawn: {size} rows, weight {weight}; leave it out, or "
+                    "give it more rows or a larger weight"
+                )
+            if not self._mixed and min(size, count) < global_batch_size:
+                raise DataError(
+                    f"task {task!r} gives no batch: {size} rows, weight {weight}, "
                     f"global batch size {global_batch_size}; leave it out, make the batch smaller, "
                     "or set data.mixing=mixed"
                 )
-        self._mixed = mixing is Mixing.mixed
-        counts = [count for _, _, count in self._parts]
+        counts = [count for _, _, count in self._tasks]
         self.steps_per_epoch = (
             sum(counts) // global_batch_size
             if self._mixed
@@ -73,20 +80,25 @@ class GlobalBatchSampler:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """All batches of an epoch (steps_per_epoch, global_batch_size)."""
-        parts = []
-        for number, (offset, size, count) in enumerate(self._parts):
+        width, drawn = self.global_batch_size, []
+        for number, (offset, size, count) in enumerate(self._tasks):
             random = np.random.default_rng([self.seed, epoch, number])
-            parts.append(offset + random.permutation(size)[:count])
-        size = self.global_batch_size
-        random = np.random.default_rng([self.seed, epoch, len(parts)])
+            drawn.append(offset + _draw(size, count, width, random))
+        random = np.random.default_rng([self.seed, epoch, len(drawn)])
         if self._mixed:
-            rows = random.permutation(np.concatenate(parts))
-            return rows[: len(rows) // size * size].reshape(-1, size)
-        batches = [part[: len(part) // size * size].reshape(-1, size) for part in parts]
-        return random.permutation(np.concatenate(batches))
+            drawn = [random.permutation(np.concatenate(drawn))]
+        whole = [rows[: len(rows) // width * width].reshape(-1, width) for rows in drawn]
+        return whole[0] if self._mixed else random.permutation(np.concatenate(whole))
 
 
-def _drawn(size: int, weight: float) -> list[int]:
-    """How a task of `size` rows is drawn in an epoch: whole passes, then the rest of the weight."""
-    rest = round(size * (weight % 1))
-    return [size] * int(weight) + ([rest] if rest else [])
+def _draw(size: int, count: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """`count` of `size` rows: one pass over all of them after another, the last one perhaps in
+    part. Every `width` rows, a batch, are distinct if there are so many."""
+    rows = random.permutation(size)
+    while len(rows) < count:
+        begun = rows[len(rows) // width * width :]  # a batch that this pass fills up
+        others = np.setdiff1d(np.arange(size), begun)
+        first = random.permutation(others)[: width - len(begun)]
+        rest = random.permutation(np.setdiff1d(np.arange(size), first))
+        rows = np.concatenate([rows, first, rest])
+    return rows[:count]  # (count,)
