@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, load_config
 from unime.encoder import Encoder
+from unime.fingerprint import add_folder
 from unime.items import DataError
 from unime.mmeb import load_eval_task
 from unime.retrieval import (
@@ -171,7 +171,7 @@ class Evaluation:
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
         for folder in (self.config.model.name, self.config.model.adapter):
             if folder is not None and Path(folder).is_dir():
-                _add_folder(digest, Path(folder))
+                add_folder(digest, Path(folder))
         return digest.hexdigest()
 
     def _provenance(self, data_fingerprint: str) -> dict[str, Any]:
@@ -218,13 +218,6 @@ def _facts(accelerator: Accelerator) -> dict[str, Any]:
         "versions": versions,
         "device": f"{accelerator.num_processes} x {device}",
     }
-
-
-def _add_folder(digest: Any, folder: Path) -> None:
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(os.fsencode(path.relative_to(folder)))
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
 
 
 def _digest(*tensors: torch.Tensor) -> str:

@@ -188,7 +188,7 @@ MISTAKES = [
     (Stage2Config, STAGE2, ["optim.beta2=-0.1"], "optim.beta2: got -0.1, expected in [0, 1)"),
     (Stage2Config, STAGE2, ["optim.epsilon=0"], "optim.epsilon: got 0.0, expected positive"),
     (Stage2Config, STAGE2, ["optim.weight_decay=-1"], "optim.weight_decay: got -1.0, expected 0"),
-    (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected 0 or more"),
+    (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected in [0, 2**31)"),
     (Stage2Config, STAGE2, ["lora.alpha=0"], "lora.alpha: got 0, expected a positive number"),
     (Stage1Config, STAGE1, ["model.precision=float16"],
      "model.precision: got 'float16', expected bfloat16 or float32 to train"),

@@ -171,8 +171,8 @@ def test_metrics_and_files(straight: Path) -> None:
     assert lines[0]["truncated_texts"] == 1
     assert lines[2]["loss"] < lines[0]["loss"]
     assert {path.name for path in straight.iterdir()} == {
-        "config.yaml", "commit.txt", "versions.txt", "metrics.jsonl", "checkpoints", "final",
-        "finished.json",
+        "config.yaml", "commit.txt", "versions.txt", "starts.jsonl", "metrics.jsonl",
+        "checkpoints", "final", "finished.json",
     }  # fmt: skip
     finished = json.loads((straight / "finished.json").read_text())
     assert finished["steps"] == 6 and finished["metrics"] == lines[2]

@@ -5,6 +5,7 @@ pytest tests/test_runlog.py
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,15 +16,21 @@ import pytest
 import torch
 
 from unime import interruption, runlog
+from unime.checkpoint import write_json
 from unime.config import (
     ConfigError,
+    DistillationLossConfig,
     LoraSettings,
     ModelConfig,
     OptimConfig,
+    PairData,
+    PairSource,
     RunConfig,
     Stage1Config,
+    Stage2Config,
     TextData,
 )
+from unime.fingerprint import run_identity
 from unime.items import DataError
 from unime.runlog import git_commit, run_program, start_run
 
@@ -76,6 +83,51 @@ def test_commit_of_a_checkout_and_outside(tmp_path: Path, monkeypatch: pytest.Mo
     assert git_commit() == git("rev-parse", "HEAD") + " (with uncommitted changes)"
     monkeypatch.setattr(runlog, "__file__", str(package / "deeper" / "runlog.py"))
     assert git_commit() == "unknown"  # site-packages inside some other repository
+
+
+def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for commit, chunk_size in (("aaa", 4), ("bbb", 2)):
+        monkeypatch.setattr(runlog, "git_commit", lambda commit=commit: commit)
+        config = make_config(tmp_path)
+        config.optim.chunk_size = chunk_size
+        start_run(config)
+        write_json(tmp_path / "state.json", {"step": 3, "identity": run_identity(config, 1)})
+        (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "state.json").rename(tmp_path / "checkpoints/step_00000003/state.json")
+    assert (tmp_path / "commit.txt").read_text() == "bbb\n"
+    first, second = map(json.loads, (tmp_path / "starts.jsonl").read_text().splitlines())
+    assert (first["commit"], first["step"], first["config"]["optim"]["chunk_size"]) == ("aaa", 0, 4)
+    assert (second["commit"], second["step"], second["num_processes"]) == ("bbb", 3, 1)
+    assert second["config"]["optim"]["chunk_size"] == 2 and first["time"] <= second["time"]
+    assert first["versions"][0].startswith("python==3.")
+
+
+@pytest.mark.parametrize(
+    ("size", "diagonal", "least"), [(2, False, 3), (1, True, 2), (3, False, 0), (2, True, 0)]
+)
+def test_batches_too_small_to_distil(size: int, diagonal: bool, least: int, tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    config.optim.batch_size_per_device = size
+    config.loss = DistillationLossConfig(include_diagonal=diagonal)
+    if not least:
+        start_run(config)
+        return
+    with pytest.raises(
+        ConfigError, match=f"got a global batch of {size}, expected at least {least}"
+    ):
+        start_run(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_without_negatives(tmp_path: Path) -> None:
+    config = Stage2Config(
+        run=RunConfig(output_dir=str(tmp_path), tensorboard=False),
+        model=ModelConfig(name="m"),
+        data=PairData(root="r", sources={"T": PairSource()}),
+        optim=OptimConfig(5, None, 1, 1, 1e-3),
+    )
+    with pytest.raises(ConfigError, match=r"optim.batch_size_per_device: got a global batch of 1"):
+        start_run(config)
 
 
 def test_processes_that_would_not_train_together(

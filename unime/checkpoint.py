@@ -128,7 +128,7 @@ def restore(
             return None
     except (OSError, SafetensorError) as error:
         raise _unreadable(folder, error) from None
-    set_seed(seed + 1000003 * state["step"], device_specific=True)
+    set_seed((seed + 1000003 * state["step"]) % 2**31, device_specific=True)
     return (
         f"the checkpoint was written by {state['world_size']} processes and is continued by "
         f"{accelerator.num_processes}: random states start anew, so dropout masks differ from "

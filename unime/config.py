@@ -181,8 +181,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("log_every", "save_every", "save_total_limit"):
             require(getattr(self, name) > 0, f"run.{name}", getattr(self, name), "positive")
-        for name in ("num_workers", "seed"):
-            require(getattr(self, name) >= 0, f"run.{name}", getattr(self, name), "0 or more")
+        require(self.num_workers >= 0, "run.num_workers", self.num_workers, "0 or more")
+        require(0 <= self.seed < 2**31, "run.seed", self.seed, "in [0, 2**31)")
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """What a run is made of before its first step, and what it writes down while it goes.
 
 <output_dir>/
-    config.yaml commit.txt versions.txt    what ran
+    config.yaml commit.txt versions.txt    what ran; starts.jsonl: the same of every start, and
+                                           the step that it went on from
     metrics.jsonl tensorboard/             how it went
     checkpoints/                           see checkpoint.py
     final/ finished.json                   what came out: the adapters, and the last metrics
@@ -18,12 +19,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.utils import set_seed
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from unime import checkpoint
@@ -44,15 +47,11 @@ class Run:
     log: logging.Logger
     checkpoint: Path | None  # the newest complete one of an earlier start
     finished: bool  # an earlier start reached the last step: there is nothing left to do
+    identity: dict[str, Any]  # what must be the same when this run goes on
 
     @property
     def global_batch_size(self) -> int:
         return self.config.optim.batch_size_per_device * self.accelerator.num_processes
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What must be the same when this run goes on."""
-        return run_identity(self.config, self.accelerator.num_processes)
 
     @property
     def is_main_process(self) -> bool:
@@ -63,18 +62,22 @@ def start_run(config: StageConfig) -> Run:
     """Set up processes, seeds, output folder and log; the first lines say what runs.
 
     Raises:
-        ConfigError: the output folder holds a run with other settings, or processes are arranged
-            in a way that is not supported.
+        ConfigError: the output folder holds a run with other settings, the global batch is too
+            small for the loss, or processes are arranged in a way that is not supported.
     """
     accelerator = _accelerator(config)
+    _check_batch(config, accelerator.num_processes)
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
-    finished, folder = _earlier_start(output_dir, config, accelerator.num_processes)
-    run = Run(config, accelerator, output_dir, log, folder, finished)
+    identity = run_identity(config, accelerator.num_processes)
+    finished, folder = _earlier_start(output_dir, config, identity)
+    step = checkpoint.read_state(folder)["step"] if folder else 0
+    run = Run(config, accelerator, output_dir, log, folder, finished, identity)
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
     commit = git_commit()
     if accelerator.is_main_process and not finished:
         write_facts(output_dir, config, commit)
+        _note_start(output_dir, commit, step, accelerator.num_processes)
     accelerator.wait_for_everyone()
     log.info("configuration:\n%s", dump_config(config).rstrip())
     log.info("commit: %s", commit)
@@ -89,8 +92,8 @@ def start_run(config: StageConfig) -> Run:
     if finished:
         log.info("%s: finished already, nothing left to do", output_dir)
     elif config.run.tensorboard:
-        first = checkpoint.read_state(folder)["step"] + 1 if folder else 0
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": first}})
+        first = {"purge_step": step + 1 if folder else 0}
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": first})
     return run
 
 
@@ -160,8 +163,22 @@ def _accelerator(config: StageConfig) -> Accelerator:
     return accelerator
 
 
+def _check_batch(config: StageConfig, num_processes: int) -> None:
+    size = config.optim.batch_size_per_device * num_processes
+    if isinstance(config, Stage2Config):
+        least, why = 2, "the negatives of a query are the targets of the others"
+    else:
+        least = 2 if config.loss.include_diagonal else 3
+        why = "a row of similarities is a distribution over the texts of the batch"
+    if size < least:
+        raise ConfigError(
+            f"optim.batch_size_per_device: got a global batch of {size}, expected at least {least} "
+            f"({why})"
+        )
+
+
 def _earlier_start(
-    output_dir: Path, config: StageConfig, num_processes: int
+    output_dir: Path, config: StageConfig, identity: dict[str, Any]
 ) -> tuple[bool, Path | None]:
     """Whether the folder holds this very run finished, and its newest checkpoint."""
     if output_dir.exists() and not output_dir.is_dir():
@@ -177,7 +194,7 @@ def _earlier_start(
     elsewhere = "give another run.output_dir, or delete the folder to start anew"
     if not config.run.resume:
         raise ConfigError(f"{output_dir}: holds a run already and run.resume is false; {elsewhere}")
-    changed = changes(state["identity"], run_identity(config, num_processes))
+    changed = changes(state["identity"], identity)
     if changed:
         raise ConfigError(
             f"{output_dir}: holds a run with other settings ({'; '.join(changed)}); {elsewhere}"
@@ -198,6 +215,20 @@ def write_facts(output_dir: Path, config: object, commit: str) -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     facts = [f"python=={platform.python_version()}", f"# {platform.platform()}, {device}"]
     (output_dir / "versions.txt").write_text("\n".join([*facts, *packages]) + "\n")
+
+
+def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) -> None:
+    """Append to what :func:`write_facts` replaces."""
+    start = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "commit": commit,
+        "num_processes": num_processes,
+        "config": OmegaConf.to_container(OmegaConf.load(output_dir / "config.yaml")),
+        "versions": (output_dir / "versions.txt").read_text().splitlines(),
+    }
+    with (output_dir / "starts.jsonl").open("a") as lines:
+        lines.write(json.dumps(start) + "\n")
 
 
 class _BarHandler(logging.Handler):
