@@ -2,15 +2,24 @@
 
 All answers are read off one forward pass with the right answer in place: greedy decoding gives
 exactly the right answer if and only if every answer token is the most likely one there.
+
+    python -m data_prep.base_metrics --base assets/base
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import random
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
-from transformers import Qwen2VLForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Qwen2VLForConditionalGeneration,
+)
 
 from data_prep.emoji import (
     BACKGROUNDS,
@@ -167,3 +176,18 @@ def measure(
 def _mean(values: Iterable[float]) -> float:
     numbers = list(values)
     return sum(numbers) / len(numbers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=Path, required=True, help="exported model folder")
+    parser.add_argument("--size", type=int, default=600, help="samples per question")
+    arguments = parser.parse_args()
+    processor = AutoProcessor.from_pretrained(arguments.base)
+    model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
+    found = measure(model, Encoder(processor.tokenizer), Tasks(), arguments.size)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,9 +7,12 @@ Standard `transformers` classes at miniature sizes, so that everything that work
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoProcessor,
     PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -134,3 +137,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditionalGene
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model
+
+
+def export(run: Path, destination: Path) -> None:
+    """Write the checkpoint as an fp16 model folder for the Auto classes."""
+    processor = AutoProcessor.from_pretrained(run / "processor")
+    model = build_model(processor.tokenizer)
+    weights = load_file(run / "checkpoint" / "weights")
+    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    model.half().save_pretrained(destination)
+    processor.save_pretrained(destination)
+    (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only

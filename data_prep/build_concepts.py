@@ -68,7 +68,7 @@ def choose_name(record: dict[str, Any]) -> str | None:
 
 def find_stem(hexcode: str, style: str) -> str | None:
     """File stem of a drawing: the two sets differ in case, padding and variation selectors."""
-    parts = [part for part in hexcode.split("-")]
+    parts = hexcode.split("-")
     plain = [part for part in parts if part != "FE0F"]
     for candidate in (parts, plain):
         stem = "-".join(candidate)

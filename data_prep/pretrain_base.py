@@ -23,18 +23,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-)
+from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from data_prep.base_metrics import measure
-from data_prep.base_model import build_model, build_processor, build_tokenizer
+from data_prep.base_model import build_model, build_processor, build_tokenizer, export
 from data_prep.fast_forward import vision_features
 from data_prep.pretrain_batches import Batch, Encoder, answer_loss, stream
 from data_prep.pretrain_tasks import Tasks
+from data_prep.thread_choice import ThreadChooser
 
 MUON_LR, ADAMW_LR, WEIGHT_DECAY = 2e-3, 1.5e-3, 0.05
 DECAY_START = 0.65  # share of the run after which the learning rate falls linearly to zero
@@ -70,33 +66,6 @@ class Progress:
     step: int = 0
     images: int = 0
     losses: dict[str, float] = field(default_factory=dict)
-
-
-class ThreadChooser:
-    """Keep the thread count that is faster right now.
-
-    Beside another busy process, two threads can be ten times slower than one: every parallel
-    loop waits for the thread that was put aside.
-    """
-
-    def __init__(self, most: int, probe_every: int = 16) -> None:
-        self.counts = sorted({1, most})
-        self.rates = dict.fromkeys(self.counts, 0.0)  # tokens per second, moving average
-        self.probe_every = probe_every
-        self.steps = 0
-
-    def choose(self) -> int:
-        """Threads for the coming step; now and then the slower setting gets another try."""
-        self.steps += 1
-        fastest = max(self.counts, key=self.rates.__getitem__)
-        probing = self.steps % self.probe_every < 2
-        count = next((c for c in self.counts if c != fastest), fastest) if probing else fastest
-        torch.set_num_threads(count)
-        return count
-
-    def note(self, count: int, rate: float) -> None:
-        """Believe bad news at once, good news by halves."""
-        self.rates[count] = min(rate, 0.5 * self.rates[count] + 0.5 * rate)
 
 
 class Trainer:
@@ -262,21 +231,6 @@ class Trainer:
                     state["state"].setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict(state)
         self.progress = Progress(**json.loads((place / "progress.json").read_text()))
-
-
-def export(run: Path, destination: Path) -> None:
-    """Write the checkpoint as an fp16 model folder for the Auto classes."""
-    processor = AutoProcessor.from_pretrained(run / "processor")
-    model: Qwen2VLForConditionalGeneration = build_model(processor.tokenizer)
-    weights = load_file(run / "checkpoint" / "weights")
-    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}")
-    assert isinstance(model.config, Qwen2VLConfig)
-    model.half().save_pretrained(destination)
-    processor.save_pretrained(destination)
-    (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class Sample:
 
 
 def with_article(name: str) -> str:
-    """"a dog", "an apple", "grapes"."""
+    """Write `a dog`, `an apple`, `grapes`."""
     if name.endswith("s") and not name.endswith("ss") or name in ("bread", "bacon", "broccoli"):
         return name
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
@@ -58,7 +58,7 @@ def thing(concept: Concept) -> str:
 
 
 def scene_caption(concepts: tuple[Concept, ...], background: str) -> str:
-    """"a dog left of an apple on a blue background"."""
+    """Write `a dog left of an apple on a blue background`."""
     place = f"on {with_article(background)} background"
     names = [thing(concept) for concept in concepts]
     if len(names) == 2:

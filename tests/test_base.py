@@ -180,3 +180,19 @@ def test_base_files_are_small_and_ids_are_set(processor, model):
     assert None not in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert model.config.text_config.pad_token_id == tokenizer.pad_token_id
     assert tokenizer.decode(tokenizer("a\nb")["input_ids"]) == "a\nb"
+
+
+def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
+    from data_prep.pretrain_tasks import Tasks
+
+    tasks, rng = Tasks(), random.Random(5)
+    texts = [text for senses in tasks.senses.values() for text in senses]
+    for kind in tasks.kinds.values():
+        for _ in range(200):
+            sample = kind(rng)
+            texts += [text for turn in sample.turns for text in turn]
+            assert sample.effect != "sketch"
+            assert not any(is_held_out(c, style, sample.background) for c, style in sample.objects)
+            row = [concept for concept, _ in sample.objects]
+            assert not any(is_held_out_pair(a, b) for i, a in enumerate(row) for b in row[:i])
+    assert not any("in one word" in text or "summary above" in text.lower() for text in texts)
