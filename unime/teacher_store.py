@@ -16,9 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.lib.format import open_memmap
-from torch import Tensor
 
 from unime.items import DataError
 from unime.text_keys import find_keys, key_array, text_key, text_keys
@@ -77,20 +75,13 @@ class TeacherStore:
     def __len__(self) -> int:
         return self.meta.count
 
-    def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and self.rows([text])[0] >= 0
-
-    def rows(self, texts: Iterable[str]) -> np.ndarray:
-        """The row of each text, -1 where the store has none."""
-        return find_keys(self.keys, text_keys(texts))  # (n,)
-
     def find(self, texts: Sequence[str]) -> np.ndarray:
         """The row of each text.
 
         Raises:
             DataError: texts that the store lacks; says how many and the first.
         """
-        rows = self.rows(texts)
+        rows = find_keys(self.keys, text_keys(texts))  # (n,), -1: none
         if (rows < 0).any():
             lacking = [text for text, row in zip(texts, rows, strict=True) if row < 0]
             raise DataError(
@@ -98,11 +89,7 @@ class TeacherStore:
                 f"the first {lacking[0][:80]!r}; run python -m data_prep.teacher_embeddings on "
                 "these texts with this folder as output_dir"
             )
-        return rows  # (n,)
-
-    def lookup(self, texts: Sequence[str]) -> Tensor:
-        """The embeddings of `texts`; raises as :meth:`find`."""
-        return torch.from_numpy(np.asarray(self.embeddings[self.find(texts)]))  # (n, T)
+        return rows
 
 
 def write_store(
