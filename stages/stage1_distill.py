@@ -31,8 +31,13 @@ def main(argv: list[str] | None = None) -> None:
     if run.finished:
         return
     dataset = TextDataset.load(config.data)
+    run.log.info("%d texts (%d duplicates left out)", len(dataset), dataset.num_duplicates)
     sampler = GlobalBatchSampler(
-        dataset.task_sizes, run.global_batch_size, Mixing.mixed, config.run.seed
+        dataset.task_sizes,
+        run.global_batch_size,
+        Mixing.mixed,
+        config.run.seed,
+        block=dataset.texts_per_row,
     )
     encoder = Encoder.load(
         config.model,

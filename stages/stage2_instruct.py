@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
     )
-    collate = PairCollator(encoder.processor, config.optim.chunk_size)
+    symmetric = config.loss.symmetric
+    collate = PairCollator(encoder.processor, config.optim.chunk_size, query_keys=symmetric)
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return instruction_loss(embeddings, labels, config.loss)

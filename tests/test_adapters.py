@@ -155,6 +155,16 @@ def test_another_prompt_or_input_is_a_warning(first, load_tiny, monkeypatch):
         load_tiny("qwen2_vl", "none", "bfloat16", adapter=first[0])  # precision is no difference
 
 
+def test_an_adapter_that_saw_no_image_may_see_any_size(first, load_tiny, tmp_path):
+    pictured = InputConfig(image_size=56)
+    load_tiny("qwen2_vl", lora=SECOND).save_adapters(tmp_path / "saved")
+    with pytest.warns(UserWarning, match=r"inputs.image_size=None, this run has 56"):
+        load_tiny("qwen2_vl", adapter=tmp_path / "saved", inputs=pictured)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_tiny("qwen2_vl", adapter=first[0], inputs=pictured)
+
+
 def test_saving_replaces_the_whole_folder(first, load_tiny, tmp_path):
     encoder = load_tiny("qwen2_vl", lora=SECOND)
     encoder.save_adapters(tmp_path / "saved")

@@ -222,7 +222,7 @@ def test_pair_collator(pictures, processor):
     c, d = Item("what is it?", (pictures[1],)), Item("a dog")
     pairs = [Pair(c, a, (d, b), "T:0"), Pair(b, d, (), "T:1"), Pair(c, a, (a,), "T:2")]
     prepare = processor(max_text_tokens=4)
-    batch = PairCollator(prepare, 2)(pairs)
+    batch = PairCollator(prepare, 2, query_keys=True)(pairs)
     assert [len(chunk["input_ids"]) for chunk in batch.groups["query"]] == [2, 1]
     assert [len(chunk["input_ids"]) for chunk in batch.groups["target"]] == [2, 2, 2]
     assert batch.labels["query_key"].tolist() == [item_key(item) for item in (c, b, c)]
@@ -232,6 +232,14 @@ def test_pair_collator(pictures, processor):
     assert batch.num_truncated == 2  # "what is it?", twice
     moved = batch.to("meta")
     assert moved.groups["query"][0]["pixel_values"].is_meta and moved.labels["query_key"].is_meta
+
+
+def test_queries_are_not_read_twice_for_nothing(pictures, processor, monkeypatch):
+    hashed = []
+    monkeypatch.setattr("unime.collator.item_key", lambda item: hashed.append(item) or 0)
+    a, b = Item("a cat"), Item("what is it?", (pictures[1],))
+    batch = PairCollator(processor(), 2)([Pair(b, a, (), "T:0")])
+    assert hashed == [a] and batch.labels.keys() == {"target_key", "is_positive"}
 
 
 def test_a_bad_row_is_named(processor):

@@ -160,5 +160,7 @@ def test_settings_that_cannot_be(load_tiny):
         load_tiny("llava", inputs=InputConfig(prompt="e5v"))
     with pytest.raises(ConfigError, match=r"lora.train: .*expected \[llm\] for the decoder only"):
         load_tiny("llava", lora=LoraSettings(train=["vision"]), decoder_only=True)
+    with pytest.raises(ConfigError, match="got 'int8', expected nf4 or none where the decoder alo"):
+        load_tiny("llava", "int8", lora=LoraSettings(), decoder_only=True, device="cuda")
     with pytest.raises(ConfigError, match="lora.train: 'llava' has no linear layer in 'ears'"):
         load_tiny("llava").backbone.lora_targets(torch.nn.Linear(1, 1), ["ears"])

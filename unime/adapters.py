@@ -94,6 +94,7 @@ def save_adapters(
     stack: PeftModel,
     base: dict[str, Any],
     inputs: InputConfig,
+    decoder_only: bool = False,
 ) -> None:
     """Write every adapter of the stack in peft's format, and what they were trained with.
 
@@ -115,6 +116,7 @@ def save_adapters(
         "version": 1,
         "base": base,
         "inputs": asdict(inputs),
+        "decoder_only": decoder_only,
         "adapters": list(stack.peft_config),
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
@@ -162,7 +164,8 @@ def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
             f"model.adapter: {folder} was trained on {trained['base']['name']}"
             f" ({trained['base']['model_type']}), not on {base['name']} ({base['model_type']})"
         )
-    for key in ("prompt", "max_text_tokens", "image_size"):
+    saw_images = not trained.get("decoder_only", False)
+    for key in ("prompt", "max_text_tokens", *(["image_size"] if saw_images else [])):
         then, now = trained["inputs"].get(key), getattr(inputs, key)
         if then != now:
             warnings.warn(

@@ -186,7 +186,17 @@ class TextCollator(_Collator):
 
 
 class PairCollator(_Collator):
-    """Stage 2: B queries; their B targets, then every explicit negative (n of them)."""
+    """Stage 2: B queries; their B targets, then every explicit negative (n of them).
+
+    Args:
+        query_keys: also the queries' keys, which the symmetric loss needs (all their images read).
+    """
+
+    def __init__(
+        self, item_processor: ItemProcessor, chunk_size: int, query_keys: bool = False
+    ) -> None:
+        super().__init__(item_processor, chunk_size)
+        self.query_keys = query_keys
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         truncated = self.item_processor.num_truncated
@@ -197,16 +207,18 @@ class PairCollator(_Collator):
         for pair in pairs:
             targets += pair.negatives
             target_rows += [pair.row_id] * len(pair.negatives)
+        labels = {
+            "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
+            "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
+        }
+        if self.query_keys:
+            labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
         return Batch(
             groups={
                 "query": self._chunks(queries, row_ids),
                 "target": self._chunks(targets, target_rows),
             },
-            labels={
-                "query_key": torch.tensor([item_key(item) for item in queries]),  # (B,)
-                "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
-                "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
-            },
+            labels=labels,
             row_ids=row_ids,
             num_truncated=self.item_processor.num_truncated - truncated,
         )

@@ -1,5 +1,4 @@
-"""The encoder: a multimodal LLM, frozen (in 4 bits if asked), with LoRA adapters, as items -> unit
-vectors."""
+"""Items to unit vectors: a frozen multimodal LLM (in 4 bits if asked) with LoRA adapters."""
 
 from __future__ import annotations
 
@@ -83,6 +82,12 @@ class Encoder(nn.Module):
         """
         if decoder_only and lora is not None and lora.train != ["llm"]:
             raise ConfigError(f"lora.train: got {lora.train}, expected [llm] for the decoder only")
+        moves = decoder_only and torch.device(device).type != "cpu"
+        if moves and model.quantization is Quantization.int8:
+            raise ConfigError(  # Module.to leaves Int8Params.CB and .SCB behind (0.50.2)
+                "model.quantization: got 'int8', expected nf4 or none where the decoder alone runs"
+                f" on {device}: bitsandbytes cannot move 8-bit weights there"
+            )
         where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         try:
             config = AutoConfig.from_pretrained(model.name, **where)
@@ -140,11 +145,6 @@ class Encoder(nn.Module):
         return functional.normalize(pooled, dim=1)
 
     @property
-    def prompt(self) -> str:
-        """The name of the prompt preset."""
-        return self.processor.inputs.prompt
-
-    @property
     def trained_parts(self) -> list[str]:
         """Which of llm, projector and vision hold trainable parameters.
 
@@ -168,7 +168,8 @@ class Encoder(nn.Module):
         stack = self._unregistered[1]
         if stack is None:
             raise ValueError("this encoder has no adapter to save")
-        save_adapters(folder, stack, self.base_description, self.processor.inputs)
+        described = (self.base_description, self.processor.inputs, self.decoder_only)
+        save_adapters(folder, stack, *described)
 
     def describe(self) -> str:
         """One paragraph for the log: sizes, what is trained, what is quantised."""

@@ -169,8 +169,9 @@ def instruction_loss(
 
     Args:
         embeddings: "query" (Q, D) and "target" (C, D).
-        labels: "query_key" (Q,) and "target_key" (C,), equal exactly for items of equal text and
-            image content; "is_positive" (C,), True for Q targets, in the order of their queries.
+        labels: "target_key" (C,) and, if ``symmetric``, "query_key" (Q,), equal exactly for items
+            of equal text and image content; "is_positive" (C,), True for Q targets, in the order of
+            their queries.
     """
     queries, targets = embeddings["query"], embeddings["target"]
     positive_index = labels["is_positive"].nonzero()[:, 0]  # (Q,)
