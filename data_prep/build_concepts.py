@@ -87,20 +87,28 @@ def _probe(stem: str) -> Concept:
 def choose_definition(
     name: str, context: set[str], glosses: dict[str, list[str]]
 ) -> tuple[str | None, str | None]:
-    """The gloss that shares most words with the emoji's keywords; the first one on a tie."""
-    phrase = SENSES.get(name)
+    """The chosen sense, else the gloss that shares most words with the emoji's keywords, the
+    first one on a tie; and the word that it defines."""
     head = name.split()[-1]
-    words = [name, *_singulars(name)]
-    if head != name and (head in HEADS_THAT_DEFINE or phrase):
-        words += [head, *_singulars(head)]
+    words, heads = [name, *_singulars(name)], [head, *_singulars(head)]
+    if name in SENSES:
+        start = SENSES[name]
+        return (None, None) if start is None else _chosen_sense(start, [*words, *heads], glosses)
+    if head in HEADS_THAT_DEFINE:
+        words += heads
     for word in words:
-        senses = glosses.get(word)
-        if senses and phrase is not None:
-            fitting = [gloss for gloss in senses if phrase and phrase in gloss]
-            return (shorten(fitting[0], 18), word) if fitting else (None, None)
-        if senses:
-            return shorten(_best_sense(senses, context), 18), word
+        if word in glosses:
+            return shorten(_best_sense(glosses[word], context), 18), word
     return None, None
+
+
+def _chosen_sense(start: str, words: list[str], glosses: dict[str, list[str]]) -> tuple[str, str]:
+    for word in words:
+        texts = {shorten(gloss, 18) for gloss in glosses.get(word, [])}
+        fitting = [text for text in texts if text.startswith(start)]
+        if len(fitting) == 1:
+            return fitting[0].rstrip(":"), word
+    raise ValueError(f"{words[0]}: not exactly one gloss starts with {start!r}")
 
 
 def _best_sense(senses: list[str], context: set[str]) -> str:
@@ -148,6 +156,17 @@ def make_row(record: dict[str, Any], name: str, glosses: dict[str, list[str]]) -
     }
 
 
+def check_definitions(rows: list[dict[str, Any]]) -> None:
+    """Only look-alikes may share a definition: it would fit two pictures."""
+    owners: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["definition"] is None:
+            continue
+        owner = owners.setdefault(row["definition"], row)
+        if owner is not row and (not row["look_alike"] or row["look_alike"] != owner["look_alike"]):
+            raise ValueError(f"{owner['name']} and {row['name']} share: {row['definition']}")
+
+
 def assign_splits(rows: list[dict[str, Any]]) -> None:
     """Shuffle within each subgroup; look-alikes travel together; OOD groups stay in test."""
     strata: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
@@ -187,9 +206,10 @@ def main() -> None:
             raise ValueError(f"{name}: name used twice or a drawing is missing")
         names.add(name)
         rows.append(row)
-    missing = set(LOOK_ALIKES) - names
+    missing = (set(LOOK_ALIKES) | set(SENSES)) - names
     if missing:
-        raise ValueError(f"look-alikes that are not concepts: {sorted(missing)}")
+        raise ValueError(f"look-alikes or senses of no concept: {sorted(missing)}")
+    check_definitions(rows)
     assign_splits(rows)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]

@@ -2,8 +2,13 @@
 
 Near-duplicate poses are dropped (dog face beside dog), long or unclear names are shortened or
 dropped. Some groups that look the same are kept on purpose and marked, so that the demo knows
-true false negatives.
+true false negatives. Chosen senses are in `assets/emoji/senses.json`.
 """
+
+import json
+from pathlib import Path
+
+SENSES_FILE = Path(__file__).resolve().parent.parent / "assets" / "emoji" / "senses.json"
 
 GROUPS = ("animals & nature", "food & drink", "travel & places", "activities", "objects")
 OOD_SUBGROUPS = ("musical instruments", "drink", "water transportation")
@@ -164,68 +169,10 @@ FLAGS = {
 }  # fmt: skip
 FLAGS.pop("Türkiye")  # "turkey" is the bird
 
-# Words that the gloss of the right sense contains, where counting shared keywords picks a wrong
-# one; "" means that no gloss fits.
-SENSES: dict[str, str] = {
-    "lion": "large gregarious",
-    "goat": "any of numerous agile",
-    "beaver": "large semiaquatic",
-    "dragon": "",
-    "fish": "any of various mostly cold-blooded",
-    "crab": "decapod having eyes",
-    "scorpion": "arachnid",
-    "lotus": "water lily",
-    "rose": "any of many shrubs",
-    "potted plant": "organism",
-    "banana": "elongated crescent-shaped",
-    "pineapple": "large sweet fleshy",
-    "mango": "large oval tropical fruit",
-    "cherries": "a red fruit",
-    "strawberry": "sweet fleshy red fruit",
-    "coconut": "large hard-shelled",
-    "tangerine": "a variety of mandarin",
-    "lettuce": "leaves of",
-    "hot pepper": "",
-    "stew": "food prepared",
-    "taxi": "a car",
-    "bicycle": "a wheeled vehicle",
-    "motor scooter": "",
-    "watch": "a small portable timepiece",
-    "star": "celestial body",
-    "shooting star": "",
-    "ribbon": "a long strip",
-    "wave": "one of a series of ridges",
-    "dress": "one-piece garment",
-    "shorts": "trousers",
-    "boot": "footwear",
-    "harp": "chordophone",
-    "jar": "vessel",
-    "books": "physical object",
-    "red book": "physical object",
-    "page": "one side of one leaf",
-    "curled page": "one side of one leaf",
-    "hook": "curved or bent implement",
-    "crutch": "staff",
-    "chair": "a seat for one person",
-    "printer": "output device",
-    "dove": "any of numerous small pigeons",
-    "battery": "device that produces electricity",
-    "keyboard": "",
-    "scroll": "",
-    "axe": "edge tool",
-    "razor": "",
-    "candle": "stick of wax",
-    "bear": "massive plantigrade",
-    "duck": "small wild",
-    "dinner plate": "dish",
-    "kitchen knife": "edge tool",
-    "mosque": "place of worship",
-    "umbrella in rain": "",
-    "peacock": "male peafowl",
-    "television": "electronic device",
-    "package": "wrapped container",
-    "calendar": "",
-}
+# The WordNet sense that the picture shows, where counting shared keywords picks a wrong one: name
+# -> how its gloss starts (of the name or its last word), or null, when no gloss fits or a more apt
+# concept has it.
+SENSES: dict[str, str | None] = json.loads(SENSES_FILE.read_text(encoding="utf-8"))
 
 # Longer names that may borrow the gloss of their last word: it still says what they are.
 HEADS_THAT_DEFINE = frozenset(

@@ -116,7 +116,9 @@ def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:
     texts = training_texts(concepts, words, asked, config.seed)
     (folder / "texts").mkdir()
     with (folder / "texts" / "train.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+        for text, related in texts:
+            row = {"text": text, "related": related}
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
     counts["texts"] = len(texts)
     counts["images"] = sum(1 for _ in folder.rglob("*.png"))
     return counts

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_prep.demo_tasks import caption_of
 from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
+from data_prep.pretrain_tasks import GLOSS_WORDS, NUM_WORDS
 from data_prep.wordnet import common_words, load_glosses, shorten
 
-NUM_WORDS = 5000  # the base's vocabulary of dictionary words (data_prep.pretrain_tasks)
-GLOSS_WORDS = 16
 LEAST_KEYWORDS, MOST_KEYWORDS = 2, 4
 
 
@@ -44,9 +43,10 @@ def training_texts(
     words: dict[str, list[tuple[str, str]]],
     asked: set[str],
     seed: int,
-) -> list[str]:
-    """Names, captions, definitions and keywords of training concepts; words and definitions.
-    No text that belongs to a held-out concept or word, or that is `asked` in an evaluation."""
+) -> list[tuple[str, str]]:
+    """Pairs of related texts: training concepts' names with their definitions, keywords and
+    captions, and words with their definitions. None of them belongs to a held-out concept or word,
+    or is `asked` in an evaluation."""
     rng = random.Random(f"{seed}-texts")
     trained = [concept for concept in concepts if concept.split == "train"]
     held_out = asked | {
@@ -54,21 +54,20 @@ def training_texts(
     }
     for split, pairs in words.items():
         held_out |= {text for pair in pairs for text in pair} if split != "train" else set()
-    texts = [text for concept in trained for text in _texts_of(concept)]
+    pairs = [(concept.name, text) for concept in trained for text in _texts_of(concept)[1:]]
     for concept in trained:
-        texts += [caption_of(concept, background) for background in rng.sample([*BACKGROUNDS], 3)]
-    texts += [text for pair in words["train"] for text in pair]
-    kept = [text for text in dict.fromkeys(texts) if text not in held_out]
+        for background in rng.sample([*BACKGROUNDS], 2):
+            pairs.append((concept.name, caption_of(concept, background)))
+    pairs += words["train"]
+    kept = [pair for pair in dict.fromkeys(pairs) if not held_out & set(pair)]
     rng.shuffle(kept)
     return kept
 
 
-def _texts_of(concept: Concept) -> Iterator[str]:
-    yield concept.name
-    if concept.definition:
-        yield concept.definition
-    if concept.keywords:
-        yield ", ".join(concept.keywords)
+def _texts_of(concept: Concept) -> list[str]:
+    """Its name first."""
+    texts = [concept.name, concept.definition, ", ".join(concept.keywords)]
+    return [text for text in texts if text]
 
 
 def definition_questions(

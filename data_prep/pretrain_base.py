@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import shutil
 import signal
@@ -40,7 +41,7 @@ SAVE_MINUTES, MEASURE_MINUTES = 3.0, 6.0
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the run, as a share of its minutes, and what it trains on."""
+    """A stretch of the run, up to a minute of it, and what it trains on."""
 
     name: str
     until: float
@@ -48,12 +49,12 @@ class Phase:
 
 
 PHASES = (
-    Phase("vision", 0.12, {"name": 1.0}),
-    Phase("names", 0.36, {"name": 1.0}),
+    Phase("vision", 9, {"name": 1.0}),
+    Phase("names", 27, {"name": 1.0}),
     Phase(
         "mixture",
-        1.0,
-        {"name": 0.15, "image": 0.2, "scene": 0.2, "concept_text": 0.1, "word_text": 0.35},
+        math.inf,
+        {"name": 0.1, "image": 0.15, "scene": 0.4, "concept_text": 0.1, "word_text": 0.25},
     ),
 )
 
@@ -141,7 +142,7 @@ class Trainer:
 
     def train(self) -> None:
         for phase in PHASES:
-            if self.progress.minutes < phase.until * self.total_minutes:
+            if self.progress.minutes < min(phase.until, self.total_minutes):
                 self._train_phase(phase)
                 self.save()
         self.record(size=600)
@@ -152,7 +153,7 @@ class Trainer:
         self.model.train()
         saved = measured = logged = self.progress.minutes
         phase_step, threads = 0, ThreadChooser(self.threads)
-        while self.progress.minutes < phase.until * self.total_minutes:
+        while self.progress.minutes < min(phase.until, self.total_minutes):
             started = time.monotonic()
             batch = next(batches)
             count, began = threads.choose(), time.monotonic()

@@ -229,6 +229,7 @@ class TextData:
     columns: list[str] = field(
         default_factory=lambda: ["text"]
     )  # every column's texts join the pool
+    rows_together: bool = False  # a row's texts share a batch, which so holds related texts
     teacher: str = MISSING  # folder of the teacher store
     limit: int | None = None
 

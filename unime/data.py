@@ -45,6 +45,7 @@ class TextDataset(Sequence[TextRow]):
     def __init__(self, texts: list[str], row_ids: list[str], store: TeacherStore, rows: np.ndarray):
         self.texts = texts
         self.num_duplicates = 0  # texts that were there already and are left out
+        self.texts_per_row = 1  # so many neighbours belong together
         self._row_ids = row_ids
         self._store = store
         self._rows = rows  # (len(texts),) rows of the store
@@ -56,10 +57,12 @@ class TextDataset(Sequence[TextRow]):
             DataError: texts that cannot be read; a teacher store that is not there, not complete,
                 or lacks some of the texts.
         """
-        found = read_texts(config.texts, config.columns, config.limit)
+        distinct = not config.rows_together
+        found = read_texts(config.texts, config.columns, config.limit, distinct)
         store = TeacherStore.open(config.teacher)
         dataset = cls(found.texts, found.row_ids, store, store.find(found.texts))
         dataset.num_duplicates = found.num_duplicates
+        dataset.texts_per_row = len(config.columns) if config.rows_together else 1
         return dataset
 
     def __len__(self) -> int:

@@ -29,19 +29,26 @@ class GlobalBatchSampler:
         mixing: Mixing,
         seed: int,
         weights: dict[str, float] | None = None,
+        block: int = 1,
     ):
         """
         Args:
             task_sizes: rows of each task, in index order.
             weights: of each task, 1.0 where it has none.
+            block: so many neighbouring rows are one to the sampler and always share a batch.
 
         Raises:
             DataError: a task that would never be drawn: its rows fill no batch (``mixed``: all
-                together), or its weight leaves none of them.
+                together), or its weight leaves none of them; blocks that don't fill a batch.
         """
         self.global_batch_size = global_batch_size
         self.seed = seed
+        self._block = block
         weights = weights or {}
+        if global_batch_size % block:
+            raise DataError(f"a batch of {global_batch_size} rows is no whole number of {block}s")
+        global_batch_size //= block
+        task_sizes = {task: size // block for task, size in task_sizes.items()}
         offsets = np.cumsum([0, *task_sizes.values()])
         self._mixed = mixing is Mixing.mixed
         self._tasks: list[tuple[int, int, int]] = []  # first row, rows, rows drawn in an epoch
@@ -76,11 +83,12 @@ class GlobalBatchSampler:
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._cached is None or self._cached[0] != epoch:
             self._cached = (epoch, self._epoch(epoch))
-        return self._cached[1][position].tolist()
+        first = self._cached[1][position] * self._block  # of each block
+        return (first[:, None] + np.arange(self._block)).ravel().tolist()
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        """All batches of an epoch (steps_per_epoch, global_batch_size)."""
-        width, drawn = self.global_batch_size, []
+        """All batches of an epoch (steps_per_epoch, blocks in a batch)."""
+        width, drawn = self.global_batch_size // self._block, []
         for number, (offset, size, count) in enumerate(self._tasks):
             random = np.random.default_rng([self.seed, epoch, number])
             drawn.append(offset + _draw(size, count, width, random))

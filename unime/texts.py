@@ -19,36 +19,41 @@ MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own l
 
 @dataclass
 class Texts:
-    """Distinct texts in the order of their first appearance."""
+    """Distinct texts in the order of their first appearance, or all of them in theirs."""
 
     texts: list[str]
     row_ids: list[str]  # "nli.csv:17:sent0"
     num_duplicates: int
 
 
-def read_texts(files: list[str], columns: list[str], limit: int | None = None) -> Texts:
+def read_texts(
+    files: list[str], columns: list[str], limit: int | None = None, distinct: bool = True
+) -> Texts:
     """All texts in `columns` of .jsonl, .csv and .parquet files, each distinct text once.
 
     Args:
-        limit: stop after so many distinct texts.
+        limit: stop after so many texts.
+        distinct: False: every row's texts, in its columns' order, also those met before.
 
     Raises:
         DataError: a file that cannot be read, a column that is not there, a text that is missing,
             blank or not a string; the message names file, row (from 0), column and value.
     """
-    first: dict[str, str] = {}
-    num_duplicates = 0
+    found = Texts([], [], 0)
+    known: set[str] = set()
     for file in files:
         for row_id, text in _texts_of(Path(file), columns):
-            if text in first:
-                num_duplicates += 1
-            elif limit is not None and len(first) == limit:
-                return Texts(list(first), list(first.values()), num_duplicates)
-            else:
-                first[text] = row_id
-    if not first:
+            if distinct and text in known:
+                found.num_duplicates += 1
+                continue
+            if len(found.texts) == limit:
+                return found
+            known.add(text)
+            found.texts.append(text)
+            found.row_ids.append(row_id)
+    if not found.texts:
         raise DataError(f"{', '.join(files)}: no texts")
-    return Texts(list(first), list(first.values()), num_duplicates)
+    return found
 
 
 def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
