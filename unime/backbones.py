@@ -12,12 +12,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
-from unime.config import ConfigError
+from unime.config import ConfigError, Quantization
 
 Sample = dict[str, Tensor]  # the model input of one item, not padded
 
@@ -81,6 +82,31 @@ def is_quantised(module: nn.Module) -> bool:
     from bitsandbytes.nn import Linear4bit, Linear8bitLt  # slow to import, not always needed
 
     return isinstance(module, Linear4bit | Linear8bitLt)
+
+
+def check_quantised(
+    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
+) -> None:
+    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
+    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
+    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
+    outside = [name for name in found if backbone.part_of(name) != "llm"]
+    if outside:
+        raise ConfigError(
+            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
+            f" quantised, first {outside[0]}; name their module in unime/backbones.py"
+        )
+    if not found and quantization is not Quantization.none:
+        raise ConfigError(
+            f"model.quantization: no layer of {backbone.language_model} became"
+            f" {quantization.value}; check its path in unime/backbones.py"
+        )
+    for name, module in found.items():
+        width = cast(nn.Linear, module).in_features
+        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
+            raise ConfigError(
+                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
+            )
 
 
 def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from unime.adapters import check_fits, describe_base, save_adapters, stack_adapters
-from unime.backbones import Backbone, backbone_of, is_quantised
+from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
@@ -80,14 +80,8 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: a model or adapter that cannot be used, or that do not belong together.
         """
-        if decoder_only and lora is not None and lora.train != ["llm"]:
-            raise ConfigError(f"lora.train: got {lora.train}, expected [llm] for the decoder only")
-        moves = decoder_only and torch.device(device).type != "cpu"
-        if moves and model.quantization is Quantization.int8:
-            raise ConfigError(  # Module.to leaves Int8Params.CB and .SCB behind (0.50.2)
-                "model.quantization: got 'int8', expected nf4 or none where the decoder alone runs"
-                f" on {device}: bitsandbytes cannot move 8-bit weights there"
-            )
+        if decoder_only:
+            _check_decoder_only(model, lora, torch.device(device))
         where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         try:
             config = AutoConfig.from_pretrained(model.name, **where)
@@ -99,7 +93,7 @@ class Encoder(nn.Module):
             raise
         except (OSError, ImportError, ValueError, KeyError) as error:
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
-        _check_quantised(base, backbone, model.quantization, torch.device(device))
+        check_quantised(base, backbone, model.quantization, torch.device(device))
         base.requires_grad_(False)
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
@@ -189,6 +183,18 @@ class Encoder(nn.Module):
         )
 
 
+def _check_decoder_only(
+    model: ModelConfig, lora: LoraSettings | None, device: torch.device
+) -> None:
+    if lora is not None and lora.train != ["llm"]:
+        raise ConfigError(f"lora.train: got {lora.train}, expected [llm] for the decoder only")
+    if model.quantization is Quantization.int8 and device.type != "cpu":
+        raise ConfigError(  # Module.to leaves Int8Params.CB and .SCB behind (bitsandbytes 0.50.2)
+            "model.quantization: got 'int8', expected nf4 or none where the decoder alone runs on"
+            f" {device}: bitsandbytes cannot move 8-bit weights there"
+        )
+
+
 def _load_base(
     model: ModelConfig, backbone: Backbone, device: torch.device, where: dict[str, Any]
 ) -> PreTrainedModel:
@@ -217,31 +223,6 @@ def _load_base(
         if hasattr(module, _REPACKS):
             setattr(module, _REPACKS, False)
     return base
-
-
-def _check_quantised(
-    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
-) -> None:
-    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
-    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
-    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
-    outside = [name for name in found if backbone.part_of(name) != "llm"]
-    if outside:
-        raise ConfigError(
-            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
-            f" quantised, first {outside[0]}; name their module in unime/backbones.py"
-        )
-    if not found and quantization is not Quantization.none:
-        raise ConfigError(
-            f"model.quantization: no layer of {backbone.language_model} became"
-            f" {quantization.value}; check its path in unime/backbones.py"
-        )
-    for name, module in found.items():
-        width = cast(nn.Linear, module).in_features
-        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
-            raise ConfigError(
-                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
-            )
 
 
 def _numel(parameter: nn.Parameter) -> int:
