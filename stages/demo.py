@@ -27,7 +27,8 @@ from typing import Any
 
 from unime.checkpoint import write_json
 from unime.config import load_config
-from unime.runlog import git_commit, run_program
+from unime.facts import git_commit
+from unime.runlog import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"

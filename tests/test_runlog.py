@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unime import interruption, runlog
+from unime import facts, interruption, runlog
 from unime.checkpoint import write_json
 from unime.config import (
     ConfigError,
@@ -30,9 +30,10 @@ from unime.config import (
     Stage2Config,
     TextData,
 )
+from unime.facts import git_commit
 from unime.fingerprint import run_identity
 from unime.items import DataError
-from unime.runlog import git_commit, run_program, start_run
+from unime.runlog import run_program, start_run
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -72,16 +73,16 @@ def test_commit_of_a_checkout_and_outside(tmp_path: Path, monkeypatch: pytest.Mo
 
     package = tmp_path / "unime"
     package.mkdir()
-    shutil.copy(runlog.__file__, package / "runlog.py")
-    monkeypatch.setattr(runlog, "__file__", str(package / "runlog.py"))
+    shutil.copy(facts.__file__, package / "facts.py")
+    monkeypatch.setattr(facts, "__file__", str(package / "facts.py"))
     assert git_commit() == "unknown"
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
     assert git_commit() == git("rev-parse", "HEAD")
-    (package / "runlog.py").write_text("changed")
+    (package / "facts.py").write_text("changed")
     assert git_commit() == git("rev-parse", "HEAD") + " (with uncommitted changes)"
-    monkeypatch.setattr(runlog, "__file__", str(package / "deeper" / "runlog.py"))
+    monkeypatch.setattr(facts, "__file__", str(package / "deeper" / "facts.py"))
     assert git_commit() == "unknown"  # site-packages inside some other repository
 
 

@@ -10,12 +10,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +28,7 @@ from tqdm import tqdm
 
 from unime import checkpoint
 from unime.config import ConfigError, Stage1Config, Stage2Config, dump_config
+from unime.facts import git_commit, write_facts
 from unime.fingerprint import changes, run_identity
 from unime.items import DataError
 
@@ -76,6 +74,7 @@ def start_run(config: StageConfig) -> Run:
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
     commit = git_commit()
     if accelerator.is_main_process and not finished:
+        checkpoint.remove_stale(output_dir)
         write_facts(output_dir, config, commit)
         _note_start(output_dir, commit, step, accelerator.num_processes)
     accelerator.wait_for_everyone()
@@ -110,24 +109,6 @@ def run_program(main: Callable[[], None]) -> None:
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def git_commit() -> str:
-    """The commit of this code, "(with uncommitted changes)" if so; "unknown" outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
-            return "unknown"  # installed into some other repository's folder
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + (" (with uncommitted changes)" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _accelerator(config: StageConfig) -> Accelerator:
@@ -200,21 +181,6 @@ def _earlier_start(
             f"{output_dir}: holds a run with other settings ({'; '.join(changed)}); {elsewhere}"
         )
     return finished.exists(), folder
-
-
-def write_facts(output_dir: Path, config: object, commit: str) -> None:
-    """What ran, into the folder of its results."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    checkpoint.remove_stale(output_dir)
-    (output_dir / "config.yaml").write_text(dump_config(config))
-    (output_dir / "commit.txt").write_text(commit + "\n")
-    packages = sorted(
-        {f"{found.name}=={found.version}" for found in importlib.metadata.distributions()},
-        key=str.lower,
-    )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    facts = [f"python=={platform.python_version()}", f"# {platform.platform()}, {device}"]
-    (output_dir / "versions.txt").write_text("\n".join([*facts, *packages]) + "\n")
 
 
 def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) -> None:

@@ -1,0 +1,55 @@
+"""What ran, for the folder of its results: commit, packages and machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from unime.config import dump_config
+
+
+def git_commit() -> str:
+    """The commit of this code, "(with uncommitted changes)" if so; "unknown" outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return "unknown"  # installed into some other repository's folder
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + (" (with uncommitted changes)" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def installed_versions() -> dict[str, str]:
+    """Python first, then every installed package by name."""
+    found: dict[str, str] = {}
+    for package in importlib.metadata.distributions():
+        found.setdefault(package.name, package.version)  # the first on the path is what runs
+    return {"python": platform.python_version()} | dict(
+        sorted(found.items(), key=lambda entry: entry[0].lower())
+    )
+
+
+def device_name() -> str:
+    """The first GPU, or the kind of CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+
+
+def write_facts(output_dir: Path, config: object, commit: str) -> None:
+    """Write config.yaml, commit.txt and versions.txt."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "config.yaml").write_text(dump_config(config))
+    (output_dir / "commit.txt").write_text(commit + "\n")
+    python, *packages = (f"{name}=={version}" for name, version in installed_versions().items())
+    machine = f"# {platform.platform()}, {device_name()}"
+    (output_dir / "versions.txt").write_text("\n".join([python, machine, *packages]) + "\n")
