@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import time
 from collections.abc import Callable
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, load_config
 from unime.encoder import Encoder
+from unime.facts import device_name, git_commit, installed_versions, write_facts
 from unime.fingerprint import add_folder
 from unime.items import DataError
 from unime.mmeb import load_eval_task
@@ -43,9 +42,18 @@ from unime.retrieval import (
     score_candidates,
     together,
 )
-from unime.runlog import git_commit, run_program, write_facts
+from unime.runlog import run_program
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "pillow")
+PACKAGES = (
+    "python",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "pillow",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -113,10 +121,10 @@ class Evaluation:
         distinct = distinct_items(self.accelerator, everything)
         data_fingerprint = _digest(distinct.keys, distinct.index, torch.tensor(sizes))
         path = self.output_dir / f"{name}.json"
-        kept = self._from_main(lambda: self._kept(path, data_fingerprint))
+        kept = self._from_main(lambda: self._kept(path, rows.num_rows, data_fingerprint))
         if kept is not None:
             return f"{_line(kept)} (kept)"
-        result = self._evaluate(name, distinct, sizes)
+        result = {"num_rows": rows.num_rows} | self._evaluate(name, distinct, sizes)
         result["seconds"] = time.monotonic() - started
         result["items_per_second"] = len(distinct.items) / result["seconds"]
         described = {"task": name, "meta_task": task.meta_task, "distribution": task.distribution}
@@ -150,7 +158,7 @@ class Evaluation:
             **embedding_statistics(vectors),
         }
 
-    def _kept(self, path: Path, data_fingerprint: str) -> dict[str, Any] | None:
+    def _kept(self, path: Path, num_rows: int, data_fingerprint: str) -> dict[str, Any] | None:
         """The result that is there, if it was made with these settings, model and data."""
         if self.config.overwrite or not path.is_file():
             return None
@@ -159,6 +167,7 @@ class Evaluation:
             same = (
                 result["settings_fingerprint"] == self.fingerprint
                 and result["data_fingerprint"] == data_fingerprint
+                and result["num_rows"] == num_rows
             )
             return result if same else None
         except (OSError, ValueError, KeyError, TypeError):
@@ -205,18 +214,11 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def _facts(accelerator: Accelerator) -> dict[str, Any]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    on_cuda = accelerator.device.type == "cuda"
-    device = torch.cuda.get_device_name(accelerator.device) if on_cuda else platform.machine()
+    versions = installed_versions()
     return {
         "commit": git_commit(),
-        "versions": versions,
-        "device": f"{accelerator.num_processes} x {device}",
+        "versions": {package: versions.get(package) for package in PACKAGES},
+        "device": f"{accelerator.num_processes} x {device_name()}",
     }
 
 

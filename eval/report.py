@@ -10,7 +10,6 @@ task. With a task missing there is no average: the report is refused.
 
 from __future__ import annotations
 
-import json
 import os
 from itertools import chain
 from pathlib import Path
@@ -20,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from eval.results import Results, query_limit, read_results, refuse_other_data
 from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
 from unime.config import ConfigError, ReportConfig, load_config
-from unime.items import DataError
 from unime.runlog import run_program
 
 AVERAGES = ("ind", "ood", "macro", "overall")  # as the table has them
@@ -33,17 +32,6 @@ NAMES = {
     "ind": "in distribution",
     "ood": "out of distribution",
 }
-NEEDED = {  # of each task's file
-    "task": str,
-    "hits": list,
-    "chance": float,
-    "mean_similarity": float,
-    "effective_rank": float,
-    "seconds": float,
-    "settings_fingerprint": str,
-    "data_fingerprint": str,
-}
-Results = dict[str, dict[str, Any]]  # task -> its file
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,8 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, report)
     header, sections = table_sections(report)
-    _write_text(output.with_suffix(".md"), markdown(header, sections))
-    table = Table(*header, title=f"hit@1 in %, 95 % intervals ({config.suite})")
+    title = f"hit@1 in %, 95 % intervals ({config.suite}{_limited(report['limit'])})"
+    text = markdown(header, sections)
+    if report["limit"] is not None:
+        text = f"{title}\n\n{text}"
+    _write_text(output.with_suffix(".md"), text)
+    table = Table(*header, title=title)
     for rows in sections:
         for row in rows:
             table.add_row(*row)
@@ -67,21 +59,27 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
     """
     Raises:
         DataError: a task is missing, a file is not a result, a model's tasks were made with
-            different settings, or two models saw different data.
+            different settings or limits, or two models saw different data.
     """
     suite = _selected(config)
-    results = {name: _read_model(name, Path(f), suite) for name, f in config.models.items()}
+    results = {name: read_results(name, Path(f), suite) for name, f in config.models.items()}
+    limits = [query_limit(name, found) for name, found in results.items()]
     first = next(iter(results))
     for name in results:
-        _same_data(first, results[first], name, results[name])
+        refuse_other_data(first, results[first], name, results[name])
     return {
         "suite": config.suite,
+        "limit": limits[0],  # equal data have equal limits
         "bootstrap_samples": config.bootstrap_samples,
         "seed": config.seed,
         "num_tasks": len(suite),
         "chance": float(np.mean([results[first][task]["chance"] for task in suite])),
         "models": {name: _summarise(found, suite, config) for name, found in results.items()},
     }
+
+
+def _limited(limit: int | None) -> str:
+    return "" if limit is None else f"; only the first {limit} queries of each task"
 
 
 def _selected(config: ReportConfig) -> dict[str, Task]:
@@ -93,52 +91,6 @@ def _selected(config: ReportConfig) -> dict[str, Task]:
             raise ConfigError(f"meta_tasks: {config.suite} has no {name!r}, expected {valid}")
     wanted = known if config.meta_tasks is None else set(config.meta_tasks)
     return {name: task for name, task in suite.items() if task.meta_task in wanted}
-
-
-def _read_model(name: str, folder: Path, suite: dict[str, Task]) -> Results:
-    missing = [task for task in suite if not (folder / f"{task}.json").is_file()]
-    if missing:
-        raise DataError(
-            f"model {name!r}: {len(missing)} of {len(suite)} tasks have no result in {folder}: "
-            f"{', '.join(missing)}; evaluate them first, no average without them"
-        )
-    results = {task: _read_task(folder / f"{task}.json", task) for task in suite}
-    by_settings = {result["settings_fingerprint"]: task for task, result in results.items()}
-    if len(by_settings) > 1:
-        tasks = " and ".join(list(by_settings.values())[:2])
-        raise DataError(
-            f"model {name!r}: {folder} holds results of different settings or models, such as "
-            f"{tasks}; evaluate again"
-        )
-    return results
-
-
-def _read_task(path: Path, task: str) -> dict[str, Any]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a result of eval.mmeb: {error}") from None
-    if not isinstance(result, dict):
-        raise DataError(f"{path}: not a result of eval.mmeb: expected an object")
-    for key, kind in NEEDED.items():
-        value = result.get(key)
-        if not isinstance(value, (int, float) if kind is float else kind):
-            raise DataError(f"{path}: not a result of eval.mmeb: {key} is {value!r}")
-    if result["task"] != task:
-        raise DataError(f"{path}: holds the result of task {result['task']!r}")
-    if not result["hits"] or set(result["hits"]) - {0, 1}:
-        raise DataError(f"{path}: not a result of eval.mmeb: hits are not a list of 0 and 1")
-    return result
-
-
-def _same_data(first: str, ours: Results, name: str, theirs: Results) -> None:
-    for task in ours:
-        if ours[task]["data_fingerprint"] != theirs[task]["data_fingerprint"]:
-            raise DataError(
-                f"task {task}: models {first!r} and {name!r} were evaluated on different data "
-                f"({len(ours[task]['hits'])} and {len(theirs[task]['hits'])} queries); evaluate "
-                "both again"
-            )
 
 
 def _summarise(results: Results, suite: dict[str, Task], config: ReportConfig) -> dict[str, Any]:
@@ -179,7 +131,8 @@ def _summarise(results: Results, suite: dict[str, Task], config: ReportConfig) -
         "mean_similarity": float(np.mean([results[n]["mean_similarity"] for n in suite])),
         "effective_rank": float(np.mean([results[n]["effective_rank"] for n in suite])),
         "seconds": float(sum(results[n]["seconds"] for n in suite)),
-        **{key: results[next(iter(suite))].get(key) for key in ("model", "adapter", "commit")},
+        "commits": sorted({results[name]["commit"] for name in suite}),
+        **{key: results[next(iter(suite))].get(key) for key in ("model", "adapter")},
     }
 
 

@@ -76,6 +76,7 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     for task, result in found.items():
         assert f"{task}: hit@1 {result['hit_at_1']:.1%} of 5 queries" in printed
         assert result["hits"] == expected_hits(folder, task)
+        assert result["num_rows"] == result["num_queries"] == 5
         assert result["hit_at_1"] == pytest.approx(sum(result["hits"]) / 5)
         assert result["task"] == task
         assert -1 <= result["mean_similarity"] <= 1
@@ -99,7 +100,10 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
         f"models: {{tiny: {folder}/out}}\nsuite: {folder}/suite.yaml\noutput: {folder}/r.json\n"
     )
     report.main(["--config", str(folder / "report.yaml")])
-    overall = json.loads((folder / "r.json").read_text())["models"]["tiny"]["overall"]
+    written = json.loads((folder / "r.json").read_text())
+    assert written["limit"] is None
+    assert written["models"]["tiny"]["commits"] == [found["Names"]["commit"]]
+    overall = written["models"]["tiny"]["overall"]
     assert overall["hit_at_1"] == pytest.approx(sum(r["hit_at_1"] for r in found.values()) / 3)
 
 
@@ -164,6 +168,8 @@ def test_results_are_kept_while_they_hold(
     assert made() == list(TASKS), "another picture under the same name"
     assert made("inputs.max_text_tokens=400") == list(TASKS)
     assert made("inputs.max_text_tokens=400", "data.tasks=[Names]", "data.limit=3") == ["Names"]
+    limited = results(folder / "out")["Names"]
+    assert (limited["num_queries"], limited["num_rows"], len(limited["hits"])) == (3, 5, 3)
     assert made("inputs.max_text_tokens=400", "overwrite=true", "data.tasks=[Names]") == ["Names"]
     (folder / "out/Names.json").write_text("{")
     assert made("inputs.max_text_tokens=400") == ["Names"]

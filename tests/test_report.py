@@ -39,6 +39,7 @@ def result(task: str, hits: list[int]) -> dict[str, Any]:
         "task": task,
         "meta_task": SUITE[task][0],
         "hits": hits,
+        "num_rows": len(hits),
         "chance": 0.25 if task == "Find" else 0.5,
         "mean_similarity": 0.5,
         "effective_rank": len(hits),
@@ -46,6 +47,7 @@ def result(task: str, hits: list[int]) -> dict[str, Any]:
         "settings_fingerprint": "s",
         "data_fingerprint": f"data of {task}",
         "model": "some/model",
+        "commit": "c1",
     }
 
 
@@ -157,6 +159,52 @@ def test_a_suite_without_ood_tasks(tmp_path: Path) -> None:
     ]
 
 
+def limited_results(folder: Path, limit: int, **hits: list[int]) -> None:
+    """Tasks of 4, 4 and 8 rows, the first `limit` of them evaluated."""
+    write_results(folder, {task: hits.get(task, found[:limit]) for task, found in HITS.items()})
+    for path in folder.glob("*.json"):
+        found = json.loads(path.read_text()) | {"num_rows": len(HITS[path.stem])}
+        path.write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("limit", [3, 4, 7])
+def test_limited_results_are_marked(
+    tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limited_results(tmp_path / "m", limit)
+    settings = config(tmp_path, models={"m": str(tmp_path / "m")})
+    assert report.build_report(settings)["limit"] == limit
+    (tmp_path / "report.yaml").write_text(
+        f"models: {settings.models}\nsuite: {settings.suite}\noutput: {settings.output}\n"
+    )
+    report.main(["--config", str(tmp_path / "report.yaml")])
+    words = f"only the first {limit} queries of each task"
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert words in Path(settings.output).with_suffix(".md").read_text()
+    limited_results(tmp_path / "all", 8)
+    settings.models = {"m": str(tmp_path / "all")}
+    assert report.build_report(settings)["limit"] is None
+
+
+def test_different_limits_are_not_averaged(tmp_path: Path) -> None:
+    settings = config(tmp_path, models={"m": str(tmp_path / "m")})
+    limited_results(tmp_path / "m", 3, Find=HITS["Find"])
+    with pytest.raises(DataError, match="CatsVQA has the first 3 of 4 queries, task Find 8 of 8;"):
+        report.build_report(settings)
+    limited_results(tmp_path / "n", 3, Find=HITS["Find"][:5])
+    settings.models = {"n": str(tmp_path / "n")}
+    with pytest.raises(DataError, match="Find has the first 5 of 8 queries, task CatsVQA 3 of 4;"):
+        report.build_report(settings)
+
+
+def test_every_commit_is_listed(two_models: ReportConfig, tmp_path: Path) -> None:
+    change("Find", commit="c2")(tmp_path)
+    models = report.build_report(two_models)["models"]
+    assert {name: model["commits"] for name, model in models.items()} == {
+        "base": ["c1"], "tuned": ["c1", "c2"],
+    }  # fmt: skip
+
+
 def change(file: str, **values: Any) -> Callable[[Path], object]:
     def write(tmp_path: Path) -> None:
         path = tmp_path / f"tuned/{file}.json"
@@ -183,6 +231,8 @@ BAD_RESULTS = [
      "model 'tuned': ROOT/tuned holds results of different settings or models, such as DogsVQA"),
     (change("Find", data_fingerprint="d", hits=[1] * 7),
      "task Find: models 'base' and 'tuned' were evaluated on different data (8 and 7 queries)"),
+    (change("CatsVQA", num_rows="4"), "not a result of eval.mmeb: num_rows is '4'"),
+    (change("CatsVQA", num_rows=3), "not a result of eval.mmeb: 4 hits of 3 rows"),
 ]  # fmt: skip
 
 

@@ -103,6 +103,7 @@ class EvalTask:
     """Queries with their own candidates, the right one first."""
 
     name: str
+    num_rows: int  # of the data; more than there are queries if a limit cut them
     queries: list[Item]
     candidates: list[list[Item]]  # equal items are the same object
 
@@ -163,7 +164,7 @@ def load_eval_task(
     def shared(text: str, path: str) -> Item:
         return read_item(text, path, find)
 
-    result = EvalTask(task, [], [])
+    result = EvalTask(task, len(table.rows), [], [])
     rows = plain_rows(table.rows.select(range(count)))
     bar = progress_bar(rows, total=count, desc=f"reading {task}", unit="row")
     for number, row in enumerate(bar):
