@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unime.collator import Batch
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.distributed import gather_rows
-from unime.grad_cache import cached_backward
+from unime.grad_cache import StepLeft, cached_backward
 from unime.losses import LossOutput, distillation_loss, instruction_loss
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
@@ -104,6 +104,22 @@ def test_dropout_draws_the_same_masks_twice() -> None:
     assert torch.equal(after, torch.rand(1))
     for ours, theirs in zip(gradients(model), gradients(kept), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("chunks_done", [0, 1, 4, 6, 8])  # of 5 without and 5 with a graph
+def test_a_signal_leaves_the_step_between_two_chunks(chunks_done: int) -> None:
+    batch = make_batch(rows(8, 1), rows(12, 2), torch.arange(12), torch.arange(12) < 8, 4)
+    model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
+    calls: list[object] = []
+    model.register_forward_hook(lambda *_: calls.append(None))
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with pytest.raises(StepLeft) as left:
+        cached_backward(
+            accelerator, model, batch, pair_loss, lambda: 15 * (len(calls) >= chunks_done)
+        )
+    assert (left.value.signum, len(calls)) == (15, chunks_done)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def two_ranks(rank: int, port: int, folder: str) -> None:

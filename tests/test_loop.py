@@ -267,23 +267,26 @@ def test_steps_from_epochs() -> None:
 def test_interrupted_equals_straight(
     straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C in step 3, between two log lines and between two planned checkpoints."""
+    """Ctrl-C in steps 1, 3 and 6: before anything is trained, after a planned checkpoint, and
+    between two log lines and two planned checkpoints. The step in hand is left and comes again."""
     config = make_config(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        fit(config, signal_at=3)
-    assert stopped.value.code == 130
-    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / "step_00000003"
-    said = capsys.readouterr().err
-    assert "stopped at step 3 of 6, everything is saved; to go on:\n    python" in said
+    for signal_at in (1, 3, 6):
+        with pytest.raises(SystemExit) as stopped:
+            fit(config, signal_at=signal_at)
+        assert stopped.value.code == 130
+        before = signal_at - 1
+        assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / f"step_{before:08d}"
+        said = capsys.readouterr().err
+        assert f"stopped at step {before} of 6, everything is saved; to go on:\n    pyth" in said
     fit(config)
-    assert "training from step 3 to 6" in capsys.readouterr().err
+    assert "training from step 5 to 6" in capsys.readouterr().err
     assert_same(outcome(straight), outcome(tmp_path))
 
 
 def test_terminated_equals_straight_with_workers(straight: Path, tmp_path: Path) -> None:
     """SIGTERM, and other settings of what does not change the result."""
     with pytest.raises(SystemExit) as stopped:
-        fit(make_config(tmp_path, num_workers=2), signal_at=1, signum=signal.SIGTERM)
+        fit(make_config(tmp_path, num_workers=2), signal_at=2, signum=signal.SIGTERM)
     assert stopped.value.code == 143
     fit(make_config(tmp_path, save_every=100, save_total_limit=1))
     assert_same(outcome(straight), outcome(tmp_path))
@@ -357,7 +360,7 @@ def test_other_settings_are_refused(straight: Path, settings: dict[str, Any], me
 def test_other_data_or_parameters_are_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with pytest.raises(SystemExit):
-        fit(config, signal_at=2)
+        fit(config, signal_at=3)
     with pytest.raises(ConfigError, match="was made with other data"):
         fit(config, dataset=[*rows()[:-1], TextRow("another", torch.ones(WIDTH), "f:x")])
     path = tmp_path / "checkpoints" / "step_00000002" / "parameters.safetensors"
@@ -444,7 +447,7 @@ def _two_rank_program(folder: Path) -> None:
     fit(make_config(folder / "no_dropout", 4), dropout=0.0)
     config = make_config(folder / "stopped", 4)
     try:
-        fit(config, signal_at=3, signal_rank=1)
+        fit(config, signal_at=4, signal_rank=1)
     except SystemExit as stopped:
         assert stopped.code == 130
         assert checkpoint.latest(folder / "stopped").name == "step_00000003"  # type: ignore[union-attr]

@@ -1,9 +1,10 @@
-"""The one collective that the losses need."""
+"""What ranks tell each other: the rows that the losses need, and a few numbers."""
 
 from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from torch import Tensor
 
 
@@ -32,3 +33,11 @@ def gather_rows(rows: Tensor) -> Tensor:
         parts = [part.bool() for part in parts]
     parts[rank] = rows
     return torch.cat(parts)
+
+
+def gather_numbers(accelerator: Accelerator, *numbers: int) -> Tensor:
+    """The numbers of all ranks, on the CPU (ranks, n); without a transfer where there is one."""
+    mine = torch.tensor([numbers])  # (1, n)
+    if accelerator.num_processes == 1:
+        return mine
+    return accelerator.gather(mine.to(accelerator.device)).cpu()

@@ -5,6 +5,9 @@ arXiv 2101.06983), with the exact gradient of the un-chunked step, on one proces
     2. compute the loss of the *global* batch and its gradient with respect to every embedding
     3. embed every chunk again, with a graph and the same random state, and back-propagate
        <embedding, its gradient>
+
+A step can take minutes, a launcher waits 30 seconds after a Ctrl-C: between two chunks the step can
+be left. No parameter has moved by then, so it is as if it had not begun.
 """
 
 from __future__ import annotations
@@ -17,14 +20,26 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from unime.collator import Batch
-from unime.distributed import gather_rows
+from unime.distributed import gather_numbers, gather_rows
 from unime.losses import LossOutput
 
 LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 
 
+class StepLeft(Exception):  # noqa: N818 (nothing went wrong)
+    """A signal came: the step was left on every rank, with the random state it began with."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.signum = signum
+
+
 def cached_backward(
-    accelerator: Accelerator, model: nn.Module, batch: Batch, loss_fn: LossFunction
+    accelerator: Accelerator,
+    model: nn.Module,
+    batch: Batch,
+    loss_fn: LossFunction,
+    signum: Callable[[], int] = lambda: 0,
 ) -> LossOutput:
     """Back-propagate `loss_fn` of the global batch; gradients are complete on return.
 
@@ -36,19 +51,28 @@ def cached_backward(
         model: the prepared encoder: one chunk's inputs to embeddings (chunk, D).
         batch: this rank's chunks by group and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
+        signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once (DDP
+            exchanges nothing in them) and waits for the others where something is exchanged.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
+
+    Raises:
+        StepLeft: a signal reached any rank.
     """
     chunks = [
         (group, chunk) for group, group_chunks in batch.groups.items() for chunk in group_chunks
     ]
+    began = _random_state(accelerator.device)
     random_states = []
     embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
     with torch.no_grad(), _gradient_sync(accelerator, model, False):
         for group, chunk in chunks:
+            if signum():
+                break
             random_states.append(_random_state(accelerator.device))
             embedded[group].append(model(chunk).float())
+    _leave_together(accelerator, signum(), began)
 
     leaves = {group: torch.cat(parts).requires_grad_() for group, parts in embedded.items()}
     output = loss_fn(
@@ -64,11 +88,25 @@ def cached_backward(
 
     last = len(chunks) - 1
     for index, ((_, chunk), piece) in enumerate(zip(chunks, pieces, strict=True)):
+        if index < last and signum():
+            continue
+        if index == last:
+            _leave_together(accelerator, signum(), began)
         with _gradient_sync(accelerator, model, index == last):
             with _replayed(random_states[index], accelerator.device):
                 embeddings = model(chunk).float()
             accelerator.backward((embeddings * piece).sum())
     return LossOutput(output.loss.detach(), output.stats)
+
+
+def _leave_together(
+    accelerator: Accelerator, signum: int, began: tuple[Tensor, Tensor | None]
+) -> None:
+    """Leave the step on every rank if a signal reached any of them."""
+    signum = int(gather_numbers(accelerator, signum).max())
+    if signum:
+        _set_random_state(began, accelerator.device)
+        raise StepLeft(signum)
 
 
 @contextmanager
@@ -92,11 +130,15 @@ def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), device_state
 
 
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
 @contextmanager
 def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
     """Run from an earlier random state (dropout draws the same masks), then go on as before."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.set_rng_state(state[0])
-        if state[1] is not None:
-            torch.cuda.set_rng_state(state[1], device)
+        _set_random_state(state, device)
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop after the step in hand, and say how to go on."""
+"""Ctrl-C and SIGTERM: leave the step in hand, save the one before it, and say how to go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Interruption:
     """While it is entered, ``signum`` is the first signal that came, 0 before any.
 
     A second key press ends the process at once, which costs what came after the last checkpoint.
-    torchrun and accelerate kill processes that have not ended 30 seconds after the first.
+    torchrun and accelerate kill processes that have not ended 30 seconds after the first, which is
+    why a step is left between two of its chunks (grad_cache.py).
     """
 
     def __init__(self, speaks: bool = True) -> None:
@@ -45,7 +46,7 @@ class Interruption:
         if not self.signum:
             self.signum, self._when = signum, now
             if self._speaks:
-                self._say("finishing this step, then saving; once more: quit without saving")
+                self._say("leaving this step, then saving; once more: quit without saving")
         elif now - self._when > SAME_SECONDS:
             os._exit(128 + signum)
 

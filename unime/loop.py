@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate.utils import set_seed
@@ -23,9 +23,10 @@ from unime import checkpoint
 from unime.collator import Batch
 from unime.config import ConfigError, OptimConfig
 from unime.data import GlobalBatchSampler, Pair, TextRow
+from unime.distributed import gather_numbers
 from unime.encoder import Encoder
 from unime.fingerprint import data_fingerprint
-from unime.grad_cache import LossFunction, cached_backward
+from unime.grad_cache import LossFunction, StepLeft, cached_backward
 from unime.interruption import Interruption, leave_signals_to_parent, typed_command
 from unime.losses import LossOutput
 from unime.metrics import Metrics
@@ -64,18 +65,20 @@ def train(
         with bar, Interruption(run.is_main_process) as interruption:
             began = time.perf_counter()
             for batch in loader:
-                values = trainer.take_step(batch.to(run.accelerator.device), loss_fn)
-                signum, truncated = _over_ranks(run, interruption.signum, batch.num_truncated)
-                values["truncated_texts"] = truncated
+                try:
+                    values = trainer.take_step(batch, loss_fn, lambda: interruption.signum)
+                except StepLeft as left:
+                    trainer.save()
+                    trainer.stop(left.signum)
+                truncated = gather_numbers(run.accelerator, batch.num_truncated)  # (ranks, 1)
+                values["truncated_texts"] = int(truncated.sum())
                 line = metrics.add(trainer.step, values, time.perf_counter() - began)
                 bar.set_postfix_str(metrics.in_words(values), refresh=False)
                 bar.update()
                 if line and bar.disable:
                     run.log.info("%s", line)
-                if signum or trainer.is_done or trainer.step % run.config.run.save_every == 0:
+                if trainer.is_done or trainer.step % run.config.run.save_every == 0:
                     trainer.save()
-                if signum and not trainer.is_done:
-                    trainer.stop(signum)
                 began = time.perf_counter()
         trainer.finish()
     finally:
@@ -94,10 +97,10 @@ class Trainer:
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
         self.data = data_fingerprint(dataset)
         self.step = 0  # steps taken
-        path, log_every = run.output_dir / "metrics.jsonl", run.config.run.log_every
-        self.metrics = Metrics(
-            path, run.accelerator, log_every, run.global_batch_size, self.total_steps
-        )
+        self.saved: int | None = None  # the step of the newest checkpoint
+        path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
+        size, steps = run.global_batch_size, self.total_steps
+        self.metrics = Metrics(path, run.accelerator, every, size, steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
         optimizer = torch.optim.AdamW(
@@ -138,11 +141,14 @@ class Trainer:
             generator=torch.Generator().manual_seed(0),  # its own: a loader's start draws a number
         )
 
-    def take_step(self, batch: Batch, loss_fn: LossFunction) -> dict[str, float]:
+    def take_step(
+        self, batch: Batch, loss_fn: LossFunction, signum: Callable[[], int]
+    ) -> dict[str, float]:
         """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
         accelerator = self.run.accelerator
+        batch = batch.to(accelerator.device)
         with accelerator.accumulate():  # no model: cached_backward says which backward syncs
-            output = cached_backward(accelerator, self.model, batch, loss_fn)
+            output = cached_backward(accelerator, self.model, batch, loss_fn, signum)
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
@@ -157,7 +163,10 @@ class Trainer:
         return values
 
     def save(self) -> None:
+        """Write the checkpoint of the last complete step, unless it is there."""
         run = self.run
+        if self.saved == self.step:
+            return
         state = {
             "step": self.step,
             "total_steps": self.total_steps,
@@ -168,11 +177,10 @@ class Trainer:
         }
         folder, limit = run.output_dir, run.config.run.save_total_limit
         checkpoint.save(folder, state, self.parameters, self.optimizer, run.accelerator, limit)
+        self.saved = self.step
 
-    def stop(self, signum: int) -> None:
-        command = typed_command()
-        if not self.run.config.run.resume:
-            command += " run.resume=true"
+    def stop(self, signum: int) -> NoReturn:
+        command = typed_command() + ("" if self.run.config.run.resume else " run.resume=true")
         self.run.log.info(
             "stopped at step %d of %d, everything is saved; to go on:\n    %s",
             self.step, self.total_steps, command,
@@ -202,7 +210,7 @@ class Trainer:
                 f"{folder}: was made with other data ({state['total_steps']} steps then, "
                 f"{self.total_steps} now); give another run.output_dir"
             )
-        self.step = state["step"]
+        self.step = self.saved = state["step"]
         self.metrics.go_on(self.step, state["metrics"])
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
@@ -240,10 +248,3 @@ def _floats(output: LossOutput, norm: Tensor | None) -> dict[str, float]:
     scalars = {"loss": output.loss, **known, **output.stats}
     stacked = torch.stack([scalar.detach().double().reshape(()) for scalar in scalars.values()])
     return dict(zip(scalars, stacked.tolist(), strict=True))
-
-
-def _over_ranks(run: Run, signum: int, truncated: int) -> tuple[int, int]:
-    """The same decision on every rank: a signal may have reached only some, or one step later."""
-    mine = torch.tensor([[signum, truncated]], device=run.accelerator.device)
-    ours = run.accelerator.gather(mine)  # (ranks, 2)
-    return int(ours[:, 0].max()), int(ours[:, 1].sum())
