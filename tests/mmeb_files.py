@@ -1,14 +1,16 @@
-"""Writes small folders in MMEB's layout, with real pictures."""
+"""Writes small folders in MMEB's layout, with the demo's drawings as pictures."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from data_prep.emoji import STYLES, load_concepts, render, sample_rendering
 
 
 def write_rows(root: Path, subset: str, split: str, rows: list[dict[str, Any]]) -> Path:
@@ -19,11 +21,13 @@ def write_rows(root: Path, subset: str, split: str, rows: list[dict[str, Any]]) 
     return path
 
 
-def write_picture(path: Path, seed: int, size: int = 16) -> Path:
-    """A PNG of random pixels, the same for the same seed."""
+def write_picture(path: Path, seed: int, size: int = 32) -> Path:
+    """A PNG of an emoji, for every seed another one (of about 600) on some colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    concepts, style = load_concepts(), STYLES[seed % len(STYLES)]
+    concept = concepts[seed * 37 % len(concepts)]  # neighbours in the list are alike
+    drawing = render(concept, style, sample_rendering(random.Random(seed), concept))
+    Image.fromarray(drawing).resize((size, size)).save(path)
     return path
 
 
@@ -47,7 +51,7 @@ def write_eval_suite(root: Path, suite: Path, queries: int = 5) -> None:
     row, and the YAML that lists them."""
     names = [f"eval_pictures/{number}.png" for number in range(queries)]
     for number, name in enumerate(names):
-        write_picture(root / "eval_images" / name, number, size=16 + 8 * (number % 2))
+        write_picture(root / "eval_images" / name, number, size=32 + 16 * (number % 2))
     words = [f"thing number {number} with {'many ' * number}words" for number in range(queries)]
     order = [[n, *(m for m in range(queries) if m != n)] for n in range(queries)]
     tasks = {
