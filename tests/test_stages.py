@@ -49,7 +49,7 @@ def write_material(folder: Path, model: Path) -> None:
     root = folder / "mmeb"
     write_rows(root, "Questions", "original", train_rows(root, "Questions", 16))
     for n in range(16):
-        write_picture(root / f"images/Captions/{n}.png", 100 + n, size=12 + 8 * (n % 3))
+        write_picture(root / f"images/Captions/{n}.png", 100 + n, size=28 + 14 * (n % 3))
     captions = [
         {
             "qry": f"Find the picture of: {texts[n]}",
