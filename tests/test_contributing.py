@@ -1,0 +1,63 @@
+"""What CONTRIBUTING.md names is there, and pre-commit runs what it says.
+
+./launch.sh test tests/test_contributing.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import yaml
+
+from unime.config import EvalConfig, Stage2Config
+from unime.config_file import config_keys
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+INLINE = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
+
+
+def test_files_and_folders() -> None:
+    words = {word for code in INLINE for word in code.split()}
+    paths = [word for word in words if re.fullmatch(r"\w[\w.-]*/[\w./-]*|\w+\.(md|sh)", word)]
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_commands() -> None:
+    called = set(re.findall(r"\./launch\.sh (\w+)", TEXT))
+    assert called == {"test", "lint", "eval"}
+    script = (ROOT / "launch.sh").read_text()
+    assert all(re.search(rf"^  {name}\b", script, re.MULTILINE) for name in called)
+
+
+def test_settings() -> None:
+    keys = {*config_keys(Stage2Config), *config_keys(EvalConfig)}
+    named = set(re.findall(r"data\.(?:\w+)", TEXT)) - {"data.py"}
+    assert {"data.sources", "data.suite", "data.tasks", "data.limit"} == named <= keys
+
+
+def test_names() -> None:
+    places = {
+        "unime.backbones": ("Backbone", "BACKBONES"),
+        "tests.tiny_models": ("FAMILIES",),
+        "tests.test_prompts": ("GOLDEN",),
+        "tests.test_configs": ("BACKBONES",),
+        "unime.items": ("Pair",),
+        "unime.data": ("PairDataset",),
+        "unime.losses": ("LossOutput",),
+        "unime.loop": ("train",),
+    }
+    for module, names in places.items():
+        for name in names:
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+            assert f"`{name}" in TEXT, name
+    report = (ROOT / "tests/test_report.py").read_text()
+    assert "def test_the_suite_of_mmeb" in report and "tests/test_report.py" in TEXT
+
+
+def test_pre_commit_runs_lint() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert "./launch.sh lint" in [hook["entry"] for hook in repository["hooks"]]
