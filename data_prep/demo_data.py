@@ -40,13 +40,14 @@ from data_prep.demo_texts import (
 )
 from data_prep.emoji import CONCEPTS_FILE, Concept, load_concepts
 from unime.checkpoint import write_json
-from unime.config import load_config, require
+from unime.config import ConfigError, load_config, require
 from unime.progress import progress_bar
 from unime.runlog import run_program
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"
-SOURCES = ("demo_data", "demo_tasks", "demo_texts", "emoji")  # the modules that decide the data
+SOURCES = ("demo_data", "demo_tasks", "demo_texts", "emoji", "pretrain_tasks", "wordnet")
+# the modules that decide the data
 
 
 @dataclass
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> None:
     if summary.is_file() and json.loads(summary.read_text())["facts"] == facts:
         print(f"{output_dir}: made with the same settings already")
         return
+    if output_dir.exists() and not summary.is_file():
+        raise ConfigError(f"output_dir: {output_dir} is there and holds no demo data; name another")
     aside = output_dir.with_name(output_dir.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     counts = write_everything(aside, config)

@@ -28,6 +28,12 @@ NAME_QUESTIONS = (
     "What do you see?",
     "Which thing is shown?",
 )
+TEXT_QUESTIONS = (  # after a text, as the questions about an image come after it
+    "Which thing is it?",
+    "What is it about?",
+    "What is meant?",
+    "Name it.",
+)
 COUNTS = {1: "one", 2: "two", 3: "three"}
 NUM_WORDS = 4000
 GLOSS_WORDS = 16
@@ -179,6 +185,9 @@ class Tasks:
 
     def concept_text(self, rng: random.Random) -> Sample:
         concept = rng.choice(self.defined) if rng.random() < 0.7 else rng.choice(self.concepts)
+        if rng.random() < 0.5:
+            turns = ((f"{self._about(concept, rng)}\n{rng.choice(TEXT_QUESTIONS)}", concept.name),)
+            return Sample("concept_text", turns)
         options = [(f"What kind of thing is {thing(concept)}?", concept.subgroup)]
         if concept.keywords:
             words = rng.sample(concept.keywords, min(3, len(concept.keywords)))
@@ -192,13 +201,29 @@ class Tasks:
         turns = tuple(rng.sample(options, 2))
         return Sample("concept_text", turns)
 
+    @staticmethod
+    def _about(concept: Concept, rng: random.Random) -> str:
+        """A text about a concept: its definition, some keywords, a caption, or just its name."""
+        background = rng.choice(tuple(BACKGROUNDS))
+        texts = [concept.name, f"{thing(concept)} on {with_article(background)} background"]
+        if concept.definition:
+            texts += [concept.definition] * 2
+        if len(concept.keywords) > 1:
+            count = rng.randint(2, min(4, len(concept.keywords)))
+            texts += [", ".join(rng.sample(concept.keywords, count))] * 2
+        return rng.choice(texts)
+
     def word_text(self, rng: random.Random) -> Sample:
         word = rng.choice(self.words)
         gloss = rng.choice(self.senses[word])
         choice = rng.random()
-        if choice < 0.5 and word not in self.reverse_held_out:
+        if choice < 0.35 and word not in self.reverse_held_out:
+            text = word if rng.random() < 0.2 else gloss
+            turns = ((f"{text}\n{rng.choice(TEXT_QUESTIONS)}", word),)
+            return Sample("word_text", turns)
+        if choice < 0.6 and word not in self.reverse_held_out:
             return Sample("word_text", ((f"Which word means: {gloss}?", word),))
-        if choice < 0.65 and word in self.synonyms:
+        if choice < 0.7 and word in self.synonyms:
             answer = ", ".join(self.synonyms[word])
             return Sample("word_text", ((f"Which words are like {word}?", answer),))
         return Sample("word_text", ((f"What does {word} mean?", gloss),))

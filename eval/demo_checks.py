@@ -27,7 +27,7 @@ from data_prep.emoji import (
     render,
     sample_rendering,
 )
-from data_prep.teacher_embeddings import load_teacher
+from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.suites import load_suite
 from unime.checkpoint import write_json
@@ -41,6 +41,7 @@ from unime.config import (
 from unime.data import GlobalBatchSampler, PairDataset, item_key
 from unime.encoder import Encoder
 from unime.items import Item
+from unime.losses import false_negatives
 from unime.mmeb import load_eval_task
 from unime.retrieval import candidate_index, encode_items, hit_at_1, score_candidates
 from unime.runlog import run_program
@@ -66,8 +67,8 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
     return {
         "text": text,
         "filter": {
-            "before_stage2": judge_filter(str(folder / "stage1/final")),
-            "after_stage2": judge_filter(str(folder / "stage1_stage2/final")),
+            "before_stage2": judge_filter(folder, "stage1"),
+            "after_stage2": judge_filter(folder, "stage1_stage2"),
         },
         "base_naming_accuracy": naming_accuracy(),
     }
@@ -75,7 +76,8 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
 
 def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
     """hit@1 of the teacher itself on text-to-text tasks."""
-    teacher = load_teacher(build_config(TeacherConfig, CONFIGS / "teacher.yaml"))
+    config = build_config(TeacherConfig, CONFIGS / "teacher.yaml")
+    teacher = load_teacher(config)
     scores = {}
     for name in tasks:
         task = load_eval_task(str(DATA / split), name, "test")
@@ -83,21 +85,22 @@ def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
             item.text for items in (task.queries, *task.candidates) for item in items
         ))  # fmt: skip
         place = {text: number for number, text in enumerate(texts)}
-        encoded = teacher.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-        vectors = torch.as_tensor(encoded).float()  # (U, T)
+        vectors = torch.from_numpy(embed_texts(teacher, config, texts)).float()  # (U, T)
         index = candidate_index([[place[c.text] for c in row] for row in task.candidates])
         queries = vectors[[place[query.text] for query in task.queries]]
         scores[name] = hit_at_1(score_candidates(queries, vectors, index)).double().mean().item()
     return scores
 
 
-def judge_filter(adapter: str) -> dict[str, float]:
-    """The false-negative filter on training batches, against the answer keys of the data.
+def judge_filter(folder: Path, model: str) -> dict[str, float]:
+    """The false-negative filter of stage 2 on its training batches, as `model` embeds them, against
+    the answer keys of the data.
 
     Of all (query, candidate) pairs of a batch but exact duplicates of the positive: which are right
     answers (``false_negatives``), which the margin filters, and how well the two agree.
     """
-    config = build_config(Stage2Config, CONFIGS / "stage2.yaml", [f"model.adapter={adapter}"])
+    adapter = f"model.adapter={folder / model / 'final'}"
+    config = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
     data: PairData = config.data
     rows = PairDataset.load(data, config.run.seed)
     answers = [
@@ -111,7 +114,6 @@ def judge_filter(adapter: str) -> dict[str, float]:
         rows.task_sizes, 2 * config.optim.batch_size_per_device, data.mixing, seed=1
     )
     encoder = Encoder.load(config.model, config.inputs)
-    margin = config.loss.false_negative_margin
     counts = torch.zeros(3)  # false negatives, filtered, both
     pairs = 0
     for step in range(FILTER_BATCHES):
@@ -121,7 +123,9 @@ def judge_filter(adapter: str) -> dict[str, float]:
         keys = torch.tensor([item_key(target) for target in targets])
         eligible = keys[:, None] != keys
         right = torch.tensor([[answers[i] == answers[j] for j in batch] for i in batch]) & eligible
-        filtered = (similarity > similarity.diagonal()[:, None] + (margin or 0.0)) & eligible
+        filtered = false_negatives(
+            similarity, similarity.diag()[:, None], eligible, config.loss.false_negative_margin
+        )
         counts += torch.stack([right.sum(), filtered.sum(), (right & filtered).sum()])
         pairs += int(eligible.sum())
     wrong, filtered_count, both = counts.tolist()

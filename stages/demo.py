@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from unime.checkpoint import write_json
-from unime.config import load_config
+from unime.config import load_config, require
 from unime.facts import git_commit
 from unime.runlog import run_program
 
@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
 CHECKS = (sys.executable, "-m", "eval.demo_checks")
+PROGRAMS = ("data", "teacher", "stage1", "stage2", "eval")  # whose settings the demo can override
+SPLITS = ("test", "validation")
 INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 
@@ -45,6 +47,12 @@ class DemoConfig:
     overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value
     queries: list[str] = field(default_factory=list)  # what is searched for at the end
 
+    def __post_init__(self) -> None:
+        require(self.split in SPLITS, "split", self.split, f"one of {', '.join(SPLITS)}")
+        for program in self.overrides:
+            expected = f"only {', '.join(PROGRAMS)}"
+            require(program in PROGRAMS, "overrides", program, expected)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -52,10 +60,10 @@ class Step:
 
     name: str
     words: tuple[str, ...]
+    after: tuple[str, ...] = ()  # the steps whose results it reads
     output: str | None = None  # the folder that it fills, below output_dir
     program: tuple[str, ...] = ("./launch.sh",)
-    inputs: tuple[Path, ...] = ()  # files besides its configuration that decide what it makes
-    always: bool = False  # quick, and reads what may have changed
+    always: bool = False  # quick where nothing changed: the program itself sees to that
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -82,20 +90,22 @@ def steps(config: DemoConfig) -> Iterator[Step]:
     out = config.output_dir
     more = config.overrides
     words = ("prepare", "demo", f"{CONFIGS}/data.yaml", *more.get("data", []))
-    yield Step("data", words, inputs=data_sources())
+    yield Step("data", words, always=True)
     words = ("prepare", "teacher", f"{CONFIGS}/teacher.yaml", *more.get("teacher", []))
-    yield Step("teacher", words)
+    yield Step("teacher", words, after=("data",), always=True)
     yield _evaluation(config, "base", "null")
     trainings = {
-        "stage1": ("stage1",),
-        "stage1_stage2": ("stage2", f"model.adapter={out}/stage1/final"),
-        "stage2": ("stage2",),
-        "infonce": ("stage2", *INFONCE),
+        "stage1": ("teacher", "stage1"),
+        "stage1_stage2": ("stage1", "stage2", f"model.adapter={out}/stage1/final"),
+        "stage2": ("data", "stage2"),
+        "infonce": ("data", "stage2"),
     }
-    for name, (program, *settings) in trainings.items():
+    for name, (before, program, *settings) in trainings.items():
         settings += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
         settings += more.get(program, [])
-        yield Step(name, (program, f"{CONFIGS}/{program}.yaml", *settings), name)
+        settings += INFONCE if name == "infonce" else ()
+        words = (program, f"{CONFIGS}/{program}.yaml", *settings)
+        yield Step(name, words, after=(before,), output=name)
         yield _evaluation(config, name, f"{out}/{name}/final")
     models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
     words = ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models)
@@ -111,7 +121,9 @@ def _evaluation(config: DemoConfig, name: str, adapter: str) -> Step:
         f"data.root=data/demo/{config.split}",
         *config.overrides.get("eval", []),
     )
-    return Step(f"eval_{name}", ("eval", f"{CONFIGS}/eval.yaml", *words), f"eval/{name}")
+    after = ("data",) if name == "base" else ("data", name)
+    words = ("eval", f"{CONFIGS}/eval.yaml", *words)
+    return Step(f"eval_{name}", words, after=after, output=f"eval/{name}")
 
 
 def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
@@ -122,24 +134,27 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
     """
     record = folder / "steps.json"
     done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-    fingerprint = ""
     for number, step in enumerate(todo, 1):
-        fingerprint = _fingerprint(fingerprint, step)
-        place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name)
-        if known and known["fingerprint"] == fingerprint and not step.always:
+        fingerprint = _fingerprint(step, [done[name]["fingerprint"] for name in step.after])
+        place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name, {})
+        same = known.get("fingerprint") == fingerprint
+        is_there = step.output is None or (folder / step.output).is_dir()
+        if same and known["seconds"] is not None and is_there and not step.always:
             print(f"{place}: done before", flush=True)
             continue
-        if step.output and known:  # of other settings
+        if step.output and known and not same:  # made, or begun, with other settings
             shutil.rmtree(folder / step.output, ignore_errors=True)
         command = [*step.program, *step.words]
         print(f"\n{place}: {shlex.join(command)}", flush=True)
+        before = known["seconds"] if same else None
+        done[step.name] = {"fingerprint": fingerprint, "seconds": before, "words": step.words}
+        write_json(record, done)
         began = time.monotonic()
         status = run_command(command)
         if status:
             print(f"{step.name} stopped; the same command goes on from here", file=sys.stderr)
             raise SystemExit(status)
-        took = time.monotonic() - began
-        done[step.name] = {"fingerprint": fingerprint, "seconds": took, "words": step.words}
+        done[step.name]["seconds"] = (before or 0.0) + time.monotonic() - began
         write_json(record, done)
     return {step.name: done[step.name]["seconds"] for step in todo}
 
@@ -167,19 +182,21 @@ def run_command(command: list[str]) -> int:
             child.wait()
 
 
-def data_sources() -> tuple[Path, ...]:
-    """The code and the table that the data is made from."""
-    code = sorted((ROOT / "data_prep").glob("demo_*.py"))
-    return (*code, ROOT / "data_prep/emoji.py", ROOT / "assets/emoji/concepts.jsonl")
-
-
-def _fingerprint(before: str, step: Step) -> str:
-    """Of a step, its configuration and inputs, the base model, and everything before it."""
-    digest = hashlib.blake2b(before.encode(), digest_size=16)
-    digest.update("\0".join(step.words).encode())
-    base = ROOT / "assets" / "base" / "model.safetensors"
+def sources(step: Step) -> list[Path]:
+    """The files that decide what a step makes: its configuration, the code, the base model."""
     files = [ROOT / word for word in step.words if word.endswith(".yaml")]
-    for path in (*files, *step.inputs, base):
+    if step.name == "data":
+        names = ("emoji", "pretrain_tasks", "wordnet")
+        files += [ROOT / f"data_prep/{name}.py" for name in names]
+        files += sorted((ROOT / "data_prep").glob("demo_*.py"))
+        return [*files, ROOT / "assets/emoji/concepts.jsonl"]
+    files += [*sorted((ROOT / "unime").glob("*.py")), ROOT / "eval/mmeb.py"]
+    return [*files, ROOT / "assets/base/model.safetensors"]
+
+
+def _fingerprint(step: Step, before: list[str]) -> str:
+    digest = hashlib.blake2b("\0".join([*before, *step.words]).encode(), digest_size=16)
+    for path in sources(step):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -187,7 +204,8 @@ def _fingerprint(before: str, step: Step) -> str:
 def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
     """Put how long each step took, and what ran, into the report; say what came out."""
     report = json.loads((folder / "report.json").read_text())
-    report |= {"seconds": seconds, "commit": git_commit(), "seed": config.seed}
+    facts = {"commit": git_commit(), "seed": config.seed, "split": config.split}
+    report |= facts | {"seconds": seconds}
     write_json(folder / "report.json", report)
     base, both = (report["models"][name]["overall"] for name in ("base", "stage1_stage2"))
     apart = "apart" if both["ci95"][0] > base["ci95"][1] else "overlapping"

@@ -126,20 +126,21 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     base = tmp_path / "assets/base/model.safetensors"
     base.parent.mkdir(parents=True)
     base.write_bytes(b"weights")
+    (tmp_path / "unime").mkdir()
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/mmeb.py").touch()
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     return runner
 
 
 def test_a_step_runs_once_until_something_before_it_changes(runner: Runner, tmp_path: Path) -> None:
-    source = tmp_path / "code.py"
-    source.write_text("a")
     (tmp_path / "b").mkdir()
 
     def todo(word: str = "b") -> list[Step]:
         return [
-            Step("a", ("a",), inputs=(source,)),
-            Step("b", ("x", word), "b"),
-            Step("c", ("c",)),
+            Step("a", ("a",)),
+            Step("b", ("x", word), after=("a",), output="b"),
+            Step("c", ("c",), after=("b",)),
             Step("table", ("table",), always=True),
         ]
 
@@ -153,15 +154,18 @@ def test_a_step_runs_once_until_something_before_it_changes(runner: Runner, tmp_
     run_steps(todo("other"), tmp_path)
     assert runner.ran[5:] == ["other", "c", "table"]
     assert not (tmp_path / "b/result").exists()  # made with other settings
-    source.write_text("changed")
     run_steps(todo("other"), tmp_path)
-    assert runner.ran[8:] == ["a", "other", "c", "table"]
+    assert runner.ran[8:] == ["other", "table"]  # its output is gone
+    (tmp_path / "b").mkdir()
+    (tmp_path / "unime/losses.py").write_text("changed")
+    run_steps(todo("other"), tmp_path)
+    assert runner.ran[10:] == ["a", "other", "c", "table"]
 
 
 def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    todo = [Step("a", ("a",)), Step("b", ("b",), "b"), Step("c", ("c",))]
+    todo = [Step("a", ("a",)), Step("b", ("b",), output="b"), Step("c", ("c",), after=("b",))]
     runner.fails = "b"
     with pytest.raises(SystemExit) as stop:
         run_steps(todo, tmp_path)
@@ -239,7 +243,7 @@ def played(
     """A demo of two steps a stage, by the programs' own mains; its folder, config and report."""
     root = tmp_path_factory.mktemp("checkout")
     (root / "assets").mkdir()
-    for name in ("configs", "data_prep", "assets/emoji"):
+    for name in ("configs", "data_prep", "assets/emoji", "unime", "eval"):
         (root / name).symlink_to(REPOSITORY / name)
     shutil.copytree(tiny_model("qwen2_vl"), root / "assets/base")
     training = ["optim.steps=2", "optim.warmup_steps=0", "run.tensorboard=false"]

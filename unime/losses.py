@@ -113,16 +113,29 @@ def hard_negative_loss(
     similarity = queries @ candidates.T  # (Q, C)
     positive = similarity.gather(1, positive_index[:, None])  # (Q, 1)
     with torch.no_grad():
-        if config.false_negative_margin is None:
-            is_false = torch.zeros_like(is_negative)
-        else:
-            is_false = is_negative & (similarity > positive + config.false_negative_margin)
+        is_false = false_negatives(similarity, positive, is_negative, config.false_negative_margin)
         hardest, kept = _hardest(similarity, is_negative & ~is_false, config)  # (Q, k) each
     negatives = similarity.gather(1, hardest).masked_fill(~kept, float("-inf"))  # (Q, k)
     logits = torch.cat([positive, negatives], dim=1) / config.temperature  # (Q, 1 + k)
     loss = F.cross_entropy(logits, torch.zeros_like(positive_index))
     stats = _hard_negative_stats(positive, negatives, is_negative, is_false, config)
     return LossOutput(loss, stats)
+
+
+def false_negatives(
+    similarity: Tensor, positive: Tensor, is_negative: Tensor, margin: float | None
+) -> Tensor:
+    """Negatives that the filter takes for false: more similar than ``positive + margin`` (Q, C).
+
+    Args:
+        similarity: of queries and candidates (Q, C).
+        positive: of queries and their positives (Q, 1).
+        is_negative: which candidates may be negatives at all (Q, C).
+        margin: beta; None: no filter.
+    """
+    if margin is None:
+        return torch.zeros_like(is_negative)
+    return is_negative & (similarity > positive + margin)
 
 
 def _hardest(
