@@ -125,6 +125,26 @@ def test_bad_texts_in_parquet(tmp_path: Path) -> None:
         read_texts([file], ["n"])
 
 
+def test_rows_together_keeps_every_row_whole(tmp_path: Path) -> None:
+    """Also with texts that were there before: a row without its word would be half a row."""
+    pairs = [("dog", "an animal"), ("cat", "an animal"), ("dog", "a tame canine")]
+    rows = [{"text": word, "related": definition} for word, definition in pairs]
+    file = write_texts(tmp_path / "t.jsonl", rows)
+    texts = [text for pair in pairs for text in pair]
+    meta = TeacherMeta("random", None, "", 4)
+    write_store(tmp_path / "store", texts, meta, lambda some: np.eye(4)[: len(some)] + 1, 9)
+    config = TextData(
+        texts=[file],
+        columns=["text", "related"],
+        rows_together=True,
+        teacher=str(tmp_path / "store"),
+    )
+    dataset = TextDataset.load(config)
+    assert dataset.texts == texts
+    assert (dataset.texts_per_row, dataset.num_duplicates) == (2, 0)
+    assert torch.equal(dataset[0].teacher, dataset[4].teacher)  # "dog" twice
+
+
 def test_a_text_dataset_has_the_teachers_row_of_each_text(tmp_path: Path) -> None:
     rows = [{"text": f"text {n % 6}"} for n in range(9)]
     file = write_texts(tmp_path / "t.jsonl", rows)

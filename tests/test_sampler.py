@@ -26,6 +26,22 @@ def epoch(sampler: GlobalBatchSampler, number: int = 0) -> list[list[int]]:
     return [sampler.batch(number * steps + step) for step in range(steps)]
 
 
+@pytest.mark.parametrize("mixing", list(Mixing))
+def test_rows_of_a_block_share_a_batch(mixing: Mixing) -> None:
+    sampler = GlobalBatchSampler({"text": 31}, 6, mixing, seed=0, block=3)
+    batches = epoch(sampler)
+    assert len(batches) == 31 // 3 // 2
+    for batch in batches:
+        assert len(batch) == sampler.global_batch_size == 6
+        assert [row // 3 for row in batch[::3]] == [row // 3 for row in batch[2::3]]
+        assert [row % 3 for row in batch] == [0, 1, 2] * 2
+    seen = [row for batch in batches for row in batch]
+    assert len(set(seen)) == len(seen) and max(seen) < 30
+    assert batches != epoch(sampler, 1)
+    with pytest.raises(DataError, match="a batch of 8 rows is no whole number of 3s"):
+        GlobalBatchSampler({"text": 31}, 8, mixing, seed=0, block=3)
+
+
 def test_single_task_batches() -> None:
     sampler = GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=0)
     batches = epoch(sampler)
