@@ -52,6 +52,7 @@ class StandIn(nn.Module):
         super().__init__()
         torch.manual_seed(7)
         self.frozen = nn.Linear(WIDTH, 16).requires_grad_(False)
+        self.register_buffer("constant", torch.ones(1))  # which DDP sends around, as of real models
         self.adapter = nn.Sequential(nn.Dropout(dropout), nn.Linear(16, 8), nn.LayerNorm(8))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -102,21 +103,34 @@ def fit(
     signal_at: int = 0,
     signum: int = signal.SIGINT,
     signal_rank: int = 0,
+    while_collating: bool = False,
     nan_at: int = 0,
     dataset: list[TextRow] | None = None,
 ) -> StandIn:
-    """One start of a run; `signal_at`: a real signal to this process during that step."""
+    """One start of a run; `signal_at`: a real signal to this process during that step's loss, or
+    while its rows are collated."""
     run = start_run(config)
     encoder, data = StandIn(dropout), dataset or rows()
     sampler = GlobalBatchSampler({"text": len(data)}, run.global_batch_size, Mixing.mixed, 0)
-    calls = 0
+    calls = batches = 0
     before = checkpoint.read_state(run.checkpoint)["step"] if run.checkpoint else 0
+
+    def interrupt(step: int) -> None:
+        if step == signal_at and run.accelerator.process_index == signal_rank:
+            os.kill(os.getpid(), signum)
+
+    def prepare(batch: Sequence[TextRow]) -> Batch:
+        nonlocal batches
+        batches += 1
+        if while_collating:
+            interrupt(before + batches)
+        return collate(batch)
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         nonlocal calls
         calls += 1
-        if before + calls == signal_at and run.accelerator.process_index == signal_rank:
-            os.kill(os.getpid(), signum)
+        if not while_collating:
+            interrupt(before + calls)
         output = distillation_loss(
             embeddings["text"], labels["teacher"], DistillationLossConfig(0.1, 0.1)
         )
@@ -124,7 +138,8 @@ def fit(
             output.loss = output.loss * float("nan")
         return output
 
-    train(run, encoder, data, sampler, collate, loss)  # type: ignore[arg-type]
+    chosen = prepare if while_collating else collate  # workers take the latter only
+    train(run, encoder, data, sampler, chosen, loss)  # type: ignore[arg-type]
     return encoder
 
 
@@ -446,14 +461,12 @@ def _two_rank_program(folder: Path) -> None:
     fit(make_config(folder / "straight", 4))
     fit(make_config(folder / "no_dropout", 4), dropout=0.0)
     config = make_config(folder / "stopped", 4)
-    try:
-        fit(config, signal_at=4, signal_rank=1)
-    except SystemExit as stopped:
-        assert stopped.code == 130
-        assert checkpoint.latest(folder / "stopped").name == "step_00000003"  # type: ignore[union-attr]
-        fit(config)
-    else:
-        raise AssertionError("the signal to rank 1 did not stop rank 0")
+    for step, while_collating in ((2, True), (4, False)):
+        with pytest.raises(SystemExit, match="130"):
+            fit(config, signal_at=step, signal_rank=1, while_collating=while_collating)
+        latest = checkpoint.latest(folder / "stopped")
+        assert latest is not None and latest.name == f"step_0000000{step - 1}"
+    fit(config)
     torch.distributed.destroy_process_group()
 
 

@@ -51,8 +51,9 @@ def cached_backward(
         model: the prepared encoder: one chunk's inputs to embeddings (chunk, D).
         batch: this rank's chunks by group and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
-        signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once (DDP
-            exchanges nothing in them) and waits for the others where something is exchanged.
+        signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once and
+            waits for the others where something is exchanged: in DDP nothing is in a chunk, but
+            for buffers in the step's first.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
@@ -68,7 +69,7 @@ def cached_backward(
     embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
     with torch.no_grad(), _gradient_sync(accelerator, model, False):
         for group, chunk in chunks:
-            if signum():
+            if random_states and signum():
                 break
             random_states.append(_random_state(accelerator.device))
             embedded[group].append(model(chunk).float())
