@@ -26,7 +26,6 @@ from data_prep.emoji import (
 )
 
 BASE = Path(__file__).resolve().parent.parent / "assets" / "base"
-needs_base = pytest.mark.skipif(not (BASE / "model.safetensors").exists(), reason="no base yet")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,6 @@ def test_held_out_shares():
     assert 0.17 < sum(is_held_out_pair(a, b) for a, b in pairs) / len(pairs) < 0.23
 
 
-@needs_base
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_fast_path_equals_the_stock_model(processor, model, count):
     from data_prep.fast_forward import hidden_states, make_patches
@@ -126,7 +124,6 @@ def test_fast_path_equals_the_stock_model(processor, model, count):
     assert torch.allclose(found, wanted, atol=1e-3)
 
 
-@needs_base
 def test_conversations_equal_the_chat_template(processor):
     from data_prep.pretrain_batches import Encoder
     from data_prep.pretrain_tasks import Sample
@@ -148,7 +145,6 @@ def test_conversations_equal_the_chat_template(processor):
     assert said == "an animal\nwith fur<|im_end|>"
 
 
-@needs_base
 def test_base_names_held_out_drawings(processor, model):
     rng = random.Random(3)
     cells = [
@@ -173,7 +169,6 @@ def test_base_names_held_out_drawings(processor, model):
     assert right >= 0.70, f"first name token right on {right:.0%}"
 
 
-@needs_base
 def test_base_files_are_small_and_ids_are_set(processor, model):
     assert sum(path.stat().st_size for path in BASE.rglob("*") if path.is_file()) < 20e6
     tokenizer = processor.tokenizer
