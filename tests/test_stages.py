@@ -232,14 +232,20 @@ def _two_rank_program(folder: Path, adapter: str) -> None:
 
 
 def test_ctrl_c_on_the_terminal(material: Path) -> None:
-    """accelerate launch, real signals to its whole process group, and the command it prints."""
-    output = material / "ctrl_c"
+    """accelerate launch of two ranks, real signals to the whole process group in a step that takes
+    longer than the 30 seconds that the launcher waits, and the command it prints."""
+    output, log = material / "ctrl_c", (material / "ctrl_c.log").open("w+")
+    long = [f"{n} " + " ".join(WORDS * 30) for n in range(2000)]
+    (material / "long.jsonl").write_text("".join(json.dumps({"text": x}) + "\n" for x in long))
+    meta = TeacherMeta("ones", None, "", 2)
+    write_store(material / "long", long, meta, lambda some: np.ones((len(some), 2)), 2000)
     command = [
-        "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml",
+        "-m", "accelerate.commands.launch",
+        "--config_file", "configs/accelerate/cpu_two_ranks.yaml",
         "-m", "stages.stage1_distill", "--config", str(material / "stage1.yaml"),
-        f"run.output_dir={output}", "optim.steps=100000",
+        f"run.output_dir={output}", f"data.texts=[{material}/long.jsonl]",
+        f"data.teacher={material}/long", "optim.batch_size_per_device=1000", "optim.chunk_size=1",
     ]  # fmt: skip
-    log = (material / "ctrl_c.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, *command],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -247,25 +253,28 @@ def test_ctrl_c_on_the_terminal(material: Path) -> None:
         stderr=log,
         start_new_session=True,
     )
-    try:
+
+    def wait_for(words: str) -> str:
         deadline = time.monotonic() + 120
-        while not (output / "metrics.jsonl").exists() or len(metrics(output)) < 3:
-            assert time.monotonic() < deadline and process.poll() is None
+        while words not in (said := Path(log.name).read_text()):
+            assert time.monotonic() < deadline, said
             time.sleep(0.2)
+        return said
+
+    try:
+        said = wait_for("training from step 0 to 4")
+        assert "2000 texts (0 duplicates left out)" in said
+        time.sleep(5)  # the rows are prepared, and the step is on its way
         os.killpg(process.pid, signal.SIGINT)
         process.wait(60)
-        deadline = time.monotonic() + 60
-        while "to go on:" not in Path(log.name).read_text():
-            assert time.monotonic() < deadline, Path(log.name).read_text()
-            time.sleep(0.2)
+        said = wait_for("to go on:")
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode != 0
-    said = Path(log.name).read_text()
-    assert " ".join(command[2:]) in said.split("to go on:")[1]
-    folders = [path.name for path in (output / "checkpoints").iterdir()]
-    assert folders and not [name for name in folders if name.endswith(".partial")]
+    assert process.returncode != 0 and "stopped at step 0 of 4, everything is saved" in said
+    assert " ".join(command[2:]) in said.split("to go on:")[1].replace("'", "")
+    (folder,) = (output / "checkpoints").iterdir()
+    assert folder.name == "step_00000000" and len(list(folder.glob("random_*"))) == 2
 
 
 def test_bad_settings_and_data(
