@@ -65,7 +65,7 @@ def cached_backward(
         (group, chunk) for group, group_chunks in batch.groups.items() for chunk in group_chunks
     ]
     began = _random_state(accelerator.device)
-    random_states = []
+    random_states: list[tuple[Tensor, Tensor | None]] = []
     embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
     with torch.no_grad(), _gradient_sync(accelerator, model, False):
         for group, chunk in chunks:
