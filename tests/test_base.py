@@ -24,6 +24,7 @@ from data_prep.emoji import (
     sample_rendering,
     scene,
 )
+from eval.demo_checks import naming_accuracy
 
 BASE = Path(__file__).resolve().parent.parent / "assets" / "base"
 
@@ -145,28 +146,10 @@ def test_conversations_equal_the_chat_template(processor):
     assert said == "an animal\nwith fur<|im_end|>"
 
 
-def test_base_names_held_out_drawings(processor, model):
-    rng = random.Random(3)
-    cells = [
-        (concept, style, background)
-        for concept in load_concepts()
-        for style in STYLES
-        for background in BACKGROUNDS
-        if is_held_out(concept, style, background)
-    ]
-    chosen = rng.sample(cells, 100)
-    images = [render(c, style, sample_rendering(rng, c, b)) for c, style, b in chosen]
-    inputs = processor(
-        text=[ask(processor, "What is this?", image) for image in images],
-        images=[Image.fromarray(image) for image in images],
-        padding=True,
-        return_tensors="pt",
-    )
-    with torch.no_grad():
-        said = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].argmax(-1)
-    wanted = [processor.tokenizer(c.name)["input_ids"][0] for c, _, _ in chosen]
-    right = (said == torch.tensor(wanted)).float().mean().item()
-    assert right >= 0.70, f"first name token right on {right:.0%}"
+def test_base_names_held_out_drawings(monkeypatch):
+    """As the demo measures it, on fewer drawings."""
+    monkeypatch.chdir(BASE.parent.parent)
+    assert naming_accuracy(100) >= 0.70
 
 
 def test_base_files_are_small_and_ids_are_set(processor, model):
