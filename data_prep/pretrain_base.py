@@ -1,18 +1,16 @@
 """Pretrain the demo's base model from scratch on CPU.
 
-    python -m data_prep.pretrain_base --out runs/base --minutes 75
-    python -m data_prep.pretrain_base --out runs/base --resume          # after an interruption
-    python -m data_prep.pretrain_base --out runs/base --export assets/base
+    python -m data_prep.pretrain_base --config configs/demo/base.yaml
+    python -m data_prep.pretrain_base --config configs/demo/base.yaml export=assets/base
 
-Vision tower first (classifying concepts), then image -> name, then the mixture: in any other
-order the language model learns to answer without looking. Matrix products run in bfloat16.
+The first goes on from its checkpoint if there is one. Vision tower first (classifying concepts),
+then image -> name, then the mixture: in any other order the language model learns to answer without
+looking. Matrix products run in bfloat16.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import random
 import shutil
 import signal
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from omegaconf import MISSING
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedTokenizerFast
@@ -32,31 +31,40 @@ from data_prep.fast_forward import vision_features
 from data_prep.pretrain_batches import Batch, Encoder, answer_loss, stream
 from data_prep.pretrain_tasks import Tasks
 from data_prep.thread_choice import ThreadChooser
-
-MUON_LR, ADAMW_LR, WEIGHT_DECAY = 2e-3, 1.5e-3, 0.05
-DECAY_START = 0.65  # share of the run after which the learning rate falls linearly to zero
-WARMUP_STEPS = 40
-SAVE_MINUTES, MEASURE_MINUTES = 3.0, 6.0
+from unime.config import load_config, require
+from unime.facts import git_commit, write_facts
+from unime.runlog import run_program
 
 
-@dataclass(frozen=True)
+@dataclass
 class Phase:
-    """A stretch of the run, up to a minute of it, and what it trains on."""
+    """A stretch of the run, up to a step of it, and what it trains on."""
 
-    name: str
-    until: float
-    mixture: dict[str, float]
+    until: int | None = None  # None: the last step
+    mixture: dict[str, float] = field(default_factory=dict)  # kind of conversation -> share
 
 
-PHASES = (
-    Phase("vision", 9, {"name": 1.0}),
-    Phase("names", 27, {"name": 1.0}),
-    Phase(
-        "mixture",
-        math.inf,
-        {"name": 0.1, "image": 0.15, "scene": 0.4, "concept_text": 0.1, "word_text": 0.25},
-    ),
-)
+@dataclass
+class PretrainConfig:
+    output_dir: str = MISSING
+    steps: int = MISSING
+    phases: dict[str, Phase] = field(default_factory=dict)  # in order; "vision" has its own loss
+    muon_learning_rate: float = 2e-3  # of the hidden matrices
+    learning_rate: float = 1.5e-3  # AdamW's, of everything else
+    weight_decay: float = 0.05
+    decay_start: float = 0.65  # share of the run after which the rates fall linearly to zero
+    warmup_steps: int = 40  # of each phase, and after a resumption
+    seed: int = 0
+    threads: int = 2
+    save_minutes: float = 3.0
+    measure_minutes: float = 6.0
+    export: str | None = None  # write the checkpoint there, as a model folder, and stop
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "muon_learning_rate", "learning_rate", "threads"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        require(0 <= self.decay_start < 1, "decay_start", self.decay_start, "in [0, 1)")
+        require(bool(self.phases), "phases", "{}", "at least one")
 
 
 @dataclass
@@ -72,13 +80,12 @@ class Progress:
 class Trainer:
     """Model, optimizers and the running state of one pretraining run."""
 
-    def __init__(
-        self, out: Path, minutes: float, seed: int = 0, threads: int = 2, resume: bool = False
-    ) -> None:
-        self.out, self.total_minutes, self.seed, self.threads = out, minutes, seed, threads
-        torch.manual_seed(seed)
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config, self.out = config, Path(config.output_dir)
+        torch.manual_seed(config.seed)
         self.tasks = Tasks()
-        out.mkdir(parents=True, exist_ok=True)
+        write_facts(self.out, config, git_commit())
+        resume = (self.out / "checkpoint").exists() or (self.out / "checkpoint.new").exists()
         self.tokenizer = self._tokenizer(resume)
         self.encoder = Encoder(self.tokenizer)
         self.model = build_model(self.tokenizer)
@@ -108,31 +115,36 @@ class Trainer:
             hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
             (matrices if hidden else rest).append(parameter)
         muon = torch.optim.Muon(
-            matrices, lr=MUON_LR, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=self.config.muon_learning_rate,
+            weight_decay=self.config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
         )
-        adamw = torch.optim.AdamW(rest, lr=ADAMW_LR, weight_decay=0.0, betas=(0.9, 0.98))
+        adamw = torch.optim.AdamW(
+            rest, lr=self.config.learning_rate, weight_decay=0.0, betas=(0.9, 0.98)
+        )
         for optimizer in (muon, adamw):
             for group in optimizer.param_groups:
                 group["base_lr"] = group["lr"]
         return [muon, adamw]
 
-    def loss(self, batch: Batch, phase: Phase) -> Tensor:
+    def loss(self, batch: Batch, phase: str) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            if phase.name != "vision":
+            if phase != "vision":
                 return answer_loss(self.model, batch)
             features = vision_features(self.model.model.visual, batch.patches, batch.size)
             wanted = [self.labels[sample.objects[0][0].id] for sample in batch.samples]
             logits = self.head(features.float().mean(1))
             return F.cross_entropy(logits.float(), torch.tensor(wanted))
 
-    def step(self, batch: Batch, phase: Phase, phase_step: int) -> float:
+    def step(self, batch: Batch, phase: str, phase_step: int) -> float:
         loss = self.loss(batch, phase)
         loss.backward()
         parameters = [p for p in self._named().values() if p.grad is not None]
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        share = self.progress.minutes / self.total_minutes
-        factor = min(1.0, (phase_step + 1) / WARMUP_STEPS)
-        factor *= min(1.0, max(0.0, (1.0 - share) / (1.0 - DECAY_START)))
+        share = self.progress.step / self.config.steps
+        factor = min(1.0, (phase_step + 1) / self.config.warmup_steps)
+        factor *= min(1.0, max(0.0, (1.0 - share) / (1.0 - self.config.decay_start)))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
@@ -141,37 +153,40 @@ class Trainer:
         return loss.item()
 
     def train(self) -> None:
-        for phase in PHASES:
-            if self.progress.minutes < min(phase.until, self.total_minutes):
-                self._train_phase(phase)
+        for name, phase in self.config.phases.items():
+            if self.progress.step < self._end(phase):
+                self._train_phase(name, phase)
                 self.save()
         self.record(size=600)
 
-    def _train_phase(self, phase: Phase) -> None:
-        rng = random.Random(f"{self.seed}-{phase.name}-{self.progress.step}")
+    def _end(self, phase: Phase) -> int:
+        return min(phase.until or self.config.steps, self.config.steps)
+
+    def _train_phase(self, name: str, phase: Phase) -> None:
+        rng = random.Random(f"{self.config.seed}-{name}-{self.progress.step}")
         batches = stream(self.tasks, self.encoder, phase.mixture, rng)
         self.model.train()
         saved = measured = logged = self.progress.minutes
-        phase_step, threads = 0, ThreadChooser(self.threads)
-        while self.progress.minutes < min(phase.until, self.total_minutes):
+        phase_step, threads = 0, ThreadChooser(self.config.threads)
+        while self.progress.step < self._end(phase):
             started = time.monotonic()
             batch = next(batches)
             count, began = threads.choose(), time.monotonic()
-            loss = self.step(batch, phase, phase_step)
+            loss = self.step(batch, name, phase_step)
             threads.note(count, batch.input_ids.numel() / (time.monotonic() - began))
-            self._note(phase.name if phase.name == "vision" else batch.kind, loss)
+            self._note(name if name == "vision" else batch.kind, loss)
             phase_step += 1
             now = self.progress
             now.step += 1
             now.images += len(batch.samples)
             now.minutes += (time.monotonic() - started) / 60
             if now.minutes - logged > 0.5:
-                self._log(phase)
+                self._log(name)
                 logged = now.minutes
-            if now.minutes - measured > MEASURE_MINUTES and phase.name != "vision":
+            if now.minutes - measured > self.config.measure_minutes and name != "vision":
                 self.record()
                 measured = now.minutes
-            if now.minutes - saved > SAVE_MINUTES:
+            if now.minutes - saved > self.config.save_minutes:
                 self.save()
                 saved = now.minutes
 
@@ -179,13 +194,14 @@ class Trainer:
         old = self.progress.losses.get(kind, loss)
         self.progress.losses[kind] = 0.97 * old + 0.03 * loss
 
-    def _log(self, phase: Phase) -> None:
+    def _log(self, phase: str) -> None:
         now = self.progress
         losses = " ".join(f"{kind} {value:.3f}" for kind, value in now.losses.items())
         rate = now.images / (now.minutes * 60)
-        left = self.total_minutes - now.minutes
+        left = now.minutes / now.step * (self.config.steps - now.step)
         print(
-            f"{phase.name} step {now.step} {now.minutes:.1f} min, {left:.1f} left, "
+            f"{phase} step {now.step} of {self.config.steps}, {now.minutes:.1f} min, "
+            f"{left:.1f} left, "
             f"{rate:.0f} samples/s, {torch.get_num_threads()} threads | {losses}",
             flush=True,
         )
@@ -234,28 +250,19 @@ class Trainer:
         self.progress = Progress(**json.loads((place / "progress.json").read_text()))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--minutes", type=float, default=75.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--export", type=Path, help="write the checkpoint there and stop")
-    arguments = parser.parse_args()
-    if arguments.export:
-        export(arguments.out, arguments.export)
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(PretrainConfig, argv)
+    if config.export:
+        export(Path(config.output_dir), Path(config.export))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # save before a polite kill, too
-    trainer = Trainer(
-        arguments.out, arguments.minutes, arguments.seed, arguments.threads, arguments.resume
-    )
+    trainer = Trainer(config)
     try:
         trainer.train()
     except KeyboardInterrupt:
         trainer.save()
-        print("interrupted; go on with --resume")
+        print("interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -12,6 +12,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from data_prep.demo_data import DemoDataConfig
+from data_prep.pretrain_base import PretrainConfig
 from stages.demo import DemoConfig
 from unime.config import (
     ConfigError,
@@ -35,6 +36,7 @@ CLASSES = {
     "teacher": TeacherConfig,
     "data": DemoDataConfig,
     "demo": DemoConfig,
+    "base": PretrainConfig,
 }
 BACKBONES = (
     "llava-1.6-7b",
