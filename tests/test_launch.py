@@ -60,8 +60,8 @@ class Checkout:
         shutil.copy(ROOT / "launch.sh", self.root)
         shutil.copytree(ROOT / "configs" / "accelerate", self.root / "configs" / "accelerate")
         (self.root / "pyproject.toml").write_text("[project]\n")
-        (self.root / "unime").mkdir()
-        shutil.copy(ROOT / "unime" / "config.py", self.root / "unime")
+        no_cache = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "unime", self.root / "unime", ignore=no_cache)
         config = ROOT / "configs" / "stage1" / "smolvlm-256m.yaml"
         shutil.copy(config, self.root / "some config.yaml")
         self.python = folder / "stand-in"
