@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from data_prep.emoji import (
     BACKGROUNDS,
@@ -114,12 +115,15 @@ def judge_filter(folder: Path, model: str) -> dict[str, float]:
         rows.task_sizes, 2 * config.optim.batch_size_per_device, data.mixing, seed=1
     )
     encoder = Encoder.load(config.model, config.inputs)
+    accelerator = Accelerator(cpu=True)
     counts = torch.zeros(3)  # false negatives, filtered, both
     pairs = 0
     for step in range(FILTER_BATCHES):
         batch = sampler.batch(step)
         queries, targets = [rows[i].query for i in batch], [rows[i].target for i in batch]
-        similarity = _embed(encoder, queries) @ _embed(encoder, targets).T  # (B, B)
+        asked = encode_items(accelerator, encoder, queries, batch_size=64)  # (B, D)
+        offered = encode_items(accelerator, encoder, targets, batch_size=64)  # (B, D)
+        similarity = asked @ offered.T  # (B, B)
         keys = torch.tensor([item_key(target) for target in targets])
         eligible = keys[:, None] != keys
         right = torch.tensor([[answers[i] == answers[j] for j in batch] for i in batch]) & eligible
@@ -138,18 +142,10 @@ def judge_filter(folder: Path, model: str) -> dict[str, float]:
     }
 
 
-def _embed(encoder: Encoder, items: list[Item]) -> Tensor:
-    from accelerate import Accelerator
-
-    return encode_items(Accelerator(cpu=True), encoder, items, batch_size=64)
-
-
 @torch.inference_mode()
 def naming_accuracy(count: int = NAMED) -> float:
     """How often the base's first name token is right for a drawing that pretraining held out: asked
     as a chat model is, through the processor, before any stage."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     config = build_config(EvalConfig, CONFIGS / "eval.yaml")
     processor = AutoProcessor.from_pretrained(config.model.name)
     model = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
