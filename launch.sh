@@ -201,7 +201,10 @@ run_accelerate() { # MODULE CONFIG [key=value …]
   shift 2
   [[ $processes =~ ^([1-9][0-9]*)?$ ]] ||
     fail "UNIME_NUM_PROCESSES: got '$processes', expected a positive number"
-  gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
+  gpus=0 # of which an empty CUDA_VISIBLE_DEVICES hides all
+  if [[ -n ${CUDA_VISIBLE_DEVICES-unset} ]]; then
+    gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
+  fi
   if ((gpus == 0)); then
     # without it accelerate leaves every CPU rank alone in a world of its own
     words=(env ACCELERATE_USE_CPU=true "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")

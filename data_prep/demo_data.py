@@ -35,6 +35,7 @@ from data_prep.demo_tasks import TASKS, DemoTask, Row, Side, never_trained
 from data_prep.demo_texts import (
     definition_questions,
     dictionary,
+    dictionary_questions,
     keyword_questions,
     training_texts,
 )
@@ -234,12 +235,14 @@ def _write_text_tasks(
     split: str,
     config: DemoDataConfig,
 ) -> set[str]:
-    """What stage 1 is for: find the word of a definition, and the name of some keywords. Returns
-    what is asked."""
+    """What stage 1 is for: find a thing's definition, the name of some keywords, the word of a
+    dictionary's definition. Returns what is asked."""
     rng = random.Random(f"{config.seed}-{split}-texts")
+    count, candidates = len(words), config.candidates
     tasks = {
-        "Definition_t2t": definition_questions(words, config.candidates, rng),
-        "Keywords_t2t": keyword_questions(concepts, len(words), config.candidates, rng),
+        "Definition_t2t": definition_questions(concepts, count, candidates, rng),
+        "Keywords_t2t": keyword_questions(concepts, count, candidates, rng),
+        "Dictionary_t2t": dictionary_questions(words, candidates, rng),
     }
     for task, asked in tasks.items():
         candidates = [[(text, "", text) for text in (q.answer, *q.wrong)] for q in asked]

@@ -1,4 +1,4 @@
-"""The demo's texts: what stage 1 reads, and the two text-to-text tasks that measure it.
+"""The demo's texts: what stage 1 reads, and the three text-to-text tasks that measure it.
 
 Held-out concepts and words are kept apart by their *texts*: a definition that a training concept
 shares with a test concept is not trained on.
@@ -71,6 +71,28 @@ def _texts_of(concept: Concept) -> list[str]:
 
 
 def definition_questions(
+    concepts: Sequence[Concept], count: int, candidates: int, rng: random.Random
+) -> list[Question]:
+    """Which thing does this definition define? What is the definition of this thing, or of the
+    thing in this caption? Things with the same definition are not wrong."""
+    defined = [concept for concept in concepts if concept.definition]
+    asked = [(kind, concept) for concept in defined for kind in ("name", "definition", "caption")]
+    questions = []
+    for kind, concept in rng.sample(asked, min(count, len(asked))):
+        others = [other for other in defined if other.definition != concept.definition]
+        text, answer = concept.name, concept.definition
+        wrong = {other.definition for other in others}
+        if kind == "definition":
+            text, answer = answer, text
+            wrong = {other.name for other in others} - {concept.name}
+        elif kind == "caption":
+            text = caption_of(concept, rng.choice([*BACKGROUNDS]))
+        chosen = rng.sample(sorted(wrong), min(len(wrong), candidates - 1))
+        questions.append(Question(text, answer, tuple(chosen)))
+    return questions
+
+
+def dictionary_questions(
     words: Sequence[tuple[str, str]], candidates: int, rng: random.Random
 ) -> list[Question]:
     """Which word does this definition define? Words with the same definition are not wrong."""

@@ -90,7 +90,7 @@ def test_the_suite_names_the_tasks() -> None:
     suite = load_suite(str(CONFIGS / "suites/demo.yaml"))
     known = {task.name: task for task in TASKS}
     multimodal = {name: entry for name, entry in suite.items() if entry.meta_task != "text"}
-    assert set(multimodal) == set(known) and len(suite) == len(known) + 2
+    assert set(multimodal) == set(known) and len(suite) == len(known) + 3
     for name, entry in multimodal.items():
         assert entry.meta_task == known[name].meta_task
         assert (entry.distribution == "ind") == known[name].trained
@@ -174,10 +174,24 @@ def test_stage_1_reads_no_text_of_what_is_held_out(folder: Path, texts: set[str]
             assert not own & texts, concept.name
     for split in SPLITS:
         tasks = tasks_of(folder, split)
-        for name in ("Definition_t2t", "Keywords_t2t"):
+        for name in ("Definition_t2t", "Keywords_t2t", "Dictionary_t2t"):
             asked = {query.text for query in tasks[name].queries}
             asked |= {item.text for row in tasks[name].candidates for item in row}
             assert not asked & texts, f"{split}/{name}"
+
+
+def test_definitions_fit_one_thing_only(folder: Path) -> None:
+    captions = {caption_of(concept, background): concept
+                for concept in CONCEPTS.values() for background in BACKGROUNDS}  # fmt: skip
+    for split in SPLITS:
+        task = tasks_of(folder, split)["Definition_t2t"]
+        for query, candidates in zip(task.queries, task.candidates, strict=True):
+            right, *wrong = [candidate.text for candidate in candidates]
+            named = CONCEPTS.get(query.text) or captions.get(query.text) or CONCEPTS[right]
+            assert named.split == split and named.definition in (right, query.text)
+            for text in wrong:
+                other = CONCEPTS[text].definition if text in CONCEPTS else text
+                assert other != named.definition
 
 
 def test_keywords_fit_one_name_only(folder: Path) -> None:

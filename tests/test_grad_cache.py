@@ -53,7 +53,9 @@ def make_batch(query: Tensor, target: Tensor, keys: Tensor, positives: Tensor, c
         "target_key": keys,
         "is_positive": positives,
     }
-    return Batch({"query": chunks(query), "target": chunks(target)}, labels, [])
+    fits = len(query) + len(target) <= chunk
+    groups = {"query": chunks(query), "target": chunks(target)}
+    return Batch(groups, labels, [], fits_one_chunk=fits)
 
 
 def pair_loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
@@ -72,14 +74,18 @@ def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) ->
     return gradients(model)
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 8, 50])
-def test_cached_equals_plain(chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 2)])
+def test_cached_equals_plain(chunk: int, forwards: int) -> None:
+    """The whole batch in one chunk (20 rows) takes one pass, anything less two."""
     query, target = rows(8, 1), rows(12, 2)
     positives = torch.arange(12) < 8
     batch = make_batch(query, target, torch.arange(12), positives, chunk)
     model, accelerator = ToyEncoder(), Accelerator(cpu=True)
+    calls: list[object] = []
+    model.register_forward_hook(lambda *_: calls.append(None))
     output = cached_backward(accelerator, model, batch, pair_loss)
     assert not output.loss.requires_grad
+    assert len(calls) == forwards
     expected = plain_gradients(query, target, batch.labels)
     for ours, theirs in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
@@ -153,6 +159,16 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     output = cached_backward(accelerator, model, batch, pair_loss)
     pair_gradients = gradients(model)
     model.zero_grad()
+    both = make_batch(
+        query[mine_query], target[mine_target], keys[mine_target], positives[mine_target], 10
+    )
+    both.labels["query_key"] = torch.arange(8)[mine_query]
+    one_pass: list[list[Tensor]] = []
+    for fits in ((True, True), (True, False)):  # on each rank; both agree on one pass or two
+        both.fits_one_chunk = fits[rank]
+        cached_backward(accelerator, model, both, pair_loss)
+        one_pass.append(gradients(model))
+        model.zero_grad()
 
     teacher = F.normalize(rows(8, 3), dim=-1)
     text = Batch(
@@ -169,6 +185,8 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     distilled = cached_backward(accelerator, model, text, distill)
     result = {
         "pair": pair_gradients,
+        "pair_in_one_chunk": one_pass[0],
+        "pair_in_one_chunk_on_rank_0": one_pass[1],
         "pair_loss": output.loss,
         "text": gradients(model),
         "text_loss": distilled.loss,
@@ -199,8 +217,9 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     plain.loss.backward()
     for result in ranks:
         assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)
-        for ours, theirs in zip(result["pair"], expected, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+        for name in ("pair", "pair_in_one_chunk", "pair_in_one_chunk_on_rank_0"):
+            for ours, theirs in zip(result[name], expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
         for ours, theirs in zip(result["text"], gradients(model), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])

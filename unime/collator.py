@@ -143,6 +143,7 @@ class Batch:
     labels: dict[str, Tensor]
     row_ids: list[str]
     num_truncated: int = 0
+    fits_one_chunk: bool = False  # all groups together
 
     def to(self, device: torch.device | str) -> Batch:
         groups = {
@@ -182,6 +183,7 @@ class TextCollator(_Collator):
             labels={"teacher": torch.stack([row.teacher for row in rows])},  # (B, T)
             row_ids=row_ids,
             num_truncated=self.item_processor.num_truncated - truncated,
+            fits_one_chunk=len(rows) <= self.chunk_size,
         )
 
 
@@ -221,6 +223,7 @@ class PairCollator(_Collator):
             labels=labels,
             row_ids=row_ids,
             num_truncated=self.item_processor.num_truncated - truncated,
+            fits_one_chunk=len(queries) + len(targets) <= self.chunk_size,
         )
 
 

@@ -126,7 +126,7 @@ class OptimConfig:
     steps: int | None = None  # optimizer steps; or
     epochs: float | None = None  # passes over the data; exactly one of the two
     batch_size_per_device: int = MISSING
-    chunk_size: int = MISSING  # items encoded at a time
+    chunk_size: int = MISSING  # items encoded at a time; a batch of no more needs no second pass
     learning_rate: float = MISSING
     weight_decay: float = 0.0
     beta1: float = 0.9

@@ -6,6 +6,9 @@ arXiv 2101.06983), with the exact gradient of the un-chunked step, on one proces
     3. embed every chunk again, with a graph and the same random state, and back-propagate
        <embedding, its gradient>
 
+A batch that is one chunk on every rank takes the plain step instead: one pass that keeps its graph,
+in the same memory.
+
 A step can take minutes, a launcher waits 30 seconds after a Ctrl-C: between two chunks the step can
 be left. No parameter has moved by then, so it is as if it had not begun.
 """
@@ -64,30 +67,38 @@ def cached_backward(
     chunks = [
         (group, chunk) for group, group_chunks in batch.groups.items() for chunk in group_chunks
     ]
+    last = len(chunks) - 1
+    in_one_pass = bool(gather_numbers(accelerator, batch.fits_one_chunk).all())
     began = _random_state(accelerator.device)
     random_states: list[tuple[Tensor, Tensor | None]] = []
     embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
-    with torch.no_grad(), _gradient_sync(accelerator, model, False):
-        for group, chunk in chunks:
-            if random_states and signum():
-                break
-            random_states.append(_random_state(accelerator.device))
+    for index, (group, chunk) in enumerate(chunks):
+        if index and signum():
+            break
+        random_states.append(_random_state(accelerator.device))
+        sync = in_one_pass and index == last  # the last forward readies DDP for the backward
+        with torch.set_grad_enabled(in_one_pass), _gradient_sync(accelerator, model, sync):
             embedded[group].append(model(chunk).float())
     _leave_together(accelerator, signum(), began)
 
-    leaves = {group: torch.cat(parts).requires_grad_() for group, parts in embedded.items()}
+    rows = {group: torch.cat(parts) for group, parts in embedded.items()}
+    if not in_one_pass:
+        rows = {group: part.requires_grad_() for group, part in rows.items()}
     output = loss_fn(
-        {group: gather_rows(rows) for group, rows in leaves.items()},
-        {name: gather_rows(rows) for name, rows in batch.labels.items()},
+        {group: gather_rows(part) for group, part in rows.items()},
+        {name: gather_rows(label) for name, label in batch.labels.items()},
     )
-    gradients = torch.autograd.grad(output.loss, list(leaves.values()))
+    if in_one_pass:
+        with _gradient_sync(accelerator, model, True):
+            accelerator.backward(output.loss * accelerator.num_processes)
+        return LossOutput(output.loss.detach(), output.stats)
+
+    gradients = torch.autograd.grad(output.loss, list(rows.values()))
     pieces = [
         piece * accelerator.num_processes
-        for group, gradient in zip(leaves, gradients, strict=True)
+        for group, gradient in zip(rows, gradients, strict=True)
         for piece in gradient.split([len(part) for part in embedded[group]])
     ]
-
-    last = len(chunks) - 1
     for index, ((_, chunk), piece) in enumerate(zip(chunks, pieces, strict=True)):
         if index < last and signum():
             continue
