@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -30,27 +29,18 @@ from data_prep.emoji import (
 )
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
+from eval.demo_filter import DATA, judge_filter
 from eval.suites import load_suite
 from unime.checkpoint import write_json
-from unime.config import (
-    EvalConfig,
-    PairData,
-    Stage2Config,
-    TeacherConfig,
-    build_config,
-)
-from unime.data import GlobalBatchSampler, PairDataset, item_key
+from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.encoder import Encoder
 from unime.items import Item
-from unime.losses import false_negatives
 from unime.mmeb import load_eval_task
-from unime.retrieval import candidate_index, encode_items, hit_at_1, score_candidates
+from unime.retrieval import candidate_index, hit_at_1, score_candidates
 from unime.runlog import run_program
-from unime.tables import load_table
 
 CONFIGS = Path("configs/demo")
-DATA = Path("data/demo")
-FILTER_BATCHES, NAMED = 12, 300
+NAMED = 300
 
 
 def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, Any]:
@@ -65,11 +55,14 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
             sign: sum(result[sign] for result in results.values()) / len(results)
             for sign in ("mean_similarity", "effective_rank")
         }
+    moments = {"before": "stage1", "after": "stage1_stage2"}
+    judged = {moment: judge_filter(folder, model, split) for moment, model in moments.items()}
     return {
         "text": text,
         "filter": {
-            "before_stage2": judge_filter(folder, "stage1"),
-            "after_stage2": judge_filter(folder, "stage1_stage2"),
+            f"{rows}_{moment}_stage2": judged[moment][rows]
+            for rows in ("training", "flags")
+            for moment in moments
         },
         "base_naming_accuracy": naming_accuracy(),
     }
@@ -91,55 +84,6 @@ def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
         queries = vectors[[place[query.text] for query in task.queries]]
         scores[name] = hit_at_1(score_candidates(queries, vectors, index)).double().mean().item()
     return scores
-
-
-def judge_filter(folder: Path, model: str) -> dict[str, float]:
-    """The false-negative filter of stage 2 on its training batches, as `model` embeds them, against
-    the answer keys of the data.
-
-    Of all (query, candidate) pairs of a batch but exact duplicates of the positive: which are right
-    answers (``false_negatives``), which the margin filters, and how well the two agree.
-    """
-    adapter = f"model.adapter={folder / model / 'final'}"
-    config = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
-    data: PairData = config.data
-    rows = PairDataset.load(data, config.run.seed)
-    answers = [
-        key
-        for name in data.sources
-        for key in load_table(data.root, name, data.split, None, ("answer_key",), ()).rows[
-            "answer_key"
-        ]
-    ]
-    sampler = GlobalBatchSampler(
-        rows.task_sizes, 2 * config.optim.batch_size_per_device, data.mixing, seed=1
-    )
-    encoder = Encoder.load(config.model, config.inputs)
-    accelerator = Accelerator(cpu=True)
-    counts = torch.zeros(3)  # false negatives, filtered, both
-    pairs = 0
-    for step in range(FILTER_BATCHES):
-        batch = sampler.batch(step)
-        queries, targets = [rows[i].query for i in batch], [rows[i].target for i in batch]
-        asked = encode_items(accelerator, encoder, queries, batch_size=64)  # (B, D)
-        offered = encode_items(accelerator, encoder, targets, batch_size=64)  # (B, D)
-        similarity = asked @ offered.T  # (B, B)
-        keys = torch.tensor([item_key(target) for target in targets])
-        eligible = keys[:, None] != keys
-        right = torch.tensor([[answers[i] == answers[j] for j in batch] for i in batch]) & eligible
-        filtered = false_negatives(
-            similarity, similarity.diag()[:, None], eligible, config.loss.false_negative_margin
-        )
-        counts += torch.stack([right.sum(), filtered.sum(), (right & filtered).sum()])
-        pairs += int(eligible.sum())
-    wrong, filtered_count, both = counts.tolist()
-    return {
-        "pairs": pairs,
-        "false_negatives": wrong,
-        "filtered": filtered_count,
-        "precision": both / max(filtered_count, 1),
-        "recall": both / max(wrong, 1),
-    }
 
 
 @torch.inference_mode()

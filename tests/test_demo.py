@@ -22,7 +22,7 @@ from PIL import Image
 from data_prep import demo_data, teacher_embeddings
 from data_prep.demo_tasks import caption_of
 from data_prep.emoji import load_concepts
-from eval import demo_checks, demo_seeds, mmeb, report
+from eval import demo_checks, demo_filter, demo_seeds, mmeb, report
 from eval.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer, draw_sheet
 from stages import demo, stage1_distill, stage2_instruct
 from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
@@ -268,7 +268,7 @@ def played(
         patch.chdir(root)
         patch.setattr(demo, "ROOT", root)
         patch.setattr(demo, "run_command", run)
-        patch.setattr(demo_checks, "FILTER_BATCHES", 1)
+        patch.setattr(demo_filter, "FILTER_BATCHES", 1)
         patch.setattr(demo_checks, "NAMED", 3)
         folder = Path("runs/demo")
         folder.mkdir(parents=True)
@@ -296,7 +296,12 @@ def test_the_report_has_what_is_promised(played: Played) -> None:
     assert found["text"]["teacher"]["Definition_t2t"] > 0.5
     for judged in found["filter"].values():
         assert judged["pairs"] > 0 and 0 <= judged["precision"] <= 1 >= judged["recall"] >= 0
-    assert found["filter"]["before_stage2"]["pairs"] == found["filter"]["after_stage2"]["pairs"]
+    for rows in ("training", "flags"):
+        before, after = (
+            found["filter"][f"{rows}_{moment}_stage2"] for moment in ("before", "after")
+        )
+        assert before["pairs"] == after["pairs"]
+        assert before["false_negatives"] == after["false_negatives"] > 0
     assert list(found["search"]) == config.queries
 
 

@@ -1,0 +1,98 @@
+"""How well stage 2's false-negative filter finds what the demo's data mark as false negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from data_prep.demo_tasks import same
+from data_prep.emoji import load_concepts
+from unime.config import Stage2Config, build_config
+from unime.data import GlobalBatchSampler, PairDataset, item_key
+from unime.encoder import Encoder
+from unime.items import Item
+from unime.losses import false_negatives
+from unime.mmeb import load_eval_task
+from unime.retrieval import encode_items
+from unime.tables import load_table
+
+DATA = Path("data/demo")
+FILTER_BATCHES = 12
+
+
+@dataclass(frozen=True)
+class MarkedPairs:
+    """Queries and their targets, and which targets are right for each other's queries: those of
+    equal answers."""
+
+    queries: list[Item]
+    targets: list[Item]
+    answers: list[str]
+
+
+def judge_filter(folder: Path, model: str, split: str) -> dict[str, dict[str, float]]:
+    """The false-negative filter of stage 2 as `model` embeds things, against the known truth: on
+    batches of its training rows, and on flags, which no stage has seen and some of which are
+    identical.
+
+    Of all (query, target) pairs but exact duplicates of the positive: which are right answers
+    (``false_negatives``), which the margin filters, and how well the two agree.
+    """
+    adapter = f"model.adapter={folder / model / 'final'}"
+    config = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
+    encoder, accelerator = Encoder.load(config.model, config.inputs), Accelerator(cpu=True)
+    found = {}
+    for name, batches in (("training", training_batches(config)), ("flags", [flags(split)])):
+        counts = torch.zeros(4, dtype=torch.long)
+        for batch in batches:
+            asked = encode_items(accelerator, encoder, batch.queries, batch_size=64)  # (B, D)
+            offered = encode_items(accelerator, encoder, batch.targets, batch_size=64)  # (B, D)
+            counts += _agreement(asked @ offered.T, batch, config.loss.false_negative_margin)
+        pairs, right, filtered, both = counts.tolist()
+        found[name] = {
+            "pairs": pairs,
+            "false_negatives": right,
+            "filtered": filtered,
+            "precision": both / max(filtered, 1),
+            "recall": both / max(right, 1),
+        }
+    return found
+
+
+def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
+    data = config.data
+    rows = PairDataset.load(data, config.run.seed)
+    answers = [
+        key
+        for name in data.sources
+        for key in load_table(data.root, name, data.split, None, ("answer_key",), ()).rows[
+            "answer_key"
+        ]
+    ]
+    size = 2 * config.optim.batch_size_per_device
+    sampler = GlobalBatchSampler(rows.task_sizes, size, data.mixing, seed=1)
+    for step in range(FILTER_BATCHES):
+        batch = [(rows[i].query, rows[i].target, answers[i]) for i in sampler.batch(step)]
+        yield MarkedPairs(*(list(column) for column in zip(*batch, strict=True)))
+
+
+def flags(split: str) -> MarkedPairs:
+    """Every query of the task over flags, with its country."""
+    task = load_eval_task(str(DATA / split), "Groups_i2t", "test")
+    looks = {concept.name: same(concept) for concept in load_concepts()}
+    names = [own[0] for own in task.candidates]
+    return MarkedPairs(task.queries, names, [looks[name.text] for name in names])
+
+
+def _agreement(similarity: Tensor, batch: MarkedPairs, margin: float | None) -> Tensor:
+    """How many pairs there are, false negatives, filtered ones, and both (4,)."""
+    keys = torch.tensor([item_key(target) for target in batch.targets])
+    eligible = keys[:, None] != keys  # (B, B)
+    right = torch.tensor([[a == b for b in batch.answers] for a in batch.answers]) & eligible
+    filtered = false_negatives(similarity, similarity.diag()[:, None], eligible, margin)
+    return torch.stack([part.sum() for part in (eligible, right, filtered, right & filtered)])
