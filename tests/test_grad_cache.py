@@ -45,17 +45,13 @@ def rows(count: int, seed: int) -> Tensor:
 
 
 def make_batch(query: Tensor, target: Tensor, keys: Tensor, positives: Tensor, chunk: int) -> Batch:
-    def chunks(tensor: Tensor) -> list[dict[str, Tensor]]:
-        return [{"x": part} for part in tensor.split(chunk)]
-
     labels = {
         "query_key": torch.arange(len(query)) if not len(keys) else keys[: len(query)],
         "target_key": keys,
         "is_positive": positives,
     }
-    fits = len(query) + len(target) <= chunk
-    groups = {"query": chunks(query), "target": chunks(target)}
-    return Batch(groups, labels, [], fits_one_chunk=fits)
+    chunks = [{"x": part} for part in torch.cat([query, target]).split(chunk)]
+    return Batch(chunks, {"query": len(query), "target": len(target)}, labels, [])
 
 
 def pair_loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
@@ -74,7 +70,7 @@ def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) ->
     return gradients(model)
 
 
-@pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 2)])
+@pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 1)])
 def test_cached_equals_plain(chunk: int, forwards: int) -> None:
     """The whole batch in one chunk (20 rows) takes one pass, anything less two."""
     query, target = rows(8, 1), rows(12, 2)
@@ -102,10 +98,8 @@ def test_dropout_draws_the_same_masks_twice() -> None:
 
     kept = ToyEncoder(dropout=0.5)
     torch.manual_seed(7)
-    embeddings = {
-        group: torch.cat([kept(chunk).float() for chunk in chunks])
-        for group, chunks in batch.groups.items()
-    }
+    embedded = torch.cat([kept(chunk).float() for chunk in batch.chunks])
+    embeddings = {"query": embedded[:6], "target": embedded[6:]}
     pair_loss(embeddings, batch.labels).loss.backward()
     assert torch.equal(after, torch.rand(1))
     for ours, theirs in zip(gradients(model), gradients(kept), strict=True):
@@ -159,20 +153,24 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     output = cached_backward(accelerator, model, batch, pair_loss)
     pair_gradients = gradients(model)
     model.zero_grad()
-    both = make_batch(
-        query[mine_query], target[mine_target], keys[mine_target], positives[mine_target], 10
-    )
-    both.labels["query_key"] = torch.arange(8)[mine_query]
-    one_pass: list[list[Tensor]] = []
-    for fits in ((True, True), (True, False)):  # on each rank; both agree on one pass or two
-        both.fits_one_chunk = fits[rank]
-        cached_backward(accelerator, model, both, pair_loss)
-        one_pass.append(gradients(model))
+    in_one_chunk: list[list[Tensor]] = []
+    for sizes in ((10, 10), (10, 4)):  # of a chunk on each rank; both agree on one pass or two
+        batch = make_batch(
+            query[mine_query],
+            target[mine_target],
+            keys[mine_target],
+            positives[mine_target],
+            sizes[rank],
+        )
+        batch.labels["query_key"] = torch.arange(8)[mine_query]
+        cached_backward(accelerator, model, batch, pair_loss)
+        in_one_chunk.append(gradients(model))
         model.zero_grad()
 
     teacher = F.normalize(rows(8, 3), dim=-1)
     text = Batch(
-        {"text": [{"x": part} for part in query[mine_query].split(2)]},
+        [{"x": part} for part in query[mine_query].split(2)],
+        {"text": len(query[mine_query])},
         {"teacher": teacher[mine_query]},
         [],
     )
@@ -185,8 +183,8 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     distilled = cached_backward(accelerator, model, text, distill)
     result = {
         "pair": pair_gradients,
-        "pair_in_one_chunk": one_pass[0],
-        "pair_in_one_chunk_on_rank_0": one_pass[1],
+        "pair_in_one_chunk": in_one_chunk[0],
+        "pair_in_one_chunk_on_rank_0": in_one_chunk[1],
         "pair_loss": output.loss,
         "text": gradients(model),
         "text_loss": distilled.loss,

@@ -79,7 +79,8 @@ def rows(count: int = 40) -> list[TextRow]:
 def collate(batch: Sequence[TextRow]) -> Batch:
     teacher = torch.stack([row.teacher for row in batch])
     chunks = [{"features": chunk} for chunk in teacher.split(3)]
-    return Batch({"text": chunks}, {"teacher": teacher}, [row.row_id for row in batch], 1)
+    groups, row_ids = {"text": len(batch)}, [row.row_id for row in batch]
+    return Batch(chunks, groups, {"teacher": teacher}, row_ids, 1)
 
 
 def make_config(folder: Path, batch_size: int = 8, **settings: Any) -> Stage1Config:

@@ -136,22 +136,20 @@ class ItemProcessor:
 class Batch:
     """One rank's part of a step: chunks that the encoder takes one by one, and what the loss needs.
 
-    The rows of a group's chunks, in order, are the rows of that group's labels.
+    The chunks' rows, in order, are those of the groups, one group after the other, and the rows of
+    a group are the rows of its labels.
     """
 
-    groups: dict[str, list[dict[str, Tensor]]]  # "text", or "query" and "target"
+    chunks: list[dict[str, Tensor]]
+    groups: dict[str, int]  # rows of each: "text", or "query" and "target"
     labels: dict[str, Tensor]
     row_ids: list[str]
     num_truncated: int = 0
-    fits_one_chunk: bool = False  # all groups together
 
     def to(self, device: torch.device | str) -> Batch:
-        groups = {
-            name: [{key: value.to(device) for key, value in chunk.items()} for chunk in chunks]
-            for name, chunks in self.groups.items()
-        }
+        chunks = [{key: value.to(device) for key, value in chunk.items()} for chunk in self.chunks]
         labels = {name: value.to(device) for name, value in self.labels.items()}
-        return replace(self, groups=groups, labels=labels)
+        return replace(self, chunks=chunks, labels=labels)
 
 
 class _Collator:
@@ -179,11 +177,11 @@ class TextCollator(_Collator):
         truncated = self.item_processor.num_truncated
         row_ids = [row.row_id for row in rows]
         return Batch(
-            groups={"text": self._chunks([Item(text=row.text) for row in rows], row_ids)},
+            chunks=self._chunks([Item(text=row.text) for row in rows], row_ids),
+            groups={"text": len(rows)},
             labels={"teacher": torch.stack([row.teacher for row in rows])},  # (B, T)
             row_ids=row_ids,
             num_truncated=self.item_processor.num_truncated - truncated,
-            fits_one_chunk=len(rows) <= self.chunk_size,
         )
 
 
@@ -216,14 +214,11 @@ class PairCollator(_Collator):
         if self.query_keys:
             labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
         return Batch(
-            groups={
-                "query": self._chunks(queries, row_ids),
-                "target": self._chunks(targets, target_rows),
-            },
+            chunks=self._chunks([*queries, *targets], [*row_ids, *target_rows]),
+            groups={"query": len(queries), "target": len(targets)},
             labels=labels,
             row_ids=row_ids,
             num_truncated=self.item_processor.num_truncated - truncated,
-            fits_one_chunk=len(queries) + len(targets) <= self.chunk_size,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ def git_commit() -> str:
         return "unknown"
 
 
+@cache
 def installed_versions() -> dict[str, str]:
     """Python first, then every installed package by name."""
     found: dict[str, str] = {}

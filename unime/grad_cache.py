@@ -52,7 +52,7 @@ def cached_backward(
 
     Args:
         model: the prepared encoder: one chunk's inputs to embeddings (chunk, D).
-        batch: this rank's chunks by group and its rows of the labels.
+        batch: this rank's chunks and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once and
             waits for the others where something is exchanged: in DDP nothing is in a chunk, but
@@ -64,50 +64,44 @@ def cached_backward(
     Raises:
         StepLeft: a signal reached any rank.
     """
-    chunks = [
-        (group, chunk) for group, group_chunks in batch.groups.items() for chunk in group_chunks
-    ]
-    last = len(chunks) - 1
-    in_one_pass = bool(gather_numbers(accelerator, batch.fits_one_chunk).all())
+    in_one_pass = bool((gather_numbers(accelerator, len(batch.chunks)) == 1).all())
     began = _random_state(accelerator.device)
     random_states: list[tuple[Tensor, Tensor | None]] = []
-    embedded: dict[str, list[Tensor]] = {group: [] for group in batch.groups}
-    for index, (group, chunk) in enumerate(chunks):
-        if index and signum():
-            break
-        random_states.append(_random_state(accelerator.device))
-        sync = in_one_pass and index == last  # the last forward readies DDP for the backward
-        with torch.set_grad_enabled(in_one_pass), _gradient_sync(accelerator, model, sync):
-            embedded[group].append(model(chunk).float())
+    parts: list[Tensor] = []
+    with torch.set_grad_enabled(in_one_pass), _gradient_sync(accelerator, model, in_one_pass):
+        for chunk in batch.chunks:
+            if parts and signum():
+                break
+            random_states.append(_random_state(accelerator.device))
+            parts.append(model(chunk).float())
     _leave_together(accelerator, signum(), began)
 
-    rows = {group: torch.cat(parts) for group, parts in embedded.items()}
+    embeddings = torch.cat(parts)  # (rows of all groups, D)
     if not in_one_pass:
-        rows = {group: part.requires_grad_() for group, part in rows.items()}
+        embeddings.requires_grad_()
+    groups = zip(batch.groups, embeddings.split(list(batch.groups.values())), strict=True)
     output = loss_fn(
-        {group: gather_rows(part) for group, part in rows.items()},
-        {name: gather_rows(label) for name, label in batch.labels.items()},
+        {group: gather_rows(rows) for group, rows in groups},
+        {name: gather_rows(rows) for name, rows in batch.labels.items()},
     )
+    loss = output.loss * accelerator.num_processes
     if in_one_pass:
         with _gradient_sync(accelerator, model, True):
-            accelerator.backward(output.loss * accelerator.num_processes)
+            accelerator.backward(loss)
         return LossOutput(output.loss.detach(), output.stats)
 
-    gradients = torch.autograd.grad(output.loss, list(rows.values()))
-    pieces = [
-        piece * accelerator.num_processes
-        for group, gradient in zip(rows, gradients, strict=True)
-        for piece in gradient.split([len(part) for part in embedded[group]])
-    ]
-    for index, ((_, chunk), piece) in enumerate(zip(chunks, pieces, strict=True)):
+    (gradient,) = torch.autograd.grad(loss, embeddings)
+    pieces = gradient.split([len(part) for part in parts])
+    last = len(batch.chunks) - 1
+    for index, (chunk, piece) in enumerate(zip(batch.chunks, pieces, strict=True)):
         if index < last and signum():
             continue
         if index == last:
             _leave_together(accelerator, signum(), began)
         with _gradient_sync(accelerator, model, index == last):
             with _replayed(random_states[index], accelerator.device):
-                embeddings = model(chunk).float()
-            accelerator.backward((embeddings * piece).sum())
+                again = model(chunk).float()
+            accelerator.backward((again * piece).sum())
     return LossOutput(output.loss.detach(), output.stats)
 
 
