@@ -64,7 +64,7 @@ class DemoDataConfig:
     def __post_init__(self) -> None:
         for name in ("train_rows", "test_queries", "validation_queries", "train_words"):
             require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        require(self.candidates > 1, "candidates", self.candidates, "2 or more")
+        require(self.candidates > 2, "candidates", self.candidates, "3 or more")  # a scene's own
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,6 +94,8 @@ def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:
         for split in ("train", "validation", "test")
     }
     ood = [concept for concept in concepts if concept.ood_group]
+    sizes = {"test": config.test_queries, "validation": config.validation_queries}
+    words = dictionary(sizes | {"train": config.train_words})
     counts: dict[str, int] = {}
     trained = [task for task in TASKS if task.trained]
     with progress_bar(total=len(trained) + 2 * len(TASKS), desc="drawing", unit="task") as bar:
@@ -102,18 +104,13 @@ def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:
             _write_train(folder / "train", task.name, rows)
             counts["training rows"] = counts.get("training rows", 0) + len(rows)
             bar.update()
-        for split, number in (
-            ("validation", config.validation_queries),
-            ("test", config.test_queries),
-        ):
+        for split, number in sizes.items():
             for task in TASKS:
                 pool = never_trained(ood, split) if task.ood_groups else pools[split]
                 rows = _rows(task, pool, number, config.seed, split)
                 _write_eval(folder / split, task, rows, pool, config)
                 counts[f"{split} queries"] = counts.get(f"{split} queries", 0) + len(rows)
                 bar.update()
-    sizes = {"test": config.test_queries, "validation": config.validation_queries}
-    words = dictionary(sizes | {"train": config.train_words})
     asked: set[str] = set()
     for split in sizes:
         asked |= _write_text_tasks(folder / split, pools[split], words[split], split, config)

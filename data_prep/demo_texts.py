@@ -15,6 +15,7 @@ from data_prep.demo_tasks import caption_of
 from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
 from data_prep.pretrain_tasks import GLOSS_WORDS, NUM_WORDS
 from data_prep.wordnet import common_words, load_glosses, shorten
+from unime.config import ConfigError
 
 LEAST_KEYWORDS, MOST_KEYWORDS = 2, 4
 
@@ -29,11 +30,17 @@ class Question:
 
 
 def dictionary(sizes: dict[str, int]) -> dict[str, list[tuple[str, str]]]:
-    """Different common words, each with its first definition, for each split: `sizes` many."""
+    """Different common words, each with its first definition, for each split: `sizes` many.
+
+    Raises:
+        ConfigError: there are not so many words.
+    """
     glosses = load_glosses()
     named = {concept.name for concept in load_concepts()}
     words = [word for word in common_words(NUM_WORDS) if word not in named]
     random.Random("words").shuffle(words)
+    if sum(sizes.values()) > len(words):
+        raise ConfigError(f"train_words: {sizes} are more words than there are ({len(words)})")
     pairs = iter([(word, shorten(glosses[word][0], GLOSS_WORDS)) for word in words])
     return {split: [next(pairs) for _ in range(size)] for split, size in sizes.items()}
 
@@ -112,7 +119,9 @@ def keyword_questions(
     hints = {concept: telling_keywords(concept) for concept in concepts}
     rich = [concept for concept in concepts if len(hints[concept]) >= LEAST_KEYWORDS]
     found: dict[str, Question] = {}
-    while len(found) < count:
+    for _ in range(100 * count):  # where keywords are few, fewer different questions are found
+        if len(found) == count:
+            break
         concept = rng.choice(rich)
         most = min(MOST_KEYWORDS, len(hints[concept]))
         asked = sorted(rng.sample(hints[concept], rng.randint(LEAST_KEYWORDS, most)))

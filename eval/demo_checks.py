@@ -64,7 +64,7 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
             for rows in ("training", "flags")
             for moment in moments
         },
-        "base_naming_accuracy": naming_accuracy(),
+        "base_naming_accuracy": naming_accuracy(NAMED),
     }
 
 
@@ -87,7 +87,7 @@ def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def naming_accuracy(count: int = NAMED) -> float:
+def naming_accuracy(count: int) -> float:
     """How often the base's first name token is right for a drawing that pretraining held out: asked
     as a chat model is, through the processor, before any stage."""
     config = build_config(EvalConfig, CONFIGS / "eval.yaml")

@@ -67,26 +67,35 @@ def judge_filter(folder: Path, model: str, split: str) -> dict[str, dict[str, fl
 def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
     data = config.data
     rows = PairDataset.load(data, config.run.seed)
-    answers = [
-        key
+    answers = {
+        f"{name}:{number}": key
         for name in data.sources
-        for key in load_table(data.root, name, data.split, None, ("answer_key",), ()).rows[
-            "answer_key"
-        ]
-    ]
+        for number, key in enumerate(
+            load_table(data.root, name, data.split, None, ("answer_key",), ()).rows["answer_key"]
+        )
+    }
     size = 2 * config.optim.batch_size_per_device
     sampler = GlobalBatchSampler(rows.task_sizes, size, data.mixing, seed=1)
     for step in range(FILTER_BATCHES):
-        batch = [(rows[i].query, rows[i].target, answers[i]) for i in sampler.batch(step)]
-        yield MarkedPairs(*(list(column) for column in zip(*batch, strict=True)))
+        batch = [rows[i] for i in sampler.batch(step)]
+        yield MarkedPairs(
+            [row.query for row in batch],
+            [row.target for row in batch],
+            [answers[row.row_id] for row in batch],
+        )
 
 
 def flags(split: str) -> MarkedPairs:
-    """Every query of the task over flags, with its country."""
+    """The flags among the queries of the task over groups that no stage sees, with their names."""
     task = load_eval_task(str(DATA / split), "Groups_i2t", "test")
-    looks = {concept.name: same(concept) for concept in load_concepts()}
-    names = [own[0] for own in task.candidates]
-    return MarkedPairs(task.queries, names, [looks[name.text] for name in names])
+    looks = {concept.name: same(concept) for concept in load_concepts() if concept.is_flag}
+    rows = zip(task.queries, (own[0] for own in task.candidates), strict=True)
+    found = [(query, name) for query, name in rows if name.text in looks]
+    return MarkedPairs(
+        [query for query, _ in found],
+        [name for _, name in found],
+        [looks[name.text] for _, name in found],
+    )
 
 
 def _agreement(similarity: Tensor, batch: MarkedPairs, margin: float | None) -> Tensor:

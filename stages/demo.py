@@ -27,7 +27,7 @@ from typing import Any
 
 from unime.checkpoint import write_json
 from unime.config import load_config, require
-from unime.facts import git_commit
+from unime.facts import git_commit, write_facts
 from unime.runlog import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +49,8 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         require(self.split in SPLITS, "split", self.split, f"one of {', '.join(SPLITS)}")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(bool(self.queries), "queries", self.queries, "at least one")
         for program in self.overrides:
             expected = f"only {', '.join(PROGRAMS)}"
             require(program in PROGRAMS, "overrides", program, expected)
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         config.output_dir = "runs/demo" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    write_facts(folder, config, git_commit())
     seconds = run_steps(list(steps(config)), folder)
     finish(config, folder, seconds)
     print(
@@ -139,23 +141,29 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
         place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name, {})
         same = known.get("fingerprint") == fingerprint
         is_there = step.output is None or (folder / step.output).is_dir()
-        if same and known["seconds"] is not None and is_there and not step.always:
+        if same and known.get("done") and is_there and not step.always:
             print(f"{place}: done before", flush=True)
             continue
         if step.output and known and not same:  # made, or begun, with other settings
             shutil.rmtree(folder / step.output, ignore_errors=True)
         command = [*step.program, *step.words]
         print(f"\n{place}: {shlex.join(command)}", flush=True)
-        before = known["seconds"] if same else None
-        done[step.name] = {"fingerprint": fingerprint, "seconds": before, "words": step.words}
+        goes_on = same and is_there and not known.get("done")  # an attempt that was interrupted
+        before = known["seconds"] if goes_on else 0.0
+        done[step.name] = {
+            "fingerprint": fingerprint, "seconds": before, "done": False, "words": step.words
+        }  # fmt: skip
         write_json(record, done)
         began = time.monotonic()
         status = run_command(command)
+        seconds = before + time.monotonic() - began
+        if step.always and same:  # found most of its work done
+            seconds = max(seconds, known["seconds"])
+        done[step.name] |= {"seconds": seconds, "done": not status}
+        write_json(record, done)
         if status:
             print(f"{step.name} stopped; the same command goes on from here", file=sys.stderr)
             raise SystemExit(status)
-        done[step.name]["seconds"] = (before or 0.0) + time.monotonic() - began
-        write_json(record, done)
     return {step.name: done[step.name]["seconds"] for step in todo}
 
 
@@ -190,8 +198,13 @@ def sources(step: Step) -> list[Path]:
         files += [ROOT / f"data_prep/{name}.py" for name in names]
         files += sorted((ROOT / "data_prep").glob("demo_*.py"))
         return [*files, ROOT / "assets/emoji/concepts.jsonl"]
-    files += [*sorted((ROOT / "unime").glob("*.py")), ROOT / "eval/mmeb.py"]
-    return [*files, ROOT / "assets/base/model.safetensors"]
+    programs = ("data_prep/teacher_embeddings.py", "eval/mmeb.py", "configs/suites/demo.yaml")
+    files += [ROOT / program for program in programs]
+    files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").glob("*.py"))]
+    return [
+        *files,
+        *(path for path in sorted((ROOT / "assets/base").iterdir()) if path.suffix != ".md"),
+    ]
 
 
 def _fingerprint(step: Step, before: list[str]) -> str:

@@ -192,6 +192,17 @@ MISTAKES = [
     (Stage2Config, STAGE2, ["optim.weight_decay=-1"], "optim.weight_decay: got -1.0, expected 0"),
     (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected in [0, 2**31)"),
     (Stage2Config, STAGE2, ["lora.alpha=0"], "lora.alpha: got 0, expected a positive number"),
+    (Stage2Config, STAGE2, ["lora.rank=0"], "lora.rank: got 0, expected a positive number"),
+    (Stage2Config, STAGE2, ["lora.dropout=1"], "lora.dropout: got 1.0, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["lora.train=[]"], "lora.train: got [], expected at least one of llm"),
+    (Stage2Config, STAGE2, ["optim.chunk_size=0"], "optim.chunk_size: got 0, expected positive"),
+    (Stage2Config, STAGE2, ["optim.batch_size_per_device=0"], "batch_size_per_device: got 0, exp"),
+    (Stage2Config, STAGE2, ["optim.learning_rate=0"], "optim.learning_rate: got 0.0, expected po"),
+    (Stage2Config, STAGE2, ["run.log_every=0"], "run.log_every: got 0, expected positive"),
+    (Stage2Config, STAGE2, ["inputs.image_size=0"], "inputs.image_size: got 0, expected positive"),
+    (Stage1Config, STAGE1, ["data.limit=0"], "data.limit: got 0, expected positive or null"),
+    (Stage1Config, STAGE1, ["data.rows_together=true", "data.columns=[sent0]"],
+     "data.rows_together: got True, expected false with one of data.columns"),
     (Stage1Config, STAGE1, ["model.precision=float16"],
      "model.precision: got 'float16', expected bfloat16 or float32 to train"),
     (Stage2Config, STAGE2, ["model.precision=float16"], "model.precision: got 'float16', expec"),
@@ -220,6 +231,11 @@ FILES = [
     ("[1, 2]", "expected a mapping of settings"),
     ("run: {output_dir: x", "file.yaml: "),
     ("run: {output_dir: x}", "no value for "),
+    (
+        "run: {output_dir: x}\nmodel: {name: x}\ndata: {root: x, sources: {}}\noptim: {steps: 1,"
+        " batch_size_per_device: 2, chunk_size: 2, learning_rate: 1}",
+        "data.sources: got '{}', expected at least one subset",
+    ),
 ]
 
 

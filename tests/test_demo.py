@@ -27,6 +27,7 @@ from eval.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer,
 from stages import demo, stage1_distill, stage2_instruct
 from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
 from unime.config import (
+    ConfigError,
     EvalConfig,
     ReportConfig,
     Stage1Config,
@@ -99,6 +100,20 @@ def test_every_command_is_one_that_a_user_could_type(monkeypatch: pytest.MonkeyP
         assert getattr(configs["stage2"], name) == getattr(configs["infonce"], name)
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("split=train", "split: got 'train', expected one of test, validation"),
+        ("seed=-1", "seed: got -1, expected 0 or more"),
+        ("queries=[]", "queries: got .*, expected at least one"),
+        ("overrides.stage3=[x=1]", "overrides: got 'stage3', expected only data, teacher"),
+    ],
+)
+def test_mistakes_name_the_key(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(DemoConfig, REPOSITORY / "configs/demo/demo.yaml", [word])
+
+
 def test_what_is_searched_for_is_in_the_test_split() -> None:
     captions = {caption_of(c, "red") for c in load_concepts() if c.split == "test"}
     queries = shipped().queries
@@ -127,8 +142,9 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     base.parent.mkdir(parents=True)
     base.write_bytes(b"weights")
     (tmp_path / "unime").mkdir()
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval/mmeb.py").touch()
+    for program in ("data_prep/teacher_embeddings.py", "eval/mmeb.py", "configs/suites/demo.yaml"):
+        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).touch()
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     return runner
 
@@ -243,7 +259,7 @@ def played(
     """A demo of two steps a stage, by the programs' own mains; its folder, config and report."""
     root = tmp_path_factory.mktemp("checkout")
     (root / "assets").mkdir()
-    for name in ("configs", "data_prep", "assets/emoji", "unime", "eval"):
+    for name in ("configs", "data_prep", "assets/emoji", "unime", "eval", "stages"):
         (root / name).symlink_to(REPOSITORY / name)
     shutil.copytree(tiny_model("qwen2_vl"), root / "assets/base")
     training = ["optim.steps=2", "optim.warmup_steps=0", "run.tensorboard=false"]

@@ -17,10 +17,16 @@ from PIL import Image
 from data_prep import demo_data
 from data_prep.demo_data import DemoDataConfig, write_everything
 from data_prep.demo_tasks import TASKS, DemoTask, caption_of, never_trained, same
-from data_prep.demo_texts import telling_keywords
+from data_prep.demo_texts import (
+    definition_questions,
+    dictionary,
+    dictionary_questions,
+    keyword_questions,
+    telling_keywords,
+)
 from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
 from eval.suites import load_suite
-from unime.config import PairData, PairSource, Stage2Config, build_config
+from unime.config import ConfigError, PairData, PairSource, Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset
 from unime.mmeb import EvalTask, load_eval_task
 from unime.tables import load_table
@@ -63,7 +69,7 @@ def pairs(folder: Path) -> PairDataset:
 @pytest.fixture(scope="module")
 def texts(folder: Path) -> set[str]:
     lines = (folder / "texts/train.jsonl").read_text(encoding="utf-8").splitlines()
-    return {json.loads(line)["text"] for line in lines}
+    return {json.loads(line)[column] for line in lines for column in ("text", "related")}
 
 
 def tasks_of(folder: Path, split: str) -> dict[str, EvalTask]:
@@ -83,7 +89,43 @@ def test_the_shipped_demo_has_300_test_queries_and_100_candidates() -> None:
     config = build_config(DemoDataConfig, CONFIGS / "demo/data.yaml")
     assert config.test_queries >= 300
     assert config.validation_queries >= 100
-    assert config.candidates >= 50
+    assert config.candidates >= 100
+    concepts = [c for c in CONCEPTS.values() if c.split == "test" and not c.ood_group]
+    words = dictionary({"test": config.test_queries, "train": config.train_words})["test"]
+    size, rng = (config.test_queries, config.candidates), random.Random(0)
+    for questions in (
+        definition_questions(concepts, *size, rng),
+        keyword_questions(concepts, *size, rng),
+        dictionary_questions(words, config.candidates, rng),
+    ):
+        assert len({question.text for question in questions}) >= 300
+        assert {len(question.wrong) for question in questions} == {99}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("candidates=2", "candidates: got 2, expected 3 or more"),
+        ("train_words=5000", "are more words than there are"),
+        ("test_queries=0", "test_queries: got 0, expected positive"),
+    ],
+)
+def test_settings_that_make_no_data(
+    word: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--config", str(CONFIGS / "demo/data.yaml"), f"output_dir={tmp_path / 'new'}", word]
+    with pytest.raises((ConfigError, SystemExit)) as error:
+        demo_data.main(words)
+    assert message in f"{error.value}{capsys.readouterr().err}"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep me")
+    words = ["--config", str(CONFIGS / "demo/data.yaml"), f"output_dir={tmp_path}"]
+    with pytest.raises(ConfigError, match="is there and holds no demo data; name another"):
+        demo_data.main(words)
+    assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
 def test_the_suite_names_the_tasks() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from unime.collator import Batch
@@ -106,24 +109,24 @@ def test_dropout_draws_the_same_masks_twice() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("chunks_done", [1, 2, 4, 6, 9])  # of 5 without and 5 with a graph
-def test_a_signal_leaves_the_step_between_two_chunks(chunks_done: int) -> None:
-    batch = make_batch(rows(8, 1), rows(12, 2), torch.arange(12), torch.arange(12) < 8, 4)
+@pytest.mark.parametrize(
+    ("chunk", "at", "last"),  # of 4: 5 chunks without and 5 with a graph, whose ends always run
+    [(4, 1, 1), (4, 2, 2), (4, 4, 4), (4, 5, 5), (4, 6, 7), (4, 8, 9), (4, 10, 10), (20, 1, 1)],
+)
+def test_a_signal_leaves_the_step_between_two_chunks(chunk: int, at: int, last: int) -> None:
+    batch = make_batch(rows(8, 1), rows(12, 2), torch.arange(12), torch.arange(12) < 8, chunk)
     model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
     calls: list[object] = []
     model.register_forward_hook(lambda *_: calls.append(None))
     torch.manual_seed(7)
     before = torch.get_rng_state()
     with pytest.raises(StepLeft) as left:
-        cached_backward(
-            accelerator, model, batch, pair_loss, lambda: 15 * (len(calls) >= chunks_done)
-        )
-    assert (left.value.signum, len(calls)) == (15, chunks_done)
+        cached_backward(accelerator, model, batch, pair_loss, lambda: 15 * (len(calls) >= at))
+    assert (left.value.signum, len(calls)) == (15, last)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def two_ranks(rank: int, port: int, folder: str) -> None:
-    """Rank 0 has 3 queries and 7 targets, rank 1 has 5 and 5: uneven rows and chunks."""
+def join_world(rank: int, port: int) -> Accelerator:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -133,38 +136,50 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
     }
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(
+        cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=60))]
+    )
     assert accelerator.num_processes == 2
+    return accelerator
+
+
+def spawn(function: Callable[..., None], *args: object) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(function, args=(port, *args), nprocs=2)
+
+
+def own_rows(rank: int) -> tuple[slice, slice]:
+    """Rank 0 has 3 queries and 7 targets, rank 1 has 5 and 5: uneven rows and chunks."""
+    return (slice(0, 3), slice(0, 7)) if rank == 0 else (slice(3, 8), slice(7, 12))
+
+
+def own_batch(rank: int, chunk: int) -> Batch:
     query, target = rows(8, 1), rows(12, 2)
     keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
     positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
-    mine_query, mine_target = (
-        (slice(0, 3), slice(0, 7)) if rank == 0 else (slice(3, 8), slice(7, 12))
-    )
-    batch = make_batch(
-        query[mine_query], target[mine_target], keys[mine_target], positives[mine_target], 2
-    )
-    batch.labels["query_key"] = torch.arange(8)[mine_query]
+    queries, targets = own_rows(rank)
+    batch = make_batch(query[queries], target[targets], keys[targets], positives[targets], chunk)
+    batch.labels["query_key"] = torch.arange(8)[queries]
+    return batch
+
+
+def two_ranks(rank: int, port: int, folder: str) -> None:
+    accelerator = join_world(rank, port)
+    query = rows(8, 1)
+    mine_query, _ = own_rows(rank)
 
     table = gather_rows(query[mine_query].clone().requires_grad_())
     assert torch.equal(table, query) and table.requires_grad
 
     model = accelerator.prepare(ToyEncoder())
-    output = cached_backward(accelerator, model, batch, pair_loss)
-    pair_gradients = gradients(model)
-    model.zero_grad()
-    in_one_chunk: list[list[Tensor]] = []
-    for sizes in ((10, 10), (10, 4)):  # of a chunk on each rank; both agree on one pass or two
-        batch = make_batch(
-            query[mine_query],
-            target[mine_target],
-            keys[mine_target],
-            positives[mine_target],
-            sizes[rank],
-        )
-        batch.labels["query_key"] = torch.arange(8)[mine_query]
-        cached_backward(accelerator, model, batch, pair_loss)
-        in_one_chunk.append(gradients(model))
+    outputs, pair_gradients = [], []
+    # Chunks of each rank's 10 rows. In its second step DDP exchanges more than in any other, so
+    # what differs most comes second: a whole batch on one rank only. Both agree on one pass or two.
+    for sizes in ((2, 2), (10, 4), (4, 10), (10, 10)):
+        outputs.append(cached_backward(accelerator, model, own_batch(rank, sizes[rank]), pair_loss))
+        pair_gradients.append(gradients(model))
         model.zero_grad()
 
     teacher = F.normalize(rows(8, 3), dim=-1)
@@ -183,9 +198,7 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     distilled = cached_backward(accelerator, model, text, distill)
     result = {
         "pair": pair_gradients,
-        "pair_in_one_chunk": in_one_chunk[0],
-        "pair_in_one_chunk_on_rank_0": in_one_chunk[1],
-        "pair_loss": output.loss,
+        "pair_loss": torch.stack([output.loss for output in outputs]),
         "text": gradients(model),
         "text_loss": distilled.loss,
     }
@@ -198,10 +211,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
 
     With a plain all_gather in place of gather_rows this fails (no gradient at all).
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(two_ranks, args=(port, str(tmp_path)), nprocs=2)
+    spawn(two_ranks, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
     query, target = rows(8, 1), rows(12, 2)
@@ -215,9 +225,34 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     plain.loss.backward()
     for result in ranks:
         assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)
-        for name in ("pair", "pair_in_one_chunk", "pair_in_one_chunk_on_rank_0"):
-            for ours, theirs in zip(result[name], expected, strict=True):
+        for found in result["pair"]:
+            for ours, theirs in zip(found, expected, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
         for ours, theirs in zip(result["text"], gradients(model), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
+
+
+def two_ranks_and_a_signal(rank: int, port: int, step: int) -> None:
+    """The signal reaches rank 1 alone, while the loss of a step is computed."""
+    accelerator = join_world(rank, port)
+    model = accelerator.prepare(ToyEncoder())
+    reached: list[int] = []
+
+    def loss_and_signal(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        reached.extend([15] * rank)
+        return pair_loss(embeddings, labels)
+
+    for _ in range(step):
+        cached_backward(accelerator, model, own_batch(rank, 2), pair_loss)
+    batch = own_batch(rank, 2)
+    with pytest.raises(StepLeft) as left:
+        cached_backward(accelerator, model, batch, loss_and_signal, lambda: sum(reached))
+    assert left.value.signum == 15
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_signal_to_one_rank_leaves_the_step_on_both(step: int) -> None:
+    """Never a hang, also in the second step, where DDP exchanges more than in any other."""
+    spawn(two_ranks_and_a_signal, step)

@@ -151,6 +151,16 @@ def test_fp16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         start_run(make_config(tmp_path))
 
 
+@pytest.mark.parametrize("engine", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
+def test_other_engines_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    kind = runlog.DistributedType(engine)
+    monkeypatch.setattr(runlog, "Accelerator", lambda **_: SimpleNamespace(distributed_type=kind))
+    with pytest.raises(ConfigError, match=f"{engine}: only one process and DDP are supported"):
+        start_run(make_config(tmp_path))
+
+
 @pytest.mark.parametrize(("train", "expected"), [(["llm"], False), (["llm", "vision"], True)])
 def test_ddp_looks_for_unused_parameters_only_where_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, train: list[str], expected: bool

@@ -139,6 +139,9 @@ def test_tasks_that_fill_no_batch() -> None:
     with pytest.raises(DataError) as error:
         GlobalBatchSampler(SIZES, 68, Mixing.mixed, 0)
     assert "no batch of 68 rows in all tasks together (a: 40, b: 19, c: 8)" in str(error.value)
+    with pytest.raises(DataError) as error:
+        GlobalBatchSampler({"text": 100}, 128, Mixing.mixed, 0, block=2)
+    assert "no batch of 128 rows in all tasks together (text: 100)" in str(error.value)
 
 
 def test_a_million_rows_cost_nothing_to_resume() -> None:

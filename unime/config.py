@@ -1,4 +1,5 @@
-"""Every setting of every program, as typed dataclasses, from top to bottom as a run is described.
+"""Every setting of the stages, teacher, evaluation and report, as typed dataclasses, from top to
+bottom as a run is described.
 
     load_config(Stage2Config, ["--config", "configs/demo/stage2.yaml", "loss.temperature=0.03"])
 
@@ -235,6 +236,8 @@ class TextData:
 
     def __post_init__(self) -> None:
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
+        together = not self.rows_together or len(self.columns) > 1
+        require(together, "data.rows_together", True, "false with one of data.columns")
 
 
 @dataclass

@@ -55,8 +55,9 @@ def cached_backward(
         batch: this rank's chunks and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once and
-            waits for the others where something is exchanged: in DDP nothing is in a chunk, but
-            for buffers in the step's first.
+            waits for the others where something is exchanged: in DDP only the first chunk of each
+            pass exchanges anything (buffers; once, the order of the gradients), and the last
+            backward, so those are never skipped.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
@@ -94,13 +95,13 @@ def cached_backward(
     pieces = gradient.split([len(part) for part in parts])
     last = len(batch.chunks) - 1
     for index, (chunk, piece) in enumerate(zip(batch.chunks, pieces, strict=True)):
-        if index < last and signum():
+        if 0 < index < last and signum():
             continue
-        if index == last:
-            _leave_together(accelerator, signum(), began)
         with _gradient_sync(accelerator, model, index == last):
             with _replayed(random_states[index], accelerator.device):
                 again = model(chunk).float()
+            if index == last:
+                _leave_together(accelerator, signum(), began)
             accelerator.backward((again * piece).sum())
     return LossOutput(output.loss.detach(), output.stats)
 

@@ -41,7 +41,7 @@ class GlobalBatchSampler:
             DataError: a task that would never be drawn: its rows fill no batch (``mixed``: all
                 together), or its weight leaves none of them; blocks that don't fill a batch.
         """
-        self.global_batch_size = global_batch_size
+        self.global_batch_size = rows_in_batch = global_batch_size
         self.seed = seed
         self._block = block
         weights = weights or {}
@@ -58,13 +58,13 @@ class GlobalBatchSampler:
             self._tasks.append((offset, size, count))
             if count == 0:
                 raise DataError(
-                    f"task {task!r} is never drawn: {size} rows, weight {weight}; leave it out, or "
-                    "give it more rows or a larger weight"
+                    f"task {task!r} is never drawn: {size * block} rows, weight {weight}; leave it "
+                    "out, or give it more rows or a larger weight"
                 )
             if not self._mixed and min(size, count) < global_batch_size:
                 raise DataError(
-                    f"task {task!r} gives no batch: {size} rows, weight {weight}, "
-                    f"global batch size {global_batch_size}; leave it out, make the batch smaller, "
+                    f"task {task!r} gives no batch: {size * block} rows, weight {weight}, "
+                    f"global batch size {rows_in_batch}; leave it out, make the batch smaller, "
                     "or set data.mixing=mixed"
                 )
         counts = [count for _, _, count in self._tasks]
@@ -74,8 +74,8 @@ class GlobalBatchSampler:
             else sum(count // global_batch_size for count in counts)
         )
         if self.steps_per_epoch == 0:
-            sizes = ", ".join(f"{task}: {size}" for task, size in task_sizes.items())
-            raise DataError(f"no batch of {global_batch_size} rows in all tasks together ({sizes})")
+            sizes = ", ".join(f"{task}: {size * block}" for task, size in task_sizes.items())
+            raise DataError(f"no batch of {rows_in_batch} rows in all tasks together ({sizes})")
         self._cached: tuple[int, np.ndarray] | None = None
 
     def batch(self, step: int) -> list[int]:
