@@ -22,7 +22,7 @@ from unime.retrieval import encode_items
 from unime.tables import load_table
 
 DATA = Path("data/demo")
-FILTER_BATCHES = 12
+FILTER_BATCHES = 8
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,10 @@ def test_pair_collator(pictures, processor):
     pairs = [Pair(c, a, (d, b), "T:0"), Pair(b, d, (), "T:1"), Pair(c, a, (a,), "T:2")]
     prepare = processor(max_text_tokens=4)
     batch = PairCollator(prepare, 2, query_keys=True)(pairs)
-    assert [len(chunk["input_ids"]) for chunk in batch.chunks] == [2, 2, 2, 2, 1]
+    sizes = [[len(part["input_ids"]) for part in chunk] for chunk in batch.chunks]
+    assert sizes == [[2], [1, 1], [2], [2], [1]]  # of the second, a query and a target
+    whole = PairCollator(prepare, 9)(pairs)
+    assert [[len(part["input_ids"]) for part in chunk] for chunk in whole.chunks] == [[3, 6]]
     assert batch.groups == {"query": 3, "target": 6}
     assert batch.labels["query_key"].tolist() == [item_key(item) for item in (c, b, c)]
     assert batch.labels["target_key"].tolist() == [item_key(x) for x in (a, d, a, d, b, a)]
@@ -231,7 +234,7 @@ def test_pair_collator(pictures, processor):
     assert batch.row_ids == ["T:0", "T:1", "T:2"]
     assert batch.num_truncated == 2  # "what is it?", twice
     moved = batch.to("meta")
-    assert moved.chunks[0]["pixel_values"].is_meta and moved.labels["query_key"].is_meta
+    assert moved.chunks[0][0]["pixel_values"].is_meta and moved.labels["query_key"].is_meta
 
 
 def test_queries_are_not_read_twice_for_nothing(pictures, processor, monkeypatch):
@@ -253,7 +256,7 @@ def test_text_collator(processor):
     rows = [TextRow(f"text {i}", teachers[i], f"nli:{i}") for i in range(3)]
     collate = pickle.loads(pickle.dumps(TextCollator(processor(), 2)))  # as a worker gets it
     batch = collate(rows)
-    assert [len(chunk["input_ids"]) for chunk in batch.chunks] == [2, 1]
+    assert [[len(part["input_ids"]) for part in chunk] for chunk in batch.chunks] == [[2], [1]]
     assert batch.groups == {"text": 3}
     assert torch.equal(batch.labels["teacher"], teachers) and batch.num_truncated == 0
     assert batch.row_ids == ["nli:0", "nli:1", "nli:2"]

@@ -30,7 +30,7 @@ CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
 
 
 class ToyEncoder(nn.Module):
-    """Two layers and dropout; one chunk's inputs to unit-norm embeddings."""
+    """Two layers and dropout; one chunk to unit-norm embeddings."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class ToyEncoder(nn.Module):
             nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 5)
         ).double()
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return F.normalize(self.layers(inputs["x"]), dim=-1)
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        return F.normalize(self.layers(torch.cat([part["x"] for part in chunk])), dim=-1)
 
 
 def rows(count: int, seed: int) -> Tensor:
@@ -53,7 +53,7 @@ def make_batch(query: Tensor, target: Tensor, keys: Tensor, positives: Tensor, c
         "target_key": keys,
         "is_positive": positives,
     }
-    chunks = [{"x": part} for part in torch.cat([query, target]).split(chunk)]
+    chunks = [[{"x": part}] for part in torch.cat([query, target]).split(chunk)]
     return Batch(chunks, {"query": len(query), "target": len(target)}, labels, [])
 
 
@@ -67,7 +67,7 @@ def gradients(model: nn.Module) -> list[Tensor]:
 
 def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) -> list[Tensor]:
     model = ToyEncoder()
-    embeddings = {"query": model({"x": query}), "target": model({"x": target})}
+    embeddings = {"query": model([{"x": query}]), "target": model([{"x": target}])}
     embeddings = {name: value.float() for name, value in embeddings.items()}
     instruction_loss(embeddings, labels, CONFIG).loss.backward()
     return gradients(model)
@@ -184,7 +184,7 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
 
     teacher = F.normalize(rows(8, 3), dim=-1)
     text = Batch(
-        [{"x": part} for part in query[mine_query].split(2)],
+        [[{"x": part}] for part in query[mine_query].split(2)],
         {"text": len(query[mine_query])},
         {"teacher": teacher[mine_query]},
         [],
@@ -221,7 +221,7 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     expected = plain_gradients(query, target, labels)
     model = ToyEncoder()
     teacher = F.normalize(rows(8, 3), dim=-1).float()
-    plain = distillation_loss(model({"x": query}).float(), teacher, DistillationLossConfig())
+    plain = distillation_loss(model([{"x": query}]).float(), teacher, DistillationLossConfig())
     plain.loss.backward()
     for result in ranks:
         assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)

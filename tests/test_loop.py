@@ -55,8 +55,9 @@ class StandIn(nn.Module):
         self.register_buffer("constant", torch.ones(1))  # which DDP sends around, as of real models
         self.adapter = nn.Sequential(nn.Dropout(dropout), nn.Linear(16, 8), nn.LayerNorm(8))
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        return functional.normalize(self.adapter(self.frozen(inputs["features"])), dim=1)
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        features = torch.cat([part["features"] for part in chunk])
+        return functional.normalize(self.adapter(self.frozen(features)), dim=1)
 
     def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
@@ -78,7 +79,7 @@ def rows(count: int = 40) -> list[TextRow]:
 
 def collate(batch: Sequence[TextRow]) -> Batch:
     teacher = torch.stack([row.teacher for row in batch])
-    chunks = [{"features": chunk} for chunk in teacher.split(3)]
+    chunks = [[{"features": chunk}] for chunk in teacher.split(3)]
     groups, row_ids = {"text": len(batch)}, [row.row_id for row in batch]
     return Batch(chunks, groups, {"teacher": teacher}, row_ids, 1)
 
@@ -245,7 +246,7 @@ def test_steps_equal_plain_adamw(tmp_path: Path) -> None:
     for step in range(3):
         teacher = torch.stack([data[index].teacher for index in sampler.batch(step)])
         output = distillation_loss(
-            reference({"features": teacher}), teacher, DistillationLossConfig(0.1, 0.1)
+            reference([{"features": teacher}]), teacher, DistillationLossConfig(0.1, 0.1)
         )
         optimizer.zero_grad()
         output.loss.backward()

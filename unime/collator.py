@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,17 +139,20 @@ class Batch:
     """One rank's part of a step: chunks that the encoder takes one by one, and what the loss needs.
 
     The chunks' rows, in order, are those of the groups, one group after the other, and the rows of
-    a group are the rows of its labels.
+    a group are the rows of its labels. What a chunk holds of each group is padded on its own.
     """
 
-    chunks: list[dict[str, Tensor]]
+    chunks: list[list[dict[str, Tensor]]]
     groups: dict[str, int]  # rows of each: "text", or "query" and "target"
     labels: dict[str, Tensor]
     row_ids: list[str]
     num_truncated: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
-        chunks = [{key: value.to(device) for key, value in chunk.items()} for chunk in self.chunks]
+        chunks = [
+            [{key: value.to(device) for key, value in part.items()} for part in chunk]
+            for chunk in self.chunks
+        ]
         labels = {name: value.to(device) for name, value in self.labels.items()}
         return replace(self, chunks=chunks, labels=labels)
 
@@ -157,16 +162,24 @@ class _Collator:
         self.item_processor = item_processor
         self.chunk_size = chunk_size
 
-    def _chunks(self, items: Sequence[Item], row_ids: Sequence[str]) -> list[dict[str, Tensor]]:
-        samples = []
-        for item, row_id in zip(items, row_ids, strict=True):
-            try:
-                samples.append(self.item_processor(item))
-            except DataError as error:
-                raise DataError(f"row {row_id}: {error}") from error
+    def _chunks(
+        self, *groups: tuple[Sequence[Item], Sequence[str]]
+    ) -> list[list[dict[str, Tensor]]]:
+        """Every `chunk_size` of the groups' items, one group (with its row ids) after the other."""
+        samples: list[tuple[int, Sample]] = []
+        for number, (items, row_ids) in enumerate(groups):
+            for item, row_id in zip(items, row_ids, strict=True):
+                try:
+                    samples.append((number, self.item_processor(item)))
+                except DataError as error:
+                    raise DataError(f"row {row_id}: {error}") from error
+        starts = range(0, len(samples), self.chunk_size)
         return [
-            self.item_processor.collate(samples[start : start + self.chunk_size])
-            for start in range(0, len(samples), self.chunk_size)
+            [
+                self.item_processor.collate([sample for _, sample in part])
+                for _, part in groupby(samples[start : start + self.chunk_size], itemgetter(0))
+            ]
+            for start in starts
         ]
 
 
@@ -177,7 +190,7 @@ class TextCollator(_Collator):
         truncated = self.item_processor.num_truncated
         row_ids = [row.row_id for row in rows]
         return Batch(
-            chunks=self._chunks([Item(text=row.text) for row in rows], row_ids),
+            chunks=self._chunks(([Item(text=row.text) for row in rows], row_ids)),
             groups={"text": len(rows)},
             labels={"teacher": torch.stack([row.teacher for row in rows])},  # (B, T)
             row_ids=row_ids,
@@ -214,7 +227,7 @@ class PairCollator(_Collator):
         if self.query_keys:
             labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
         return Batch(
-            chunks=self._chunks([*queries, *targets], [*row_ids, *target_rows]),
+            chunks=self._chunks((queries, row_ids), (targets, target_rows)),
             groups={"query": len(queries), "target": len(targets)},
             labels=labels,
             row_ids=row_ids,

@@ -108,15 +108,20 @@ class Encoder(nn.Module):
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, stack, backbone, processor, model, decoder_only).to(device)
 
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Embed one batch of `processor.collate`, padded on either side.
+    def forward(self, inputs: dict[str, Tensor] | list[dict[str, Tensor]]) -> Tensor:
+        """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
 
         Returns:
-            fp32 embeddings of norm 1 (B, D).
+            fp32 embeddings of norm 1 (B, D), those of several parts one after the other.
 
         Raises:
             ValueError: inputs that this encoder would not see, or that it lacks.
         """
+        if isinstance(inputs, list):  # in one forward, which is all that DDP can count on
+            return torch.cat([self._embed(part) for part in inputs])
+        return self._embed(inputs)
+
+    def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
         if self.decoder_only:
             if "pixel_values" in inputs:
                 raise ValueError("a decoder_only encoder takes texts only, got pixel_values")

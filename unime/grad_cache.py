@@ -51,7 +51,7 @@ def cached_backward(
     DDP, ZeRO and FSDP average, hence the factor ``num_processes``.
 
     Args:
-        model: the prepared encoder: one chunk's inputs to embeddings (chunk, D).
+        model: the prepared encoder: one chunk to embeddings (rows of the chunk, D).
         batch: this rank's chunks and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once and
