@@ -56,7 +56,7 @@ class DemoDataConfig:
     output_dir: str = MISSING
     seed: int = 0
     train_rows: int = 1280  # of each trained task
-    test_queries: int = 320  # of each task
+    test_queries: int = 300  # of each task
     validation_queries: int = 120
     candidates: int = 100  # of each query, where there are as many
     train_words: int = 2500  # dictionary words of stage 1, each with its definition
