@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from eval.results import Results, query_limit, read_results, refuse_other_data
 from eval.suites import Task, load_suite
@@ -40,18 +41,12 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(config.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, report)
-    header, sections = table_sections(report)
     title = f"hit@1 in %, 95 % intervals ({config.suite}{_limited(report['limit'])})"
-    text = markdown(header, sections)
+    text = markdown(*table_sections(report))
     if report["limit"] is not None:
         text = f"{title}\n\n{text}"
     _write_text(output.with_suffix(".md"), text)
-    table = Table(*header, title=title)
-    for rows in sections:
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    Console().print(table)
+    print_table(title, report)
     print(f"written: {output} and {output.with_suffix('.md')}")
 
 
@@ -145,16 +140,21 @@ def _entry(number: float, drawn: np.ndarray) -> dict[str, Any]:
     return {"hit_at_1": float(number), "ci95": [float(low), float(high)]}
 
 
-def table_sections(report: dict[str, Any]) -> tuple[list[str], list[list[list[str]]]]:
+def table_sections(
+    report: dict[str, Any], intervals: bool = True
+) -> tuple[list[str], list[list[list[str]]]]:
     """The table as text, a column a model: its header, and the rows of tasks, meta-tasks, averages
-    and signs of collapse."""
+    and signs of collapse. Without `all_intervals` only the averages have theirs."""
     models = report["models"]
     first = next(iter(models.values()))
 
     def row(label: str, *keys: str) -> list[str]:
         entries = [_at(model, keys) for model in models.values()]
         chance = entries[0].get("chance")
-        cells = [f"{100 * e['hit_at_1']:.1f} [{_percent(e['ci95'])}]" for e in entries]
+        cells = [f"{100 * entry['hit_at_1']:.1f}" for entry in entries]
+        if intervals:
+            ends = (_percent(entry["ci95"]) for entry in entries)
+            cells = [f"{cell} [{interval}]" for cell, interval in zip(cells, ends, strict=True)]
         return [label, "" if chance is None else f"{100 * chance:.1f}", *cells]
 
     def sign(label: str, key: str, digits: int) -> list[str]:
@@ -170,6 +170,24 @@ def table_sections(report: dict[str, Any]) -> tuple[list[str], list[list[list[st
         ],
     ]
     return ["", "chance", *models], sections
+
+
+def print_table(title: str, report: dict[str, Any], console: Console | None = None) -> None:
+    """To the terminal; one that is narrow shows the intervals of the overall means only."""
+    console, models = console or Console(), report["models"]
+    wide = console.width >= 40 + 20 * len(models)
+    header, sections = table_sections(report, intervals=wide)
+    names = [Column(name.replace("_", "\n"), justify="right") for name in header[1:]]
+    shape = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
+    table = Table(Column(no_wrap=True), *names, title=title, **shape)
+    for rows in sections:
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+    console.print(table)
+    if not wide:
+        ends = (f"{name} [{_percent(m['overall']['ci95'])}]" for name, m in models.items())
+        console.print(f"overall: {'; '.join(ends)}", markup=False)
 
 
 def _at(model: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from eval import report
 from eval.suites import load_suite
@@ -144,6 +145,19 @@ def test_the_program_prints_and_writes(
         "report.json",
         "report.md",
     ]
+
+
+def test_a_narrow_terminal_shows_all_of_every_number(
+    two_models: ReportConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = report.build_report(two_models)
+    report.print_table("hit@1", built, Console(width=60))
+    narrow = capsys.readouterr().out
+    assert "…" not in narrow and "[" not in narrow.split("overall: ")[0]
+    low, high = (f"{100 * end:.1f}" for end in built["models"]["base"]["overall"]["ci95"])
+    assert f"base [{low}, {high}]" in narrow
+    report.print_table("hit@1", built, Console(width=160))
+    assert f"[{low}, {high}]" in capsys.readouterr().out
 
 
 def test_a_suite_without_ood_tasks(tmp_path: Path) -> None:
