@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,20 +215,21 @@ def test_two_ranks_equal_one(material: Path, after_stage1: Path) -> None:
     )
     stage1(material, "one/stage1", *EXACT)
     stage2(material, "one/stage2", *EXACT, adapter)
-    for stage in ("stage1", "stage2"):
-        one, two = metrics(material / "one" / stage), metrics(material / "two" / stage)
+    for other, stage in product(("two", "two_in_one_pass"), ("stage1", "stage2")):
+        one, two = metrics(material / "one" / stage), metrics(material / other / stage)
         for ours, theirs in zip(one, two, strict=True):
             assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5, abs=1e-5)
             assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
-        expected = adapters(material / "two" / stage)
+        expected = adapters(material / other / stage)
         for name, tensor in adapters(material / "one" / stage).items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
 
 
 def _two_rank_program(folder: Path, adapter: str) -> None:
-    small = "optim.batch_size_per_device=4"
-    stage1(folder, "two/stage1", *EXACT, small)
-    stage2(folder, "two/stage2", *EXACT, small, adapter)
+    for name, chunk_size in (("two", 2), ("two_in_one_pass", 99)):
+        settings = (*EXACT, "optim.batch_size_per_device=4", f"optim.chunk_size={chunk_size}")
+        stage1(folder, f"{name}/stage1", *settings)
+        stage2(folder, f"{name}/stage2", *settings, adapter)
     torch.distributed.destroy_process_group()
 
 
