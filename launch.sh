@@ -159,7 +159,7 @@ install() {
     "$python" -m venv "$venv"
   fi
   rm -f -- "$installed"
-  echo "Installing into $venv (about 5 GB with torch, once) …" >&2
+  echo "Installing into $venv (about 6.5 GB with torch, once) …" >&2
   "$venv/bin/python" -m pip install --disable-pip-version-check --editable '.[demo,dev]'
   { place && sha256sum pyproject.toml; } >"$installed.new"
   mv -- "$installed.new" "$installed"
@@ -222,7 +222,7 @@ run_accelerate() { # MODULE CONFIG [key=value …]
     esac
   fi
   words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
-  words+=(--quiet -m "$module" --config "$config" "$@") # quiet: no traceback of accelerate's own
+  words+=(--quiet -m "$module" --config "$config" "$@") # quiet: with one process no traceback of accelerate's own
   show "${words[@]}"
   exec "${words[@]}"
 }

@@ -30,6 +30,7 @@ from data_prep.emoji import (
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo_filter import DATA, judge_filter
+from eval.report import narrow_table
 from eval.suites import load_suite
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, TeacherConfig, build_config
@@ -142,13 +143,13 @@ def tables(report: dict[str, Any]) -> list[Table]:
     """The text tasks beside the teacher, and the filter beside the truth."""
     text = report["text"]
     names = [name for name in text["teacher"]]
-    first = Table("text to text, hit@1 in %", *text)
+    first = narrow_table("text to text, hit@1 in %", [*text])
     for name in names:
         first.add_row(name, *(f"{100 * scores[name]:.1f}" for scores in text.values()))
     for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
         cells = [f"{s[sign]:.{digits}f}" if sign in s else "" for s in text.values()]
         first.add_row(sign.replace("_", " "), *cells)
-    second = Table("false-negative filter", *(key.replace("_", " ") for key in report["filter"]))
+    second = narrow_table("false-negative filter", [*report["filter"]])
     for key in ("pairs", "false_negatives", "filtered", "precision", "recall"):
         digits = 3 if key in ("precision", "recall") else 0
         cells = [f"{judged[key]:.{digits}f}" for judged in report["filter"].values()]

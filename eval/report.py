@@ -11,6 +11,7 @@ task. With a task missing there is no average: the report is refused.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,11 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(ReportConfig, argv)
     report = build_report(config)
     output = Path(config.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(output, report)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, report)
+    except OSError as error:
+        raise ConfigError(f"output: {output} cannot be written: {error}") from None
     title = f"hit@1 in %, 95 % intervals ({config.suite}{_limited(report['limit'])})"
     text = markdown(*table_sections(report))
     if report["limit"] is not None:
@@ -172,14 +176,21 @@ def table_sections(
     return ["", "chance", *models], sections
 
 
+def narrow_table(title: str, names: Sequence[str]) -> Table:
+    """A first column for labels, one of numbers for each name."""
+    columns = [Column(name.replace("_", "\n"), justify="right") for name in names]
+    first = Column(no_wrap=True)
+    return Table(
+        first, *columns, title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
+
+
 def print_table(title: str, report: dict[str, Any], console: Console | None = None) -> None:
     """To the terminal; one that is narrow shows the intervals of the overall means only."""
     console, models = console or Console(), report["models"]
     wide = console.width >= 40 + 20 * len(models)
     header, sections = table_sections(report, intervals=wide)
-    names = [Column(name.replace("_", "\n"), justify="right") for name in header[1:]]
-    shape = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
-    table = Table(Column(no_wrap=True), *names, title=title, **shape)
+    table = narrow_table(title, header[1:])
     for rows in sections:
         for row in rows:
             table.add_row(*row)

@@ -41,7 +41,7 @@ INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 @dataclass
 class DemoConfig:
-    output_dir: str | None = None  # None: runs/demo, with another seed runs/demo-seed<seed>
+    output_dir: str | None = None  # None: runs/demo, runs/demo-seed1, runs/demo-validation, …
     seed: int = 0  # of the adapters and of the order of the data; the data stays the same
     split: str = "test"  # validation: to choose settings by
     overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value
@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
         words = ["--config", f"{CONFIGS}/demo.yaml", *words]
     config = load_config(DemoConfig, words)
     if config.output_dir is None:
-        config.output_dir = "runs/demo" + (f"-seed{config.seed}" if config.seed else "")
+        split = "" if config.split == SPLITS[0] else f"-{config.split}"
+        config.output_dir = f"runs/demo{split}" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
     write_facts(folder, config, git_commit())
@@ -162,7 +163,7 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
         done[step.name] |= {"seconds": seconds, "done": not status}
         write_json(record, done)
         if status:
-            print(f"{step.name} stopped; the same command goes on from here", file=sys.stderr)
+            print(f"{step.name} stopped; ./launch.sh demo goes on from here", file=sys.stderr)
             raise SystemExit(status)
     return {step.name: done[step.name]["seconds"] for step in todo}
 

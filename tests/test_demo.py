@@ -186,7 +186,7 @@ def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     with pytest.raises(SystemExit) as stop:
         run_steps(todo, tmp_path)
     assert stop.value.code == 3
-    assert "b stopped; the same command goes on from here" in capsys.readouterr().err
+    assert "b stopped; ./launch.sh demo goes on from here" in capsys.readouterr().err
     (tmp_path / "b").mkdir()  # a checkpoint, which training goes on from
     runner.fails = ""
     run_steps(todo, tmp_path)

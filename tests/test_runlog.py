@@ -151,6 +151,37 @@ def test_fp16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         start_run(make_config(tmp_path))
 
 
+def test_an_adapter_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    config.model.adapter = str(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="model.adapter: .*nowhere holds neither"):
+        start_run(config)
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="output_dir: .*file/run cannot be written"):
+        start_run(make_config(tmp_path / "file/run"))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_other_ranks_let_the_first_one_speak(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(runlog.time, "sleep", waited.append)
+
+    def fail() -> None:
+        raise ConfigError("a key: wrong")
+
+    with pytest.raises(SystemExit) as stopped:
+        runlog.run_program(fail)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: a key: wrong\n"
+    assert waited == ([] if rank == "0" else [runlog.OTHER_RANKS_WAIT])
+
+
 @pytest.mark.parametrize("engine", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
 def test_other_engines_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str

@@ -335,6 +335,7 @@ class EvalData:
     limit: int | None = None  # first queries of each task; recorded in the results
 
     def __post_init__(self) -> None:
+        require(self.tasks != [], "data.tasks", self.tasks, "at least one task, or null")
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
 
 
@@ -366,6 +367,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.models), "models", "{}", "at least one name: folder")
+        require(self.meta_tasks != [], "meta_tasks", self.meta_tasks, "at least one, or null")
         samples = self.bootstrap_samples
         require(samples > 0, "bootstrap_samples", samples, "positive")
         require(self.seed >= 0, "seed", self.seed, "0 or more")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from unime.config import dump_config
+from unime.config import ConfigError, dump_config
 
 
 def git_commit() -> str:
@@ -49,8 +49,11 @@ def device_name() -> str:
 
 def write_facts(output_dir: Path, config: object, commit: str) -> None:
     """Write config.yaml, commit.txt and versions.txt."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "config.yaml").write_text(dump_config(config))
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        (output_dir / "config.yaml").write_text(dump_config(config))
+    except OSError as error:
+        raise ConfigError(f"output_dir: {output_dir} cannot be written: {error}") from None
     (output_dir / "commit.txt").write_text(commit + "\n")
     python, *packages = (f"{name}=={version}" for name, version in installed_versions().items())
     machine = f"# {platform.platform()}, {device_name()}"

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,12 +28,14 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from unime import checkpoint
+from unime.adapters import adapter_folders
 from unime.config import ConfigError, Stage1Config, Stage2Config, dump_config
 from unime.facts import git_commit, write_facts
 from unime.fingerprint import changes, run_identity
 from unime.items import DataError
 
 StageConfig = Stage1Config | Stage2Config
+OTHER_RANKS_WAIT = 3.0  # seconds, before another rank than the first says what it failed for
 
 
 @dataclass
@@ -60,11 +63,14 @@ def start_run(config: StageConfig) -> Run:
     """Set up processes, seeds, output folder and log; the first lines say what runs.
 
     Raises:
-        ConfigError: the output folder holds a run with other settings, the global batch is too
-            small for the loss, or processes are arranged in a way that is not supported.
+        ConfigError: the output folder holds a run with other settings, there is no adapter where
+            one is named, the global batch is too small for the loss, or processes are arranged in a
+            way that is not supported.
     """
     accelerator = _accelerator(config)
     _check_batch(config, accelerator.num_processes)
+    if config.model.adapter is not None:
+        adapter_folders(config.model.adapter)
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
     identity = run_identity(config, accelerator.num_processes)
@@ -101,6 +107,8 @@ def run_program(main: Callable[[], None]) -> None:
     try:
         main()
     except (ConfigError, DataError) as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # outside of training, where there is nothing to save

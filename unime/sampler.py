@@ -46,7 +46,10 @@ class GlobalBatchSampler:
         self._block = block
         weights = weights or {}
         if global_batch_size % block:
-            raise DataError(f"a batch of {global_batch_size} rows is no whole number of {block}s")
+            raise DataError(
+                f"optim.batch_size_per_device: a batch of {global_batch_size} rows is no whole "
+                f"number of {block}s, which data.rows_together keeps in one batch"
+            )
         global_batch_size //= block
         task_sizes = {task: size // block for task, size in task_sizes.items()}
         offsets = np.cumsum([0, *task_sizes.values()])
@@ -75,7 +78,10 @@ class GlobalBatchSampler:
         )
         if self.steps_per_epoch == 0:
             sizes = ", ".join(f"{task}: {size * block}" for task, size in task_sizes.items())
-            raise DataError(f"no batch of {rows_in_batch} rows in all tasks together ({sizes})")
+            raise DataError(
+                f"no batch of {rows_in_batch} rows in all tasks together ({sizes}); make "
+                "optim.batch_size_per_device smaller or take more data"
+            )
         self._cached: tuple[int, np.ndarray] | None = None
 
     def batch(self, step: int) -> list[int]:
