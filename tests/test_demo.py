@@ -208,7 +208,11 @@ def test_ctrl_c_lets_the_command_save(tmp_path: Path) -> None:
     )
     program = f"from stages.demo import run_command; import sys; sys.exit(run_command({[sys.executable, str(saver)]!r}))"  # noqa: E501
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=REPOSITORY, start_new_session=True
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        start_new_session=True,
+        # as on a terminal, also where the tests run in the background, which ignores the key press
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 60
