@@ -148,7 +148,7 @@ def table_sections(
     report: dict[str, Any], intervals: bool = True
 ) -> tuple[list[str], list[list[list[str]]]]:
     """The table as text, a column a model: its header, and the rows of tasks, meta-tasks, averages
-    and signs of collapse. Without `all_intervals` only the averages have theirs."""
+    and signs of collapse."""
     models = report["models"]
     first = next(iter(models.values()))
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep.demo_data import SOURCES
 from unime.checkpoint import write_json
 from unime.config import load_config, require
 from unime.facts import git_commit, write_facts
@@ -195,9 +196,7 @@ def sources(step: Step) -> list[Path]:
     """The files that decide what a step makes: its configuration, the code, the base model."""
     files = [ROOT / word for word in step.words if word.endswith(".yaml")]
     if step.name == "data":
-        names = ("emoji", "pretrain_tasks", "wordnet")
-        files += [ROOT / f"data_prep/{name}.py" for name in names]
-        files += sorted((ROOT / "data_prep").glob("demo_*.py"))
+        files += [ROOT / f"data_prep/{name}.py" for name in SOURCES]
         return [*files, ROOT / "assets/emoji/concepts.jsonl"]
     programs = ("data_prep/teacher_embeddings.py", "eval/mmeb.py", "configs/suites/demo.yaml")
     files += [ROOT / program for program in programs]
