@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unime import checkpoint, interruption
-from unime.collator import Batch
+from unime.chunks import Batch
 from unime.config import (
     ConfigError,
     DistillationLossConfig,
