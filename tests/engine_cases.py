@@ -44,7 +44,7 @@ from unime.items import Item, Pair
 from unime.losses import LossOutput, instruction_loss
 from unime.sharding import whole
 
-LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
+LOSS = HardNegativeLossConfig(temperature=0.2, num_hard_negatives=3, symmetric=True)
 SPLITS = {1: (0, 8), 2: (0, 3, 8), 3: (0, 3, 5, 8)}  # rows of each rank: uneven
 
 

@@ -137,9 +137,6 @@ class OptimConfig:
     epochs: float | None = None  # passes over the data; exactly one of the two
     batch_size_per_device: int = MISSING
     chunk_size: int = MISSING  # items encoded at a time; a batch of no more needs no second pass
-    target_chunk_size: int | None = None  # stage 2: of targets, where it is another number
-    chunk_tokens: int | None = None  # and no more tokens, padding included; None: any
-    auto_chunk: bool = False  # halve chunks when the GPU's memory is full, and go on
     learning_rate: float = MISSING
     weight_decay: float = 0.0
     beta1: float = 0.9
@@ -148,6 +145,9 @@ class OptimConfig:
     schedule: Schedule = Schedule.linear
     warmup_steps: int = 0
     max_grad_norm: float | None = 1.0  # None: no clipping
+    target_chunk_size: int | None = None  # items of the target side; None: as many
+    chunk_tokens: int | None = None  # and no more tokens, padding included; None: any
+    auto_chunk: bool = False  # halve chunks when the GPU's memory is full, and go on
     gradient_checkpointing: bool = False
     on_nonfinite: OnNonfinite = OnNonfinite.stop
 

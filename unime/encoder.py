@@ -58,9 +58,11 @@ class Encoder(nn.Module):
         self.decoder_only = decoder_only
         self.precision = getattr(torch, model.precision.value)
         self.base_description = describe_base(base, model)
-        self._no_split_modules = base._no_split_modules  # FSDP2's units, by class name
         self.hidden_size: int = base.config.get_text_config().hidden_size
         self.model: nn.Module = base.get_decoder() if decoder_only else base.base_model
+        present = {type(module).__name__ for module in self.model.modules()}
+        units = [name for name in base._no_split_modules or [] if name in present]
+        self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, stack)  # a tuple: nn.Module registers what it is assigned
 
     @classmethod

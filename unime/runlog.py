@@ -85,8 +85,8 @@ def start_run(config: StageConfig) -> Run:
     commit = git_commit()
     if accelerator.is_main_process and not finished:
         checkpoint.remove_stale(output_dir)
-        (output_dir / "finished.json").unlink(missing_ok=True)  # of other settings: resume.force
         write_facts(output_dir, config, commit)
+        (output_dir / "finished.json").unlink(missing_ok=True)  # of other settings: resume.force
         _note_start(output_dir, commit, step, accelerator.num_processes)
     accelerator.wait_for_everyone()
     log.info("configuration:\n%s", dump_config(config).rstrip())
