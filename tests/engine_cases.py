@@ -44,7 +44,7 @@ from unime.items import Item, Pair
 from unime.losses import LossOutput, instruction_loss
 from unime.sharding import whole
 
-LOSS = HardNegativeLossConfig(temperature=0.2, num_hard_negatives=3, symmetric=True)
+LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
 SPLITS = {1: (0, 8), 2: (0, 3, 8), 3: (0, 3, 5, 8)}  # rows of each rank: uneven
 
 
@@ -58,6 +58,7 @@ class Case:
     precision: str = "float32"
     limits: ChunkLimits = field(default=ChunkLimits(3, 2))
     mixed_precision: str = "no"
+    text_queries: bool = False  # the first chunk of every rank is without images
 
 
 QWEN, LLAVA, NEXT = "qwen2_vl", "llava_onevision", "llava_next"
@@ -75,6 +76,7 @@ CASES = {
     "one_pass": Case(QWEN, "lora", limits=ChunkLimits(99, 99)),
     "dropout": Case(QWEN, "lora", dropout=0.3),
     "checkpointing": Case(QWEN, "lora", checkpointing=True),
+    "text_first": Case(QWEN, "lora", text_queries=True),
     "dropout_checkpointing": Case(LLAVA, "lora", dropout=0.3, checkpointing=True),
     "bfloat16": Case(QWEN, "lora", precision="bfloat16"),
     "autocast": Case(QWEN, "lora", mixed_precision="bf16"),
@@ -177,7 +179,11 @@ def cached(
 ) -> dict[str, Tensor]:
     """The gradient that the prepared model holds after the cached step, just before AdamW's."""
     parameters = [p for _, p in encoder.trainable_named_parameters()]
-    model, _ = accelerator.prepare(encoder, torch.optim.AdamW(parameters, lr=1e-3, fused=True))
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
+    model, optimizer = accelerator.prepare(encoder, optimizer)
+    cached_backward(accelerator, model, batch, loss_fn)  # a step before, which moves nothing,
+    optimizer.step()  # but could leave something behind
+    optimizer.zero_grad()
     named = dict(encoder.trainable_named_parameters())
     found: dict[str, Tensor] = {}
     wrapped = getattr(accelerator, "deepspeed_engine_wrapped", None)
@@ -240,6 +246,8 @@ def run(name: str, engine: str, folder: Path) -> None:
     accelerator = make_accelerator(settings(case, folder))
     assert engine_of(accelerator) == engine
     rows = pairs(folder / "pictures")
+    if case.text_queries:
+        rows = [replace(row, query=Item(f"words {n}")) for n, row in enumerate(rows)]
     encoder = build(case, folder, engine)
     world = accelerator.num_processes
     first, last = SPLITS[world][rank()], SPLITS[world][rank() + 1]

@@ -191,8 +191,8 @@ def test_metrics_and_files(straight: Path) -> None:
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert list(lines[0]) == [
         "step", "loss", "grad_norm", "mean_similarity", "teacher_correlation", "effective_rank",
-        "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share", "memory_gib",
-        "pairs_per_second", "tokens_per_second", "seconds",
+        "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share",
+        "memory_gib", "pairs_per_second", "tokens_per_second", "seconds",
     ]  # fmt: skip
     assert lines[0]["pairs_per_second"] is None and lines[1]["pairs_per_second"] > 0
     assert lines[0]["seconds"] < lines[2]["seconds"]

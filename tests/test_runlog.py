@@ -60,7 +60,10 @@ def test_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"torch", "transformers", "peft"} <= {line.split("==")[0] for line in versions}
     said = capsys.readouterr().err
     assert f"commit: {commit}" in said and "chunk_size: 4" in said
-    assert "global batch size: 8 (8 on each of 1 processes; single on cpu, mixed precision: no)" in said
+    assert (
+        "global batch size: 8 (8 on each of 1 processes; single on cpu, mixed precision: no)"
+        in said
+    )
     start_run(make_config(tmp_path / "new" / "run"))  # nothing was trained: any settings will do
     assert torch.equal(torch.rand(2), first)  # the same fresh adapters for the same seed
 

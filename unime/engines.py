@@ -36,10 +36,10 @@ def make_accelerator(config: StageConfig) -> Accelerator:
         ConfigError: an engine, or a combination of it with the settings, that cannot work.
     """
     on_cpu = not torch.accelerator.is_available()
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed wonders where the GPU is
     if _asked_for("DEEPSPEED"):
-        if on_cpu:
-            os.environ.setdefault("DS_ACCELERATOR", "cpu")
-            os.environ.pop("ACCELERATE_USE_CPU", None)  # which would silently mean DDP
+        os.environ.pop("ACCELERATE_USE_CPU", None)  # which would silently mean DDP
         try:
             import deepspeed  # noqa: F401 (accelerate's own message is a traceback)
         except ImportError as error:

@@ -23,7 +23,7 @@ def whole(tensor: Tensor) -> Tensor:
     if isinstance(tensor, DTensor):
         return cast(DTensor, tensor.detach()).full_tensor()
     if hasattr(tensor, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([tensor]):
             return tensor.detach().clone()
