@@ -37,10 +37,15 @@ FAST = {
 def environment(engine: str, folder: Path) -> dict[str, str]:
     """What accelerate's launcher sets for `engine`, on CPU."""
     found = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    if engine in ZERO:
-        zero = {"stage": ZERO[engine]}
-        if engine == "zero3":  # else weights as small as these are not split at all
+    zero_engine = engine.removesuffix("_offload")
+    if zero_engine in ZERO:
+        zero: dict[str, Any] = {"stage": ZERO[zero_engine]}
+        if zero_engine == "zero3":  # else weights as small as these are not split at all
             zero["stage3_param_persistence_threshold"] = 0
+        if zero_engine != engine:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        if engine == "zero3_offload":
+            zero["offload_param"] = {"device": "cpu"}
         path = folder / f"{engine}.json"
         path.write_text(json.dumps({
             "zero_optimization": zero,
@@ -85,9 +90,9 @@ def engine_folder(
 def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[str, Any]:
     """The worst of all ranks' results of each case, from one launch."""
     command = [sys.executable, "-m"]
-    if ranks > 1 or engine in ZERO:
+    if ranks > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
-    command += ["tests.engine_cases", engine, str(folder), *cases]
+    command += ["tests.engine_cases", engine.removesuffix("_offload"), str(folder), *cases]
     done = subprocess.run(
         command,
         env=os.environ | environment(engine, folder),
@@ -125,10 +130,13 @@ def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path) -> None:
 @pytest.mark.engines
 @pytest.mark.parametrize(
     ("engine", "ranks"),
-    [("single", 1), ("ddp", 2), ("ddp", 3), ("zero1", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)],
-)
+    [
+        ("single", 1), ("ddp", 2), ("ddp", 3), ("zero1", 2), ("zero2", 2), ("zero2_offload", 2),
+        ("zero3", 2), ("zero3_offload", 2), ("fsdp2", 2),
+    ],
+)  # fmt: skip
 def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
-    cases = [name for name in CASES if engine not in ZERO or name != "autocast"]
+    cases = [name for name in CASES if not engine.startswith("zero") or name != "autocast"]
     found = run_cases(engine, ranks, cases, engine_folder)
     record(f"{engine}-{ranks}", found)
     judge(found)

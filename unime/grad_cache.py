@@ -136,15 +136,15 @@ class _Step:
         mine = [["pixel_values" in part for part in chunk] for chunk in chunks]
         flags = gather_numbers(self.accelerator, *(int(flag) for row in mine for flag in row))
         if self._trains_vision():
-            flags[:, : len(mine[0])] = 1
+            flags[:, : len(mine[0])] = flags[:, -len(mine[-1]) :] = 1
         somewhere = iter(flags.any(dim=0).tolist())
         blank = [[next(somewhere) and not flag for flag in row] for row in mine]
         return list(zip(chunks, blank, strict=True)), in_one_pass
 
     def _trains_vision(self) -> bool:
-        """Whether parameters train that texts alone do not reach: the first chunk has to reach them
-        (ZeRO-3, and ZeRO with offload, add to the last step's gradient what they first see in a
-        later chunk; DeepSpeed 0.19.8)."""
+        """Whether parameters train that texts alone do not reach. The first and the last chunk then
+        have to: DeepSpeed 0.19.8 adds a gradient that ZeRO-3 first sees in a later chunk to that of
+        the step before, and offloads none that the last chunk does not change."""
         encoder = self.accelerator.unwrap_model(self.model)
         return bool({"vision", "projector"} & set(getattr(encoder, "trained_parts", ())))
 

@@ -94,8 +94,8 @@ def _load_zero(
             "step": step.to(flat.device, copy=True),
             **{entry: torch.zeros_like(flat) for entry in MOMENTS},
         }
-    if hasattr(zero, "lazy_init_hp_params_optimizer_state"):  # ZeRO-1 and 2 look them up there
-        zero.lazy_init_hp_params_optimizer_state()
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-1 and 2 look them up there
+        zero._lazy_init_hp_params_optimizer_state()
     for name, parameter in parameters.items():
         for entry in MOMENTS:
             value = tensors.get(f"{name}/{entry}")
