@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unime import checkpoint, interruption
-from unime.chunks import Batch
+from unime.chunks import Batch, ChunkLimits
 from unime.config import (
     ConfigError,
     DistillationLossConfig,
     ModelConfig,
+    OnNonfinite,
     OptimConfig,
     ResumeConfig,
     RunConfig,
@@ -118,11 +121,13 @@ def fit(
     while_collating: bool = False,
     nan_at: int = 0,
     dataset: list[TextRow] | None = None,
+    encoder: StandIn | None = None,
+    collator: Callable[..., Batch] | None = None,
 ) -> StandIn:
     """One start of a run; `signal_at`: a real signal to this process during that step's loss, or
     while its rows are collated."""
     run = start_run(config)
-    encoder, data = StandIn(dropout), dataset or rows()
+    encoder, data = encoder or StandIn(dropout), dataset or rows()
     sampler = GlobalBatchSampler({"text": len(data)}, run.global_batch_size, Mixing.mixed, 0)
     calls = batches = 0
     before = checkpoint.read_state(run.checkpoint)["step"] if run.checkpoint else 0
@@ -150,7 +155,7 @@ def fit(
             output.loss = output.loss * float("nan")
         return output
 
-    chosen = prepare if while_collating else collate  # workers take the latter only
+    chosen = collator or (prepare if while_collating else collate)  # workers take no closure
     train(run, encoder, data, sampler, chosen, loss)  # type: ignore[arg-type]
     return encoder
 
@@ -242,6 +247,23 @@ def test_tensorboard(tmp_path: Path) -> None:
     logged = events.Scalars("train/loss")
     assert [event.step for event in logged] == [2]
     assert logged[0].value == pytest.approx(lines[0]["loss"])
+
+
+def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside TensorBoard; the second start goes on in the run that the first began."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = make_config(tmp_path, trackers=["tensorboard", "wandb"], steps=4)
+    with pytest.raises(SystemExit):
+        fit(config, signal_at=3)
+    fit(config)
+    runs = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 2 and len({path.name for path in runs}) == 1
+    assert all(path.stat().st_size > 1000 for path in runs)
+    assert (tmp_path / "tensorboard" / "unime").is_dir()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="run.trackers: wandb is not installed: pip install wand"):
+        start_run(make_config(tmp_path / "other", trackers=["wandb"]))
 
 
 def test_steps_equal_plain_adamw(tmp_path: Path) -> None:
@@ -385,6 +407,18 @@ def test_other_settings_are_refused(straight: Path, settings: dict[str, Any], me
         start_run(make_config(straight, **settings))
 
 
+def test_other_settings_can_be_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(make_config(tmp_path))
+    config = make_config(tmp_path, learning_rate=0.5, steps=8, force=True)
+    fit(config, dataset=[*rows()[:-1], TextRow("another", torch.ones(WIDTH), "f:x")])
+    said = capsys.readouterr().err
+    changed = "(optim.learning_rate: 0.01 -> 0.5; optim.steps: 6 -> 8); resume.force: going on all"
+    assert changed in said and "was made with other data (6 steps then, 8 now); resume.f" in said
+    assert "training from step 6 to 8" in said
+    assert json.loads((tmp_path / "finished.json").read_text())["steps"] == 8
+    assert start_run(make_config(tmp_path, learning_rate=0.5, steps=8)).finished
+
+
 def test_other_data_or_parameters_are_refused(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with pytest.raises(SystemExit):
@@ -422,6 +456,124 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
     assert latest is not None and latest.name == "step_00000002"
     tensors = load_file(latest / "parameters.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
+    """Counted, its rows written down, and nothing moved by it."""
+    fit(make_config(tmp_path, on_nonfinite=OnNonfinite.skip, log_every=1, steps=4), nan_at=2)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped_steps"] for line in lines] == [0, 1, 0, 0]
+    assert "loss" not in lines[1] and lines[2]["loss"] > 0
+    report = json.loads((tmp_path / "not_finite_step2_rank0.json").read_text())
+    assert report["loss"] == "nan" and len(report["rows"]) == 8
+    saved = [
+        load_file(tmp_path / "checkpoints" / f"step_0000000{step}" / "optimizer.safetensors")
+        for step in (2, 4)
+    ]
+    assert [float(tensors["adapter.1.weight/step"]) for tensors in saved] == [1, 3]
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    class Overflowing(StandIn):
+        def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+            rows = super().forward(chunk)
+            if rows.requires_grad:
+                rows.register_hook(lambda gradient: gradient * float("inf"))
+            return rows
+
+    with pytest.raises(
+        RunError, match=r"step 1: loss \d.*, gradient norm (nan|inf); rows of rank 0"
+    ):
+        fit(make_config(tmp_path), encoder=Overflowing(0.0))
+
+
+@pytest.mark.parametrize("file", ["parameters", "optimizer", "random_00000", "state"])
+def test_a_full_disk_leaves_the_former_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path, file: str
+) -> None:
+    """A real limit on the size of files would spare the small ones, so writing fails by name."""
+    full = OSError(28, "No space left on device")
+    saves, opens = checkpoint.save_file, Path.write_text
+
+    def save_file(tensors: Any, path: Path, **options: Any) -> None:
+        if file in str(path) and "step_00000004" in str(path):
+            Path(path).write_bytes(b"half")
+            raise full
+        saves(tensors, path, **options)
+
+    def write_text(path: Path, text: str, *arguments: Any, **options: Any) -> int:
+        if file in path.name and "step_00000004" in str(path):
+            raise full
+        return opens(path, text, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", save_file)
+        patch.setattr("unime.random_state.save_file", save_file)
+        patch.setattr(Path, "write_text", write_text)
+        with pytest.raises(
+            RunError, match=r"of step 4 could not .* on rank 0: .*No space .*00002$"
+        ):
+            fit(make_config(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    fit(make_config(tmp_path))
+    assert_same(outcome(straight), outcome(tmp_path))
+
+
+class Small(StandIn):
+    """A device whose memory holds two rows, one with a graph."""
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        if len(chunk[0]["features"]) > 2 - torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(chunk)
+
+
+class LimitedCollator:
+    def __init__(self, items: int) -> None:
+        self.limits = ChunkLimits(items, items)
+
+    def __call__(self, batch: Sequence[TextRow]) -> Batch:
+        whole = collate(batch)
+        of = [torch.cat([chunk[0][key] for chunk in whole.chunks]).split(self.limits.items)
+              for key in ("features", "attention_mask")]  # fmt: skip
+        chunks = [[{"features": f, "attention_mask": m}] for f, m in zip(*of, strict=True)]
+        return replace(whole, chunks=chunks)
+
+
+@pytest.mark.parametrize("items", [3, 8])
+def test_chunks_are_halved_until_they_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], items: int
+) -> None:
+    """With the same gradients, so the same parameters, as with chunks that fit from the start."""
+    config = make_config(tmp_path / "small", auto_chunk=True, chunk_size=items)
+    halved = fit(config, encoder=Small(0.0), collator=LimitedCollator(items))
+    said = capsys.readouterr().err
+    sizes = {3: [3, 1], 8: [8, 4, 2, 1]}[items]
+    for size, smaller in pairwise(sizes):
+        assert (
+            f"step 1: out of cpu memory with optim.chunk_size={size};"
+            f" going on with optim.chunk_size={smaller}"
+        ) in said
+    fits = fit(make_config(tmp_path / "fits"), dropout=0.0, collator=LimitedCollator(1))
+    for ours, theirs in zip(halved.parameters(), fits.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_out_of_memory_says_what_to_try(tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError,
+        match=r"step 1: out of cpu memory with optim.chunk_size=3; try optim.chunk_size=1, or "
+        r"optim.auto_chunk=true",
+    ):
+        fit(make_config(tmp_path), encoder=Small(0.0), collator=LimitedCollator(3))
+
+    class Tiny(Small):
+        def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+            raise torch.OutOfMemoryError("no memory")
+
+    config = make_config(tmp_path, auto_chunk=True)
+    with pytest.raises(RunError, match="with one item a chunk; try optim.gradient_checkpointing"):
+        fit(config, encoder=Tiny(0.0), collator=LimitedCollator(1))
 
 
 def test_output_dir_that_is_a_file(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ class Encoder(nn.Module):
             # non-reentrant: works although the input of the first layer needs no gradient
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
+            base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, stack, backbone, processor, model, decoder_only).to(device)
 

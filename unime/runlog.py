@@ -148,13 +148,11 @@ def _init_trackers(run: Run, step: int) -> None:
             "name": "/".join(run.output_dir.parts[-2:]),
             "id": identity,
             "resume": "allow",
+            "config": run.identity["settings"],
         },
     }
-    trackers = run.config.run.trackers
-    chosen = {name: options[name] for name in trackers}
-    settings = run.identity["settings"] if "wandb" in trackers else None
-    project = os.environ.get("WANDB_PROJECT", "unime")
-    run.accelerator.init_trackers(project, config=settings, init_kwargs=chosen)
+    chosen = {name: options[name] for name in run.config.run.trackers}
+    run.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "unime"), init_kwargs=chosen)
 
 
 def _check_batch(config: StageConfig, num_processes: int) -> None:

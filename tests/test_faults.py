@@ -1,0 +1,64 @@
+"""What the programs say when ranks lose each other: pytest tests/test_faults.py"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch.distributed as dist
+
+from unime import runlog
+from unime.faults import RunError, explain_collective, stall_hint
+
+GLOO_LOST = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+    " [127.0.0.1]:23456\nmore"
+)
+GLOO_TIMEOUT = "[/…/gloo/transport/tcp/unbound_buffer.cc:84] Timed out waiting 1800000ms for recv"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError(GLOO_LOST), "rank 2 lost another rank ([/pytorch/third_party/gloo/gloo"),
+        (RuntimeError(GLOO_TIMEOUT), "rank 2 waited for the others longer than run.collective"),
+        (dist.DistBackendError("NCCL error: remote process exited"), "rank 2 lost another rank"),
+        (dist.DistBackendError("Watchdog caught collective operation timeout"), "rank 2 waited"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (RuntimeError("Timeout of the data loader"), None),
+    ],
+)
+def test_explanations(
+    error: RuntimeError, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "2")
+    said = explain_collective(error)
+    assert said is None if expected is None else said is not None and expected in said
+
+
+def test_stall_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    with stall_hint(7, timeout=60):
+        pass
+    assert capsys.readouterr().err == ""
+    with stall_hint(7, timeout=0.1):
+        time.sleep(0.3)
+    said = capsys.readouterr().err
+    assert "rank 0 has been in step 7 for 0 s" in said and "py-spy dump --pid" in said
+
+
+def test_a_run_that_cannot_go_on_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise RunError("step 3: loss nan")
+
+    with pytest.raises(SystemExit) as stopped:
+        runlog.run_program(main)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: step 3: loss nan\n"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def main() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        runlog.run_program(main)
