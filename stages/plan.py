@@ -27,7 +27,7 @@ from unime.runlog import run_program
 
 def main(argv: list[str] | None = None) -> None:
     config: PlannedConfig = load_config(_class_of(argv), argv)
-    show(make_plan(config), Console(highlight=False))
+    show(make_plan(config), Console(highlight=False, soft_wrap=True))
 
 
 def show(plan: Plan, console: Console) -> None:
