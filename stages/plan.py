@@ -39,18 +39,14 @@ def show(plan: Plan, console: Console) -> None:
     console.print(f"  of which {plan.trained:,} are trained ({', '.join(config.lora.train)})")
     console.print(f"{plan.steps} steps of {config.gpus} × {size} = {config.gpus * size} rows;")
     console.print(f"  {step.texts + step.images:g} items on each GPU in {passes}")
-    console.print(f"  a text: {step.text.tokens} tokens", end="")
-    if step.images:
-        image = step.image
-        console.print(
-            f"; with an image: {image.tokens}, of which {image.image_tokens} are the image's"
-            f" ({image.patches} patches in {image.tiles} tiles)",
-            end="",
-        )
-    console.print("\n")
+    image = f"; with an image: {step.image.tokens}, of which {step.image.image_tokens} are its own"
+    seen = f" ({step.image.patches} patches in {step.image.tiles} tiles)"
+    shown = image + seen if step.images else ""
+    console.print(f"  a text: {step.text.tokens} tokens{shown}\n")
     console.print(_memory_table(plan))
-    kept = _gib(plan.cached_features)
-    console.print(f"  vision features kept between the two passes would take {kept} GiB more\n")
+    if step.images and plan.chunks > 1:
+        kept = _gib(plan.cached_features)
+        console.print(f"  vision features kept between the passes would take {kept} GiB more\n")
     console.print(_flops_table(plan))
     console.print(f"  {plan.seconds_per_step:.3g} s a step, {plan.hours:.2f} hours in all\n")
     console.print("Assumed:")

@@ -251,6 +251,16 @@ def test_mistakes_are_one_line(
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_shipped_configurations_are_told_apart(stage: str) -> None:
+    expected = {"stage1": Stage1PlanConfig, "stage2": Stage2PlanConfig}[stage]
+    paths = sorted((CONFIGS / stage).glob("*.yaml"))
+    assert len(paths) == 8
+    for path in paths:
+        assert plan_program._class_of(["--config", str(path), "gpus=4"]) is expected
+        build_config(expected, path, ["gpus=4", "gpu=h200", "plan.engine=zero2"])
+
+
 def test_stage1_has_no_images() -> None:
     path = CONFIGS / "demo" / "stage1.yaml"
     assert build_config(Stage1PlanConfig, path).plan.images_per_pair == 0
