@@ -92,9 +92,8 @@ def _class_of(argv: list[str] | None) -> type[PlannedConfig]:
     except (OSError, YAMLError):
         return Stage2PlanConfig  # load_config says what is wrong with the file
     data = loaded.get("data") if isinstance(loaded, DictConfig) else None
-    return (
-        Stage1PlanConfig if isinstance(data, DictConfig) and "teacher" in data else Stage2PlanConfig
-    )
+    is_stage1 = isinstance(data, DictConfig) and "teacher" in data
+    return Stage1PlanConfig if is_stage1 else Stage2PlanConfig
 
 
 if __name__ == "__main__":
