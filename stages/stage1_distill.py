@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from unime.chunks import ChunkLimits
 from unime.collator import TextCollator
 from unime.config import Mixing, Stage1Config, load_config
 from unime.data import GlobalBatchSampler, TextDataset
 from unime.encoder import Encoder
+from unime.engines import SHARDS_WEIGHTS, engine_of
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
 from unime.runlog import run_program, start_run
@@ -46,8 +48,9 @@ def main(argv: list[str] | None = None) -> None:
         decoder_only=True,
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
+        sharded=engine_of(run.accelerator) in SHARDS_WEIGHTS,
     )
-    collate = TextCollator(encoder.processor, config.optim.chunk_size)
+    collate = TextCollator(encoder.processor, ChunkLimits.of(config.optim))
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return distillation_loss(embeddings["text"], labels["teacher"], config.loss)

@@ -17,10 +17,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from unime.checkpoint import write_json
+from unime.chunks import ChunkLimits
 from unime.collator import PairCollator
 from unime.config import Stage2Config, load_config
 from unime.data import GlobalBatchSampler, PairDataset
 from unime.encoder import Encoder
+from unime.engines import SHARDS_WEIGHTS, engine_of
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
 from unime.runlog import run_program, start_run
@@ -50,9 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         lora=config.lora,
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
+        sharded=engine_of(run.accelerator) in SHARDS_WEIGHTS,
     )
     symmetric = config.loss.symmetric
-    collate = PairCollator(encoder.processor, config.optim.chunk_size, query_keys=symmetric)
+    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim), query_keys=symmetric)
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return instruction_loss(embeddings, labels, config.loss)

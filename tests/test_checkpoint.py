@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from unime import checkpoint
 from unime.config import (
@@ -37,10 +37,10 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=True)
 
 
-def make_parts(seed: int) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
+def make_parts(seed: int) -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
     """Three parameters, of which the optimizer has stepped two; one is a transposed view."""
     torch.manual_seed(seed)
-    parameters: dict[str, Tensor] = {
+    parameters: dict[str, nn.Parameter] = {
         "a.weight": nn.Parameter(torch.randn(3, 2)),
         "b/c": nn.Parameter(torch.randn(4, 2).T),
         "never.used": nn.Parameter(torch.randn(1)),
@@ -69,6 +69,7 @@ def test_everything_comes_back(tmp_path: Path, accelerator: Accelerator) -> None
     drawn = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
 
     others, other_optimizer = make_parts(SEED + 1)
+    checkpoint.load_parameters(folder, others)
     assert checkpoint.restore(folder, others, other_optimizer, accelerator, 0) is None
     again = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
@@ -142,15 +143,17 @@ def test_damaged_files(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        checkpoint.restore(path.parent, *make_parts(SEED), accelerator, 0)
+        parameters, optimizer = make_parts(SEED)
+        checkpoint.load_parameters(path.parent, parameters)
+        checkpoint.restore(path.parent, parameters, optimizer, accelerator, 0)
 
 
 def test_other_parameters(tmp_path: Path, accelerator: Accelerator) -> None:
     folder = save(tmp_path, 5, accelerator)
-    parameters, optimizer = make_parts(SEED)
+    parameters, _ = make_parts(SEED)
     parameters["a.weight"] = nn.Parameter(torch.zeros(3, 9))
     with pytest.raises(ConfigError, match=r"\(3, 2\) for parameter 'a.weight', .* has \(3, 9\)"):
-        checkpoint.restore(folder, parameters, optimizer, accelerator, 0)
+        checkpoint.load_parameters(folder, parameters)
 
 
 def test_json_is_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +188,7 @@ def test_settings_that_may_and_may_not_change() -> None:
 
     same = make_config(batch_size_per_device=16, chunk_size=1, gradient_checkpointing=True)
     same.run.output_dir, same.run.log_every, same.run.save_every = "elsewhere", 1, 7
-    same.run.save_total_limit, same.run.num_workers, same.run.tensorboard = 3, 8, False
+    same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
     assert changes(saved, run_identity(same, 1)) == []
 
     other = make_config(rows=5, train=["llm", "vision"], weight_decay=0.1)

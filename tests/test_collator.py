@@ -15,6 +15,7 @@ from transformers import AutoProcessor
 
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
+from unime.chunks import ChunkLimits
 from unime.collator import ItemProcessor, PairCollator, TextCollator
 from unime.config import InputConfig
 from unime.data import TextRow
@@ -222,10 +223,11 @@ def test_pair_collator(pictures, processor):
     c, d = Item("what is it?", (pictures[1],)), Item("a dog")
     pairs = [Pair(c, a, (d, b), "T:0"), Pair(b, d, (), "T:1"), Pair(c, a, (a,), "T:2")]
     prepare = processor(max_text_tokens=4)
-    batch = PairCollator(prepare, 2, query_keys=True)(pairs)
+    batch = PairCollator(prepare, ChunkLimits(2, 2), query_keys=True)(pairs)
     sizes = [[len(part["input_ids"]) for part in chunk] for chunk in batch.chunks]
-    assert sizes == [[2], [1, 1], [2], [2], [1]]  # of the second, a query and a target
-    whole = PairCollator(prepare, 9)(pairs)
+    assert sizes == [[2], [1], [2], [2], [2]]
+    assert batch.chunks[1][0]["input_ids"].shape[1] < batch.chunks[0][0]["input_ids"].shape[1]
+    whole = PairCollator(prepare, ChunkLimits(9, 9))(pairs)
     assert [[len(part["input_ids"]) for part in chunk] for chunk in whole.chunks] == [[3, 6]]
     assert batch.groups == {"query": 3, "target": 6}
     assert batch.labels["query_key"].tolist() == [item_key(item) for item in (c, b, c)]
@@ -241,21 +243,21 @@ def test_queries_are_not_read_twice_for_nothing(pictures, processor, monkeypatch
     hashed = []
     monkeypatch.setattr("unime.collator.item_key", lambda item: hashed.append(item) or 0)
     a, b = Item("a cat"), Item("what is it?", (pictures[1],))
-    batch = PairCollator(processor(), 2)([Pair(b, a, (), "T:0")])
+    batch = PairCollator(processor(), ChunkLimits(2, 2))([Pair(b, a, (), "T:0")])
     assert hashed == [a] and batch.labels.keys() == {"target_key", "is_positive"}
 
 
 def test_a_bad_row_is_named(processor):
     pairs = [Pair(Item("a"), Item("b"), row_id="T:0"), Pair(Item("a"), Item(""), row_id="T:1")]
     with pytest.raises(DataError, match="row T:1: an item has neither text nor image"):
-        PairCollator(processor(), 2)(pairs)
+        PairCollator(processor(), ChunkLimits(2, 2))(pairs)
 
 
 def test_text_collator(processor):
     teachers = torch.eye(3)
     rows = [TextRow(f"text {i}", teachers[i], f"nli:{i}") for i in range(3)]
-    collate = pickle.loads(pickle.dumps(TextCollator(processor(), 2)))  # as a worker gets it
-    batch = collate(rows)
+    collate = TextCollator(processor(), ChunkLimits(2, 2))
+    batch = pickle.loads(pickle.dumps(collate))(rows)  # as a worker gets it
     assert [[len(part["input_ids"]) for part in chunk] for chunk in batch.chunks] == [[2], [1]]
     assert batch.groups == {"text": 3}
     assert torch.equal(batch.labels["teacher"], teachers) and batch.num_truncated == 0

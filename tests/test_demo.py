@@ -266,7 +266,7 @@ def played(
     for name in ("configs", "data_prep", "assets/emoji", "unime", "eval", "stages"):
         (root / name).symlink_to(REPOSITORY / name)
     shutil.copytree(tiny_model("qwen2_vl"), root / "assets/base")
-    training = ["optim.steps=2", "optim.warmup_steps=0", "run.tensorboard=false"]
+    training = ["optim.steps=2", "optim.warmup_steps=0", "run.trackers=[]"]
     config = shipped(
         overrides={
             "data": ["train_rows=64", "test_queries=10", "validation_queries=2",

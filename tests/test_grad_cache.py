@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from unime.collator import Batch
+from unime.chunks import Batch
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.distributed import gather_rows
 from unime.grad_cache import StepLeft, cached_backward

@@ -22,18 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unime import checkpoint, interruption
-from unime.collator import Batch
+from unime.chunks import Batch
 from unime.config import (
     ConfigError,
     DistillationLossConfig,
     ModelConfig,
     OptimConfig,
+    ResumeConfig,
     RunConfig,
     Schedule,
     Stage1Config,
     TextData,
 )
 from unime.data import TextRow
+from unime.faults import RunError
 from unime.fingerprint import data_fingerprint
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
@@ -42,7 +44,7 @@ from unime.sampler import GlobalBatchSampler, Mixing
 from unime.schedule import learning_rate, total_steps
 
 WIDTH = 12
-TIMING = ("pairs_per_second", "seconds")
+TIMING = ("pairs_per_second", "tokens_per_second", "seconds", "memory_gib")
 
 
 class StandIn(nn.Module):
@@ -65,7 +67,9 @@ class StandIn(nn.Module):
     def describe(self) -> str:
         return "a stand-in"
 
-    def save_adapters(self, folder: Path) -> None:
+    def save_adapters(self, folder: Path, writes: bool) -> None:
+        if not writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach() for name, p in self.trainable_named_parameters()}
         save_file(tensors, folder / "adapter.safetensors")
@@ -79,19 +83,25 @@ def rows(count: int = 40) -> list[TextRow]:
 
 def collate(batch: Sequence[TextRow]) -> Batch:
     teacher = torch.stack([row.teacher for row in batch])
-    chunks = [[{"features": chunk}] for chunk in teacher.split(3)]
+    masks = torch.ones(len(batch), 2)
+    parts = zip(teacher.split(3), masks.split(3), strict=True)
+    chunks = [[{"features": chunk, "attention_mask": mask}] for chunk, mask in parts]
     groups, row_ids = {"text": len(batch)}, [row.row_id for row in batch]
-    return Batch(chunks, groups, {"teacher": teacher}, row_ids, 1)
+    return Batch(chunks, groups, {"teacher": teacher}, row_ids, num_truncated=1)
 
 
 def make_config(folder: Path, batch_size: int = 8, **settings: Any) -> Stage1Config:
+    resume: dict[str, Any] = {}
     run = {"output_dir": str(folder), "log_every": 2, "save_every": 2, "save_total_limit": 9}
     optim = {"steps": 6, "chunk_size": 3, "learning_rate": 1e-2, "warmup_steps": 2}
     optim["batch_size_per_device"] = batch_size
-    run["tensorboard"] = False
+    run["trackers"] = []
     for name, value in settings.items():
-        (run if name in RunConfig.__dataclass_fields__ else optim)[name] = value
+        groups = (("run", RunConfig, run), ("resume", ResumeConfig, resume))
+        group = next((g for _, cls, g in groups if name in cls.__dataclass_fields__), optim)
+        group[name] = value
     return Stage1Config(
+        resume=ResumeConfig(**resume),
         run=RunConfig(**run),
         model=ModelConfig(name="stand-in"),
         data=TextData(texts=["texts.csv"], teacher="teacher"),
@@ -181,7 +191,8 @@ def test_metrics_and_files(straight: Path) -> None:
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert list(lines[0]) == [
         "step", "loss", "grad_norm", "mean_similarity", "teacher_correlation", "effective_rank",
-        "learning_rate", "truncated_texts", "pairs_per_second", "seconds",
+        "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share",
+        "memory_gib", "pairs_per_second", "tokens_per_second", "seconds",
     ]  # fmt: skip
     assert lines[0]["pairs_per_second"] is None and lines[1]["pairs_per_second"] > 0
     assert lines[0]["seconds"] < lines[2]["seconds"]
@@ -225,8 +236,8 @@ def test_progress_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(make_config(tmp_path, tensorboard=True, steps=2))
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    fit(make_config(tmp_path, trackers=["tensorboard"], steps=2))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "unime")).Reload()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     logged = events.Scalars("train/loss")
     assert [event.step for event in logged] == [2]
@@ -366,7 +377,7 @@ def test_killed_before_the_end_was_written(straight: Path, tmp_path: Path) -> No
         ({"learning_rate": 0.5}, r"other settings \(optim.learning_rate: 0.01 -> 0.5\)"),
         ({"seed": 1, "steps": 9}, r"\(optim.steps: 6 -> 9; run.seed: 0 -> 1\)"),
         ({"batch_size": 4}, "global batch size: 8 -> 4"),
-        ({"resume": False}, "holds a run already and run.resume is false"),
+        ({"enabled": False}, "holds a run already and resume.enabled is false"),
     ],
 )
 def test_other_settings_are_refused(straight: Path, settings: dict[str, Any], message: str) -> None:
@@ -403,7 +414,7 @@ def test_data_fingerprint_sees_order_and_content() -> None:
 
 
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"step 3: loss nan.*rows of rank 0: f:") as error:
+    with pytest.raises(RunError, match=r"step 3: loss nan.*rows of rank 0: f:") as error:
         fit(make_config(tmp_path), nan_at=3)
     report = json.loads((tmp_path / "not_finite_step3_rank0.json").read_text())
     assert len(report["rows"]) == 8 and report["rows"][0] in str(error.value)

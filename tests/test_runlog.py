@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unime import facts, interruption, runlog
+from unime import engines, facts, interruption, runlog
 from unime.checkpoint import write_json
 from unime.config import (
     ConfigError,
@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 def make_config(folder: Path) -> Stage1Config:
     return Stage1Config(
-        run=RunConfig(output_dir=str(folder), tensorboard=False, seed=11),
+        run=RunConfig(output_dir=str(folder), trackers=[], seed=11),
         model=ModelConfig(name="m"),
         data=TextData(texts=["t"], teacher="t"),
         optim=OptimConfig(5, None, 8, 4, 1e-3),
@@ -60,7 +60,10 @@ def test_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"torch", "transformers", "peft"} <= {line.split("==")[0] for line in versions}
     said = capsys.readouterr().err
     assert f"commit: {commit}" in said and "chunk_size: 4" in said
-    assert "global batch size: 8 (8 on each of 1 processes; cpu, mixed precision: no)" in said
+    assert (
+        "global batch size: 8 (8 on each of 1 processes; single on cpu, mixed precision: no)"
+        in said
+    )
     start_run(make_config(tmp_path / "new" / "run"))  # nothing was trained: any settings will do
     assert torch.equal(torch.rand(2), first)  # the same fresh adapters for the same seed
 
@@ -122,7 +125,7 @@ def test_batches_too_small_to_distil(size: int, diagonal: bool, least: int, tmp_
 
 def test_a_batch_without_negatives(tmp_path: Path) -> None:
     config = Stage2Config(
-        run=RunConfig(output_dir=str(tmp_path), tensorboard=False),
+        run=RunConfig(output_dir=str(tmp_path), trackers=[]),
         model=ModelConfig(name="m"),
         data=PairData(root="r", sources={"T": PairSource()}),
         optim=OptimConfig(5, None, 1, 1, 1e-3),
@@ -143,10 +146,10 @@ def test_fp16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     half = SimpleNamespace(
         mixed_precision="fp16",
         num_processes=1,
-        distributed_type=runlog.DistributedType.NO,
+        distributed_type=engines.DistributedType.NO,
         gradient_accumulation_steps=1,
     )
-    monkeypatch.setattr(runlog, "Accelerator", lambda **_: half)
+    monkeypatch.setattr(engines, "Accelerator", lambda **_: half)
     with pytest.raises(ConfigError, match="mixed_precision: got 'fp16', expected 'no' or 'bf16'"):
         start_run(make_config(tmp_path))
 
@@ -182,16 +185,6 @@ def test_other_ranks_let_the_first_one_speak(
     assert waited == ([] if rank == "0" else [runlog.OTHER_RANKS_WAIT])
 
 
-@pytest.mark.parametrize("engine", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
-def test_other_engines_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
-) -> None:
-    kind = runlog.DistributedType(engine)
-    monkeypatch.setattr(runlog, "Accelerator", lambda **_: SimpleNamespace(distributed_type=kind))
-    with pytest.raises(ConfigError, match=f"{engine}: only one process and DDP are supported"):
-        start_run(make_config(tmp_path))
-
-
 @pytest.mark.parametrize(("train", "expected"), [(["llm"], False), (["llm", "vision"], True)])
 def test_ddp_looks_for_unused_parameters_only_where_needed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, train: list[str], expected: bool
@@ -202,7 +195,7 @@ def test_ddp_looks_for_unused_parameters_only_where_needed(
         seen.update(settings)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runlog, "Accelerator", stop)
+    monkeypatch.setattr(engines, "Accelerator", stop)
     config = make_config(tmp_path)
     config.lora = LoraSettings(train=train)
     with pytest.raises(KeyboardInterrupt):

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from unime.backbones import Backbone
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -89,9 +90,26 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     )
 
 
+def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
+    """Every adapter of the stack as peft names its tensors, on the CPU; called by every rank."""
+    parts = [f".{name}." for name in stack.peft_config]
+    state = {
+        name: whole(parameter).cpu().contiguous()
+        for name, parameter in stack.named_parameters()
+        if any(part in f"{name}." for part in parts)
+    }
+    return {
+        name: get_peft_model_state_dict(
+            stack, state, adapter_name=name, save_embedding_layers=False
+        )
+        for name in stack.peft_config
+    }
+
+
 def save_adapters(
     folder: str | Path,
     stack: PeftModel,
+    tensors: dict[str, dict[str, Tensor]],
     base: dict[str, Any],
     inputs: InputConfig,
     decoder_only: bool = False,
@@ -106,9 +124,7 @@ def save_adapters(
     for name, config in stack.peft_config.items():
         path = aside / name
         path.mkdir(parents=True)
-        state = get_peft_model_state_dict(stack, adapter_name=name, save_embedding_layers=False)
-        state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        save_file(state, path / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors[name], path / WEIGHTS, metadata={"format": "pt"})
         inference_mode, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(path))
         config.inference_mode = inference_mode

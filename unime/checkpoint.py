@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,13 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unime.config import ConfigError
+from unime.distributed import gather_numbers
+from unime.faults import RunError
 from unime.random_state import load_random_state, save_random_state
+from unime.sharding import load_optimizer_tensors, optimizer_tensors, whole
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 STEP_FOLDER = re.compile(r"step_\d{8,}")
@@ -73,56 +76,97 @@ def remove_stale(output_dir: Path) -> None:
 def save(
     output_dir: Path,
     state: dict[str, Any],
-    parameters: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     limit: int,
 ) -> Path:
-    """Write the checkpoint of ``state["step"]``, keep the `limit` newest; called by every rank."""
+    """Write the checkpoint of ``state["step"]``, keep the `limit` newest; called by every rank.
+
+    Raises:
+        RunError: on every rank, if any could not write; the former checkpoints stay.
+    """
     folder = output_dir / "checkpoints" / f"step_{state['step']:08d}"
     partial = folder.with_name(folder.name + PARTIAL)
-    if accelerator.is_main_process:
-        remove_stale(output_dir)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    save_random_state(partial / _random_file(accelerator.process_index), accelerator.device)
-    if accelerator.is_main_process:
-        tensors = {name: tensor.detach().contiguous() for name, tensor in parameters.items()}
-        save_file(tensors, partial / "parameters.safetensors")
-        save_file(_optimizer_tensors(parameters, optimizer), partial / "optimizer.safetensors")
-        write_json(partial / "state.json", state)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        os.replace(partial, folder)
-        _delete_old(folder.parent, limit)
-    accelerator.wait_for_everyone()  # a rank that left early would make the launcher end the others
+    tensors = {name: whole(parameter).contiguous() for name, parameter in parameters.items()}
+    moments = optimizer_tensors(parameters, optimizer)
+
+    def begin() -> None:
+        if accelerator.is_main_process:
+            remove_stale(output_dir)
+            partial.mkdir(parents=True)
+
+    def write() -> None:
+        save_random_state(partial / _random_file(accelerator.process_index), accelerator.device)
+        if accelerator.is_main_process:
+            save_file(tensors, partial / "parameters.safetensors")
+            save_file(moments, partial / "optimizer.safetensors")
+            write_json(partial / "state.json", state)
+
+    def end() -> None:
+        if accelerator.is_main_process:
+            os.replace(partial, folder)
+            _delete_old(folder.parent, limit)
+
+    for action in (begin, write, end):
+        _on_every_rank(action, output_dir, state["step"], accelerator)
     return folder
+
+
+def _on_every_rank(
+    action: Callable[[], None], output_dir: Path, step: int, accelerator: Accelerator
+) -> None:
+    """Do something, then wait until all have; where one fails, all do."""
+    error = ""
+    try:
+        action()
+    except (OSError, SafetensorError) as caught:
+        error = f" on rank {accelerator.process_index}: {caught}"
+    if not gather_numbers(accelerator, int(bool(error))).any():
+        return
+    if accelerator.is_main_process:
+        shutil.rmtree(output_dir / "checkpoints" / f"step_{step:08d}{PARTIAL}", ignore_errors=True)
+    former = latest(output_dir)
+    kept = f"the one before it is complete: {former}" if former else "there is none before it"
+    raise RunError(f"the checkpoint of step {step} could not be written{error}; {kept}")
+
+
+def load_parameters(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put parameters back as they were, before an engine splits them.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds other parameters than the model.
+    """
+    try:
+        saved = load_file(folder / "parameters.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from None
+    _check_names(folder, saved, parameters)
+    with torch.no_grad():
+        for name, tensor in parameters.items():
+            tensor.copy_(saved[name])
 
 
 def restore(
     folder: Path,
-    parameters: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     seed: int,
 ) -> str | None:
-    """Put parameters, optimizer and random states back as they were; called by every rank.
+    """Put optimizer and random states back as they were; called by every rank. The engine may be
+    another one than that which saved them.
 
     Returns:
         Why the random states could not be restored, if so (another number of processes).
 
     Raises:
-        ConfigError: a file cannot be read, or holds other parameters than the model.
+        ConfigError: a file cannot be read.
     """
     state = read_state(folder)
     try:
-        saved = load_file(folder / "parameters.safetensors")
         moments = load_file(folder / "optimizer.safetensors")
-        _check_names(folder, saved, parameters)
-        with torch.no_grad():
-            for name, tensor in parameters.items():
-                tensor.copy_(saved[name])
-        _load_optimizer(moments, parameters, optimizer)
+        load_optimizer_tensors(moments, parameters, optimizer)
         if state["world_size"] == accelerator.num_processes:
             load_random_state(folder / _random_file(accelerator.process_index), accelerator.device)
             return None
@@ -153,29 +197,6 @@ def _check_names(
                 f"{folder}: holds {found} for parameter '{name}', the model has "
                 f"{shapes.get(name, 'nothing')}"
             )
-
-
-def _optimizer_tensors(
-    parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    return {
-        f"{name}/{entry}": value.detach().contiguous()
-        for name, parameter in parameters.items()
-        for entry, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _load_optimizer(
-    moments: Mapping[str, Tensor],
-    parameters: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    index = {name: position for position, name in enumerate(parameters)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in moments.items():
-        name, entry = key.rsplit("/", 1)
-        state.setdefault(index[name], {})[entry] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _delete_old(checkpoints: Path, limit: int) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
+from unime.chunks import Batch, ChunkLimits
 from unime.config import InputConfig
 from unime.images import load_image
 from unime.items import DataError, Item, Pair, item_key
@@ -25,6 +25,8 @@ from unime.prompts import preset_named, render
 
 if TYPE_CHECKING:
     from unime.data import TextRow
+
+BLANK_SIDE = 32  # pixels
 
 
 class ItemProcessor:
@@ -59,7 +61,9 @@ class ItemProcessor:
         """
         if not item.text.strip() and not item.images:
             raise DataError("an item has neither text nor image")
-        images = [load_image(path, self.inputs) for path in item.images]
+        return self._prepare(item, [load_image(path, self.inputs) for path in item.images])
+
+    def _prepare(self, item: Item, images: list[Image.Image]) -> Sample:
         item = replace(item, text=self.cut(self.neutralise(item.text)))
         prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
         bos = self.tokenizer.bos_token
@@ -127,6 +131,18 @@ class ItemProcessor:
                 raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
         return batch
 
+    def with_blank_image(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch of texts (B, L) with one more row, a blank image: what a rank embeds whose vision
+        tower has to run because another rank's does (grad_cache.py)."""
+        mask = texts["attention_mask"].bool()
+        samples = [
+            {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
+        ]
+        side = self.inputs.image_size or BLANK_SIDE
+        blank = self._prepare(Item(images=("blank",)), [Image.new("RGB", (side, side))])
+        samples.append({key: value.to(mask.device) for key, value in blank.items()})
+        return self.collate(samples)
+
     def _padding(self, key: str) -> int:
         if key != "input_ids":
             return 0
@@ -134,68 +150,54 @@ class ItemProcessor:
         return next((token for token in (pad, eos) if token is not None), 0)
 
 
-@dataclass
-class Batch:
-    """One rank's part of a step: chunks that the encoder takes one by one, and what the loss needs.
-
-    The chunks' rows, in order, are those of the groups, one group after the other, and the rows of
-    a group are the rows of its labels. What a chunk holds of each group is padded on its own.
-    """
-
-    chunks: list[list[dict[str, Tensor]]]
-    groups: dict[str, int]  # rows of each: "text", or "query" and "target"
-    labels: dict[str, Tensor]
-    row_ids: list[str]
-    num_truncated: int = 0
-
-    def to(self, device: torch.device | str) -> Batch:
-        chunks = [
-            [{key: value.to(device) for key, value in part.items()} for part in chunk]
-            for chunk in self.chunks
-        ]
-        labels = {name: value.to(device) for name, value in self.labels.items()}
-        return replace(self, chunks=chunks, labels=labels)
-
-
 class _Collator:
-    def __init__(self, item_processor: ItemProcessor, chunk_size: int) -> None:
+    def __init__(self, item_processor: ItemProcessor, limits: ChunkLimits) -> None:
         self.item_processor = item_processor
-        self.chunk_size = chunk_size
+        self.limits = limits
 
-    def _chunks(
-        self, *groups: tuple[Sequence[Item], Sequence[str]]
-    ) -> list[list[dict[str, Tensor]]]:
-        """Every `chunk_size` of the groups' items, one group (with its row ids) after the other."""
-        samples: list[tuple[int, Sample]] = []
-        for number, (items, row_ids) in enumerate(groups):
-            for item, row_id in zip(items, row_ids, strict=True):
+    def _batch(
+        self, groups: Mapping[str, tuple[Sequence[Item], Sequence[str]]], row_ids: list[str]
+    ) -> Batch:
+        """The groups' items (each with the id of its row) in chunks; labels are still missing."""
+        truncated = self.item_processor.num_truncated
+        samples: dict[str, list[Sample]] = {}
+        for group, (items, item_rows) in groups.items():
+            samples[group] = []
+            for item, row_id in zip(items, item_rows, strict=True):
                 try:
-                    samples.append((number, self.item_processor(item)))
+                    samples[group].append(self.item_processor(item))
                 except DataError as error:
                     raise DataError(f"row {row_id}: {error}") from error
-        starts = range(0, len(samples), self.chunk_size)
-        return [
-            [
-                self.item_processor.collate([sample for _, sample in part])
-                for _, part in groupby(samples[start : start + self.chunk_size], itemgetter(0))
-            ]
-            for start in starts
-        ]
+        lengths = {group: [len(s["input_ids"]) for s in of] for group, of in samples.items()}
+        plan = self.limits.plan(lengths)
+        first, start = {}, 0  # the first row of each group
+        for group, of in samples.items():
+            first[group], start = start, start + len(of)
+        rows = [first[group] + item for chunk in plan for group, of in chunk.items() for item in of]
+        return Batch(
+            chunks=[
+                [
+                    self.item_processor.collate([samples[group][item] for item in of])
+                    for group, of in chunk.items()
+                ]
+                for chunk in plan
+            ],
+            groups={group: len(of) for group, of in samples.items()},
+            labels={},
+            row_ids=row_ids,
+            order=None if rows == sorted(rows) else torch.tensor(rows).argsort(),
+            num_truncated=self.item_processor.num_truncated - truncated,
+        )
 
 
 class TextCollator(_Collator):
     """Stage 1: texts and their teacher's embeddings."""
 
     def __call__(self, rows: Sequence[TextRow]) -> Batch:
-        truncated = self.item_processor.num_truncated
         row_ids = [row.row_id for row in rows]
-        return Batch(
-            chunks=self._chunks(([Item(text=row.text) for row in rows], row_ids)),
-            groups={"text": len(rows)},
-            labels={"teacher": torch.stack([row.teacher for row in rows])},  # (B, T)
-            row_ids=row_ids,
-            num_truncated=self.item_processor.num_truncated - truncated,
-        )
+        batch = self._batch({"text": ([Item(text=row.text) for row in rows], row_ids)}, row_ids)
+        batch.labels = {"teacher": torch.stack([row.teacher for row in rows])}  # (B, T)
+        return batch
 
 
 class PairCollator(_Collator):
@@ -206,13 +208,12 @@ class PairCollator(_Collator):
     """
 
     def __init__(
-        self, item_processor: ItemProcessor, chunk_size: int, query_keys: bool = False
+        self, item_processor: ItemProcessor, limits: ChunkLimits, query_keys: bool = False
     ) -> None:
-        super().__init__(item_processor, chunk_size)
+        super().__init__(item_processor, limits)
         self.query_keys = query_keys
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
-        truncated = self.item_processor.num_truncated
         row_ids = [pair.row_id for pair in pairs]
         queries = [pair.query for pair in pairs]
         targets = [pair.target for pair in pairs]
@@ -220,19 +221,15 @@ class PairCollator(_Collator):
         for pair in pairs:
             targets += pair.negatives
             target_rows += [pair.row_id] * len(pair.negatives)
-        labels = {
+        groups = {"query": (queries, row_ids), "target": (targets, target_rows)}
+        batch = self._batch(groups, row_ids)
+        batch.labels = {
             "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
             "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
         }
         if self.query_keys:
-            labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
-        return Batch(
-            chunks=self._chunks((queries, row_ids), (targets, target_rows)),
-            groups={"query": len(queries), "target": len(targets)},
-            labels=labels,
-            row_ids=row_ids,
-            num_truncated=self.item_processor.num_truncated - truncated,
-        )
+            batch.labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
+        return batch
 
 
 def _name(item: Item) -> str:

@@ -50,6 +50,14 @@ class Mixing(Enum):
     mixed = "mixed"
 
 
+class OnNonfinite(Enum):
+    """What to do with a step whose loss or gradient is NaN or infinite; its rows are written down
+    either way."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 class Schedule(Enum):
     linear = "linear"
     cosine = "cosine"
@@ -57,6 +65,7 @@ class Schedule(Enum):
 
 
 PARTS = ("llm", "projector", "vision")  # what `lora.train` may name
+TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
 
 
 @dataclass
@@ -136,7 +145,11 @@ class OptimConfig:
     schedule: Schedule = Schedule.linear
     warmup_steps: int = 0
     max_grad_norm: float | None = 1.0  # None: no clipping
+    target_chunk_size: int | None = None  # items of the target side; None: as many
+    chunk_tokens: int | None = None  # and no more tokens, padding included; None: any
+    auto_chunk: bool = False  # halve chunks when the GPU's memory is full, and go on
     gradient_checkpointing: bool = False
+    on_nonfinite: OnNonfinite = OnNonfinite.stop
 
     def __post_init__(self) -> None:
         both = f"steps={self.steps}, epochs={self.epochs}"
@@ -150,6 +163,9 @@ class OptimConfig:
         require(self.epochs is None or self.epochs > 0, "optim.epochs", self.epochs, "positive")
         for name in ("batch_size_per_device", "chunk_size", "learning_rate"):
             require(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "positive")
+        for name in ("target_chunk_size", "chunk_tokens"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"optim.{name}", value, "positive or null")
         for name in ("warmup_steps", "weight_decay"):
             require(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), "0 or more")
         for name in ("beta1", "beta2"):
@@ -175,15 +191,25 @@ class RunConfig:
     log_every: int = 10
     save_every: int = 100  # steps between checkpoints; the last step is always saved
     save_total_limit: int = 2
-    resume: bool = True  # go on from the newest complete checkpoint in output_dir
     num_workers: int = 0  # processes that read and preprocess
-    tensorboard: bool = True
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])  # of TRACKERS
+    collective_timeout: int = 1800  # seconds that a rank waits for the others, then it gives up
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "save_every", "save_total_limit"):
+        for name in self.trackers:
+            require(name in TRACKERS, "run.trackers", name, f"any of {', '.join(TRACKERS)}")
+        for name in ("log_every", "save_every", "save_total_limit", "collective_timeout"):
             require(getattr(self, name) > 0, f"run.{name}", getattr(self, name), "positive")
         require(self.num_workers >= 0, "run.num_workers", self.num_workers, "0 or more")
         require(0 <= self.seed < 2**31, "run.seed", self.seed, "in [0, 2**31)")
+
+
+@dataclass
+class ResumeConfig:
+    """What to do when ``run.output_dir`` holds a run already."""
+
+    enabled: bool = True  # go on from its newest complete checkpoint; False: refuse
+    force: bool = False  # also where settings or data have changed (the log says which)
 
 
 @dataclass
@@ -284,6 +310,7 @@ class PairData:
 @dataclass
 class Stage1Config:
     run: RunConfig = field(default_factory=RunConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=32, alpha=64))
     inputs: InputConfig = field(default_factory=InputConfig)
@@ -304,6 +331,7 @@ class Stage1Config:
 @dataclass
 class Stage2Config:
     run: RunConfig = field(default_factory=RunConfig)
+    resume: ResumeConfig = field(default_factory=ResumeConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraSettings = field(default_factory=LoraSettings)
     inputs: InputConfig = field(default_factory=InputConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from unime.adapters import check_fits, describe_base, save_adapters, stack_adapters
+from unime.adapters import (
+    adapter_tensors,
+    check_fits,
+    describe_base,
+    save_adapters,
+    stack_adapters,
+)
 from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
@@ -54,6 +60,9 @@ class Encoder(nn.Module):
         self.base_description = describe_base(base, model)
         self.hidden_size: int = base.config.get_text_config().hidden_size
         self.model: nn.Module = base.get_decoder() if decoder_only else base.base_model
+        present = {type(module).__name__ for module in self.model.modules()}
+        units = [name for name in base._no_split_modules or [] if name in present]
+        self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, stack)  # a tuple: nn.Module registers what it is assigned
 
     @classmethod
@@ -66,6 +75,7 @@ class Encoder(nn.Module):
         decoder_only: bool = False,
         device: torch.device | str = "cpu",
         gradient_checkpointing: bool = False,
+        sharded: bool = False,
     ) -> Encoder:
         """Load a base model, freeze it, and stack the adapters of ``model.adapter`` on it.
 
@@ -73,6 +83,8 @@ class Encoder(nn.Module):
             lora: settings of a new adapter to train on top of the loaded ones, whose output it
                 equals at the start; None: evaluation.
             decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
+            sharded: the engine will split weights over processes (ZeRO-3, FSDP2): 4-bit ones are
+                then held in a floating type, which FSDP2 can split; their values are the same.
 
         Returns:
             The encoder on `device`, in evaluation mode.
@@ -88,7 +100,7 @@ class Encoder(nn.Module):
             hf_processor = AutoProcessor.from_pretrained(model.name, **where)
             backbone = backbone_of(config, model.trust_remote_code)
             start = "cpu" if decoder_only else device
-            base = _load_base(model, backbone, torch.device(start), where)
+            base = _load_base(model, backbone, torch.device(start), where, sharded)
         except ConfigError:
             raise
         except (OSError, ImportError, ValueError, KeyError) as error:
@@ -108,8 +120,14 @@ class Encoder(nn.Module):
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, stack, backbone, processor, model, decoder_only).to(device)
 
-    def forward(self, inputs: dict[str, Tensor] | list[dict[str, Tensor]]) -> Tensor:
+    def forward(
+        self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
+    ) -> Tensor:
         """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
+
+        Args:
+            blank: parts whose texts get a blank image beside them, so that the vision tower runs
+                (and is in the graph) although it changes nothing.
 
         Returns:
             fp32 embeddings of norm 1 (B, D), those of several parts one after the other.
@@ -117,9 +135,16 @@ class Encoder(nn.Module):
         Raises:
             ValueError: inputs that this encoder would not see, or that it lacks.
         """
-        if isinstance(inputs, list):  # in one forward, which is all that DDP can count on
-            return torch.cat([self._embed(part) for part in inputs])
-        return self._embed(inputs)
+        if not isinstance(inputs, list):
+            return self._embed(inputs)
+        rows = []
+        for index, part in enumerate(inputs):  # in one forward, which is all that DDP can count on
+            if any(blank[index : index + 1]) and not self.decoder_only:
+                embedded = self._embed(self.processor.with_blank_image(part))
+                rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
+            else:
+                rows.append(self._embed(part))
+        return torch.cat(rows)
 
     def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
         if self.decoder_only:
@@ -158,8 +183,9 @@ class Encoder(nn.Module):
             if parameter.requires_grad:
                 yield name, parameter
 
-    def save_adapters(self, folder: str | Path) -> None:
-        """Write the adapters, in the order of the stack, and what they were trained with.
+    def save_adapters(self, folder: str | Path, writes: bool = True) -> None:
+        """Write the adapters, in the order of the stack, and what they were trained with; called by
+        every rank, since an engine may have split them, of which one `writes`.
 
         Raises:
             ValueError: there is no adapter.
@@ -167,8 +193,10 @@ class Encoder(nn.Module):
         stack = self._unregistered[1]
         if stack is None:
             raise ValueError("this encoder has no adapter to save")
-        described = (self.base_description, self.processor.inputs, self.decoder_only)
-        save_adapters(folder, stack, *described)
+        tensors = adapter_tensors(stack)
+        if writes:
+            described = (self.base_description, self.processor.inputs, self.decoder_only)
+            save_adapters(folder, stack, tensors, *described)
 
     def describe(self) -> str:
         """One paragraph for the log: sizes, what is trained, what is quantised."""
@@ -201,7 +229,11 @@ def _check_decoder_only(
 
 
 def _load_base(
-    model: ModelConfig, backbone: Backbone, device: torch.device, where: dict[str, Any]
+    model: ModelConfig,
+    backbone: Backbone,
+    device: torch.device,
+    where: dict[str, Any],
+    sharded: bool,
 ) -> PreTrainedModel:
     dtype = getattr(torch, model.precision.value)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": model.attention, **where}
@@ -211,6 +243,7 @@ def _load_base(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
             llm_int8_skip_modules=backbone.not_quantised,
         )
     elif model.quantization is Quantization.int8:

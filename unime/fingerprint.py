@@ -17,11 +17,17 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "run.log_every",
     "run.save_every",
     "run.save_total_limit",
-    "run.resume",
     "run.num_workers",
-    "run.tensorboard",
+    "run.trackers",
+    "run.collective_timeout",
+    "resume.enabled",
+    "resume.force",
     "optim.batch_size_per_device",  # the *global* batch size must be the same
     "optim.chunk_size",
+    "optim.target_chunk_size",
+    "optim.chunk_tokens",
+    "optim.auto_chunk",
+    "optim.on_nonfinite",
     "data.verify_images",  # the rows are compared
     "optim.gradient_checkpointing",
 }

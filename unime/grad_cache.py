@@ -1,5 +1,5 @@
 """One contrastive step over a batch of any size in the memory of one chunk (GradCache,
-arXiv 2101.06983), with the exact gradient of the un-chunked step, on one process or many.
+arXiv 2101.06983), with the exact gradient of the un-chunked step, on every engine.
 
     1. embed every chunk without a graph, remembering the random state it began with
     2. compute the loss of the *global* batch and its gradient with respect to every embedding
@@ -9,6 +9,10 @@ arXiv 2101.06983), with the exact gradient of the un-chunked step, on one proces
 A batch that is one chunk on every rank takes the plain step instead: one pass that keeps its graph,
 in the same memory.
 
+Where a chunk alone exchanges something (ZeRO-2, ZeRO-3, FSDP2: in lockstep), ranks agree up front
+on the number of chunks, and on the modules each runs: a rank with fewer repeats one of its own with
+a gradient of zero, and texts beside another rank's images get a blank image.
+
 A step can take minutes, a launcher waits 30 seconds after a Ctrl-C: between two chunks the step can
 be left. No parameter has moved by then, so it is as if it had not begun.
 """
@@ -17,16 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from unime.collator import Batch
+from unime.chunks import Batch
 from unime.distributed import gather_numbers, gather_rows
+from unime.engines import in_lockstep
 from unime.losses import LossOutput
 
 LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
+Inputs = tuple[Any, ...]  # what the encoder takes for a chunk
+OUT_OF_MEMORY = 1 << 10  # above all signals
 
 
 class StepLeft(Exception):  # noqa: N818 (nothing went wrong)
@@ -37,6 +45,19 @@ class StepLeft(Exception):  # noqa: N818 (nothing went wrong)
         self.signum = signum
 
 
+class ChunkTooLarge(Exception):  # noqa: N818 (a smaller one may do)
+    """A chunk did not fit into the device's memory.
+
+    Attributes:
+        everywhere: the step was left on every rank, with the random state it began with, and can be
+            taken again with smaller chunks; False: the other ranks still wait for this one.
+    """
+
+    def __init__(self, everywhere: bool) -> None:
+        super().__init__("out of memory")
+        self.everywhere = everywhere
+
+
 def cached_backward(
     accelerator: Accelerator,
     model: nn.Module,
@@ -44,92 +65,186 @@ def cached_backward(
     loss_fn: LossFunction,
     signum: Callable[[], int] = lambda: 0,
 ) -> LossOutput:
-    """Back-propagate `loss_fn` of the global batch; gradients are complete on return.
+    """Back-propagate `loss_fn` of the global batch; gradients are complete on return (DeepSpeed has
+    then taken its optimizer step as well, which belongs to its last backward).
 
     Every rank computes the loss of all rows, in which only its own rows carry a graph, so its
     embeddings' gradients are exact parts of the global gradient and have to be *summed* over ranks;
     DDP, ZeRO and FSDP average, hence the factor ``num_processes``.
 
     Args:
-        model: the prepared encoder: one chunk to embeddings (rows of the chunk, D).
+        model: the prepared encoder: the parts of one chunk to embeddings (rows of the chunk, D).
         batch: this rank's chunks and its rows of the labels.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
-        signum: of a signal that reached this process, 0 if none. Its rank skips chunks at once and
-            waits for the others where something is exchanged: in DDP only the first chunk of each
-            pass exchanges anything (buffers; once, the order of the gradients), and the last
-            backward, so those are never skipped.
+        signum: of a signal that reached this process, 0 if none.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
 
     Raises:
         StepLeft: a signal reached any rank.
+        ChunkTooLarge: a chunk did not fit into the memory of any rank.
     """
-    in_one_pass = bool((gather_numbers(accelerator, len(batch.chunks)) == 1).all())
-    began = _random_state(accelerator.device)
-    random_states: list[tuple[Tensor, Tensor | None]] = []
-    parts: list[Tensor] = []
-    with torch.set_grad_enabled(in_one_pass), _gradient_sync(accelerator, model, in_one_pass):
-        for chunk in batch.chunks:
-            if parts and signum():
-                break
-            random_states.append(_random_state(accelerator.device))
-            parts.append(model(chunk).float())
-    _leave_together(accelerator, signum(), began)
-
-    embeddings = torch.cat(parts)  # (rows of all groups, D)
+    step = _Step(accelerator, model, signum)
+    chunks, in_one_pass = step.agree(batch)
+    parts = step.embed(chunks, in_one_pass)
+    embeddings = torch.cat(parts)[: sum(batch.groups.values())]  # (rows of all groups, D)
     if not in_one_pass:
         embeddings.requires_grad_()
-    groups = zip(batch.groups, embeddings.split(list(batch.groups.values())), strict=True)
+    ordered = embeddings if batch.order is None else embeddings[batch.order]
+    groups = zip(batch.groups, ordered.split(list(batch.groups.values())), strict=True)
     output = loss_fn(
         {group: gather_rows(rows) for group, rows in groups},
         {name: gather_rows(rows) for name, rows in batch.labels.items()},
     )
     loss = output.loss * accelerator.num_processes
     if in_one_pass:
-        with _gradient_sync(accelerator, model, True):
-            accelerator.backward(loss)
-        return LossOutput(output.loss.detach(), output.stats)
-
-    (gradient,) = torch.autograd.grad(loss, embeddings)
-    pieces = gradient.split([len(part) for part in parts])
-    last = len(batch.chunks) - 1
-    for index, (chunk, piece) in enumerate(zip(batch.chunks, pieces, strict=True)):
-        if 0 < index < last and signum():
-            continue
-        with _gradient_sync(accelerator, model, index == last):
-            with _replayed(random_states[index], accelerator.device):
-                again = model(chunk).float()
-            if index == last:
-                _leave_together(accelerator, signum(), began)
-            accelerator.backward((again * piece).sum())
+        step.backward(loss)
+    else:
+        (gradient,) = torch.autograd.grad(loss, embeddings)
+        filler = sum(len(part) for part in parts) - len(gradient)
+        gradient = torch.cat([gradient, gradient.new_zeros(filler, gradient.shape[1])])
+        step.embed_again(chunks, gradient.split([len(part) for part in parts]))
     return LossOutput(output.loss.detach(), output.stats)
 
 
-def _leave_together(
-    accelerator: Accelerator, signum: int, began: tuple[Tensor, Tensor | None]
-) -> None:
-    """Leave the step on every rank if a signal reached any of them."""
-    signum = int(gather_numbers(accelerator, signum).max())
-    if signum:
-        _set_random_state(began, accelerator.device)
-        raise StepLeft(signum)
+class _Step:
+    """What the two passes share: when to synchronise, replay random numbers, or leave."""
 
+    def __init__(
+        self, accelerator: Accelerator, model: nn.Module, signum: Callable[[], int]
+    ) -> None:
+        self.accelerator, self.model, self.signum = accelerator, model, signum
+        self.lockstep = in_lockstep(accelerator)
+        self.out_of_memory = False
+        self.began = _random_state(accelerator.device)
+        self.random_states: list[tuple[Tensor, Tensor | None]] = []
 
-@contextmanager
-def _gradient_sync(accelerator: Accelerator, model: nn.Module, enabled: bool) -> Iterator[None]:
-    """The seam for engines: is the backward in here the last one of the step, or not?
+    def agree(self, batch: Batch) -> tuple[list[Inputs], bool]:
+        """The inputs of every forward of this rank, and whether one pass does."""
+        counts = gather_numbers(  # (ranks, 2)
+            self.accelerator, len(batch.chunks), sum(len(chunk) for chunk in batch.chunks)
+        )
+        in_one_pass = bool((counts[:, 0] == 1).all())
+        if not self.lockstep:
+            return [(chunk,) for chunk in batch.chunks], in_one_pass
+        chunks = batch.chunks
+        if not in_one_pass:
+            chunks = [[part] for chunk in chunks for part in chunk]
+            filler = min(chunks, key=lambda chunk: chunk[0]["attention_mask"].numel())
+            chunks += [filler] * (int(counts[:, 1].max()) - len(chunks))
+        mine = [["pixel_values" in part for part in chunk] for chunk in chunks]
+        flags = gather_numbers(self.accelerator, *(int(flag) for row in mine for flag in row))
+        if self._trains_vision():
+            flags[:, : len(mine[0])] = 1
+        somewhere = iter(flags.any(dim=0).tolist())
+        blank = [[next(somewhere) and not flag for flag in row] for row in mine]
+        return list(zip(chunks, blank, strict=True)), in_one_pass
 
-    Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; DDP defers its
-    all-reduce by ``no_sync`` (also in forwards without a graph, where it would broadcast buffers).
-    """
-    before = accelerator.sync_gradients
-    accelerator.sync_gradients = enabled
-    try:
-        with nullcontext() if enabled else accelerator.no_sync(model):
+    def _trains_vision(self) -> bool:
+        """Whether parameters train that texts alone do not reach: the first chunk has to reach them
+        (ZeRO-3, and ZeRO with offload, add to the last step's gradient what they first see in a
+        later chunk; DeepSpeed 0.19.8)."""
+        encoder = self.accelerator.unwrap_model(self.model)
+        return bool({"vision", "projector"} & set(getattr(encoder, "trained_parts", ())))
+
+    def embed(self, chunks: list[Inputs], keep_graph: bool) -> list[Tensor]:
+        """Step 1, or with `keep_graph` the forward of the plain step; left together at the end."""
+        parts: list[Tensor] = []
+        with torch.set_grad_enabled(keep_graph), self._gradient_sync(keep_graph):
+            for index, inputs in enumerate(chunks):
+                if self._leaves(ends=index == 0):
+                    break
+                self.random_states.append(_random_state(self.accelerator.device))
+                with self._memory(recoverable=True):
+                    parts.append(self.model(*inputs).float())
+        self._leave_together()
+        return parts
+
+    def embed_again(self, chunks: list[Inputs], gradients: tuple[Tensor, ...]) -> None:
+        """Step 3; gradients are exchanged in the last backward (in lockstep, in each)."""
+        last = len(chunks) - 1
+        alone = self.accelerator.num_processes == 1
+        for index, (inputs, gradient) in enumerate(zip(chunks, gradients, strict=True)):
+            if self._leaves(ends=index in (0, last)):
+                continue
+            again = None
+            with self._gradient_sync(index == last):
+                with self._memory(recoverable=True), self._replayed(index):
+                    again = self.model(*inputs).float()
+                if index == last:
+                    self._leave_together()
+                if again is not None:
+                    with self._memory(recoverable=alone or index < last):
+                        self.accelerator.backward((again * gradient).sum())
+        if alone:
+            self._leave_together()
+
+    def backward(self, loss: Tensor) -> None:
+        """Of the plain step."""
+        with self._gradient_sync(True), self._memory(self.accelerator.num_processes == 1):
+            self.accelerator.backward(loss)
+        if self.accelerator.num_processes == 1:
+            self._leave_together()
+
+    def _leaves(self, ends: bool) -> bool:
+        """Whether this rank skips a chunk. In lockstep all decide together, before each chunk. Else
+        a rank skips at once and waits for the others where something is exchanged: in DDP only the
+        chunks at the `ends` exchange anything (the first of each pass buffers, and once the order
+        of the gradients; the last the gradients), so those are skipped for want of memory alone.
+        """
+        if self.lockstep:
+            self._leave_together()
+        return self.out_of_memory or (not ends and bool(self.signum()))
+
+    def _leave_together(self) -> None:
+        """Leave the step on every rank if something happened on any of them."""
+        reason = OUT_OF_MEMORY if self.out_of_memory else self.signum()
+        reason = int(gather_numbers(self.accelerator, reason).max())
+        if reason:
+            _set_random_state(self.began, self.accelerator.device)
+            raise ChunkTooLarge(True) if reason == OUT_OF_MEMORY else StepLeft(reason)
+
+    @contextmanager
+    def _memory(self, recoverable: bool) -> Iterator[None]:
+        """Take note when the device's memory is full.
+
+        Raises:
+            ChunkTooLarge: the other ranks are waiting for this one, so it cannot just go on.
+        """
+        try:
             yield
-    finally:
-        accelerator.sync_gradients = before
+        except torch.OutOfMemoryError:
+            if self.lockstep or not recoverable:
+                raise ChunkTooLarge(everywhere=False) from None
+            self.out_of_memory = True
+
+    @contextmanager
+    def _gradient_sync(self, enabled: bool) -> Iterator[None]:
+        """The seam for engines: is the backward in here the last one of the step, or not?
+
+        Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; DDP and ZeRO-1
+        defer their all-reduce by ``no_sync`` (also in forwards without a graph, where DDP would
+        broadcast buffers). FSDP2 reduces the gradients of each chunk: deferred, those of a vision
+        tower that the last chunk does not run would never be.
+        """
+        accelerator = self.accelerator
+        before = accelerator.sync_gradients
+        accelerator.sync_gradients = enabled
+        try:
+            defers = not enabled and not accelerator.is_fsdp2
+            with accelerator.no_sync(self.model) if defers else nullcontext():
+                yield
+        finally:
+            accelerator.sync_gradients = before
+
+    @contextmanager
+    def _replayed(self, index: int) -> Iterator[None]:
+        """Run from a chunk's first random state (dropout draws the same masks), then go on."""
+        device = self.accelerator.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            _set_random_state(self.random_states[index], device)
+            yield
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -141,11 +256,3 @@ def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device)
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
-
-
-@contextmanager
-def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
-    """Run from an earlier random state (dropout draws the same masks), then go on as before."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        _set_random_state(state, device)
-        yield

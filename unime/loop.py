@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
 import torch
 from accelerate.utils import set_seed
@@ -20,21 +20,27 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unime import checkpoint
-from unime.collator import Batch
-from unime.config import ConfigError, OptimConfig
+from unime.chunks import Batch, ChunkLimits
+from unime.config import ConfigError, OnNonfinite, OptimConfig
 from unime.data import GlobalBatchSampler, Pair, TextRow
-from unime.distributed import gather_numbers
 from unime.encoder import Encoder
+from unime.faults import RunError, stall_hint
 from unime.fingerprint import data_fingerprint
-from unime.grad_cache import LossFunction, StepLeft, cached_backward
+from unime.grad_cache import ChunkTooLarge, LossFunction, StepLeft, cached_backward
 from unime.interruption import Interruption, leave_signals_to_parent, typed_command
 from unime.losses import LossOutput
-from unime.metrics import Metrics
+from unime.metrics import Metrics, of_batch
 from unime.runlog import Run
 from unime.schedule import learning_rate, total_steps
+from unime.sharding import whole
 
 Rows = Sequence[TextRow] | Sequence[Pair]
 Collate = Callable[[list[Any]], Batch]
+
+
+@runtime_checkable
+class HasLimits(Protocol):
+    limits: ChunkLimits
 
 
 def train(
@@ -50,11 +56,11 @@ def train(
 
     Raises:
         ConfigError: parameters, data or schedule that do not fit the settings or the checkpoint.
-        FloatingPointError: a loss or gradient that is not finite; the message names the rows.
+        RunError: a loss or gradient that is not finite (the message names the rows), no memory for
+            a chunk, or no room for a checkpoint.
         SystemExit: 130 after Ctrl-C, 143 after SIGTERM, with everything saved.
     """
     trainer = Trainer(run, encoder, dataset, sampler)
-    metrics, loader = trainer.metrics, trainer.rest_of_batches(dataset, collate)
     bar = tqdm(
         initial=trainer.step,
         total=trainer.total_steps,
@@ -63,27 +69,43 @@ def train(
     )
     try:
         with bar, Interruption(run.is_main_process) as interruption:
-            began = time.perf_counter()
-            for batch in loader:
+            while not trainer.is_done:
                 try:
-                    values = trainer.take_step(batch, loss_fn, lambda: interruption.signum)
+                    _take_steps(trainer, dataset, collate, loss_fn, bar, interruption)
                 except StepLeft as left:
                     trainer.save()
                     trainer.stop(left.signum)
-                truncated = gather_numbers(run.accelerator, batch.num_truncated)  # (ranks, 1)
-                values["truncated_texts"] = int(truncated.sum())
-                line = metrics.add(trainer.step, values, time.perf_counter() - began)
-                bar.set_postfix_str(metrics.in_words(values), refresh=False)
-                bar.update()
-                if line and bar.disable:
-                    run.log.info("%s", line)
-                if trainer.is_done or trainer.step % run.config.run.save_every == 0:
-                    trainer.save()
-                began = time.perf_counter()
+                except ChunkTooLarge as error:
+                    trainer.make_chunks_smaller(collate, error)
         trainer.finish()
     finally:
         for tracker in run.accelerator.trackers:
             tracker.finish()
+
+
+def _take_steps(
+    trainer: Trainer,
+    dataset: Rows,
+    collate: Collate,
+    loss_fn: LossFunction,
+    bar: tqdm,
+    interruption: Interruption,
+) -> None:
+    """All steps that are left, with their log lines and checkpoints."""
+    run, metrics = trainer.run, trainer.metrics
+    began = time.perf_counter()
+    for batch in trainer.rest_of_batches(dataset, collate):
+        with stall_hint(trainer.step + 1, run.config.run.collective_timeout):
+            values = trainer.take_step(batch, loss_fn, lambda: interruption.signum)
+        values |= of_batch(run.accelerator, batch)
+        line = metrics.add(trainer.step, values, time.perf_counter() - began)
+        bar.set_postfix_str(metrics.in_words(values), refresh=False)
+        bar.update()
+        if line and bar.disable:
+            run.log.info("%s", line)
+        if trainer.is_done or trainer.step % run.config.run.save_every == 0:
+            trainer.save()
+        began = time.perf_counter()
 
 
 class Trainer:
@@ -103,6 +125,9 @@ class Trainer:
         self.metrics = Metrics(path, run.accelerator, every, size, steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
+        if run.checkpoint is not None:
+            checkpoint.load_parameters(run.checkpoint, self.parameters)
+        run.log.info("%s", encoder.describe())
         optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=self.optim.learning_rate,
@@ -112,7 +137,7 @@ class Trainer:
             fused=True,
         )
         self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)
-        run.log.info("%s", encoder.describe())
+        self.parameters = dict(encoder.trainable_named_parameters())  # FSDP2 has replaced them
         set_seed(run.config.run.seed, device_specific=True)  # dropout differs from rank to rank
         if run.checkpoint is not None:
             self._resume(run.checkpoint)
@@ -147,20 +172,48 @@ class Trainer:
         """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
         accelerator = self.run.accelerator
         batch = batch.to(accelerator.device)
+        rate = learning_rate(self.optim, self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         with accelerator.accumulate():  # no model: cached_backward says which backward syncs
             output = cached_backward(accelerator, self.model, batch, loss_fn, signum)
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
-            if not math.isfinite(values["loss"] + values.get("grad_norm", 0.0)):
-                self._fail(values, batch)
-            values["learning_rate"] = learning_rate(self.optim, self.step, self.total_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = values["learning_rate"]
-            self.optimizer.step()
+            values["skipped_steps"] = float(not _finite(values))
+            if values["skipped_steps"]:
+                values = self._not_finite(values, batch)
+            else:
+                self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
             self.optimizer.zero_grad()
+        values["learning_rate"] = rate
         self.step += 1
         return values
+
+    def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
+        """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
+
+        Raises:
+            RunError: it does not, or a chunk is a single item; says what to try.
+        """
+        limits = ChunkLimits.of(self.optim)
+        if isinstance(collate, HasLimits):
+            limits = collate.limits
+        smaller = limits.halved()
+        where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
+        if smaller is None:
+            raise RunError(
+                f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
+                " inputs.image_size or inputs.max_text_tokens"
+            )
+        if not (self.optim.auto_chunk and error.everywhere and isinstance(collate, HasLimits)):
+            auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
+            raise RunError(f"{where} with {limits}; try {smaller}{auto}")
+        collate.limits = smaller
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
 
     def save(self) -> None:
         """Write the checkpoint of the last complete step, unless it is there."""
@@ -180,7 +233,8 @@ class Trainer:
         self.saved = self.step
 
     def stop(self, signum: int) -> NoReturn:
-        command = typed_command() + ("" if self.run.config.run.resume else " run.resume=true")
+        enabled = self.run.config.resume.enabled
+        command = typed_command() + ("" if enabled else " resume.enabled=true")
         self.run.log.info(
             "stopped at step %d of %d, everything is saved; to go on:\n    %s",
             self.step, self.total_steps, command,
@@ -191,8 +245,8 @@ class Trainer:
         """Write ``final/``, then ``finished.json``, which says that it is complete."""
         run = self.run
         final = run.output_dir / "final"
+        self.encoder.save_adapters(final, writes=run.is_main_process)
         if run.is_main_process:
-            self.encoder.save_adapters(final)
             outcome = {
                 "steps": self.step,
                 "seconds": self.metrics.seconds,
@@ -206,10 +260,15 @@ class Trainer:
     def _resume(self, folder: Path) -> None:
         run, state = self.run, checkpoint.read_state(folder)
         if (state["data"], state["total_steps"]) != (self.data, self.total_steps):
-            raise ConfigError(
+            what = (
                 f"{folder}: was made with other data ({state['total_steps']} steps then, "
-                f"{self.total_steps} now); give another run.output_dir"
+                f"{self.total_steps} now)"
             )
+            if not run.config.resume.force:
+                raise ConfigError(
+                    f"{what}; give another run.output_dir, or go on with resume.force=true"
+                )
+            run.log.warning("%s; resume.force: going on all the same", what)
         self.step = self.saved = state["step"]
         self.metrics.go_on(self.step, state["metrics"])
         run.log.info("going on from %s", folder)
@@ -218,16 +277,25 @@ class Trainer:
         if warning:
             run.log.warning("%s", warning)
 
-    def _fail(self, values: dict[str, float], batch: Batch) -> None:
+    def _not_finite(self, values: dict[str, float], batch: Batch) -> dict[str, float]:
+        """Write the step's rows down, then stop or skip it (``optim.on_nonfinite``).
+
+        Returns:
+            What is left to log of a skipped step.
+        """
         rank = self.run.accelerator.process_index
         path = self.run.output_dir / f"not_finite_step{self.step + 1}_rank{rank}.json"
         numbers = {name: str(value) for name, value in values.items()}
         checkpoint.write_json(path, {**numbers, "rows": batch.row_ids})
         shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
-        raise FloatingPointError(
+        what = (
             f"step {self.step + 1}: loss {values['loss']}, gradient norm "
             f"{values.get('grad_norm')}; rows of rank {rank}: {shown} (all in {path})"
         )
+        if self.optim.on_nonfinite is OnNonfinite.stop:
+            raise RunError(what)
+        self.run.log.warning("%s; skipped", what)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
@@ -242,9 +310,14 @@ def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Param
             raise ValueError(f"trained parameter '{name}' is {parameter.dtype}, expected float32")
 
 
+def _finite(values: dict[str, float]) -> bool:
+    return math.isfinite(values["loss"]) and math.isfinite(values.get("grad_norm", 0.0))
+
+
 def _floats(output: LossOutput, norm: Tensor | None) -> dict[str, float]:
     """Loss, gradient norm and statistics in one transfer from the device."""
-    known = {} if norm is None else {"grad_norm": norm}
+    known = {} if norm is None else {"grad_norm": whole(torch.as_tensor(norm))}
     scalars = {"loss": output.loss, **known, **output.stats}
-    stacked = torch.stack([scalar.detach().double().reshape(()) for scalar in scalars.values()])
+    device = output.loss.device
+    stacked = torch.stack([scalar.detach().double().to(device) for scalar in scalars.values()])
     return dict(zip(scalars, stacked.tolist(), strict=True))

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
+
+from unime.chunks import Batch
+from unime.distributed import gather_numbers
 
 SHOWN = {  # what a step reports -> its name on the progress bar
     "loss": "loss",
@@ -22,6 +27,24 @@ SHOWN = {  # what a step reports -> its name on the progress bar
     "teacher_correlation": "teacher",
 }
 UNTIMED_STEPS = 2  # first steps of a process: memory pools, kernels and caches are being filled
+
+
+def of_batch(accelerator: Accelerator, batch: Batch) -> dict[str, float]:
+    """What a step read, over all ranks: texts that were cut, tokens, the share of padding, and the
+    most memory that any rank has used, in GiB (of its GPU, or of the process)."""
+    tokens, places = batch.num_tokens
+    if accelerator.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(accelerator.device)
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux: KiB
+    ranks = gather_numbers(accelerator, batch.num_truncated, tokens, places, memory)  # (ranks, 4)
+    truncated, tokens, places, _ = ranks.sum(dim=0).tolist()
+    return {
+        "truncated_texts": truncated,
+        "tokens": tokens,
+        "padding_share": 1 - tokens / max(1, places),
+        "memory_gib": int(ranks[:, 3].max()) / 2**30,
+    }
 
 
 class Metrics:
@@ -42,6 +65,7 @@ class Metrics:
         self.path = path
         self.seconds = 0.0  # of all steps, those before resuming too
         self.pairs_per_second: float | None = None
+        self.tokens_per_second: float | None = None
         self._accelerator = accelerator
         self._log_every = log_every
         self._global_batch_size = global_batch_size
@@ -56,16 +80,26 @@ class Metrics:
         self._steps_here += 1
         self._sum(values)
         if self._steps_here > UNTIMED_STEPS:
-            self._sum({"seconds_per_step": seconds})
-            self.pairs_per_second = self._global_batch_size / self._mean("seconds_per_step")
+            self._sum({"seconds_per_step": seconds, "tokens_timed": values.get("tokens", 0)})
+            mean = self._mean("seconds_per_step")
+            self.pairs_per_second = self._global_batch_size / mean
+            self.tokens_per_second = self._mean("tokens_timed") / mean
         if step % self._log_every and step != self._total_steps:
             return None
         means = {name: self._mean(name) for name in self._sums}
+        skipped = self._sums.get("skipped_steps", 0.0)  # a count, not a mean
         self._sums, self._counts = {}, {}
         seconds_per_step = means.pop("seconds_per_step", seconds)
+        means.pop("tokens_timed", None)
         means["learning_rate"] = values["learning_rate"]
-        timing = {"pairs_per_second": self.pairs_per_second, "seconds": self.seconds}
-        self._write(step, {name: means.get(name) for name in values} | timing)
+        means["skipped_steps"] = skipped
+        timing = {
+            "pairs_per_second": self.pairs_per_second,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds": self.seconds,
+        }
+        names = [*values, *(name for name in means if name not in values)]
+        self._write(step, {name: means.get(name) for name in names} | timing)
         left = tqdm.format_interval(round((self._total_steps - step) * seconds_per_step))
         return f"step {step}/{self._total_steps}: {self.in_words(means)}, {left} left"
 

@@ -3,13 +3,15 @@
 <output_dir>/
     config.yaml commit.txt versions.txt    what ran; starts.jsonl: the same of every start, and
                                            the step that it went on from
-    metrics.jsonl tensorboard/             how it went
+    metrics.jsonl tensorboard/ wandb/      how it went
     checkpoints/                           see checkpoint.py
     final/ finished.json                   what came out: the adapters, and the last metrics
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -19,23 +21,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from unime import checkpoint
 from unime.adapters import adapter_folders
-from unime.config import ConfigError, Stage1Config, Stage2Config, dump_config
+from unime.config import ConfigError, Stage2Config, dump_config
+from unime.engines import StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
+from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
 from unime.fingerprint import changes, run_identity
 from unime.items import DataError
-
-StageConfig = Stage1Config | Stage2Config
-OTHER_RANKS_WAIT = 3.0  # seconds, before another rank than the first says what it failed for
 
 
 @dataclass
@@ -67,14 +68,17 @@ def start_run(config: StageConfig) -> Run:
             one is named, the global batch is too small for the loss, or processes are arranged in a
             way that is not supported.
     """
-    accelerator = _accelerator(config)
+    for name in config.run.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"run.trackers: {name} is not installed: pip install {name}")
+    accelerator = make_accelerator(config)
     _check_batch(config, accelerator.num_processes)
     if config.model.adapter is not None:
         adapter_folders(config.model.adapter)
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
     identity = run_identity(config, accelerator.num_processes)
-    finished, folder = _earlier_start(output_dir, config, identity)
+    finished, folder = _earlier_start(output_dir, config, identity, log)
     step = checkpoint.read_state(folder)["step"] if folder else 0
     run = Run(config, accelerator, output_dir, log, folder, finished, identity)
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
@@ -82,74 +86,75 @@ def start_run(config: StageConfig) -> Run:
     if accelerator.is_main_process and not finished:
         checkpoint.remove_stale(output_dir)
         write_facts(output_dir, config, commit)
+        (output_dir / "finished.json").unlink(missing_ok=True)  # of other settings: resume.force
         _note_start(output_dir, commit, step, accelerator.num_processes)
     accelerator.wait_for_everyone()
     log.info("configuration:\n%s", dump_config(config).rstrip())
     log.info("commit: %s", commit)
     log.info(
-        "global batch size: %d (%d on each of %d processes; %s, mixed precision: %s)",
+        "global batch size: %d (%d on each of %d processes; %s on %s, mixed precision: %s)",
         run.global_batch_size,
         config.optim.batch_size_per_device,
         accelerator.num_processes,
+        engine_of(accelerator),
         accelerator.device.type,
         accelerator.mixed_precision,
     )
     if finished:
         log.info("%s: finished already, nothing left to do", output_dir)
-    elif config.run.tensorboard:
-        first = {"purge_step": step + 1 if folder else 0}
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": first})
+    elif config.run.trackers:
+        _init_trackers(run, step + 1 if folder else 0)
     return run
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main; settings or data that cannot be used end it with one line, status 2."""
+    """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
     try:
         main()
     except (ConfigError, DataError) as error:
-        if os.environ.get("RANK", "0") != "0":
-            time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(f"error: {error}", 2)
+    except RunError as error:
+        _end(f"error: {error}", 1)
     except KeyboardInterrupt:  # outside of training, where there is nothing to save
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+    except RuntimeError as error:
+        meaning = explain_collective(error)
+        if meaning is None:
+            raise
+        print(f"error: {meaning}", file=sys.stderr)
+        time.sleep(OTHER_RANKS_WAIT)  # the launcher looks for the first to fail: not this one
+        os._exit(1)  # leaving the world in good order would wait for the lost rank
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
-def _accelerator(config: StageConfig) -> Accelerator:
-    parts = set(config.lora.train)
-    handlers = [
-        # A chunk without images leaves vision and projector out of the graph.
-        DistributedDataParallelKwargs(find_unused_parameters=bool(parts & {"projector", "vision"}))
-    ]
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else torchrun's ranks would not find each other
-        log_with="tensorboard" if config.run.tensorboard else None,
-        project_dir=config.run.output_dir,
-        kwargs_handlers=handlers,
-    )
-    supported = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    if accelerator.distributed_type not in supported:
-        raise ConfigError(
-            f"{accelerator.distributed_type}: only one process and DDP are supported so far"
-        )
-    expected = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != expected:
-        raise ConfigError(
-            f"{expected} processes were launched, but each sees {accelerator.num_processes}"
-        )
-    if accelerator.mixed_precision == "fp16":
-        raise ConfigError("accelerate's mixed_precision: got 'fp16', expected 'no' or 'bf16'")
-    if accelerator.gradient_accumulation_steps != 1:
-        raise ConfigError(
-            "accelerate's gradient_accumulation_steps: got "
-            f"{accelerator.gradient_accumulation_steps}, expected 1: several batches are no larger "
-            "batch to a contrastive loss (see optim.batch_size_per_device, optim.chunk_size)"
-        )
-    return accelerator
+def _end(text: str, status: int) -> NoReturn:
+    if rank() != 0:
+        time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
+    print(text, file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _init_trackers(run: Run, step: int) -> None:
+    """TensorBoard and W&B go on in the run that they began; W&B follows its own environment
+    variables (WANDB_MODE=offline, WANDB_PROJECT, …)."""
+    identity = hashlib.blake2b(str(run.output_dir.resolve()).encode(), digest_size=8).hexdigest()
+    options = {
+        "tensorboard": {"purge_step": step},
+        "wandb": {
+            "dir": str(run.output_dir),
+            "name": "/".join(run.output_dir.parts[-2:]),
+            "id": identity,
+            "resume": "allow",
+        },
+    }
+    trackers = run.config.run.trackers
+    chosen = {name: options[name] for name in trackers}
+    settings = run.identity["settings"] if "wandb" in trackers else None
+    project = os.environ.get("WANDB_PROJECT", "unime")
+    run.accelerator.init_trackers(project, config=settings, init_kwargs=chosen)
 
 
 def _check_batch(config: StageConfig, num_processes: int) -> None:
@@ -167,7 +172,7 @@ def _check_batch(config: StageConfig, num_processes: int) -> None:
 
 
 def _earlier_start(
-    output_dir: Path, config: StageConfig, identity: dict[str, Any]
+    output_dir: Path, config: StageConfig, identity: dict[str, Any], log: logging.Logger
 ) -> tuple[bool, Path | None]:
     """Whether the folder holds this very run finished, and its newest checkpoint."""
     if output_dir.exists() and not output_dir.is_dir():
@@ -181,14 +186,20 @@ def _earlier_start(
     else:
         return False, None
     elsewhere = "give another run.output_dir, or delete the folder to start anew"
-    if not config.run.resume:
-        raise ConfigError(f"{output_dir}: holds a run already and run.resume is false; {elsewhere}")
-    changed = changes(state["identity"], identity)
-    if changed:
+    if not config.resume.enabled:
         raise ConfigError(
-            f"{output_dir}: holds a run with other settings ({'; '.join(changed)}); {elsewhere}"
+            f"{output_dir}: holds a run already and resume.enabled is false; {elsewhere}"
         )
-    return finished.exists(), folder
+    changed = changes(state["identity"], identity)
+    if not changed:
+        return finished.exists(), folder
+    what = f"{output_dir}: holds a run with other settings ({'; '.join(changed)})"
+    if not config.resume.force:
+        raise ConfigError(f"{what}; {elsewhere}, or go on with resume.force=true")
+    if folder is None:
+        raise ConfigError(f"{what}, but no checkpoint to go on from; {elsewhere}")
+    log.warning("%s; resume.force: going on all the same", what)
+    return False, folder
 
 
 def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) -> None:

@@ -1,0 +1,78 @@
+"""What can befall a long run, in one line that says what to do.
+
+Exit statuses of the programs: 0 done; 1 the run cannot go on (what is saved stays); 2 settings or
+data that cannot be used; 130 after Ctrl-C and 143 after SIGTERM, with everything saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+OTHER_RANKS_WAIT = 3.0  # seconds, before another rank than the first says what it failed for
+LOST = (
+    "closed by peer",
+    "reset by peer",
+    "Broken pipe",
+    "remote process exited",
+    "unhandled system",
+)
+TIMED_OUT = ("Timed out", "timeout", "Timeout")
+
+
+class RunError(Exception):
+    """A run that cannot go on: loss or gradient not finite, disk or memory full."""
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def explain_collective(error: RuntimeError) -> str | None:
+    """What a failure of communication between ranks means; None: it is something else."""
+    import torch.distributed as dist
+
+    text = str(error)
+    from_backend = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
+    if any(word in text for word in TIMED_OUT) and (from_backend or "waiting" in text):
+        return (
+            f"rank {rank()} waited for the others longer than run.collective_timeout allows"
+            f" ({_first_line(text)}). One of them is stuck or far behind: compare the last log"
+            " lines and `py-spy dump --pid …` of all ranks; look for a slow disk or network, and"
+            " for a rank without memory. The same command goes on from the newest checkpoint; where"
+            " steps are just long, raise run.collective_timeout"
+        )
+    if any(word in text for word in LOST) or from_backend:
+        return (
+            f"rank {rank()} lost another rank ({_first_line(text)}); the launcher's lines below"
+            " name it and its exit code (-9: killed, often for want of memory). The same command"
+            " goes on from the newest checkpoint"
+        )
+    return None
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else "no message"
+
+
+@contextmanager
+def stall_hint(step: int, timeout: float) -> Iterator[None]:
+    """Say so when a step has lasted most of the time after which ranks give each other up: what
+    ends the process then (NCCL's watchdog) says little."""
+    text = (
+        f"rank {rank()} has been in step {step} for {timeout * 0.8:.0f} s; it may wait for another"
+        f" rank. run.collective_timeout ends it after {timeout:.0f} s; `py-spy dump --pid"
+        f" {os.getpid()}` shows where it is"
+    )
+    timer = threading.Timer(timeout * 0.8, lambda: tqdm.write(text, file=sys.stderr))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
