@@ -35,7 +35,7 @@ from transformers import (
 
 from tests.tiny_models import build_tiny, build_tokenizer
 from unime.architecture import read_architecture
-from unime.collator import Batch
+from unime.chunks import Batch
 from unime.config import (
     InputConfig,
     LoraSettings,

@@ -199,6 +199,7 @@ def test_engines_share_what_they_say(tiny_model: Callable[..., Path]) -> None:
         plan = make_plan(config)
         sizes[engine.value] = list(plan.memory.values())[:5]
     ddp, zero2, zero3 = sizes["ddp"], sizes["zero2"], sizes["zero3"]
+    assert sizes["zero1"] == [*ddp[:3], ddp[3] / 2, ddp[4] / 2]  # DDP's buckets are gone
     assert zero2[:3] == ddp[:3] and zero2[3] == ddp[3] / 4 and zero2[4] == ddp[4] / 2
     assert zero3 == sizes["fsdp2"] == [*(size / 2 for size in ddp[:3]), *zero2[3:]]
 
@@ -236,6 +237,7 @@ def test_the_papers_runs(tmp_path: Path) -> None:
         (["gpu=custom"], "gpu: custom needs plan.gpu_tflops and plan.gpu_memory_gib"),
         (["plan.utilisatoin=0.4"], "unknown key 'plan.utilisatoin'; the nearest valid key is"),
         (["plan.utilisation=40"], "plan.utilisation: got 40.0, expected in (0, 1]"),
+        (["model.quantization=int8", "plan.engine=zero3"], "got 'int8' with zero3, expected nf4"),
         (["gpus=0"], "gpus: got 0, expected positive"),
         (["model.name=/no/such/folder"], "model.name: /no/such/folder cannot be planned"),
     ],

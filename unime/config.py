@@ -419,10 +419,11 @@ class TeacherConfig:
 
 
 class Engine(Enum):
-    """What shares a model's state over the GPUs: nothing (ddp), gradients and optimizer (zero2), or
-    the weights too (zero3, fsdp2)."""
+    """What is shared over the GPUs: nothing (ddp), the optimizer's moments (zero1), gradients too
+    (zero2), weights too (zero3, fsdp2)."""
 
     ddp = "ddp"
+    zero1 = "zero1"
     zero2 = "zero2"
     zero3 = "zero3"
     fsdp2 = "fsdp2"

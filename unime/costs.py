@@ -92,7 +92,8 @@ def memory_parts(
     trained, frozen = adapter_parameters(config, architecture)
     engine, gpus = config.plan.engine, config.gpus
     weights_on = gpus if engine in (Engine.zero3, Engine.fsdp2) else 1
-    state_on = gpus if engine is not Engine.ddp else 1
+    moments_on = gpus if engine is not Engine.ddp else 1
+    gradients_on = gpus if engine not in (Engine.ddp, Engine.zero1) else 1
     gradients = 2 if engine is Engine.ddp and gpus > 1 else 1  # DDP's buckets are copies of them
     kind = config.model.quantization
     name = "" if kind is Quantization.none else f", {kind.value}"
@@ -101,8 +102,8 @@ def memory_parts(
         / weights_on,
         f"other weights, {config.model.precision.value}": architecture.other_bytes / weights_on,
         "adapters, float32": 4 * (trained + frozen) / weights_on,
-        "gradients, float32": 4 * gradients * trained / state_on,
-        "optimizer, two float32 moments": 8 * trained / state_on,
+        "gradients, float32": 4 * gradients * trained / gradients_on,
+        "optimizer, two float32 moments": 8 * trained / moments_on,
         "activations of one chunk": activation_bytes(config, architecture, chunk),
         "workspace of one layer": workspace_bytes(config, architecture, chunk),
         "gathered embeddings": gathered_bytes(config, architecture),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +20,7 @@ from unime.architecture import (
     shape_of_sample,
     shape_with_image,
 )
+from unime.chunks import ChunkLimits
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, Precision, Stage1PlanConfig
 from unime.costs import (
@@ -31,6 +31,7 @@ from unime.costs import (
     memory_parts,
     step_flops,
 )
+from unime.engines import check_combination
 from unime.gpus import Gpu, gpu_named
 from unime.items import Item
 from unime.schedule import total_steps
@@ -72,18 +73,17 @@ class Plan:
 def make_plan(config: PlannedConfig) -> Plan:
     """
     Raises:
-        ConfigError: an unknown GPU, a model whose configuration cannot be had, or an image whose
-            tokens nothing counts.
+        ConfigError: an unknown GPU, an engine that cannot do what is asked, a model whose
+            configuration cannot be had, or an image whose tokens nothing counts.
     """
+    check_combination(config.plan.engine.value, config)
     gpu = gpu_named(config.gpu, config.plan.gpu_tflops, config.plan.gpu_memory_gib)
     is_stage1 = isinstance(config, Stage1PlanConfig)
     architecture = read_architecture(config.model, config.lora, decoder_only=is_stage1)
     text, image, counted_by = item_shapes(config, architecture)
     step = load_of_step(config, text, image)
-    items = step.texts + step.images
-    chunks = ceil(items / config.optim.chunk_size)
-    size = min(config.optim.chunk_size, ceil(items))
-    images = min(size, ceil(step.images))  # the largest chunk: as many images as there can be
+    chunks = chunks_of_step(config, step)
+    largest = max(chunks, key=lambda chunk: chunk.rows("llm"))
     trained, frozen = adapter_parameters(config, architecture)
     steps, rows = number_of_steps(config)
     kept = step.images * image.image_tokens * architecture.hidden_size * bytes_per_value(config)
@@ -93,13 +93,11 @@ def make_plan(config: PlannedConfig) -> Plan:
         parameters=architecture.parameters + trained + frozen,
         trained=trained,
         step=step,
-        chunks=chunks,
+        chunks=len(chunks),
         steps=steps,
-        memory=memory_parts(
-            config, architecture, replace(step, texts=size - images, images=images)
-        ),
+        memory=memory_parts(config, architecture, largest),
         cached_features=kept,
-        flops=step_flops(config, architecture, step, in_one_pass=chunks == 1),
+        flops=step_flops(config, architecture, step, in_one_pass=len(chunks) == 1),
         notes=_notes(config, counted_by, rows),
     )
 
@@ -138,6 +136,21 @@ def load_of_step(config: PlannedConfig, text: ItemShape, image: ItemShape) -> Lo
         return Load(size, 0, text, image)
     images = size * config.plan.images_per_pair
     return Load(2 * size - images, images, text, image)
+
+
+def chunks_of_step(config: PlannedConfig, step: Load) -> list[Load]:
+    """The step's items in chunks, cut as the collators cut them; queries get the images first."""
+    size = config.optim.batch_size_per_device
+    groups = ["text"] if isinstance(config, Stage1PlanConfig) else ["query", "target"]
+    shown = iter([True] * round(step.images) + [False] * (2 * size))
+    has_image = {group: [next(shown) for _ in range(size)] for group in groups}
+    tokens = {True: step.image.tokens, False: step.text.tokens}
+    lengths = {group: [tokens[has] for has in of] for group, of in has_image.items()}
+    chunks = []
+    for chunk in ChunkLimits.of(config.optim).plan(lengths):
+        kinds = [has_image[group][item] for group, items in chunk.items() for item in items]
+        chunks.append(replace(step, texts=kinds.count(False), images=kinds.count(True)))
+    return chunks
 
 
 def number_of_steps(config: PlannedConfig) -> tuple[int, str]:
