@@ -292,6 +292,7 @@ def test_program(
     arguments += [f"model.name={tiny_model('qwen2_vl')}", "inputs.image_size=32"]
     arguments += ["gpus=4", "gpu=custom", "plan.gpu_tflops=100", "plan.gpu_memory_gib=3"]
     monkeypatch.setattr(sys, "argv", ["stages.plan", *arguments])
+    monkeypatch.delitem(sys.modules, "stages.plan")  # else runpy warns that it is there
     runpy.run_module("stages.plan", run_name="__main__")  # as python -m does
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "1000 steps of 4 × 128 = 512 rows;" in lines
