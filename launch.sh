@@ -21,6 +21,7 @@ Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says mor
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
+  plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     hit@1 on every task of a suite
   report CONFIG [key=value …]   one table from the results of several models
 
@@ -72,6 +73,14 @@ Prints and runs \`accelerate launch … -m $(module_of "$1") --config CONFIG key
 one process a GPU, or one on CPU; UNIME_NUM_PROCESSES and UNIME_ACCELERATE_CONFIG choose otherwise.
     ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml
     ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml --print-config     shows every setting and stops
+EOF
+      ;;
+    plan) cat <<'EOF'
+Usage: ./launch.sh plan CONFIG [gpus=8] [gpu=a100-80g] [key=value …]
+
+What stage 1 or 2 with CONFIG will need on these GPUs: memory by part, FLOPs of a step, hours; runs
+`python -m stages.plan`. Reads the model's configuration and processor, not its weights.
+    ./launch.sh plan configs/stage2/qwen2-vl-2b.yaml gpus=8 gpu=a100-80g plan.utilisation=0.4
 EOF
       ;;
     report) cat <<'EOF'
@@ -244,7 +253,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | eval | report) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -255,6 +264,7 @@ if [[ ${1:-} == -h || ${1:-} == --help ]]; then
 fi
 
 program=eval.report
+if [[ $command == plan ]]; then program=stages.plan; fi
 if [[ $command == prepare ]]; then
   program=data_prep.teacher_embeddings
   case ${1:-} in
@@ -263,7 +273,7 @@ if [[ $command == prepare ]]; then
   esac
 fi
 case $command in
-  prepare | stage1 | stage2 | eval | report)
+  prepare | stage1 | stage2 | plan | eval | report)
     if [[ -z ${1:-} ]]; then
       command_usage "$command" >&2
       exit 2
@@ -280,7 +290,7 @@ case $command in
     run_python -m pytest "$@"
     ;;
   lint) lint ;;
-  prepare | report) run_python -m "$program" --config "$config" "$@" ;;
+  prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;
   *)
     check_config "$(class_of "$command")" "$config" "$@"
     run_accelerate "$(module_of "$command")" "$config" "$@"

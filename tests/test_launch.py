@@ -30,7 +30,7 @@ case "${1:-} ${2:-}" in
   "-m pip")
     echo "pip ${*:3}" >>"$UNIME_TEST_LOG"
     [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
-  "-m pytest" | "-m stages.demo" | "-m eval.report" | "-m data_prep."*)
+  "-m pytest" | "-m stages.demo" | "-m stages.plan" | "-m eval.report" | "-m data_prep."*)
     printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run" ;;
   "-c import os, sys; print("*)
     echo "3 11 $(realpath "$0")" ;;
@@ -177,6 +177,9 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
         f"{tmp_path}/mine.yaml",
         "seed=1",
     ]
+    checkout.launch("plan", "some config.yaml", "gpus=4")
+    words = ["-m", "stages.plan", "--config", "some config.yaml", "gpus=4"]
+    assert checkout.ran()[1:] == words
     checkout.launch("report", "some config.yaml", cwd=tmp_path)
     assert checkout.ran()[1:] == ["-m", "eval.report", "--config", "some config.yaml"]
 
@@ -195,7 +198,7 @@ def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "test", "lint", "prepare", "stage1", "stage2", "eval", "report"]
+    "command", ["demo", "test", "lint", "prepare", "stage1", "stage2", "plan", "eval", "report"]
 )
 def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
     status, output = checkout.launch(command, "--help")

@@ -1,0 +1,100 @@
+"""What a run of either stage will need: memory of one GPU by part, FLOPs of a step, hours.
+
+    python -m stages.plan --config configs/stage2/qwen2-vl-2b.yaml gpus=8 gpu=a100-80g
+    python -m stages.plan --config … optim.chunk_size=4 plan.text_tokens=40 plan.utilisation=0.4
+
+Reads the model's configuration and processor, never its weights. Any setting of the stage can be
+given as key=value, and those of `PlanConfig` (unime/config.py) as plan.key=value. docs/planner.md
+compares it with measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Column, Table
+from yaml import YAMLError
+
+from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
+from unime.costs import PlannedConfig
+from unime.planner import Plan, make_plan
+from unime.runlog import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    config: PlannedConfig = load_config(_class_of(argv), argv)
+    show(make_plan(config), Console(highlight=False, soft_wrap=True))
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the plan: what it is of, memory, FLOPs and hours, and what they rest on."""
+    config, step = plan.config, plan.step
+    size = config.optim.batch_size_per_device
+    passes = "one pass" if plan.chunks == 1 else f"{plan.chunks} chunks, two passes"
+    console.print(f"{config.model.name}: {plan.parameters:,} parameters with adapters,")
+    console.print(f"  of which {plan.trained:,} are trained ({', '.join(config.lora.train)})")
+    console.print(f"{plan.steps} steps of {config.gpus} × {size} = {config.gpus * size} rows;")
+    console.print(f"  {step.texts + step.images:g} items on each GPU in {passes}")
+    image = f"; with an image: {step.image.tokens}, of which {step.image.image_tokens} are its own"
+    seen = f" ({step.image.patches} patches in {step.image.tiles} tiles)"
+    shown = image + seen if step.images else ""
+    console.print(f"  a text: {step.text.tokens} tokens{shown}\n")
+    console.print(_memory_table(plan))
+    if step.images and plan.chunks > 1:
+        kept = _gib(plan.cached_features)
+        console.print(f"  vision features kept between the passes would take {kept} GiB more\n")
+    console.print(_flops_table(plan))
+    console.print(f"  {plan.seconds_per_step:.3g} s a step, {plan.hours:.2f} hours in all\n")
+    console.print("Assumed:")
+    for note in plan.notes:
+        console.print(f"  {note}")
+
+
+def _memory_table(plan: Plan) -> Table:
+    total, limit = sum(plan.memory.values()), plan.gpu.memory_gib
+    table = Table(Column("memory of one GPU"), Column("GiB", justify="right"), box=SIMPLE_HEAD)
+    for name, size in plan.memory.items():
+        table.add_row(name, _gib(size))
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    table.add_section()
+    table.add_row(f"all ({verdict} {plan.config.gpu}, {limit:g})", _gib(total))
+    return table
+
+
+def _flops_table(plan: Plan) -> Table:
+    table = Table(Column("a step on one GPU"), Column("TFLOP", justify="right"), box=SIMPLE_HEAD)
+    for name, flops in plan.flops.items():
+        table.add_row(name, _tera(flops))
+    table.add_section()
+    table.add_row("all", _tera(sum(plan.flops.values())))
+    return table
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3f}"
+
+
+def _tera(flops: float) -> str:
+    return f"{flops / 1e12:.4g}"
+
+
+def _class_of(argv: list[str] | None) -> type[PlannedConfig]:
+    """Which stage's configuration the file is: stage 1 names a teacher."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config", type=Path)
+    path = parser.parse_known_args(argv)[0].config
+    try:
+        loaded = OmegaConf.load(path) if path else None
+    except (OSError, YAMLError):
+        return Stage2PlanConfig  # load_config says what is wrong with the file
+    data = loaded.get("data") if isinstance(loaded, DictConfig) else None
+    is_stage1 = isinstance(data, DictConfig) and "teacher" in data
+    return Stage1PlanConfig if is_stage1 else Stage2PlanConfig
+
+
+if __name__ == "__main__":
+    run_program(main)
