@@ -233,7 +233,22 @@ run_accelerate() { # MODULE CONFIG [key=value …]
   words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
   words+=(--quiet -m "$module" --config "$config" "$@") # quiet: with one process no traceback of accelerate's own
   show "${words[@]}"
-  exec "${words[@]}"
+  run_and_wait "${words[@]}"
+}
+
+run_and_wait() { # passes signals on to every rank and waits until all have saved
+  local signal=0 status=0 group
+  set -m # a process group of its own
+  "$@" &
+  group=$!
+  trap 'signal=2 && kill -INT -- "-$group"' INT
+  trap 'signal=15 && kill -TERM -- "-$group"' TERM
+  wait "$group" || status=$?
+  while kill -0 -- "-$group" 2>/dev/null; do # accelerate may be gone before its ranks are
+    wait "$group" 2>/dev/null || sleep 0.2
+  done
+  if ((signal)); then exit $((128 + signal)); fi # accelerate's own would be 1
+  exit "$status"
 }
 
 threads() { # processor cores for each of N processes, at least one

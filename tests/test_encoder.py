@@ -147,6 +147,17 @@ def test_gradient_checkpointing_changes_no_gradient(decoder_only, items, load_ti
     assert all(difference(a, b) < 1e-6 for a, b in zip(*gradients, strict=True))
 
 
+def test_checkpointing_does_not_back_propagate_a_frozen_tower(items, load_tiny):
+    encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=2), gradient_checkpointing=True)
+    seen = []
+    encoder.model.visual.register_forward_hook(
+        lambda _, __, output: seen.append(output.pooler_output.requires_grad)
+    )
+    batch = encoder.processor.collate([encoder.processor(item) for item in items])
+    assert encoder.train()(batch).requires_grad
+    assert seen == [False]
+
+
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="model.name: .*nowhere cannot be loaded"):
         Encoder.load(ModelConfig(name=str(tmp_path / "nowhere")), InputConfig())

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -234,14 +236,18 @@ def test_print_config_starts_no_rank(checkout: Checkout) -> None:
     assert (status, "  seed: 3\n" in output) == (0, True)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> None:
-    checkout.launch("test")
+def with_accelerate(checkout: Checkout) -> None:
     program = checkout.venv / "bin" / "accelerate"
     program.write_text(
         f"#!/bin/sh\nexec '{sys.executable}' -m accelerate.commands.accelerate_cli \"$@\"\n"
     )
     program.chmod(0o755)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> None:
+    checkout.launch("test")
+    with_accelerate(checkout)
     status, output = checkout.launch(
         "stage1", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]",
         UNIME_NUM_PROCESSES=str(processes), CUDA_VISIBLE_DEVICES="",
@@ -259,3 +265,50 @@ def test_shellcheck_has_nothing_to_say() -> None:
     scripts = [str(ROOT / "launch.sh"), str(ROOT / ".ci" / "run")]
     done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+SLOW_STAGE = """
+import os, sys, time
+from unime.interruption import Interruption
+rank = os.environ.get("RANK", "0")
+with Interruption() as interruption:
+    open(f"began{rank}", "w").close()
+    while not interruption.signum:
+        time.sleep(0.05)
+    time.sleep(1)
+    open(f"saved{rank}", "w").write(str(interruption.signum))
+sys.exit(128 + interruption.signum)
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "signum"), [("1", signal.SIGTERM), ("1", signal.SIGINT), ("2", signal.SIGTERM)]
+)
+def test_a_signal_reaches_every_rank_and_all_may_save(
+    checkout: Checkout, processes: str, signum: signal.Signals
+) -> None:
+    """accelerate alone would leave its only rank behind, and its status is always 1."""
+    (checkout.root / "stages" / "stage1_distill.py").write_text(SLOW_STAGE)
+    checkout.launch("test")
+    with_accelerate(checkout)
+    settings = {"UNIME_VENV": str(checkout.venv), "UNIME_PYTHON": str(checkout.python)}
+    process = subprocess.Popen(
+        [checkout.root / "launch.sh", "stage1", "some config.yaml"],
+        cwd=checkout.root,
+        env=os.environ
+        | settings
+        | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_NUM_PROCESSES": processes},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    ranks = range(int(processes))
+    deadline = time.monotonic() + 60
+    while not all((checkout.root / f"began{rank}").exists() for rank in ranks):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert [(checkout.root / f"saved{rank}").read_text() for rank in ranks] == [
+        str(int(signum)) for _ in ranks
+    ]

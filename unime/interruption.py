@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+SHOWN = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")  # what also was typed
 SAME_SECONDS = 2.0
 # A launcher passes on a Ctrl-C that the terminal has sent to its processes too, so that each gets
 # one key press twice.
@@ -69,7 +70,16 @@ def typed_command() -> str:
     if spec and spec.name in parent:  # accelerate launch … -m stages.…, torchrun … -m stages.…
         is_script = Path(parent[0]).name.startswith("python") and not parent[1].startswith("-")
         words = parent[1:] if is_script else parent
-    return shlex.join(words)
+    shown = [f"{name}={value}" for name, value in _parents_variables().items() if name in SHOWN]
+    return shlex.join([*(["env", *shown] if shown else []), *words])
+
+
+def _parents_variables() -> dict[str, str]:
+    try:
+        variables = Path(f"/proc/{os.getppid()}/environ").read_text().split("\0")
+    except OSError:  # not Linux
+        return {}
+    return dict(variable.split("=", 1) for variable in variables if "=" in variable)
 
 
 def _parents_words() -> list[str]:
