@@ -235,8 +235,6 @@ def test_pair_collator(pictures, processor):
     assert batch.labels["is_positive"].tolist() == [True] * 3 + [False] * 3
     assert batch.row_ids == ["T:0", "T:1", "T:2"]
     assert batch.num_truncated == 2  # "what is it?", twice
-    moved = batch.to("meta")
-    assert moved.chunks[0][0]["pixel_values"].is_meta and moved.labels["query_key"].is_meta
 
 
 def test_queries_are_not_read_twice_for_nothing(pictures, processor, monkeypatch):

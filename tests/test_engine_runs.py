@@ -162,6 +162,20 @@ def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
 
 
 @pytest.mark.engines
+@pytest.mark.parametrize(
+    ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
+)
+def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material: Path) -> None:
+    """A temperature that no float can divide by: every step is skipped, nothing moves."""
+    settings = ("loss.temperature=1e-45", "optim.on_nonfinite=skip", "optim.steps=2")
+    skipped = run(material, f"skipped/{config}", *settings, config=config, ranks=ranks)
+    assert [line["skipped_steps"] for line in metrics(skipped)] == [1, 1]
+    assert len(list(skipped.glob("not_finite_step2_rank*.json"))) == ranks
+    for name, tensor in adapters(skipped).items():
+        assert torch.isfinite(tensor).all() and ("lora_A" in name or not tensor.any())
+
+
+@pytest.mark.engines
 @pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])
 def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None:
     launch = Launch(material, f"stuck/{config}", *LONG, "run.collective_timeout=10", config=config)

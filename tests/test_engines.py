@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 
 from tests.engine_cases import CASES, LLAVA, NEXT, QWEN, settings
 from unime.config import ConfigError, Quantization
-from unime.engines import ENGINES, SHARDS_WEIGHTS, check_combination
+from unime.engines import _fill_deepspeed, check_combination
 
 REPOSITORY = Path(__file__).parent.parent
 ROUNDING = ("bfloat16", "autocast")
@@ -170,5 +170,26 @@ def test_what_an_engine_cannot_do(
                 setattr(part, key, value)
     with pytest.raises(ConfigError, match=message):
         check_combination(engine, config)
-    for name in set(ENGINES) - {*SHARDS_WEIGHTS, "zero2"}:
+    for name in ("single", "ddp"):
         check_combination(name, config)
+
+
+@pytest.mark.parametrize(
+    ("settings_of_deepspeed", "message"),
+    [
+        ({"gradient_clipping": 0.5}, r"gradient_clipping: got 0.5, expected 'auto' or nothing"),
+        ({"train_micro_batch_size_per_gpu": 3}, "got 3, .*our configuration decides it .4"),
+        ({"optimizer": {"type": "AdamW"}}, "optimizer and scheduler: expected none"),
+        ({"bf16": {"enabled": True}}, "bf16 .*model.precision decides"),
+        ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "got 'nvme', expected none"),
+    ],
+)
+def test_neither_configuration_says_what_the_other_does(
+    settings_of_deepspeed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = settings(CASES["lora"], tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        _fill_deepspeed(settings_of_deepspeed, config)
+    fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
+    _fill_deepspeed(fine, config)
+    assert (fine["train_micro_batch_size_per_gpu"], fine["gradient_clipping"]) == (4, 0.0)

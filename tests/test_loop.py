@@ -259,7 +259,7 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     fit(config)
     runs = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 2 and len({path.name for path in runs}) == 1
-    assert all(path.stat().st_size > 1000 for path in runs)
+    assert any(b"train/loss" in path.read_bytes() for path in runs)
     assert (tmp_path / "tensorboard" / "unime").is_dir()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="run.trackers: wandb is not installed: pip install wand"):

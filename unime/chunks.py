@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from unime.config import OptimConfig
@@ -87,15 +86,6 @@ class Batch:
     row_ids: list[str]
     order: Tensor | None = None  # (rows of all groups,); None: as they are
     num_truncated: int = 0
-
-    def to(self, device: torch.device | str) -> Batch:
-        chunks = [
-            [{key: value.to(device) for key, value in part.items()} for part in chunk]
-            for chunk in self.chunks
-        ]
-        labels = {name: value.to(device) for name, value in self.labels.items()}
-        order = None if self.order is None else self.order.to(device)
-        return replace(self, chunks=chunks, labels=labels, order=order)
 
     @property
     def num_tokens(self) -> tuple[int, int]:

@@ -115,11 +115,11 @@ def check_combination(engine: str, config: StageConfig) -> None:
             " keeps the scales of 8-bit weights beside them, where sharding loses them; or use"
             " DDP or ZeRO-2, which leave the weights whole"
         )
-    if engine in LOCKSTEP and optim.auto_chunk:
+    if engine not in ("single", "ddp") and optim.auto_chunk:
         raise ConfigError(
             f"optim.auto_chunk: got true with {engine}, expected false: a rank that runs out of"
-            " memory there leaves the others waiting in the middle of a chunk; choose"
-            " optim.chunk_size by ./launch.sh plan, or use DDP or ZeRO-1"
+            " memory there leaves the others waiting in the middle of a chunk, or half a gradient"
+            " behind; choose optim.chunk_size by ./launch.sh plan, or use DDP"
         )
     if engine in SHARDS_WEIGHTS and config.lora.use_dora:
         raise ConfigError(
@@ -135,8 +135,11 @@ def _asked_for(engine: str) -> bool:
 def _handlers(config: StageConfig, on_cpu: bool) -> list[Any]:
     parts = set(config.lora.train)
     handlers: list[Any] = [
-        # A chunk without images leaves vision and projector out of the graph.
-        DistributedDataParallelKwargs(find_unused_parameters=bool(parts & {"projector", "vision"}))
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False,  # constants, such as rotary frequencies
+            # A chunk without images leaves vision and projector out of the graph.
+            find_unused_parameters=bool(parts & {"projector", "vision"}),
+        )
     ]
     if _asked_for("DEEPSPEED") or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         timeout = timedelta(seconds=config.run.collective_timeout)

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from unime.chunks import Batch
@@ -74,7 +75,7 @@ def cached_backward(
 
     Args:
         model: the prepared encoder: the parts of one chunk to embeddings (rows of the chunk, D).
-        batch: this rank's chunks and its rows of the labels.
+        batch: this rank's chunks and its rows of the labels, on the CPU.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none.
 
@@ -91,11 +92,12 @@ def cached_backward(
     embeddings = torch.cat(parts)[: sum(batch.groups.values())]  # (rows of all groups, D)
     if not in_one_pass:
         embeddings.requires_grad_()
-    ordered = embeddings if batch.order is None else embeddings[batch.order]
+    labels = send_to_device(batch.labels, accelerator.device)
+    ordered = embeddings if batch.order is None else embeddings[batch.order.to(embeddings.device)]
     groups = zip(batch.groups, ordered.split(list(batch.groups.values())), strict=True)
     output = loss_fn(
         {group: gather_rows(rows) for group, rows in groups},
-        {name: gather_rows(rows) for name, rows in batch.labels.items()},
+        {name: gather_rows(rows) for name, rows in labels.items()},
     )
     loss = output.loss * accelerator.num_processes
     if in_one_pass:
@@ -157,7 +159,7 @@ class _Step:
                     break
                 self.random_states.append(_random_state(self.accelerator.device))
                 with self._memory(recoverable=True):
-                    parts.append(self.model(*inputs).float())
+                    parts.append(self._forward(inputs))
         self._leave_together()
         return parts
 
@@ -167,11 +169,13 @@ class _Step:
         alone = self.accelerator.num_processes == 1
         for index, (inputs, gradient) in enumerate(zip(chunks, gradients, strict=True)):
             if self._leaves(ends=index in (0, last)):
+                if index == last:
+                    self._leave_together()
                 continue
             again = None
             with self._gradient_sync(index == last):
                 with self._memory(recoverable=True), self._replayed(index):
-                    again = self.model(*inputs).float()
+                    again = self._forward(inputs)
                 if index == last:
                     self._leave_together()
                 if again is not None:
@@ -187,11 +191,15 @@ class _Step:
         if self.accelerator.num_processes == 1:
             self._leave_together()
 
+    def _forward(self, inputs: Inputs) -> Tensor:
+        """A chunk's embeddings; only it is on the device."""
+        return self.model(*send_to_device(inputs, self.accelerator.device)).float()
+
     def _leaves(self, ends: bool) -> bool:
         """Whether this rank skips a chunk. In lockstep all decide together, before each chunk. Else
         a rank skips at once and waits for the others where something is exchanged: in DDP only the
-        chunks at the `ends` exchange anything (the first of each pass buffers, and once the order
-        of the gradients; the last the gradients), so those are skipped for want of memory alone.
+        chunks at the `ends` exchange anything (the first once the order of the gradients, the last
+        the gradients), so those are skipped for want of memory alone.
         """
         if self.lockstep:
             self._leave_together()
@@ -224,9 +232,8 @@ class _Step:
         """The seam for engines: is the backward in here the last one of the step, or not?
 
         Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; DDP and ZeRO-1
-        defer their all-reduce by ``no_sync`` (also in forwards without a graph, where DDP would
-        broadcast buffers). FSDP2 reduces the gradients of each chunk: deferred, those of a vision
-        tower that the last chunk does not run would never be.
+        defer their all-reduce by ``no_sync``. FSDP2 reduces the gradients of each chunk: deferred,
+        those of a vision tower that the last chunk does not run would never be.
         """
         accelerator = self.accelerator
         before = accelerator.sync_gradients

@@ -171,7 +171,6 @@ class Trainer:
     ) -> dict[str, float]:
         """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
         accelerator = self.run.accelerator
-        batch = batch.to(accelerator.device)
         rate = learning_rate(self.optim, self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
