@@ -26,13 +26,15 @@ class Launch:
         config: str = "ddp",
         ranks: int = 2,
         launcher: tuple[str, ...] = (),
+        stage_config: Path | None = None,
     ) -> None:
+        self.stage_config = stage_config or folder / f"{stage}.yaml"
         self.output_dir = folder / output
         self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
         command = [
             sys.executable, "-m", "accelerate.commands.launch",
             "--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", str(ranks),
-            *launcher, "--quiet", "-m", STAGES[stage], "--config", str(folder / f"{stage}.yaml"),
+            *launcher, "--quiet", "-m", STAGES[stage], "--config", str(self.stage_config),
             f"run.output_dir={self.output_dir}", *settings,
         ]  # fmt: skip
         with self.log.open("w") as log:

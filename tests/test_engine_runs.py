@@ -73,24 +73,33 @@ def test_twenty_steps_equal_one_process(
     assert distance < 1e-4
 
 
+RESUMED = [
+    ("cpu", 1, "stage1", "nf4"), ("cpu", 1, "stage2", "nf4"), ("cpu", 1, "stage2", "none"),
+    ("ddp", 2, "stage1", "nf4"), ("ddp", 2, "stage2", "nf4"), ("ddp", 2, "stage2", "none"),
+    ("zero2", 2, "stage1", "nf4"), ("zero2", 2, "stage2", "none"),
+    ("zero3", 2, "stage2", "nf4"), ("zero3", 2, "stage2", "none"),
+    ("zero3_offload", 2, "stage2", "nf4"), ("zero3_offload", 2, "stage2", "none"),
+    ("fsdp2", 2, "stage2", "nf4"), ("fsdp2", 2, "stage2", "none"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("config", "ranks", "stage"),
+    ("config", "ranks", "stage", "quantization"),
     [
-        pytest.param(*row, marks=[] if row == ("zero2", 2, "stage2") else pytest.mark.engines)
-        for row in [
-            ("cpu", 1, "stage1"), ("cpu", 1, "stage2"), ("ddp", 2, "stage1"), ("ddp", 2, "stage2"),
-            ("zero2", 2, "stage1"), ("zero2", 2, "stage2"), ("zero3", 2, "stage2"),
-            ("fsdp2", 2, "stage2"),
-        ]
+        ("zero2", 2, "stage2", "nf4"),
+        *(pytest.param(*row, marks=pytest.mark.engines) for row in RESUMED),
     ],
-)  # fmt: skip
+)
 def test_killed_and_resumed_bit_for_bit(
-    config: str, ranks: int, stage: str, material: Path
+    config: str, ranks: int, stage: str, quantization: str, material: Path
 ) -> None:
     """SIGKILL of everything in the middle, with dropout, at a step that no checkpoint is of."""
-    settings = ("optim.steps=8", "run.save_every=3", "optim.batch_size_per_device=4")
+    settings = (
+        "optim.steps=8", "run.save_every=3", "optim.batch_size_per_device=4",
+        f"model.quantization={quantization}",
+    )  # fmt: skip
     options = {"stage": stage, "config": config, "ranks": ranks}
-    name = f"resume/{config}_{stage}"
+    name = f"resume/{config}_{stage}_{quantization}"
     straight = run(material, f"{name}_straight", *settings, **options)
     killed = Launch(material, f"{name}_killed", *settings, **options)  # type: ignore[arg-type]
     killed.until_step(5)
@@ -98,7 +107,7 @@ def test_killed_and_resumed_bit_for_bit(
     assert not (killed.output_dir / "finished.json").exists()
     resumed = run(material, f"{name}_killed", *settings, **options)
     assert_same_run(resumed, straight)
-    record(f"resume-{config}-{ranks}-{stage}", {"equal": True})
+    record(f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
 
 
 @pytest.mark.engines

@@ -80,10 +80,10 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def data_fingerprint(rows: Sequence[TextRow] | Sequence[Pair]) -> str:
+def data_fingerprint(rows: Sequence[TextRow] | Sequence[Pair]) -> dict[str, Any]:
     """The number of rows and the content of some, that of their images too, wherever the files
     are."""
-    digest = hashlib.blake2b(str(len(rows)).encode(), digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for index in range(0, len(rows), max(1, len(rows) // SAMPLED_ROWS)):
         row = rows[index]
         if isinstance(row, TextRow):
@@ -92,7 +92,7 @@ def data_fingerprint(rows: Sequence[TextRow] | Sequence[Pair]) -> str:
             items = (row.query, row.target, *row.negatives)
             words = [item_key(item) for item in items]
         digest.update(repr([row.row_id, *words]).encode())
-    return digest.hexdigest()
+    return {"rows": len(rows), "content": digest.hexdigest()}
 
 
 def folder_digest(folder: Path) -> str:

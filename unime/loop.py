@@ -258,11 +258,11 @@ class Trainer:
 
     def _resume(self, folder: Path) -> None:
         run, state = self.run, checkpoint.read_state(folder)
-        if (state["data"], state["total_steps"]) != (self.data, self.total_steps):
-            what = (
-                f"{folder}: was made with other data ({state['total_steps']} steps then, "
-                f"{self.total_steps} now)"
-            )
+        then = {**state["data"], "steps": state["total_steps"]}
+        now = {**self.data, "steps": self.total_steps}
+        changed = [f"{key}: {then[key]} -> {now[key]}" for key in now if then[key] != now[key]]
+        if changed:
+            what = f"{folder}: was made with other data ({'; '.join(changed)})"
             if not run.config.resume.force:
                 raise ConfigError(
                     f"{what}; give another run.output_dir, or go on with resume.force=true"
