@@ -1,0 +1,98 @@
+"""The table of docs/engines.md from what the engines' tests measured.
+
+UNIME_ENGINES_RESULTS=docs/results/engines.json ./launch.sh test -m engines
+python -m benchmarks.engines_table docs/results/engines.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ENGINES = {  # of the tests -> heading, name in the tests of programs
+    "single-1": ("one process", "cpu-1"),
+    "ddp-2": ("DDP, 2 ranks", "ddp-2"),
+    "ddp-3": ("DDP, 3 ranks", "ddp-3"),
+    "zero1-2": ("ZeRO-1", ""),
+    "zero2-2": ("ZeRO-2", "zero2-2"),
+    "zero2_offload-2": ("ZeRO-2, optimizer in CPU memory", ""),
+    "zero3-2": ("ZeRO-3", "zero3-2"),
+    "zero3_offload-2": ("ZeRO-3, weights and optimizer in CPU memory", "zero3_offload-2"),
+    "fsdp2-2": ("FSDP2", "fsdp2-2"),
+}
+FULL = ("full", "llava_full")
+QLORA = ("qlora", "llava_qlora", "llm_qlora")
+ROUNDING = ("bfloat16", "autocast")
+DROPOUT = ("dropout", "dropout_checkpointing")
+NOT_RUN = "–"
+
+
+def worst(found: dict[str, Any], cases: tuple[str, ...]) -> str:
+    errors = [found[case]["worst"] for case in cases if case in found]
+    return f"{max(errors):.1e}" if errors else NOT_RUN
+
+
+def gradients(results: dict[str, Any]) -> list[str]:
+    """Relative error of the worst parameter's gradient, of all cases of a kind."""
+    lines = [
+        "| engine | all weights | LoRA | QLoRA (NF4) | LoRA, dropout replayed | bf16 weights | "
+        "bf16 autocast |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for key, (heading, _) in ENGINES.items():
+        found = results.get(key, {})
+        other = (*FULL, *QLORA, *ROUNDING, *DROPOUT)
+        lora = tuple(case for case in found if case not in other)
+        cells = [worst(found, cases) for cases in (FULL, lora, QLORA, DROPOUT)]
+        for case in ROUNDING:
+            of = found.get(case)
+            cells.append(
+                f"{of['whole']:.1e} (own rounding {of['own_rounding']:.1e})" if of else NOT_RUN
+            )
+        lines.append(f"| {heading} | {' | '.join(cells)} |")
+    return lines
+
+
+def programs(results: dict[str, Any]) -> list[str]:
+    """Distance of the adapters after 20 steps from one process's; whether resuming is exact."""
+    lines = [
+        "| engine | stage 1, 20 steps | stage 2, 20 steps | resumed, QLoRA, stage 1 | "
+        "resumed, QLoRA, stage 2 | resumed, LoRA, stage 2 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for heading, name in ENGINES.values():
+        if not name:
+            continue
+        cells = []
+        for stage in ("stage1", "stage2"):
+            of = results.get(f"parity-{name}-{stage}")
+            cells.append(f"{of['adapters']:.1e}" if of else NOT_RUN)
+        for kind in ("stage1-nf4", "stage2-nf4", "stage2-none"):
+            of = results.get(f"resume-{name}-{kind}")
+            cells.append("bit for bit" if of and of["equal"] else NOT_RUN)
+        lines.append(f"| {heading} | {' | '.join(cells)} |")
+    return lines
+
+
+def faults(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "| engine | a rank killed: all end after | a rank stopped, timeout 10 s: after |",
+        "| --- | --- | --- |",
+    ]
+    for name in ("ddp", "zero2", "fsdp2"):
+        seconds = [results.get(f"{kind}-{name}", {}).get("seconds") for kind in ("lost", "stuck")]
+        cells = [NOT_RUN if s is None else f"{s:.0f} s" for s in seconds]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def table(path: Path) -> str:
+    results = json.loads(path.read_text())
+    parts = (gradients(results), programs(results), faults(results))
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+if __name__ == "__main__":
+    print(table(Path(sys.argv[1])))
