@@ -243,4 +243,9 @@ def test_typed_command(parent: list[str], expected: str, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "__main__", main)  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "argv", ["/x/stages/some.py", "--config", "a b.yaml"])
     monkeypatch.setattr(interruption, "_parents_words", lambda: parent)
+    monkeypatch.setattr(interruption, "_parents_variables", dict)
     assert interruption.typed_command() == expected
+    variables = {"HOME": "/root", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    monkeypatch.setattr(interruption, "_parents_variables", lambda: variables)
+    shown = "env ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 "
+    assert interruption.typed_command() == shown + expected
