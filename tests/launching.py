@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -88,10 +89,12 @@ class Launch:
         return [pid for _, pid in sorted(found)]
 
     def kill(self) -> None:
-        """At once, and every rank with it."""
-        for pid in (*self.ranks, self.process.pid):
+        """At once, and every rank with it: torchrun's have sessions of their own, accelerate's only
+        one has the launcher's."""
+        ranks = self.ranks
+        for kill, pid in ((os.killpg, self.process.pid), *((os.kill, rank) for rank in ranks)):
             try:
-                os.kill(pid, 9)
+                kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.process.wait()

@@ -97,14 +97,14 @@ def _take_steps(
     for batch in trainer.rest_of_batches(dataset, collate):
         with stall_hint(trainer.step + 1, run.config.run.collective_timeout):
             values = trainer.take_step(batch, loss_fn, lambda: interruption.signum)
-        values |= of_batch(run.accelerator, batch)
-        line = metrics.add(trainer.step, values, time.perf_counter() - began)
-        bar.set_postfix_str(metrics.in_words(values), refresh=False)
-        bar.update()
-        if line and bar.disable:
-            run.log.info("%s", line)
-        if trainer.is_done or trainer.step % run.config.run.save_every == 0:
-            trainer.save()
+            values |= of_batch(run.accelerator, batch)
+            line = metrics.add(trainer.step, values, time.perf_counter() - began)
+            bar.set_postfix_str(metrics.in_words(values), refresh=False)
+            bar.update()
+            if line and bar.disable:
+                run.log.info("%s", line)
+            if trainer.is_done or trainer.step % run.config.run.save_every == 0:
+                trainer.save()
         began = time.perf_counter()
 
 
