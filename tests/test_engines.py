@@ -113,10 +113,12 @@ def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[s
     return found
 
 
-def judge(found: dict[str, Any]) -> None:
+def judge(engine: str, found: dict[str, Any]) -> None:
     for case, result in found.items():
         if case in ROUNDING:
-            assert result["whole"] < result["own_rounding"], (case, result)
+            # accelerate's bf16 under FSDP2 casts the adapters too, which autocast does not
+            casts_more = engine == "fsdp2" and case == "autocast"
+            assert result["whole"] < result["own_rounding"] * (1 + casts_more), (case, result)
         else:
             assert result["whole"] < 5e-6 and result["worst"] < 1e-5, (case, result)
 
@@ -124,7 +126,7 @@ def judge(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("engine", FAST)
 def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path) -> None:
     """Uneven rows and chunks, a rank that sees hardly an image, LoRA in every part."""
-    judge(run_cases(engine, 2, FAST[engine], engine_folder))
+    judge(engine, run_cases(engine, 2, FAST[engine], engine_folder))
 
 
 @pytest.mark.engines
@@ -139,7 +141,7 @@ def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
     cases = [name for name in CASES if not engine.startswith("zero") or name != "autocast"]
     found = run_cases(engine, ranks, cases, engine_folder)
     record(f"{engine}-{ranks}", found)
-    judge(found)
+    judge(engine, found)
 
 
 def record(key: str, found: dict[str, Any]) -> None:
@@ -179,6 +181,14 @@ def test_what_an_engine_cannot_do(
     [
         ({"gradient_clipping": 0.5}, r"gradient_clipping: got 0.5, expected 'auto' or nothing"),
         ({"train_micro_batch_size_per_gpu": 3}, "got 3, .*our configuration decides it .4"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps: got 4, expected 'auto'"),
+        ({"train_batch_size": 999}, "train_batch_size: got 999"),
+        ({"torch_autocast": {"enabled": "true"}}, "torch_autocast .*model.precision decides"),
+        ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types: not supported"),
+        (
+            {"zero_optimization": {"zero_quantized_weights": True}},
+            "zero_quantized_weights: not",
+        ),
         ({"optimizer": {"type": "AdamW"}}, "optimizer and scheduler: expected none"),
         ({"bf16": {"enabled": True}}, "bf16 .*model.precision decides"),
         ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "got 'nvme', expected none"),
@@ -189,7 +199,7 @@ def test_neither_configuration_says_what_the_other_does(
 ) -> None:
     config = settings(CASES["lora"], tmp_path)
     with pytest.raises(ConfigError, match=message):
-        _fill_deepspeed(settings_of_deepspeed, config)
+        _fill_deepspeed(settings_of_deepspeed, config, 2)
     fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
-    _fill_deepspeed(fine, config)
+    _fill_deepspeed(fine, config, 2)
     assert (fine["train_micro_batch_size_per_gpu"], fine["gradient_clipping"]) == (4, 0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from unime import runlog
-from unime.faults import RunError, explain_collective, stall_hint
+from unime.faults import RunError, explain_collective, stall_watch
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
@@ -26,6 +26,7 @@ GLOO_TIMEOUT = "[/…/gloo/transport/tcp/unbound_buffer.cc:84] Timed out waiting
         (dist.DistBackendError("Watchdog caught collective operation timeout"), "rank 2 waited"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
         (RuntimeError("Timeout of the data loader"), None),
+        (dist.DistBackendError("NCCL error: invalid usage. Duplicate GPU detected"), None),
     ],
 )
 def test_explanations(
@@ -36,14 +37,23 @@ def test_explanations(
     assert said is None if expected is None else said is not None and expected in said
 
 
-def test_stall_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    with stall_hint(7, timeout=60):
+def test_stall_watch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr("unime.faults.os._exit", ended.append)
+    with stall_watch(7, 60, num_processes=2):
         pass
-    assert capsys.readouterr().err == ""
-    with stall_hint(7, timeout=0.1):
+    with stall_watch(7, 0.1, num_processes=1):  # there is no one to wait for
         time.sleep(0.3)
+    assert (capsys.readouterr().err, ended) == ("", [])
+    with stall_watch(7, 1, num_processes=2):
+        time.sleep(1.1)
     said = capsys.readouterr().err
-    assert "rank 0 has been in step 7 for 0 s" in said and "py-spy dump --pid" in said
+    assert "rank 0 has been in step 7 for 1 s" in said and "py-spy dump --pid" in said
+    assert not ended
+    with stall_watch(7, 0.2, num_processes=2):
+        time.sleep(0.6)
+    assert "error: rank 0 waited for the others longer" in capsys.readouterr().err
+    assert ended == [1]
 
 
 def test_a_run_that_cannot_go_on_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,7 @@ def fit(
             output.loss = output.loss * float("nan")
         return output
 
+    collate.limits = prepare.limits = ChunkLimits(3, 3)  # type: ignore[attr-defined]
     chosen = collator or (prepare if while_collating else collate)  # workers take no closure
     train(run, encoder, data, sampler, chosen, loss)  # type: ignore[arg-type]
     return encoder

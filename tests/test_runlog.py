@@ -20,7 +20,6 @@ from unime.checkpoint import write_json
 from unime.config import (
     ConfigError,
     DistillationLossConfig,
-    LoraSettings,
     ModelConfig,
     OptimConfig,
     PairData,
@@ -183,24 +182,6 @@ def test_other_ranks_let_the_first_one_speak(
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: a key: wrong\n"
     assert waited == ([] if rank == "0" else [runlog.OTHER_RANKS_WAIT])
-
-
-@pytest.mark.parametrize(("train", "expected"), [(["llm"], False), (["llm", "vision"], True)])
-def test_ddp_looks_for_unused_parameters_only_where_needed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, train: list[str], expected: bool
-) -> None:
-    seen = {}
-
-    def stop(**settings: object) -> None:
-        seen.update(settings)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(engines, "Accelerator", stop)
-    config = make_config(tmp_path)
-    config.lora = LoraSettings(train=train)
-    with pytest.raises(KeyboardInterrupt):
-        start_run(config)
-    assert seen["kwargs_handlers"][0].find_unused_parameters is expected  # type: ignore[index]
 
 
 @pytest.mark.parametrize("error", [ConfigError("a.b: wrong"), DataError("rows.csv: wrong")])

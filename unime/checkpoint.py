@@ -23,13 +23,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unime.config import ConfigError
-from unime.distributed import gather_numbers
 from unime.faults import RunError
 from unime.random_state import load_random_state, save_random_state
 from unime.sharding import load_optimizer_tensors, optimizer_tensors, whole
@@ -117,12 +116,13 @@ def _on_every_rank(
     action: Callable[[], None], output_dir: Path, step: int, accelerator: Accelerator
 ) -> None:
     """Do something, then wait until all have; where one fails, all do."""
-    error = ""
+    errors = [""]
     try:
         action()
     except (OSError, SafetensorError) as caught:
-        error = f" on rank {accelerator.process_index}: {caught}"
-    if not gather_numbers(accelerator, int(bool(error))).any():
+        errors = [f" on rank {accelerator.process_index}: {caught}"]
+    error = next(filter(None, gather_object(errors)), "")
+    if not error:
         return
     if accelerator.is_main_process:
         shutil.rmtree(output_dir / "checkpoints" / f"step_{step:08d}{PARTIAL}", ignore_errors=True)

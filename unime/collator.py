@@ -50,6 +50,7 @@ class ItemProcessor:
         for name in ("image_token", "video_token", "audio_token"):
             special.add(getattr(hf_processor, name, None) or "")
         longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
+        self._blank: Sample | None = None
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def __call__(self, item: Item) -> Sample:
@@ -138,9 +139,11 @@ class ItemProcessor:
         samples = [
             {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
         ]
-        side = self.inputs.image_size or BLANK_SIDE
-        blank = self._prepare(Item(images=("blank",)), [Image.new("RGB", (side, side))])
-        samples.append({key: value.to(mask.device) for key, value in blank.items()})
+        if self._blank is None:
+            side = self.inputs.image_size or BLANK_SIDE
+            image = Image.new("RGB", (side, side))
+            self._blank = self._prepare(Item(images=("blank",)), [image])
+        samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
         return self.collate(samples)
 
     def _padding(self, key: str) -> int:
@@ -150,7 +153,13 @@ class ItemProcessor:
         return next((token for token in (pad, eos) if token is not None), 0)
 
 
-class _Collator:
+class Collator:
+    """Rows to a batch.
+
+    Attributes:
+        limits: of the batch's chunks; may change between two batches.
+    """
+
     def __init__(self, item_processor: ItemProcessor, limits: ChunkLimits) -> None:
         self.item_processor = item_processor
         self.limits = limits
@@ -190,7 +199,7 @@ class _Collator:
         )
 
 
-class TextCollator(_Collator):
+class TextCollator(Collator):
     """Stage 1: texts and their teacher's embeddings."""
 
     def __call__(self, rows: Sequence[TextRow]) -> Batch:
@@ -200,7 +209,7 @@ class TextCollator(_Collator):
         return batch
 
 
-class PairCollator(_Collator):
+class PairCollator(Collator):
     """Stage 2: B queries; their B targets, then every explicit negative (n of them).
 
     Args:

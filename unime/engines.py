@@ -25,8 +25,15 @@ from unime.config import ConfigError, Quantization, Stage1Config, Stage2Config
 
 StageConfig = Stage1Config | Stage2Config
 ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
-LOCKSTEP = ("zero2", "zero3", "fsdp2")
+LOCKSTEP = ("zero1", "zero2", "zero3", "fsdp2")
 SHARDS_WEIGHTS = ("zero3", "fsdp2")
+REFUSED = (  # of DeepSpeed's settings, and of those of zero_optimization by how they begin
+    "data_types",
+    "communication_data_type",
+    "zero_quantized",
+    "zero_hpz",
+    "compute_grad_norm",
+)
 
 
 def make_accelerator(config: StageConfig) -> Accelerator:
@@ -66,7 +73,8 @@ def make_accelerator(config: StageConfig) -> Accelerator:
     _check_processes(accelerator)
     check_combination(engine_of(accelerator), config)
     if accelerator.state.deepspeed_plugin is not None:
-        _fill_deepspeed(accelerator.state.deepspeed_plugin.deepspeed_config, config)
+        settings = accelerator.state.deepspeed_plugin.deepspeed_config
+        _fill_deepspeed(settings, config, accelerator.num_processes)
         unset_hf_deepspeed_config()  # every rank loads the whole model, then ZeRO-3 splits it
     return accelerator
 
@@ -96,9 +104,9 @@ def engine_of(accelerator: Accelerator) -> str:
 
 
 def in_lockstep(accelerator: Accelerator) -> bool:
-    """Whether a forward or backward of a single chunk exchanges something, so that every rank has
-    to run as many of them, of the same modules: ZeRO-3 and FSDP2 gather weights in each forward,
-    ZeRO-2 reduces gradients in each backward."""
+    """Whether a forward or backward of a single chunk may exchange something, so that every rank
+    has to run as many of them, of the same modules: ZeRO-3 and FSDP2 gather weights in each
+    forward, ZeRO-2 reduces gradients in each backward, ZeRO-1 in the last."""
     return engine_of(accelerator) in LOCKSTEP
 
 
@@ -115,11 +123,11 @@ def check_combination(engine: str, config: StageConfig) -> None:
             " keeps the scales of 8-bit weights beside them, where sharding loses them; or use"
             " DDP or ZeRO-2, which leave the weights whole"
         )
-    if engine not in ("single", "ddp") and optim.auto_chunk:
+    if engine in LOCKSTEP and optim.auto_chunk:
         raise ConfigError(
             f"optim.auto_chunk: got true with {engine}, expected false: a rank that runs out of"
-            " memory there leaves the others waiting in the middle of a chunk, or half a gradient"
-            " behind; choose optim.chunk_size by ./launch.sh plan, or use DDP"
+            " memory there leaves the others waiting in the middle of a chunk; choose"
+            " optim.chunk_size by ./launch.sh plan, or use DDP"
         )
     if engine in SHARDS_WEIGHTS and config.lora.use_dora:
         raise ConfigError(
@@ -133,14 +141,8 @@ def _asked_for(engine: str) -> bool:
 
 
 def _handlers(config: StageConfig, on_cpu: bool) -> list[Any]:
-    parts = set(config.lora.train)
-    handlers: list[Any] = [
-        DistributedDataParallelKwargs(
-            broadcast_buffers=False,  # constants, such as rotary frequencies
-            # A chunk without images leaves vision and projector out of the graph.
-            find_unused_parameters=bool(parts & {"projector", "vision"}),
-        )
-    ]
+    # buffers: constants, such as rotary frequencies
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     if _asked_for("DEEPSPEED") or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         timeout = timedelta(seconds=config.run.collective_timeout)
         handlers.append(InitProcessGroupKwargs("gloo" if on_cpu else None, timeout=timeout))
@@ -166,10 +168,13 @@ def _check_processes(accelerator: Accelerator) -> None:
         )
 
 
-def _fill_deepspeed(settings: dict[str, Any], config: StageConfig) -> None:
-    """Put what our configuration decides into DeepSpeed's, which may not say it as well."""
+def _fill_deepspeed(settings: dict[str, Any], config: StageConfig, num_processes: int) -> None:
+    """Put what our configuration decides into DeepSpeed's, which may not say it as well, and refuse
+    what would change the gradient."""
     ours = {
         "train_micro_batch_size_per_gpu": config.optim.batch_size_per_device,
+        "train_batch_size": config.optim.batch_size_per_device * num_processes,
+        "gradient_accumulation_steps": 1,
         # accelerate would fill in 1.0, whatever we clip at
         "gradient_clipping": config.optim.max_grad_norm or 0.0,
     }
@@ -182,13 +187,15 @@ def _fill_deepspeed(settings: dict[str, Any], config: StageConfig) -> None:
         settings[key] = value
     if "optimizer" in settings or "scheduler" in settings:
         raise ConfigError("DeepSpeed's optimizer and scheduler: expected none; ours are in optim")
-    for key in ("bf16", "fp16"):
-        if settings.get(key, {}).get("enabled") is True:
+    for key in ("bf16", "fp16", "torch_autocast"):
+        if str((settings.get(key) or {}).get("enabled")).lower() == "true":
             raise ConfigError(
                 f"DeepSpeed's {key} (accelerate's mixed_precision): got enabled, expected not:"
                 " model.precision decides, and adapters stay in float32"
             )
     zero = settings.get("zero_optimization", {})
+    for key in settings.keys() & set(REFUSED) | {f for f in zero if f.startswith(REFUSED)}:
+        raise ConfigError(f"DeepSpeed's {key}: not supported, it may change the gradient")
     for key in ("offload_optimizer", "offload_param"):
         device = (zero.get(key) or {}).get("device", "none")
         if device not in ("none", "cpu"):

@@ -40,14 +40,8 @@ def explain_collective(error: RuntimeError) -> str | None:
     text = str(error)
     from_backend = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
     if any(word in text for word in TIMED_OUT) and (from_backend or "waiting" in text):
-        return (
-            f"rank {rank()} waited for the others longer than run.collective_timeout allows"
-            f" ({_first_line(text)}). One of them is stuck or far behind: compare the last log"
-            " lines and `py-spy dump --pid …` of all ranks; look for a slow disk or network, and"
-            " for a rank without memory. The same command goes on from the newest checkpoint; where"
-            " steps are just long, raise run.collective_timeout"
-        )
-    if any(word in text for word in LOST) or from_backend:
+        return _waited(_first_line(text))
+    if any(word in text for word in LOST):
         return (
             f"rank {rank()} lost another rank ({_first_line(text)}); the launcher's lines below"
             " name it and its exit code (-9: killed, often for want of memory). The same command"
@@ -60,19 +54,39 @@ def _first_line(text: str) -> str:
     return text.strip().splitlines()[0][:200] if text.strip() else "no message"
 
 
-@contextmanager
-def stall_hint(step: int, timeout: float) -> Iterator[None]:
-    """Say so when a step has lasted most of the time after which ranks give each other up: what
-    ends the process then (NCCL's watchdog) says little."""
-    text = (
-        f"rank {rank()} has been in step {step} for {timeout * 0.8:.0f} s; it may wait for another"
-        f" rank. run.collective_timeout ends it after {timeout:.0f} s; `py-spy dump --pid"
-        f" {os.getpid()}` shows where it is"
+def _waited(what: str) -> str:
+    return (
+        f"rank {rank()} waited for the others longer than run.collective_timeout allows ({what})."
+        " One of them is stuck or far behind: compare the last log lines and `py-spy dump --pid …`"
+        " of all ranks; look for a slow disk or network, and for a rank without memory. The same"
+        " command goes on from the newest checkpoint; where steps are just long, raise"
+        " run.collective_timeout"
     )
-    timer = threading.Timer(timeout * 0.8, lambda: tqdm.write(text, file=sys.stderr))
-    timer.daemon = True
-    timer.start()
+
+
+@contextmanager
+def stall_watch(step: int, timeout: float, num_processes: int) -> Iterator[None]:
+    """Say so when a step has lasted most of the time after which ranks give each other up, and end
+    the process when it has lasted half as long again: NCCL's own watchdog says little, and
+    DeepSpeed's exchange through shared memory waits for ever."""
+    done = threading.Event()
+
+    def watch() -> None:
+        if done.wait(0.8 * timeout):
+            return
+        tqdm.write(
+            f"rank {rank()} has been in step {step} for {timeout * 0.8:.0f} s; it may wait for"
+            f" another rank. run.collective_timeout is {timeout:.0f} s; `py-spy dump --pid"
+            f" {os.getpid()}` shows where it is",
+            file=sys.stderr,
+        )
+        if not done.wait(0.7 * timeout):
+            print(f"error: {_waited(f'in step {step}')}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    if num_processes > 1:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()

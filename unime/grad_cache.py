@@ -9,9 +9,10 @@ arXiv 2101.06983), with the exact gradient of the un-chunked step, on every engi
 A batch that is one chunk on every rank takes the plain step instead: one pass that keeps its graph,
 in the same memory.
 
-Where a chunk alone exchanges something (ZeRO-2, ZeRO-3, FSDP2: in lockstep), ranks agree up front
-on the number of chunks, and on the modules each runs: a rank with fewer repeats one of its own with
-a gradient of zero, and texts beside another rank's images get a blank image.
+Where a chunk alone may exchange something (DeepSpeed, FSDP2: in lockstep), ranks agree up front on
+the number of chunks, and on the modules each runs: a rank with fewer repeats one of its own with a
+gradient of zero, and texts beside another rank's images get a blank image. On DDP no chunk
+exchanges anything: gradients, small as adapters are, are averaged once, when all ranks have theirs.
 
 A step can take minutes, a launcher waits 30 seconds after a Ctrl-C: between two chunks the step can
 be left. No parameter has moved by then, so it is as if it had not begun.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -153,57 +154,61 @@ class _Step:
     def embed(self, chunks: list[Inputs], keep_graph: bool) -> list[Tensor]:
         """Step 1, or with `keep_graph` the forward of the plain step; left together at the end."""
         parts: list[Tensor] = []
-        with torch.set_grad_enabled(keep_graph), self._gradient_sync(keep_graph):
-            for index, inputs in enumerate(chunks):
-                if self._leaves(ends=index == 0):
+        with torch.set_grad_enabled(keep_graph), self._last_backward(keep_graph):
+            for inputs in chunks:
+                if self._leaves():
                     break
                 self.random_states.append(_random_state(self.accelerator.device))
-                with self._memory(recoverable=True):
+                with self._memory():
                     parts.append(self._forward(inputs))
         self._leave_together()
         return parts
 
     def embed_again(self, chunks: list[Inputs], gradients: tuple[Tensor, ...]) -> None:
-        """Step 3; gradients are exchanged in the last backward (in lockstep, in each)."""
+        """Step 3."""
         last = len(chunks) - 1
-        alone = self.accelerator.num_processes == 1
         for index, (inputs, gradient) in enumerate(zip(chunks, gradients, strict=True)):
-            if self._leaves(ends=index in (0, last)):
-                if index == last:
-                    self._leave_together()
-                continue
-            again = None
-            with self._gradient_sync(index == last):
-                with self._memory(recoverable=True), self._replayed(index):
+            if self._leaves():
+                break
+            with self._last_backward(index == last), self._memory():
+                with self._replayed(index):
                     again = self._forward(inputs)
-                if index == last:
-                    self._leave_together()
-                if again is not None:
-                    with self._memory(recoverable=alone or index < last):
-                        self.accelerator.backward((again * gradient).sum())
-        if alone:
-            self._leave_together()
+                self.accelerator.backward((again * gradient).sum())
+        self._exchange()
 
     def backward(self, loss: Tensor) -> None:
         """Of the plain step."""
-        with self._gradient_sync(True), self._memory(self.accelerator.num_processes == 1):
+        with self._last_backward(True), self._memory():
             self.accelerator.backward(loss)
-        if self.accelerator.num_processes == 1:
-            self._leave_together()
+        self._exchange()
 
     def _forward(self, inputs: Inputs) -> Tensor:
         """A chunk's embeddings; only it is on the device."""
         return self.model(*send_to_device(inputs, self.accelerator.device)).float()
 
-    def _leaves(self, ends: bool) -> bool:
-        """Whether this rank skips a chunk. In lockstep all decide together, before each chunk. Else
-        a rank skips at once and waits for the others where something is exchanged: in DDP only the
-        chunks at the `ends` exchange anything (the first once the order of the gradients, the last
-        the gradients), so those are skipped for want of memory alone.
-        """
+    def _exchange(self) -> None:
+        """The mean of all ranks' gradients, where the last backward has not exchanged them; the
+        gradient of what no chunk has reached is zero, as the other engines have it."""
+        if self.lockstep:
+            return
+        self._leave_together()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.accelerator.num_processes > 1:
+            gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            mean = self.accelerator.reduce(flat, "mean").split([g.numel() for g in gradients])
+            for gradient, values in zip(gradients, mean, strict=True):
+                gradient.copy_(values.view_as(gradient))
+
+    def _leaves(self) -> bool:
+        """Whether this rank skips what is left of a pass. In lockstep all decide together before
+        each chunk; else a rank skips at once and waits for the others where they meet."""
         if self.lockstep:
             self._leave_together()
-        return self.out_of_memory or (not ends and bool(self.signum()))
+        return self.out_of_memory or bool(self.signum())
 
     def _leave_together(self) -> None:
         """Leave the step on every rank if something happened on any of them."""
@@ -214,32 +219,33 @@ class _Step:
             raise ChunkTooLarge(True) if reason == OUT_OF_MEMORY else StepLeft(reason)
 
     @contextmanager
-    def _memory(self, recoverable: bool) -> Iterator[None]:
+    def _memory(self) -> Iterator[None]:
         """Take note when the device's memory is full.
 
         Raises:
-            ChunkTooLarge: the other ranks are waiting for this one, so it cannot just go on.
+            ChunkTooLarge: in lockstep, where the other ranks wait in the middle of a chunk.
         """
         try:
             yield
         except torch.OutOfMemoryError:
-            if self.lockstep or not recoverable:
+            if self.lockstep:
                 raise ChunkTooLarge(everywhere=False) from None
             self.out_of_memory = True
 
     @contextmanager
-    def _gradient_sync(self, enabled: bool) -> Iterator[None]:
+    def _last_backward(self, is_last: bool) -> Iterator[None]:
         """The seam for engines: is the backward in here the last one of the step, or not?
 
-        Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; DDP and ZeRO-1
-        defer their all-reduce by ``no_sync``. FSDP2 reduces the gradients of each chunk: deferred,
-        those of a vision tower that the last chunk does not run would never be.
+        Accelerate reads ``sync_gradients`` to set DeepSpeed's accumulation boundary; ZeRO-1 defers
+        its reduction by ``no_sync``, and DDP all of it (see `_exchange`). FSDP2 reduces the
+        gradients of each chunk: deferred, those of a vision tower that the last chunk does not run
+        would never be.
         """
         accelerator = self.accelerator
         before = accelerator.sync_gradients
-        accelerator.sync_gradients = enabled
+        accelerator.sync_gradients = is_last
         try:
-            defers = not enabled and not accelerator.is_fsdp2
+            defers = not (accelerator.is_fsdp2 or (is_last and self.lockstep))
             with accelerator.no_sync(self.model) if defers else nullcontext():
                 yield
         finally:

@@ -1,46 +1,23 @@
 """The one training loop: a step's rows, cached backward, clipping, AdamW, log and checkpoint.
 
-Both stages call :func:`train` with their encoder, rows, collator and loss; nothing here knows which
-stage it is. There is no gradient accumulation (see config.OptimConfig) and no state of the data
-order: step s takes ``sampler.batch(s)``, each rank its slice, so a run goes on at any step at once.
+Both stages call :func:`train` with their encoder, rows, collator and loss; what a step does is in
+trainer.py.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast, runtime_checkable
 
-import torch
-from accelerate.utils import set_seed
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from unime import checkpoint
-from unime.chunks import Batch, ChunkLimits
-from unime.config import ConfigError, OnNonfinite, OptimConfig
-from unime.data import GlobalBatchSampler, Pair, TextRow
+from unime.data import GlobalBatchSampler
 from unime.encoder import Encoder
-from unime.faults import RunError, stall_hint
-from unime.fingerprint import data_fingerprint
-from unime.grad_cache import ChunkTooLarge, LossFunction, StepLeft, cached_backward
-from unime.interruption import Interruption, leave_signals_to_parent, typed_command
-from unime.losses import LossOutput
-from unime.metrics import Metrics, of_batch
+from unime.faults import stall_watch
+from unime.grad_cache import ChunkTooLarge, LossFunction, StepLeft
+from unime.interruption import Interruption
+from unime.metrics import of_batch
 from unime.runlog import Run
-from unime.schedule import learning_rate, total_steps
-from unime.sharding import whole
-
-Rows = Sequence[TextRow] | Sequence[Pair]
-Collate = Callable[[list[Any]], Batch]
-
-
-@runtime_checkable
-class HasLimits(Protocol):
-    limits: ChunkLimits
+from unime.trainer import Collate, Rows, Trainer
 
 
 def train(
@@ -93,9 +70,10 @@ def _take_steps(
 ) -> None:
     """All steps that are left, with their log lines and checkpoints."""
     run, metrics = trainer.run, trainer.metrics
+    timeout = run.config.run.collective_timeout
     began = time.perf_counter()
     for batch in trainer.rest_of_batches(dataset, collate):
-        with stall_hint(trainer.step + 1, run.config.run.collective_timeout):
+        with stall_watch(trainer.step + 1, timeout, run.accelerator.num_processes):
             values = trainer.take_step(batch, loss_fn, lambda: interruption.signum)
             values |= of_batch(run.accelerator, batch)
             line = metrics.add(trainer.step, values, time.perf_counter() - began)
@@ -106,217 +84,3 @@ def _take_steps(
             if trainer.is_done or trainer.step % run.config.run.save_every == 0:
                 trainer.save()
         began = time.perf_counter()
-
-
-class Trainer:
-    """The state of a run between two steps, and what a step does to it."""
-
-    def __init__(
-        self, run: Run, encoder: Encoder, dataset: Rows, sampler: GlobalBatchSampler
-    ) -> None:
-        self.run, self.encoder, self.sampler = run, encoder, sampler
-        self.optim: OptimConfig = run.config.optim
-        self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
-        self.data = data_fingerprint(dataset)
-        self.step = 0  # steps taken
-        self.saved: int | None = None  # the step of the newest checkpoint
-        path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
-        size, steps = run.global_batch_size, self.total_steps
-        self.metrics = Metrics(path, run.accelerator, every, size, steps)
-        self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
-        _check(run, sampler, self.parameters)
-        if run.checkpoint is not None:
-            checkpoint.load_parameters(run.checkpoint, self.parameters)
-        run.log.info("%s", encoder.describe())
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=self.optim.learning_rate,
-            betas=(self.optim.beta1, self.optim.beta2),
-            eps=self.optim.epsilon,
-            weight_decay=self.optim.weight_decay,
-            fused=True,
-        )
-        self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)
-        self.parameters = dict(encoder.trainable_named_parameters())  # FSDP2 has replaced them
-        set_seed(run.config.run.seed, device_specific=True)  # dropout differs from rank to rank
-        if run.checkpoint is not None:
-            self._resume(run.checkpoint)
-        else:
-            self.metrics.go_on(0, None)
-        run.log.info(
-            "%d rows, %d steps an epoch; training from step %d to %d",
-            len(dataset), sampler.steps_per_epoch, self.step, self.total_steps,
-        )  # fmt: skip
-
-    @property
-    def is_done(self) -> bool:
-        return self.step >= self.total_steps
-
-    def rest_of_batches(self, dataset: Rows, collate: Collate) -> DataLoader:
-        """This rank's part of every step that is left."""
-        size = self.optim.batch_size_per_device
-        first = self.run.accelerator.process_index * size
-        steps = range(self.step, self.total_steps)
-        return DataLoader(
-            cast(Any, dataset),
-            batch_sampler=(self.sampler.batch(step)[first : first + size] for step in steps),
-            collate_fn=collate,
-            num_workers=self.run.config.run.num_workers,
-            worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator().manual_seed(0),  # its own: a loader's start draws a number
-        )
-
-    def take_step(
-        self, batch: Batch, loss_fn: LossFunction, signum: Callable[[], int]
-    ) -> dict[str, float]:
-        """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
-        accelerator = self.run.accelerator
-        rate = learning_rate(self.optim, self.step, self.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with accelerator.accumulate():  # no model: cached_backward says which backward syncs
-            output = cached_backward(accelerator, self.model, batch, loss_fn, signum)
-            max_norm = self.optim.max_grad_norm or math.inf
-            norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
-            values = _floats(output, norm)
-            values["skipped_steps"] = float(not _finite(values))
-            if values["skipped_steps"]:
-                values = self._not_finite(values, batch)
-            else:
-                self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
-            self.optimizer.zero_grad()
-        values["learning_rate"] = rate
-        self.step += 1
-        return values
-
-    def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
-        """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
-
-        Raises:
-            RunError: it does not, or a chunk is a single item; says what to try.
-        """
-        limits = ChunkLimits.of(self.optim)
-        if isinstance(collate, HasLimits):
-            limits = collate.limits
-        smaller = limits.halved()
-        where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
-        if smaller is None:
-            raise RunError(
-                f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
-                " inputs.image_size or inputs.max_text_tokens"
-            )
-        if not (self.optim.auto_chunk and error.everywhere and isinstance(collate, HasLimits)):
-            auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
-            raise RunError(f"{where} with {limits}; try {smaller}{auto}")
-        collate.limits = smaller
-        self.optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
-
-    def save(self) -> None:
-        """Write the checkpoint of the last complete step, unless it is there."""
-        run = self.run
-        if self.saved == self.step:
-            return
-        state = {
-            "step": self.step,
-            "total_steps": self.total_steps,
-            "metrics": self.metrics.state,
-            "world_size": run.accelerator.num_processes,
-            "data": self.data,
-            "identity": run.identity,
-        }
-        folder, limit = run.output_dir, run.config.run.save_total_limit
-        checkpoint.save(folder, state, self.parameters, self.optimizer, run.accelerator, limit)
-        self.saved = self.step
-
-    def stop(self, signum: int) -> NoReturn:
-        enabled = self.run.config.resume.enabled
-        command = typed_command() + ("" if enabled else " resume.enabled=true")
-        self.run.log.info(
-            "stopped at step %d of %d, everything is saved; to go on:\n    %s",
-            self.step, self.total_steps, command,
-        )  # fmt: skip
-        raise SystemExit(128 + signum)
-
-    def finish(self) -> None:
-        """Write ``final/``, then ``finished.json``, which says that it is complete."""
-        run = self.run
-        final = run.output_dir / "final"
-        self.encoder.save_adapters(final, writes=run.is_main_process)
-        if run.is_main_process:
-            outcome = {
-                "steps": self.step,
-                "seconds": self.metrics.seconds,
-                "metrics": self.metrics.read()[-1],
-                "identity": run.identity,
-            }
-            checkpoint.write_json(run.output_dir / "finished.json", outcome)
-        run.accelerator.wait_for_everyone()
-        run.log.info("finished %d steps in %.0f s: %s", self.step, self.metrics.seconds, final)
-
-    def _resume(self, folder: Path) -> None:
-        run, state = self.run, checkpoint.read_state(folder)
-        then = {**state["data"], "steps": state["total_steps"]}
-        now = {**self.data, "steps": self.total_steps}
-        changed = [f"{key}: {then[key]} -> {now[key]}" for key in now if then[key] != now[key]]
-        if changed:
-            what = f"{folder}: was made with other data ({'; '.join(changed)})"
-            if not run.config.resume.force:
-                raise ConfigError(
-                    f"{what}; give another run.output_dir, or go on with resume.force=true"
-                )
-            run.log.warning("%s; resume.force: going on all the same", what)
-        self.step = self.saved = state["step"]
-        self.metrics.go_on(self.step, state["metrics"])
-        run.log.info("going on from %s", folder)
-        seed = run.config.run.seed
-        warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
-        if warning:
-            run.log.warning("%s", warning)
-
-    def _not_finite(self, values: dict[str, float], batch: Batch) -> dict[str, float]:
-        """Write the step's rows down, then stop or skip it (``optim.on_nonfinite``).
-
-        Returns:
-            What is left to log of a skipped step.
-        """
-        rank = self.run.accelerator.process_index
-        path = self.run.output_dir / f"not_finite_step{self.step + 1}_rank{rank}.json"
-        numbers = {name: str(value) for name, value in values.items()}
-        checkpoint.write_json(path, {**numbers, "rows": batch.row_ids})
-        shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
-        what = (
-            f"step {self.step + 1}: loss {values['loss']}, gradient norm "
-            f"{values.get('grad_norm')}; rows of rank {rank}: {shown} (all in {path})"
-        )
-        if self.optim.on_nonfinite is OnNonfinite.stop:
-            raise RunError(what)
-        self.run.log.warning("%s; skipped", what)
-        return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
-    if sampler.global_batch_size != run.global_batch_size:
-        raise ValueError(
-            f"batches of {sampler.global_batch_size} rows, expected {run.global_batch_size}"
-        )
-    if not parameters:
-        raise ConfigError("lora.train: nothing to train")
-    for name, parameter in parameters.items():
-        if parameter.dtype != torch.float32:
-            raise ValueError(f"trained parameter '{name}' is {parameter.dtype}, expected float32")
-
-
-def _finite(values: dict[str, float]) -> bool:
-    return math.isfinite(values["loss"]) and math.isfinite(values.get("grad_norm", 0.0))
-
-
-def _floats(output: LossOutput, norm: Tensor | None) -> dict[str, float]:
-    """Loss, gradient norm and statistics in one transfer from the device."""
-    known = {} if norm is None else {"grad_norm": whole(torch.as_tensor(norm))}
-    scalars = {"loss": output.loss, **known, **output.stats}
-    device = output.loss.device
-    stacked = torch.stack([scalar.detach().double().to(device) for scalar in scalars.values()])
-    return dict(zip(scalars, stacked.tolist(), strict=True))

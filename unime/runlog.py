@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -78,9 +79,12 @@ def start_run(config: StageConfig) -> Run:
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
     identity = run_identity(config, accelerator.num_processes)
+    if accelerator.mixed_precision != "no":
+        identity["settings"]["accelerate's mixed_precision"] = accelerator.mixed_precision
     finished, folder = _earlier_start(output_dir, config, identity, log)
     step = checkpoint.read_state(folder)["step"] if folder else 0
     run = Run(config, accelerator, output_dir, log, folder, finished, identity)
+    accelerator.wait_for_everyone()  # all have seen what was there
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
     commit = git_commit()
     if accelerator.is_main_process and not finished:
@@ -115,6 +119,12 @@ def run_program(main: Callable[[], None]) -> None:
         _end(f"error: {error}", 2)
     except RunError as error:
         _end(f"error: {error}", 1)
+    except torch.OutOfMemoryError as error:
+        _end(f"error: no memory outside of a chunk ({error}); try a smaller optim.chunk_size", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _end(f"error: {error}; the same command goes on from the newest checkpoint", 1)
     except KeyboardInterrupt:  # outside of training, where there is nothing to save
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
@@ -122,7 +132,7 @@ def run_program(main: Callable[[], None]) -> None:
         meaning = explain_collective(error)
         if meaning is None:
             raise
-        print(f"error: {meaning}", file=sys.stderr)
+        print(f"error: {meaning}", file=sys.stderr, flush=True)
         time.sleep(OTHER_RANKS_WAIT)  # the launcher looks for the first to fail: not this one
         os._exit(1)  # leaving the world in good order would wait for the lost rank
     finally:
@@ -133,7 +143,9 @@ def run_program(main: Callable[[], None]) -> None:
 def _end(text: str, status: int) -> NoReturn:
     if rank() != 0:
         time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
-    print(text, file=sys.stderr)
+    print(text, file=sys.stderr, flush=True)
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        os._exit(status)  # leaving in good order may wait for ranks that wait for this one
     raise SystemExit(status)
 
 
