@@ -27,6 +27,7 @@ from unime.config import (
     PairSource,
     Stage2Config,
 )
+from unime.faults import RunError
 from unime.fingerprint import changes, run_identity
 
 SEED = 5
@@ -154,6 +155,18 @@ def test_other_parameters(tmp_path: Path, accelerator: Accelerator) -> None:
     parameters["a.weight"] = nn.Parameter(torch.zeros(3, 9))
     with pytest.raises(ConfigError, match=r"\(3, 2\) for parameter 'a.weight', .* has \(3, 9\)"):
         checkpoint.load_parameters(folder, parameters)
+
+
+def test_the_reason_of_another_rank_is_told(
+    tmp_path: Path, accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5, accelerator)
+    reasons = ["", " on rank 1: [Errno 28] No space left on device"]
+    monkeypatch.setattr(checkpoint, "gather_object", lambda mine: mine + reasons)
+    with pytest.raises(
+        RunError, match=r"step 6 could not be written on rank 1: .*No space.*00005$"
+    ):
+        save(tmp_path, 6, accelerator)
 
 
 def test_json_is_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from benchmarks.engines_table import table
 from tests.engine_cases import CASES, LLAVA, NEXT, QWEN, settings
 from unime.config import ConfigError, Quantization
 from unime.engines import _fill_deepspeed, check_combination
@@ -203,3 +204,8 @@ def test_neither_configuration_says_what_the_other_does(
     fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
     _fill_deepspeed(fine, config, 2)
     assert (fine["train_micro_batch_size_per_gpu"], fine["gradient_clipping"]) == (4, 0.0)
+
+
+def test_the_table_in_the_docs() -> None:
+    text = (REPOSITORY / "docs" / "engines.md").read_text()
+    assert table(REPOSITORY / "docs" / "results" / "engines.json") in text

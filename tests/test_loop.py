@@ -440,6 +440,19 @@ def test_other_data_or_parameters_are_refused(tmp_path: Path) -> None:
     fit(config)
 
 
+def test_ranks_that_read_other_data_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_rows(_: object, *numbers: int) -> Tensor:
+        return torch.tensor([numbers, (*numbers[:2], numbers[2] - 1, *numbers[3:])])
+
+    monkeypatch.setattr("unime.trainer.gather_numbers", other_rows)
+    with pytest.raises(
+        ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need the same"
+    ):
+        fit(make_config(tmp_path))
+
+
 def test_data_fingerprint_sees_order_and_content() -> None:
     data = rows()
     assert data_fingerprint(data) == data_fingerprint(rows())
