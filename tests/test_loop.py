@@ -448,7 +448,7 @@ def test_ranks_that_read_other_data_are_refused(
 
     monkeypatch.setattr("unime.trainer.gather_numbers", other_rows)
     with pytest.raises(
-        ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need the same"
+        ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need"
     ):
         fit(make_config(tmp_path))
 
