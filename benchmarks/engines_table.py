@@ -15,7 +15,7 @@ ENGINES = {  # of the tests -> heading, name in the tests of programs
     "single-1": ("one process", "cpu-1"),
     "ddp-2": ("DDP, 2 ranks", "ddp-2"),
     "ddp-3": ("DDP, 3 ranks", "ddp-3"),
-    "zero1-2": ("ZeRO-1", ""),
+    "zero1-2": ("ZeRO-1", "zero1-2"),
     "zero2-2": ("ZeRO-2", "zero2-2"),
     "zero2_offload-2": ("ZeRO-2, optimizer in CPU memory", ""),
     "zero3-2": ("ZeRO-3", "zero3-2"),

@@ -32,6 +32,8 @@ class Launch:
         self.stage_config = stage_config or folder / f"{stage}.yaml"
         self.output_dir = folder / output
         self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
+        if config == "zero1":  # which needs no file of its own
+            config, launcher = "zero2", ("--zero_stage", "1", *launcher)
         command = [
             sys.executable, "-m", "accelerate.commands.launch",
             "--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", str(ranks),

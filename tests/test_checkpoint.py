@@ -163,9 +163,7 @@ def test_the_reason_of_another_rank_is_told(
     save(tmp_path, 5, accelerator)
     reasons = ["", " on rank 1: [Errno 28] No space left on device"]
     monkeypatch.setattr(checkpoint, "gather_object", lambda mine: mine + reasons)
-    with pytest.raises(
-        RunError, match=r"step 6 could not be written on rank 1: .*No sp.*00005$"
-    ):
+    with pytest.raises(RunError, match=r"step 6 could not be written on rank 1: .*No sp.*00005$"):
         save(tmp_path, 6, accelerator)
 
 

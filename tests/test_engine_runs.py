@@ -23,6 +23,7 @@ from tests.mmeb_files import write_rows
 from tests.test_engines import record
 from tests.test_stages import adapters, assert_same_run, metrics, write_material
 
+pytestmark = pytest.mark.engines
 EXACT = ("lora.dropout=0", "optim.epsilon=1e-3", "optim.chunk_size=3")
 TWENTY = {  # stage 2: everything trains, and some batches hold no image at all
     "stage1": (*EXACT, "optim.steps=20"),
@@ -71,10 +72,17 @@ def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     return (difference / sum(float(t.double().square().sum()) for t in theirs.values())) ** 0.5
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize(
     ("config", "ranks"),
-    [("ddp", 2), ("ddp", 3), ("zero2", 2), ("zero3", 2), ("zero3_offload", 2), ("fsdp2", 2)],
+    [
+        ("ddp", 2),
+        ("ddp", 3),
+        ("zero1", 2),
+        ("zero2", 2),
+        ("zero3", 2),
+        ("zero3_offload", 2),
+        ("fsdp2", 2),
+    ],
 )
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_twenty_steps_equal_one_process(
@@ -97,18 +105,20 @@ def test_twenty_steps_equal_one_process(
 RESUMED = [
     ("cpu", 1, "stage1", "nf4"), ("cpu", 1, "stage2", "nf4"), ("cpu", 1, "stage2", "none"),
     ("ddp", 2, "stage1", "nf4"), ("ddp", 2, "stage2", "nf4"), ("ddp", 2, "stage2", "none"),
+    ("zero1", 2, "stage1", "nf4"), ("zero1", 2, "stage2", "nf4"), ("zero1", 2, "stage2", "none"),
     ("zero2", 2, "stage1", "nf4"), ("zero2", 2, "stage2", "none"),
-    ("zero3", 2, "stage2", "nf4"), ("zero3", 2, "stage2", "none"),
-    ("zero3_offload", 2, "stage2", "nf4"), ("zero3_offload", 2, "stage2", "none"),
-    ("fsdp2", 2, "stage2", "nf4"), ("fsdp2", 2, "stage2", "none"),
+    ("zero3", 2, "stage1", "nf4"), ("zero3", 2, "stage2", "nf4"), ("zero3", 2, "stage2", "none"),
+    ("zero3_offload", 2, "stage1", "nf4"), ("zero3_offload", 2, "stage2", "nf4"),
+    ("zero3_offload", 2, "stage2", "none"),
+    ("fsdp2", 2, "stage1", "nf4"), ("fsdp2", 2, "stage2", "nf4"), ("fsdp2", 2, "stage2", "none"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("config", "ranks", "stage", "quantization"),
     [
-        ("zero2", 2, "stage2", "nf4"),
-        *(pytest.param(*row, marks=pytest.mark.engines) for row in RESUMED),
+        pytest.param("zero2", 2, "stage2", "nf4", marks=pytest.mark.fast),
+        *RESUMED,
     ],
 )
 def test_killed_and_resumed_bit_for_bit(
@@ -131,7 +141,6 @@ def test_killed_and_resumed_bit_for_bit(
     record(f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize(
     ("first", "then"),
     [(("zero2", 2), ("cpu", 1)), (("ddp", 2), ("ddp", 3)), (("cpu", 1), ("zero3", 2)),
@@ -160,9 +169,7 @@ def test_going_on_with_other_ranks_or_engines(
 # What can happen to a run
 
 
-@pytest.mark.parametrize(
-    "config", ["ddp", *(pytest.param(c, marks=pytest.mark.engines) for c in ("zero2", "fsdp2"))]
-)
+@pytest.mark.parametrize("config", [pytest.param("ddp", marks=pytest.mark.fast), "zero2", "fsdp2"])
 def test_a_killed_rank_is_named(config: str, material: Path) -> None:
     launch = Launch(material, f"lost/{config}", *LONG, config=config)
     launch.until_step(4)
@@ -175,9 +182,7 @@ def test_a_killed_rank_is_named(config: str, material: Path) -> None:
     assert "Traceback" not in launch.said.split("rank 0 lost another rank")[0]
 
 
-@pytest.mark.parametrize(
-    "config", ["zero2", *(pytest.param(c, marks=pytest.mark.engines) for c in ("ddp", "fsdp2"))]
-)
+@pytest.mark.parametrize("config", [pytest.param("zero2", marks=pytest.mark.fast), "ddp", "fsdp2"])
 def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
     """To the launcher alone, as a cluster's scheduler does; all ranks save the step before."""
     launch = Launch(material, f"preempted/{config}", *LONG, config=config)
@@ -191,7 +196,6 @@ def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
     assert len(list(newest.glob("random_*"))) == 2
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize(
     ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
 )
@@ -213,7 +217,6 @@ def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material
         assert "lora_A" in name or not tensor.any()
 
 
-@pytest.mark.engines
 @pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])
 def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None:
     launch = Launch(material, f"stuck/{config}", *LONG, "run.collective_timeout=10", config=config)
@@ -228,7 +231,7 @@ def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None
 
 @pytest.mark.parametrize(
     "config",
-    ["ddp_multi_node", pytest.param("zero2_multi_node", marks=pytest.mark.engines)],
+    [pytest.param("ddp_multi_node", marks=pytest.mark.fast), "zero2_multi_node"],
 )
 def test_two_hosts(config: str, material: Path) -> None:
     """Two launchers that meet on loopback, one rank each, equal two ranks of one launcher."""
@@ -258,7 +261,6 @@ def test_two_hosts(config: str, material: Path) -> None:
     assert_same_run(hosts[0].output_dir, together)
 
 
-@pytest.mark.engines
 def test_ten_kills(material: Path) -> None:
     """At random moments; the adapters are those of the run that was left alone."""
     settings = ("optim.steps=60", "run.save_every=2", "optim.batch_size_per_device=4")

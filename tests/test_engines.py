@@ -124,6 +124,8 @@ def judge(engine: str, found: dict[str, Any]) -> None:
             assert result["whole"] < 5e-6 and result["worst"] < 1e-5, (case, result)
 
 
+@pytest.mark.engines
+@pytest.mark.fast
 @pytest.mark.parametrize("engine", FAST)
 def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path) -> None:
     """Uneven rows and chunks, a rank that sees hardly an image, LoRA in every part."""

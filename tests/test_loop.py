@@ -447,9 +447,7 @@ def test_ranks_that_read_other_data_are_refused(
         return torch.tensor([numbers, (*numbers[:2], numbers[2] - 1, *numbers[3:])])
 
     monkeypatch.setattr("unime.trainer.gather_numbers", other_rows)
-    with pytest.raises(
-        ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need"
-    ):
+    with pytest.raises(ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need"):
         fit(make_config(tmp_path))
 
 
