@@ -208,6 +208,7 @@ class _Step:
         each chunk; else a rank skips at once and waits for the others where they meet."""
         if self.lockstep:
             self._leave_together()
+            return False  # a signal that came meanwhile waits for the next chunk
         return self.out_of_memory or bool(self.signum())
 
     def _leave_together(self) -> None:
