@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unime.chunks import Batch
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.distributed import gather_rows
-from unime.grad_cache import ChunkTooLarge, StepLeft, cached_backward
+from unime.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
 from unime.losses import LossOutput, distillation_loss, instruction_loss
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
@@ -124,6 +124,16 @@ def test_a_signal_leaves_the_step_between_two_chunks(chunk: int, at: int) -> Non
         cached_backward(accelerator, model, batch, pair_loss, lambda: 15 * (len(calls) >= at))
     assert (left.value.signum, len(calls)) == (15, at)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_in_lockstep_no_rank_skips_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes just after the ranks have looked waits until they look again."""
+    monkeypatch.setattr("unime.grad_cache.in_lockstep", lambda _: True)
+    signals = iter([0, 15])
+    step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: next(signals))
+    assert step._leaves() is False
+    with pytest.raises(StepLeft):
+        step._leaves()
 
 
 def join_world(rank: int, port: int) -> Accelerator:
