@@ -204,6 +204,22 @@ config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "$cls" --config 
   if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
 }
 
+check_engine() { # FILE MODULE CONFIG [key=value …]: what the engine in accelerate's FILE cannot do
+  local file=$1 cls=Stage2Config
+  case $2 in
+    eval.*) return ;;
+    *stage1*) cls=Stage1Config ;;
+  esac
+  shift 2
+  "$venv/bin/python" -c 'import sys
+from unime import config, engines, runlog
+def check():
+    engine = engines.engine_in_file(sys.argv[1])
+    loaded = config.load_config(getattr(config, sys.argv[2]), sys.argv[3:])
+    if engine: engines.check_combination(engine, loaded)
+runlog.run_program(check)' "$file" "$cls" --config "$@"
+}
+
 run_accelerate() { # MODULE CONFIG [key=value …]
   local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=${UNIME_ACCELERATE_CONFIG:-}
   local gpus kind words=()
@@ -216,10 +232,11 @@ run_accelerate() { # MODULE CONFIG [key=value …]
   fi
   if ((gpus == 0)); then
     # without it accelerate leaves every CPU rank alone in a world of its own
-    words=(env ACCELERATE_USE_CPU=true "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")
+    words=(env ACCELERATE_USE_CPU=true DS_ACCELERATOR=cpu "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")
   fi
   if [[ -n $file ]]; then
     file=$(config_path "$file")
+    check_engine "$file" "$module" "$config" "$@"
   else
     processes=${processes:-$((gpus > 0 ? gpus : 1))}
     kind=$((gpus > 0))-$((processes > 1))
@@ -247,7 +264,10 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
   while kill -0 -- "-$group" 2>/dev/null; do # accelerate may be gone before its ranks are
     wait "$group" 2>/dev/null || sleep 0.2
   done
-  if ((signal)); then exit $((128 + signal)); fi # accelerate's own would be 1
+  if ((signal)); then
+    echo "launch.sh: stopped; the same command goes on from the newest checkpoint" >&2
+    exit $((128 + signal)) # accelerate's own would be 1
+  fi
   exit "$status"
 }
 

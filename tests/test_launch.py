@@ -267,6 +267,20 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Checkout) -> None:
+    for engine, status in (("zero2", 2), ("fsdp2", 2), ("ddp", 0)):
+        checkout.launch("test")
+        with_accelerate(checkout)
+        found, output = checkout.launch(
+            "stage1", "some config.yaml", "optim.auto_chunk=true", UNIME_NUM_PROCESSES="1",
+            UNIME_ACCELERATE_CONFIG=f"configs/accelerate/{engine}.yaml", CUDA_VISIBLE_DEVICES="",
+        )  # fmt: skip
+        assert found == status, output
+        if status:
+            assert output.startswith(f"error: optim.auto_chunk: got true with {engine}, expected")
+            assert output.count("\n") == 1
+
+
 SLOW_STAGE = """
 import os, sys, time
 from unime.interruption import Interruption

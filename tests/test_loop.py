@@ -480,6 +480,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
     assert "loss" not in lines[1] and lines[2]["loss"] > 0
     report = json.loads((tmp_path / "not_finite_step2_rank0.json").read_text())
     assert report["loss"] == "nan" and len(report["rows"]) == 8
+    assert json.loads((tmp_path / "finished.json").read_text())["skipped_steps"] == 1
     saved = [
         load_file(tmp_path / "checkpoints" / f"step_0000000{step}" / "optimizer.safetensors")
         for step in (2, 4)

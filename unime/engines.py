@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
+from omegaconf import OmegaConf
 from transformers.integrations import unset_hf_deepspeed_config
 
 from unime.config import ConfigError, Quantization, Stage1Config, Stage2Config
@@ -47,15 +49,17 @@ def make_accelerator(config: StageConfig) -> Accelerator:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed wonders where the GPU is
     if _asked_for("DEEPSPEED"):
         os.environ.pop("ACCELERATE_USE_CPU", None)  # which would silently mean DDP
-        try:
-            import deepspeed  # noqa: F401 (accelerate's own message is a traceback)
-        except ImportError as error:
+        if find_spec("deepspeed") is None:  # accelerate's own message is a traceback
             raise ConfigError(
-                f"accelerate's distributed_type: DEEPSPEED, but {error}; install the extra:"
+                "accelerate's distributed_type: DEEPSPEED, but deepspeed is not installed:"
                 " pip install 'unime[deepspeed]'"
-            ) from None
+            )
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", ".*torch.distributed.*deprecated", FutureWarning)
+    asked = _engine_asked_for()
+    if asked is not None:
+        check_combination(asked, config)  # DeepSpeed may compile for minutes once it is imported
+    warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
     accelerator = Accelerator(
         # On CPU torchrun's ranks would not find each other without, DeepSpeed's not with it.
         cpu=on_cpu and not _asked_for("DEEPSPEED"),
@@ -138,6 +142,26 @@ def check_combination(engine: str, config: StageConfig) -> None:
 
 def _asked_for(engine: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+
+
+def engine_in_file(path: str) -> str | None:
+    """The engine that a configuration of accelerate's launcher asks for; None: it does not say."""
+    settings = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(settings, dict)
+    if settings.get("distributed_type") == "DEEPSPEED":
+        stage = (settings.get("deepspeed_config") or {}).get("zero_stage")
+        return None if stage is None else f"zero{stage}"
+    if settings.get("distributed_type") == "FSDP":
+        return f"fsdp{(settings.get('fsdp_config') or {}).get('fsdp_version', 1)}"
+    return None
+
+
+def _engine_asked_for() -> str | None:
+    """The same of the environment that the launcher has made of it."""
+    if _asked_for("DEEPSPEED"):
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+        return None if stage is None else f"zero{stage}"
+    return f"fsdp{os.environ.get('FSDP_VERSION', '1')}" if _asked_for("FSDP") else None
 
 
 def _handlers(config: StageConfig, on_cpu: bool) -> list[Any]:

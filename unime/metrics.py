@@ -66,6 +66,7 @@ class Metrics:
         self.seconds = 0.0  # of all steps, those before resuming too
         self.pairs_per_second: float | None = None
         self.tokens_per_second: float | None = None
+        self.skipped = 0  # steps, those before resuming too
         self._accelerator = accelerator
         self._log_every = log_every
         self._global_batch_size = global_batch_size
@@ -78,6 +79,7 @@ class Metrics:
         """Take in a step; when a line is due, write it and return it in words."""
         self.seconds += seconds
         self._steps_here += 1
+        self.skipped += int(values.get("skipped_steps", 0))
         self._sum(values)
         if self._steps_here > UNTIMED_STEPS:
             self._sum({"seconds_per_step": seconds, "tokens_timed": values.get("tokens", 0)})
@@ -112,12 +114,17 @@ class Metrics:
 
     @property
     def state(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "sums": self._sums, "counts": self._counts}
+        return {
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "sums": self._sums,
+            "counts": self._counts,
+        }
 
     def go_on(self, step: int, state: Mapping[str, Any] | None) -> None:
         """Start after `step`: drop the lines of later steps, which were lost and come again."""
         if state is not None:
-            self.seconds = state["seconds"]
+            self.seconds, self.skipped = state["seconds"], state["skipped"]
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         if self._accelerator.is_main_process:
             kept = [line for line in self.read() if line["step"] <= step]

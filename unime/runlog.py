@@ -164,7 +164,15 @@ def _init_trackers(run: Run, step: int) -> None:
         },
     }
     chosen = {name: options[name] for name in run.config.run.trackers}
-    run.accelerator.init_trackers(os.environ.get("WANDB_PROJECT", "unime"), init_kwargs=chosen)
+    project = os.environ.get("WANDB_PROJECT", "unime")
+    try:
+        run.accelerator.init_trackers(project, init_kwargs=chosen)
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb"):
+            raise
+        raise ConfigError(
+            f"run.trackers: wandb: {error}; `wandb login`, or WANDB_MODE=offline"
+        ) from None
 
 
 def _check_batch(config: StageConfig, num_processes: int) -> None:

@@ -184,12 +184,16 @@ class Trainer:
             outcome = {
                 "steps": self.step,
                 "seconds": self.metrics.seconds,
+                "skipped_steps": self.metrics.skipped,
                 "metrics": self.metrics.read()[-1],
                 "identity": run.identity,
             }
             checkpoint.write_json(run.output_dir / "finished.json", outcome)
         run.accelerator.wait_for_everyone()
-        run.log.info("finished %d steps in %.0f s: %s", self.step, self.metrics.seconds, final)
+        skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
+        run.log.info(
+            "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
+        )
 
     def _check_ranks(self) -> None:
         """Every rank read data and checkpoint by itself; hosts that do not share a disk may differ.
