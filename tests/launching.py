@@ -54,7 +54,7 @@ class Launch:
     def said(self) -> str:
         return self.log.read_text()
 
-    def wait(self, timeout: float = 240) -> int:
+    def wait(self, timeout: float = 480) -> int:
         """Its exit status; everything is killed where it does not end in time."""
         try:
             return self.process.wait(timeout)
@@ -62,7 +62,7 @@ class Launch:
             self.kill()
             raise AssertionError(f"still running:\n{self.said[-3000:]}") from None
 
-    def until(self, happened: Callable[[], bool], timeout: float = 180) -> None:
+    def until(self, happened: Callable[[], bool], timeout: float = 480) -> None:
         deadline = time.monotonic() + timeout
         while not happened():
             if self.process.poll() is not None or time.monotonic() > deadline:
