@@ -204,20 +204,16 @@ config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "$cls" --config 
   if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
 }
 
-check_engine() { # FILE MODULE CONFIG [key=value …]: what the engine in accelerate's FILE cannot do
-  local file=$1 cls=Stage2Config
-  case $2 in
-    eval.*) return ;;
-    *stage1*) cls=Stage1Config ;;
-  esac
-  shift 2
+check_engine() { # FILE CONFIG [key=value …]: what the engine in accelerate's FILE cannot do
+  local file=$1
+  shift
   "$venv/bin/python" -c 'import sys
 from unime import config, engines, runlog
 def check():
     engine = engines.engine_in_file(sys.argv[1])
     loaded = config.load_config(getattr(config, sys.argv[2]), sys.argv[3:])
     if engine: engines.check_combination(engine, loaded)
-runlog.run_program(check)' "$file" "$cls" --config "$@"
+runlog.run_program(check)' "$file" "$(class_of "$command")" --config "$@"
 }
 
 run_accelerate() { # MODULE CONFIG [key=value …]
@@ -236,7 +232,7 @@ run_accelerate() { # MODULE CONFIG [key=value …]
   fi
   if [[ -n $file ]]; then
     file=$(config_path "$file")
-    check_engine "$file" "$module" "$config" "$@"
+    [[ $command == eval ]] || check_engine "$file" "$config" "$@"
   else
     processes=${processes:-$((gpus > 0 ? gpus : 1))}
     kind=$((gpus > 0))-$((processes > 1))

@@ -21,7 +21,6 @@ from unime.collator import TextCollator
 from unime.config import Mixing, Stage1Config, load_config
 from unime.data import GlobalBatchSampler, TextDataset
 from unime.encoder import Encoder
-from unime.engines import SHARDS_WEIGHTS, engine_of
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
 from unime.runlog import run_program, start_run
@@ -48,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         decoder_only=True,
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
-        sharded=engine_of(run.accelerator) in SHARDS_WEIGHTS,
+        sharded=run.shards_weights,
     )
     collate = TextCollator(encoder.processor, ChunkLimits.of(config.optim))
 

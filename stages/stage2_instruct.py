@@ -22,7 +22,6 @@ from unime.collator import PairCollator
 from unime.config import Stage2Config, load_config
 from unime.data import GlobalBatchSampler, PairDataset
 from unime.encoder import Encoder
-from unime.engines import SHARDS_WEIGHTS, engine_of
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
 from unime.runlog import run_program, start_run
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         lora=config.lora,
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
-        sharded=engine_of(run.accelerator) in SHARDS_WEIGHTS,
+        sharded=run.shards_weights,
     )
     symmetric = config.loss.symmetric
     collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim), query_keys=symmetric)

@@ -169,14 +169,19 @@ def test_going_on_with_other_ranks_or_engines(
 # What can happen to a run
 
 
+def after_signal_to_rank_1(launch: Launch, signum: signal.Signals, key: str) -> None:
+    """All of it ends with an error, within a minute."""
+    launch.until_step(4)
+    os.kill(launch.ranks[1], signum)
+    began = time.monotonic()
+    assert launch.wait(60) != 0
+    record(key, {"seconds": time.monotonic() - began})
+
+
 @pytest.mark.parametrize("config", [pytest.param("ddp", marks=pytest.mark.fast), "zero2", "fsdp2"])
 def test_a_killed_rank_is_named(config: str, material: Path) -> None:
     launch = Launch(material, f"lost/{config}", *LONG, config=config)
-    launch.until_step(4)
-    os.kill(launch.ranks[1], signal.SIGKILL)
-    began = time.monotonic()
-    assert launch.wait(60) != 0
-    record(f"lost-{config}", {"seconds": time.monotonic() - began})
+    after_signal_to_rank_1(launch, signal.SIGKILL, f"lost-{config}")
     assert "rank 0 lost another rank" in launch.said
     assert "rank      : 1 (local_rank: 1)" in launch.said and "SIGKILL" in launch.said
     assert "Traceback" not in launch.said.split("rank 0 lost another rank")[0]
@@ -220,11 +225,7 @@ def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material
 @pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])
 def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None:
     launch = Launch(material, f"stuck/{config}", *LONG, "run.collective_timeout=10", config=config)
-    launch.until_step(4)
-    os.kill(launch.ranks[1], signal.SIGSTOP)
-    began = time.monotonic()
-    assert launch.wait(60) != 0
-    record(f"stuck-{config}", {"seconds": time.monotonic() - began})
+    after_signal_to_rank_1(launch, signal.SIGSTOP, f"stuck-{config}")
     assert "rank 0 has been in step" in launch.said
     assert "rank 0 waited for the others longer than run.collective_timeout" in launch.said
 

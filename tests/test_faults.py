@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from unime import runlog
-from unime.faults import RunError, explain_collective, stall_watch
+from unime.faults import explain_collective, stall_watch
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
@@ -54,16 +54,6 @@ def test_stall_watch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
         time.sleep(0.6)
     assert "error: rank 0 waited for the others longer" in capsys.readouterr().err
     assert ended == [1]
-
-
-def test_a_run_that_cannot_go_on_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def main() -> None:
-        raise RunError("step 3: loss nan")
-
-    with pytest.raises(SystemExit) as stopped:
-        runlog.run_program(main)
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err == "error: step 3: loss nan\n"
 
 
 def test_other_errors_keep_their_traceback() -> None:

@@ -30,6 +30,7 @@ from unime.config import (
     TextData,
 )
 from unime.facts import git_commit
+from unime.faults import RunError
 from unime.fingerprint import run_identity
 from unime.items import DataError
 from unime.runlog import run_program, start_run
@@ -184,16 +185,23 @@ def test_other_ranks_let_the_first_one_speak(
     assert waited == ([] if rank == "0" else [runlog.OTHER_RANKS_WAIT])
 
 
-@pytest.mark.parametrize("error", [ConfigError("a.b: wrong"), DataError("rows.csv: wrong")])
-def test_errors_of_the_user_are_one_line(
-    error: Exception, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("a.b: wrong"), 2),
+        (DataError("rows.csv: wrong"), 2),
+        (RunError("step 3: loss nan"), 1),
+    ],
+)
+def test_expected_errors_are_one_line(
+    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
         raise error
 
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
-    assert stopped.value.code == 2
+    assert stopped.value.code == status
     assert capsys.readouterr().err == f"error: {error}\n"
 
 

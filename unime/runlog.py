@@ -33,7 +33,7 @@ from tqdm import tqdm
 from unime import checkpoint
 from unime.adapters import adapter_folders
 from unime.config import ConfigError, Stage2Config, dump_config
-from unime.engines import StageConfig, engine_of, make_accelerator
+from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
 from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
 from unime.fingerprint import changes, run_identity
@@ -55,6 +55,10 @@ class Run:
     @property
     def global_batch_size(self) -> int:
         return self.config.optim.batch_size_per_device * self.accelerator.num_processes
+
+    @property
+    def shards_weights(self) -> bool:
+        return engine_of(self.accelerator) in SHARDS_WEIGHTS
 
     @property
     def is_main_process(self) -> bool:
