@@ -260,7 +260,7 @@ def stage2(
     return Stage2PlanConfig(
         model=replace(model, precision=Precision(precision)),
         lora=LoraSettings(rank=16, dropout=0.0, train=ALL_PARTS),
-        inputs=InputConfig(image_size=28 if name != BASE else 96),
+        inputs=InputConfig(resolution="28x28" if name != BASE else "96x96"),
         data=PairData(root="-", sources={"-": PairSource()}),
         optim=OptimConfig(
             steps=1, batch_size_per_device=batch, chunk_size=chunk, learning_rate=1e-4,

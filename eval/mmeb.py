@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ class Evaluation:
         return {
             "model": self.config.model.name,
             "adapter": self.config.model.adapter,
-            "prompt": self.config.inputs.prompt,
+            "inputs": asdict(self.encoder.processor.inputs),  # as they were, nulls filled in
             "settings_fingerprint": self.fingerprint,
             "data_fingerprint": data_fingerprint,
             "config": self.settings,

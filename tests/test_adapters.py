@@ -156,9 +156,9 @@ def test_another_prompt_or_input_is_a_warning(first, load_tiny, monkeypatch):
 
 
 def test_an_adapter_that_saw_no_image_may_see_any_size(first, load_tiny, tmp_path):
-    pictured = InputConfig(image_size=56)
+    pictured = InputConfig(resolution="56x56")
     load_tiny("qwen2_vl", lora=SECOND).save_adapters(tmp_path / "saved")
-    with pytest.warns(UserWarning, match=r"inputs.image_size=None, this run has 56"):
+    with pytest.warns(UserWarning, match=r"inputs.resolution='native', this run has '56x56'"):
         load_tiny("qwen2_vl", adapter=tmp_path / "saved", inputs=pictured)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -177,6 +177,19 @@ def test_saving_replaces_the_whole_folder(first, load_tiny, tmp_path):
         load_tiny("qwen2_vl").save_adapters(tmp_path / "none")
 
 
+def test_inputs_are_those_of_training(first, load_tiny, tmp_path):
+    asked = InputConfig(prompt="e5v", resolution="16x16", num_frames=4)
+    load_tiny("qwen2_vl", lora=LoraSettings(), inputs=asked).save_adapters(tmp_path / "final")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        inputs = load_tiny("qwen2_vl", adapter=tmp_path / "final").processor.inputs
+    assert inputs == replace(asked, max_text_tokens=512, max_tiles=0)
+    with pytest.warns(UserWarning, match="trained with inputs.prompt='e5v', this run has 'unime'"):
+        other = InputConfig(prompt="unime")
+        inputs = load_tiny("qwen2_vl", adapter=tmp_path / "final", inputs=other).processor.inputs
+    assert (inputs.prompt, inputs.resolution) == ("unime", "16x16")
+
+
 def test_bad_adapter_folders(first, load_tiny, tmp_path):
     with pytest.raises(ConfigError, match="holds neither encoder.json nor adapter_config.json"):
         load_tiny("qwen2_vl", adapter=tmp_path)
@@ -185,6 +198,9 @@ def test_bad_adapter_folders(first, load_tiny, tmp_path):
         load_tiny("qwen2_vl", adapter=tmp_path)
     (tmp_path / "encoder.json").write_text("[]")
     with pytest.raises(ConfigError, match="lacks base, inputs or adapters"):
+        load_tiny("qwen2_vl", adapter=tmp_path)
+    (tmp_path / "encoder.json").write_text('{"version": 1, "base": 0, "inputs": 0, "adapters": 0}')
+    with pytest.raises(ConfigError, match="encoder.json has version 1, expected 2"):
         load_tiny("qwen2_vl", adapter=tmp_path)
 
 

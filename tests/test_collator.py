@@ -6,6 +6,7 @@ python -m pytest tests/test_collator.py
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from unime.chunks import ChunkLimits
 from unime.collator import ItemProcessor, PairCollator, TextCollator
 from unime.config import InputConfig
 from unime.data import TextRow
-from unime.items import DataError, Item, Pair, item_key
+from unime.images import sample_frames
+from unime.items import DataError, Item, Pair, item_key, video_frames
 from unime.prompts import render
 
 QUIRKY = (*FAMILIES, "idefics3")
@@ -163,14 +165,52 @@ def test_a_beginning_token_in_the_template_is_not_doubled(tiny_model):
     assert ids.count(hf_processor.tokenizer.bos_token_id) == 1
 
 
-def test_image_size(pictures, processor):
-    free, square = processor("llava_next"), processor("llava_next", image_size=16)
-    assert free(Item(images=(pictures[1],)))["image_sizes"].tolist() == [[20, 40]]
-    assert square(Item(images=(pictures[1],)))["image_sizes"].tolist() == [[16, 16]]
+def test_resolution(pictures, processor):
+    def size(resolution):
+        prepare = processor("llava_next", resolution=resolution)
+        return prepare(Item(images=(pictures[1],)))["image_sizes"].tolist()
+
+    assert size("native") == [[20, 40]]
+    assert size("16x16") == [[16, 16]] and size("30x10") == [[10, 30]]  # height first
+    assert size("0..200") == [[10, 20]] and size("3200..9999") == [[40, 80]]
+    assert size("100..800") == [[20, 40]]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_qwen_keeps_pixels_in_a_range_itself(family, pictures, processor):
+    few, many = (processor(family, resolution=text) for text in ("64..64", "1024..4096"))
+    patches = [len(prepare(Item(images=(pictures[3],)))["pixel_values"]) for prepare in (few, many)]
+    assert patches == [64 // 16, 4096 // 16]
+    size = few.hf_processor.image_processor.size
+    assert (size["shortest_edge"], size["longest_edge"]) == (64, 64)  # which an export carries
+
+
+def test_frames_are_spread_evenly(pictures, processor, tmp_path):
+    for number in range(12):
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / f"frame{number}.png")
+    (tmp_path / "notes.txt").touch()
+    frames = video_frames(tmp_path)
+    assert [Path(frame).stem for frame in frames[:3]] == ["frame0", "frame1", "frame2"]
+    assert [Path(frame).stem for frame in sample_frames(frames, 4)] == [
+        "frame0", "frame3", "frame7", "frame11",
+    ]  # fmt: skip
+    assert sample_frames(frames[:3], 4) == list(frames[:3])
+    prepare = processor("llava", num_frames=3)  # which has no videos: its frames are images
+    sample = prepare(Item("What happens?", video=frames))
+    assert len(sample["pixel_values"]) == 3
+    assert "Summary above video and sentence in one word:" in decode(prepare, sample)
+    with pytest.raises(DataError, match="nowhere: cannot read the frames: No such file"):
+        video_frames(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no frames"):
+        video_frames(tmp_path / "empty")
+    still = [Item(images=frames[:2]), Item(video=frames[:2]), Item(video=frames[:1])]
+    told = [Item("a"), Item("a", instruction="a"), Item(instruction="a")]
+    assert len({item_key(item) for item in still + told}) == 6
 
 
 def test_transparent_is_white_and_rotated_is_upright(tmp_path, processor):
-    prepare = processor("llava", image_size=16)
+    prepare = processor("llava", resolution="16x16")
     clear = np.zeros((16, 16, 4), dtype=np.uint8)
     white = np.full((16, 16, 3), 255, dtype=np.uint8)
     paths = [save(tmp_path, clear, "clear.png"), save(tmp_path, white, "white.png")]

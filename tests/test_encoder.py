@@ -167,8 +167,8 @@ def test_a_model_that_is_not_there(tmp_path):
 
 
 def test_settings_that_cannot_be(load_tiny):
-    with pytest.raises(ConfigError, match="inputs.prompt: got 'e5v', expected one of unime"):
-        load_tiny("llava", inputs=InputConfig(prompt="e5v"))
+    with pytest.raises(ConfigError, match="inputs.prompt: got 'haiku', expected one of unime"):
+        load_tiny("llava", inputs=InputConfig(prompt="haiku"))
     with pytest.raises(ConfigError, match=r"lora.train: .*expected \[llm\] for the decoder only"):
         load_tiny("llava", lora=LoraSettings(train=["vision"]), decoder_only=True)
     with pytest.raises(ConfigError, match="got 'int8', expected nf4 or none where the decoder alo"):

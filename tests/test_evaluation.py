@@ -82,7 +82,7 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
         assert -1 <= result["mean_similarity"] <= 1
         assert 1 <= result["effective_rank"] <= result["num_items"]
         assert result["items_per_second"] > 0
-        assert (result["prompt"], result["adapter"]) == ("unime", None)
+        assert (result["inputs"]["prompt"], result["adapter"]) == ("unime", None)
         assert result["config"]["model"]["quantization"] == "nf4"
         assert torch.__version__.startswith(result["versions"]["torch"])
         assert result["device"].startswith("1 x ")

@@ -62,7 +62,7 @@ def settings(
             attention=attention,
         ),
         lora=LoraSettings(rank=4, alpha=4, dropout=0.0, train=train),
-        inputs=InputConfig(image_size=28),
+        inputs=InputConfig(resolution="28x28"),
         data=PairData(root="-", sources={"-": PairSource()}),
         optim=OptimConfig(
             steps=10,
@@ -289,7 +289,7 @@ def test_program(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["--config", str(CONFIGS / "stage2" / "qwen2-vl-2b.yaml")]
-    arguments += [f"model.name={tiny_model('qwen2_vl')}", "inputs.image_size=32"]
+    arguments += [f"model.name={tiny_model('qwen2_vl')}", "inputs.resolution=32x32"]
     arguments += ["gpus=4", "gpu=custom", "plan.gpu_tflops=100", "plan.gpu_memory_gib=3"]
     monkeypatch.setattr(sys, "argv", ["stages.plan", *arguments])
     monkeypatch.delitem(sys.modules, "stages.plan")  # else runpy warns that it is there

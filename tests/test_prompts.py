@@ -5,6 +5,8 @@ python -m pytest tests/test_prompts.py
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import AutoProcessor
 
@@ -18,6 +20,7 @@ TEXT = Item("a red bird")
 IMAGE = Item(images=("a.png",))
 BOTH = Item("Which animal is it?", ("a.png",))
 TWO = Item("Which is larger?", ("a.png", "b.png"))
+ITEMS = (TEXT, IMAGE, BOTH, TWO)
 
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -58,9 +61,7 @@ GOLDEN = {
 def test_golden_prompts(family, tiny_model):
     processor = AutoProcessor.from_pretrained(tiny_model(family))
     backbone = BACKBONES[family]
-    assert [render(item, processor, backbone, "unime") for item in (TEXT, IMAGE, BOTH, TWO)] == (
-        GOLDEN[family]
-    )
+    assert [render(item, processor, backbone, "unime") for item in ITEMS] == (GOLDEN[family])
 
 
 def test_published_prompts():
@@ -82,16 +83,112 @@ def test_published_prompts():
     )
 
 
+FRAMED = {  # families' chats, around what a preset says
+    "llava_next": ("[INST] ", "<image>\n", " [/INST]"),
+    "qwen2_vl": (f"{QWEN_SYSTEM}<|im_start|>user\n", QWEN_IMAGE, ASSISTANT),
+}
+SAID = {
+    "e5v": [
+        "a red bird\nSummary above sentence in one word: ",
+        "Summary above image in one word: ",
+        'Modify this image with "Which animal is it?", desribe modified image in one word: ',
+        'Modify this image with "Which is larger?", desribe modified image in one word: ',
+    ],
+    "chat": ["a red bird", "", "Which animal is it?", "Which is larger?"],
+}
+
+
+@pytest.mark.parametrize("family", FRAMED)
+@pytest.mark.parametrize("preset", SAID)
+def test_other_presets_in_the_familys_chat(family, preset, tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model(family))
+    before, image, after = FRAMED[family]
+    counts = (0, 1, 1, 2)
+    assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+        before + image * count + said + after
+        for count, said in zip(counts, SAID[preset], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "family, token", [("llava_next", "<image>"), ("qwen2_vl", "<|image_pad|>")]
+)
+def test_presets_without_a_chat(family, token, tiny_model):
+    """As TIGER-AI-Lab/VLM2Vec's rows and UniME-V2's demo have them: the bare image token."""
+    processor = AutoProcessor.from_pretrained(tiny_model(family))
+    for preset, image in {
+        "vlm2vec": f"{token}\nRepresent the given image.\n",
+        "unime-v2": f"{token} Find an image caption describing the given image.",
+    }.items():
+        assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+            "a red bird",
+            image,
+            f"{token}\nWhich animal is it?\n",
+            f"{token}{token}\nWhich is larger?\n",
+        ]
+    bare, phi = build_tokenizer({}), BACKBONES["phi3_v"]
+    assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|><|image_2|>\nWhich is larger?\n"
+
+
+def test_the_task_stands_in_the_system_turn(tiny_model):
+    """Qwen3-VL-Embedding's form."""
+    processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
+    default = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
+    said = ["a red bird", QWEN_IMAGE, f"{QWEN_IMAGE}Which animal is it?"]
+    found = [render(item, processor, BACKBONES["qwen3_vl"], "instruct") for item in ITEMS[:3]]
+    assert found == [default + words + ASSISTANT for words in said]
+    item = replace(BOTH, instruction="Answer the question.")
+    asked = default.replace("Represent the user's input.", "Answer the question.")
+    assert render(item, processor, BACKBONES["qwen3_vl"], "instruct") == asked + said[2] + ASSISTANT
+    # a family without system turns, and presets without one, say it before the text
+    llava = AutoProcessor.from_pretrained(tiny_model("llava"))
+    assert render(item, llava, BACKBONES["llava"], "instruct") == (
+        "USER: <image>\nAnswer the question.\nWhich animal is it? ASSISTANT:"
+    )
+    assert render(item, llava, BACKBONES["llava"], "unime") == (
+        f"USER: <image>\nAnswer the question.\nWhich animal is it?\n{TOGETHER} ASSISTANT:"
+    )
+
+
+def test_a_video(tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model("qwen2_vl"))
+    item, frame = Item(video=("0.png", "1.png")), f"{QWEN_SYSTEM}<|im_start|>user\n"
+    pad = "<|vision_start|><|video_pad|><|vision_end|>"
+    assert render(item, processor, BACKBONES["qwen2_vl"], "unime") == (
+        f"{frame}{pad}Summary above video in one word:{ASSISTANT}"
+    )
+    both = replace(item, text="What happens?")
+    assert render(both, processor, BACKBONES["qwen2_vl"], "unime", ["image", "image"]) == (
+        f"{frame}{QWEN_IMAGE * 2}What happens?\nSummary above video and sentence in one word:"
+        f"{ASSISTANT}"
+    )
+
+
+def test_e5v_on_llama_3():
+    """Its README's strings, where the processor has no template and the tokenizer is Llama-3's."""
+    tokens = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
+    bare, llava = build_tokenizer(tokens), BACKBONES["llava_next"]
+    frame = "<|start_header_id|>user<|end_header_id|>\n\n"
+    after = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n"
+    assert render(IMAGE, bare, llava, "e5v") == (
+        f"{frame}<image>\nSummary above image in one word: {after}"
+    )
+    assert render(Item("<sent>"), bare, llava, "e5v") == (
+        f"{frame}<sent>\nSummary above sentence in one word: {after}"
+    )
+
+
 def test_text_is_never_read_as_a_template(tiny_model):
     processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
-    text = "{{ 7 * 7 }} {text} {% endfor %} {0} \\n %s"
+    text = "{{ 7 * 7 }} {text} {% endfor %} {0} \\n %s {images} {media}"
     prompt = render(Item(text), processor, BACKBONES["qwen3_vl"], "unime")
     assert prompt == f"<|im_start|>user\n{text}\n{SENTENCE}{ASSISTANT}"
+    assert render(Item(text), processor, BACKBONES["qwen3_vl"], "vlm2vec") == text
 
 
 def test_unknown_preset():
-    with pytest.raises(ConfigError, match=f"inputs.prompt: got 'e5v', .* {', '.join(PRESETS)}"):
-        render(TEXT, build_tokenizer({}), BACKBONES["phi3_v"], "e5v")
+    with pytest.raises(ConfigError, match=f"inputs.prompt: got 'haiku', .* {', '.join(PRESETS)}"):
+        render(TEXT, build_tokenizer({}), BACKBONES["phi3_v"], "haiku")
 
 
 def test_no_chat_template_anywhere():

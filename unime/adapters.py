@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +22,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unime.backbones import Backbone
-from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, LoraSettings, ModelConfig
 from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
 WEIGHTS = "adapter_model.safetensors"
+VERSION = 2  # of encoder.json
+TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
 
 
 def stack_adapters(
@@ -90,6 +91,12 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     )
 
 
+def trained_inputs(folder: str | Path) -> dict[str, Any]:
+    """What adapters were trained with, as far as their folder says."""
+    known = (Path(folder) / DESCRIPTION).is_file()
+    return _read_description(Path(folder))["inputs"] if known else {}
+
+
 def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
     """Every adapter of the stack as peft names its tensors, on the CPU; called by every rank."""
     parts = [f".{name}." for name in stack.peft_config]
@@ -128,10 +135,11 @@ def save_adapters(
         inference_mode, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(path))
         config.inference_mode = inference_mode
+    seen = TEXT_INPUTS if decoder_only else tuple(INPUT_DEFAULTS)
     description = {
-        "version": 1,
+        "version": VERSION,
         "base": base,
-        "inputs": asdict(inputs),
+        "inputs": {name: getattr(inputs, name) for name in seen},
         "decoder_only": decoder_only,
         "adapters": list(stack.peft_config),
     }
@@ -164,7 +172,7 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
 
 
 def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
-    """Refuse adapters that were trained on another base; warn where prompt or inputs differ.
+    """Refuse adapters that were trained on another base; warn where given inputs differ.
 
     Raises:
         ConfigError: another base.
@@ -180,10 +188,9 @@ def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
             f"model.adapter: {folder} was trained on {trained['base']['name']}"
             f" ({trained['base']['model_type']}), not on {base['name']} ({base['model_type']})"
         )
-    saw_images = not trained.get("decoder_only", False)
-    for key in ("prompt", "max_text_tokens", *(["image_size"] if saw_images else [])):
-        then, now = trained["inputs"].get(key), getattr(inputs, key)
-        if then != now:
+    for key, then in trained["inputs"].items():
+        now = getattr(inputs, key, None)
+        if now is not None and then != now:
             warnings.warn(
                 f"{folder} was trained with inputs.{key}={then!r}, this run has {now!r}",
                 stacklevel=3,
@@ -199,6 +206,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"model.adapter: {path}: {error}") from error
     if not complete:
         raise ConfigError(f"model.adapter: {path} lacks base, inputs or adapters")
+    if description.get("version") != VERSION:
+        found = description.get("version")
+        raise ConfigError(f"model.adapter: {path} has version {found!r}, expected {VERSION}")
     return description
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class Backbone:
     nested_images: bool = False  # the processor takes a list of images per text
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
     chat_template: str | None = None  # where the processor has none
+    image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
+    video: bool = False  # model and processor take videos; else a video is its frames, as images
+    pixel_range: Callable[[Any, int, int], None] | None = None  # makes a processor resize so itself
 
     def part_of(self, path: str) -> str | None:
         """The part ("llm", "projector", "vision") a module belongs to, by the innermost of the
@@ -120,8 +123,14 @@ def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
 
 
+def qwen_pixel_range(processor: Any, fewest: int, most: int) -> None:
+    """Qwen-VL's processors keep proportions, and the pixels in a range, in whole patches."""
+    processor.image_processor.size = {"shortest_edge": fewest, "longest_edge": most}
+
+
+_USER = "{% for message in messages | selectattr('role', 'equalto', 'user') %}"  # no system turns
 _PHI3_V_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
+    _USER + "{{ '<|user|>\n' }}"
     "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
     "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
@@ -129,14 +138,14 @@ _PHI3_V_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 _LLAVA_NEXT_TEMPLATE = (
-    "{% for message in messages %}{{ '[INST] ' }}"
+    _USER + "{{ '[INST] ' }}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
     "{{ '<image>\n' }}{% endfor %}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
     "{{ part['text'] + ' [/INST]' }}{% endfor %}{% endfor %}"
 )
 _LLAVA_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    _USER + "{{ 'USER: ' }}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
     "{{ '<image>\n' }}{% endfor %}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
@@ -164,6 +173,7 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
         projector=mergers,
         # qwen2_5_vl embeds without them, and silently differently
         required_keys=("mm_token_type_ids",),
+        pixel_range=qwen_pixel_range,
     )
 
 
@@ -198,6 +208,7 @@ BACKBONES = {
             vision=("model.vision_embed_tokens",),
             projector=("model.vision_embed_tokens.img_projection",),
             chat_template=_PHI3_V_TEMPLATE,
+            image_token="<|image_{n}|>",
         ),
     )
 }

@@ -19,9 +19,9 @@ from torch.nn import functional
 from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
 from unime.chunks import Batch, ChunkLimits
 from unime.config import InputConfig
-from unime.images import load_image
+from unime.images import Resolution, load_image, sample_frames
 from unime.items import DataError, Item, Pair, item_key
-from unime.prompts import preset_named, render
+from unime.prompts import check_prompt, render
 
 if TYPE_CHECKING:
     from unime.data import TextRow
@@ -32,15 +32,23 @@ BLANK_SIDE = 32  # pixels
 class ItemProcessor:
     """One item to the inputs of one row, through the prompt and the family's own processor.
 
+    Args:
+        inputs: nulls stand for the defaults.
+
     Raises:
-        ConfigError: a prompt preset that does not exist.
+        ConfigError: a prompt that the model's own chat template carries already.
     """
 
     def __init__(self, hf_processor: Any, backbone: Backbone, inputs: InputConfig) -> None:
-        preset_named(inputs.prompt)
         self.hf_processor = hf_processor
         self.backbone = backbone
-        self.inputs = inputs
+        self.inputs = inputs = inputs.filled()
+        self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
+        check_prompt(self.prompt, hf_processor)
+        self.resolution = Resolution.parse(str(inputs.resolution))
+        if self.resolution.pixels is not None and backbone.pixel_range is not None:
+            backbone.pixel_range(hf_processor, *self.resolution.pixels)
+            self.resolution = Resolution()  # its processor does it, wherever the model is loaded
         self.num_truncated = 0  # texts cut so far (by this process)
         self.tokenizer = hf_processor.tokenizer
         special = set(self.tokenizer.all_special_tokens)
@@ -60,13 +68,23 @@ class ItemProcessor:
             DataError: neither text nor image, an image that cannot be read or is too large, or an
                 item that the processor refuses.
         """
-        if not item.text.strip() and not item.images:
+        if not item.text.strip() and not item.images and not item.video:
             raise DataError("an item has neither text nor image")
-        return self._prepare(item, [load_image(path, self.inputs) for path in item.images])
+        images = [self._load(path) for path in item.images]
+        frames = [self._load(path) for path in sample_frames(item.video, self.num_frames)]
+        return self._prepare(item, images, frames)
 
-    def _prepare(self, item: Item, images: list[Image.Image]) -> Sample:
-        item = replace(item, text=self.cut(self.neutralise(item.text)))
-        prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
+    def _load(self, path: str) -> Image.Image:
+        return self.resolution.apply(load_image(path, self.inputs))
+
+    def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
+        instruction = self.neutralise(item.instruction)
+        item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
+        videos = [frames] if frames and self.backbone.video else []
+        if not videos:
+            images = images + frames  # this family knows a video as its frames
+        media = ["image"] * len(images) + ["video"] * len(videos)
+        prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
         bos = self.tokenizer.bos_token
         try:
             output = self.hf_processor(
@@ -101,7 +119,7 @@ class ItemProcessor:
 
     def cut(self, text: str) -> str:
         """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""
-        limit = self.inputs.max_text_tokens
+        limit = int(self.inputs.max_text_tokens or 0)
         if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
             return text
         tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -140,9 +158,8 @@ class ItemProcessor:
             {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
         ]
         if self._blank is None:
-            side = self.inputs.image_size or BLANK_SIDE
-            image = Image.new("RGB", (side, side))
-            self._blank = self._prepare(Item(images=("blank",)), [image])
+            image = self.resolution.apply(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE)))
+            self._blank = self._prepare(Item(images=("blank",)), [image], [])
         samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
         return self.collate(samples)
 
@@ -242,7 +259,7 @@ class PairCollator(Collator):
 
 
 def _name(item: Item) -> str:
-    return ", ".join(item.images) or f"text {item.text[:60]!r}"
+    return ", ".join(item.images + item.video[:1]) or f"text {item.text[:60]!r}"
 
 
 def _pad_left(values: Sequence[Tensor], padding: int) -> Tensor:

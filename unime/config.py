@@ -10,8 +10,10 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -103,28 +105,51 @@ class LoraSettings:
 
 @dataclass
 class InputConfig:
-    """How an item (text, image or both) becomes model input."""
+    """How an item (text, images, video, or several of them) becomes model input.
 
-    prompt: str = "unime"  # a preset of unime/prompts.py
-    max_text_tokens: int = 512  # longer texts are cut (and counted); never the prompt or an image
-    image_size: int | None = (
-        None  # 336: squares of 336 pixels, as the paper; None: as the processor does
-    )
+    null: as the checkpoint was trained, else the default given here (:meth:`filled`).
+    """
+
+    prompt: str | None = None  # a preset of unime/prompts.py; unime
+    max_text_tokens: int | None = None  # longer texts are cut (and counted), the prompt and images
+    # never; 512
+    resolution: str | None = None  # native: as the family's processor does. 336x336: squeezed to
+    # that (the paper). 50176..1003520: so many pixels, in its own proportions. native
+    max_tiles: int | None = None  # pieces that an image is cut into, where the family cuts it up;
+    # 0: as its processor does. 0
+    num_frames: int | None = None  # of a video, evenly spaced; 8
     max_image_pixels: int = 50_000_000  # a larger file is refused (decompression bombs)
 
     def __post_init__(self) -> None:
-        from unime.prompts import preset_named  # which imports ConfigError from here
+        from unime.images import Resolution  # which imports ConfigError from here
+        from unime.prompts import preset_named
 
-        preset_named(self.prompt)
-        require(
-            self.max_text_tokens > 0, "inputs.max_text_tokens", self.max_text_tokens, "positive"
-        )
-        require(
-            self.image_size is None or self.image_size > 0,
-            "inputs.image_size", self.image_size, "positive or null",
-        )  # fmt: skip
-        pixels = self.max_image_pixels
+        if self.prompt is not None:
+            preset_named(self.prompt)
+        if self.resolution is not None:
+            Resolution.parse(self.resolution)
+        for name in ("max_text_tokens", "num_frames"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"inputs.{name}", value, "positive or null")
+        tiles, pixels = self.max_tiles, self.max_image_pixels
+        require(tiles is None or tiles >= 0, "inputs.max_tiles", tiles, "0 or more, or null")
         require(pixels > 0, "inputs.max_image_pixels", pixels, "positive")
+
+    def filled(self, trained: Mapping[str, Any] | None = None) -> InputConfig:
+        """These settings with every null replaced: by what a checkpoint was trained with, else by
+        the default."""
+        known = INPUT_DEFAULTS | {k: v for k, v in (trained or {}).items() if k in INPUT_DEFAULTS}
+        missing = {name: value for name, value in known.items() if getattr(self, name) is None}
+        return replace(self, **missing)
+
+
+INPUT_DEFAULTS: dict[str, Any] = {
+    "prompt": "unime",
+    "max_text_tokens": 512,
+    "resolution": "native",
+    "max_tiles": 0,
+    "num_frames": 8,
+}
 
 
 @dataclass
@@ -437,7 +462,7 @@ class PlanConfig:
     prompt_tokens: int = 24  # prompt and chat template, where no processor is there to count them
     image_tokens: int | None = None  # of an image in the sequence; null: as the processor counts
     image_patches: int | None = None  # in the vision tower; null: processor, or from image_tokens
-    image_side: int = 512  # pixels of a square image where inputs.image_size is null
+    image_side: int = 512  # pixels of a square image where inputs.resolution is no square
     images_per_pair: float = 1.0  # of a query and its target: 1 where one of the two has an image
     rows: int | None = None  # where optim.epochs is given; null: the stage's default, printed
     stacked_rank: int = 32  # of the frozen adapter that model.adapter names, on the language model

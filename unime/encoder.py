@@ -25,6 +25,7 @@ from unime.adapters import (
     describe_base,
     save_adapters,
     stack_adapters,
+    trained_inputs,
 )
 from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
 from unime.collator import ItemProcessor
@@ -118,6 +119,7 @@ class Encoder(nn.Module):
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
+        inputs = inputs.filled(trained_inputs(model.adapter) if model.adapter else None)
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, stack, backbone, processor, model, decoder_only).to(device)
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+NUMBER = re.compile(r"(\d+)")
 
 
 class DataError(ValueError):
@@ -15,17 +19,18 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to embed: text, images (absolute paths), or both. Text holds no image tokens."""
+    """One thing to embed: text, images, a video, or several of them. Text holds no image tokens."""
 
     text: str = ""
-    images: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # absolute paths
+    video: tuple[str, ...] = ()  # absolute paths of its frames, of which some are taken
+    instruction: str = ""  # the task, where the data keeps it apart from the text
 
     @property
     def kind(self) -> str:
-        """ "text", "image" or "image+text"; "" when there is neither."""
-        return "+".join(
-            name for name, present in (("image", self.images), ("text", self.text)) if present
-        )
+        """ "text", "image", "video", "image+text", …; "" when there is nothing."""
+        parts = {"image": self.images, "video": self.video, "text": self.text}
+        return "+".join(name for name, present in parts.items() if present)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,28 @@ class Pair:
     target: Item
     negatives: tuple[Item, ...] = ()
     row_id: str = ""  # "A-OKVQA:17"
+
+
+def video_frames(folder: str | Path) -> tuple[str, ...]:
+    """The frames of a video that lie in a folder, one image each, in their natural order (frame 2
+    comes before frame 10).
+
+    Raises:
+        DataError: no such folder, or no images in it.
+    """
+    try:
+        found = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot read the frames: {error.strerror}") from None
+    if not found:
+        raise DataError(f"{folder}: no frames ({', '.join(IMAGE_SUFFIXES)})")
+    return tuple(str(path.absolute()) for path in sorted(found, key=_natural))
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Texts at even places, numbers at odd ones."""
+    parts = NUMBER.split(path.name)
+    return [(int(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
 
 
 def item_key(item: Item) -> int:
@@ -50,6 +77,9 @@ def item_key(item: Item) -> int:
     digest = hashlib.blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=16)
     for image in item.images:
         digest = hashlib.blake2b(digest.digest() + _image_digest(image), digest_size=16)
+    apart = [item.instruction.encode("utf-8", "surrogatepass")] if item.instruction else []
+    for part in apart + [_image_digest(frame) for frame in item.video]:
+        digest = hashlib.blake2b(digest.digest() + b"|" + part, digest_size=16)
     return int.from_bytes(digest.digest()[:8], "big", signed=True)
 
 

@@ -33,6 +33,7 @@ from unime.costs import (
 )
 from unime.engines import check_combination
 from unime.gpus import Gpu, gpu_named
+from unime.images import Resolution
 from unime.items import Item
 from unime.schedule import total_steps
 
@@ -120,13 +121,14 @@ def item_shapes(
     text = shape_of_sample(processor(Item(words)), image_token, architecture)
     if plan.images_per_pair == 0:
         return text, text, "the model's processor"
-    side = config.inputs.image_size or plan.image_side
+    square = Resolution.parse(config.inputs.filled().resolution or "native").square
+    width, height = square or (plan.image_side, plan.image_side)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "blank.png"
-        Image.new("RGB", (side, side), "white").save(path)
+        Image.new("RGB", (width, height), "white").save(path)
         sample = processor(Item(words, (str(path),)))
     image = shape_of_sample(sample, image_token, architecture)
-    return text, image, f"the model's processor, images of {side}×{side} pixels"
+    return text, image, f"the model's processor, images of {width}×{height} pixels"
 
 
 def load_of_step(config: PlannedConfig, text: ItemShape, image: ItemShape) -> Load:
@@ -191,8 +193,8 @@ def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcess
         hf_processor = AutoProcessor.from_pretrained(model.name, **where)
     except (OSError, ImportError, ValueError, KeyError):
         return None
-    limit = min(plan.text_tokens, config.inputs.max_text_tokens)
-    inputs = replace(config.inputs, max_text_tokens=limit)
+    inputs = config.inputs.filled()
+    inputs.max_text_tokens = min(plan.text_tokens, inputs.max_text_tokens or plan.text_tokens)
     return ItemProcessor(hf_processor, architecture.backbone, inputs)
 
 

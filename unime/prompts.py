@@ -7,6 +7,7 @@ come first. The chat format is the processor's own template, or its backbone's w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,33 +21,93 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preset:
-    """What follows the images of an item, by its kind; ``{text}`` is the item's own text."""
+    """What the user says, by the kind of the item: ``{text}`` is its own text after its task
+    instruction, ``{media}`` is "image", "video" or "image and video"."""
 
     text: str
-    image: str
+    media: str
     both: str
+    raw: bool = False  # no chat format; ``{images}`` are the image tokens
+    system: str | None = None  # system turn where the item has no instruction; None: it has no turn
 
 
 PRESETS = {
+    # Paper 3.2.2 and its published evaluation code. It never asked about a video: "video" is ours.
     "unime": Preset(
         text="{text}\nSummary above sentence in one word:",
-        image="Summary above image in one word:",
-        both="{text}\nSummary above image and sentence in one word:",
+        media="Summary above {media} in one word:",
+        both="{text}\nSummary above {media} and sentence in one word:",
     ),
+    # UniME-V2's published demo, without a chat format; rows with image and text are MMEB's.
+    "unime-v2": Preset(
+        text="{text}",
+        media="{images} Find an image caption describing the given {media}.",
+        both="{images}\n{text}\n",
+        raw=True,
+    ),
+    # VLM2Vec was trained on the very strings of MMEB's rows.
+    "vlm2vec": Preset(
+        text="{text}",
+        media="{images}\nRepresent the given {media}.\n",
+        both="{images}\n{text}\n",
+        raw=True,
+    ),
+    # E5-V's README and retrieval.py, its space at the end and its spelling: what it was trained on.
+    "e5v": Preset(
+        text="{text}\nSummary above sentence in one word: ",
+        media="Summary above {media} in one word: ",
+        both='Modify this {media} with "{text}", desribe modified {media} in one word: ',
+    ),
+    # The item alone, its task in the system turn (Qwen3-VL-Embedding's form and default).
+    "instruct": Preset("{text}", "", "{text}", system="Represent the user's input."),
+    # Nothing of ours: the chat template says it all, as that of a model that unime exported does.
+    "chat": Preset("{text}", "", "{text}"),
 }
+
+# E5-V on Llama-3, whose processor has no template of its own.
+LLAMA3_TEMPLATE = (
+    "{% for message in messages | selectattr('role', 'equalto', 'user') %}"
+    "{{ '<|start_header_id|>user<|end_header_id|>\n\n' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n \n' }}{% endif %}"
+)
+CARRIES_PROMPT = "{#- unime: this template carries the prompt -#}"  # begins those of export.py
 
 _TEXT_GOES_HERE = "@@unime-item-text@@"
 
 
-def render(item: Item, processor: Any, backbone: Backbone, preset: str) -> str:
-    """The whole prompt of `item`, one image placeholder per image, ready for `processor`.
+def render(
+    item: Item,
+    processor: Any,
+    backbone: Backbone,
+    preset: str,
+    media: Sequence[str] | None = None,
+) -> str:
+    """The whole prompt of `item`, one placeholder for each of `media`, ready for `processor`.
+
+    Args:
+        media: "image" or "video" for everything that the processor gets beside the prompt; None:
+            those of the item.
 
     Raises:
         ConfigError: unknown preset, or a chat template that cannot be used.
     """
-    text = user_text(item, preset)
-    before, after = chat_frame(processor, backbone, len(item.images))
-    return before + text + after
+    forms = preset_named(preset)
+    if media is None:
+        media = ("image",) * len(item.images) + ("video",) * bool(item.video)
+    if forms.raw:
+        return user_text(item, preset, media_tokens(media, processor, backbone))
+    words, system = user_text(item, preset), None
+    if forms.system is not None:
+        system = item.instruction or forms.system
+    before, after, shows_system = chat_frame(processor, backbone, tuple(media), system)
+    if system and not shows_system:  # this family's chats have no system turn
+        words = "\n".join(filter(None, (system, words)))
+    return before + words + after
 
 
 def preset_named(name: str) -> Preset:
@@ -55,37 +116,92 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]
 
 
-def user_text(item: Item, preset: str) -> str:
-    """What the user says in the chat: the item's text and the request that sums it up."""
+def check_prompt(preset: str, processor: Any) -> None:
+    """
+    Raises:
+        ConfigError: a model that unime exported, asked with another prompt than its own.
+    """
+    own = str(getattr(processor, "chat_template", None) or "")
+    if own.startswith(CARRIES_PROMPT) and preset != "chat":
+        raise ConfigError(
+            f"inputs.prompt: got {preset!r}, expected chat (or null): the chat template of this"
+            " exported model carries the prompt that it was trained with"
+        )
+
+
+def user_text(item: Item, preset: str, tokens: str = "") -> str:
+    """What the user says: the item's text and the request that sums it up, and in a raw preset the
+    image tokens."""
     forms = preset_named(preset)
-    if not item.images:
-        return forms.text.format(text=item.text)
-    return forms.both.format(text=item.text) if item.text else forms.image
+    in_system = forms.system is not None
+    text = "\n".join(filter(None, ("" if in_system else item.instruction, item.text)))
+    shown = " and ".join(kind for kind in ("image", "video") if kind in item.kind.split("+"))
+    form = forms.text if not shown else forms.both if text else forms.media
+    form = form.replace("{media}", shown).replace("{images}", tokens)
+    before, found, after = form.partition("{text}")  # text last: its own braces are only text
+    return before + (text if found else "") + after
 
 
-@lru_cache(maxsize=64)
-def chat_frame(processor: Any, backbone: Backbone, num_images: int) -> tuple[str, str]:
-    """What the chat template puts before and after the user's text, for so many images.
+def media_tokens(media: Sequence[str], processor: Any, backbone: Backbone) -> str:
+    """The bare tokens that the processor replaces with each image or video, without a chat."""
+    tokens = {"image": backbone.image_token or getattr(processor, "image_token", None)}
+    tokens["video"] = getattr(processor, "video_token", None)
+    for kind in media:
+        if not tokens[kind]:
+            raise ConfigError(f"inputs.prompt: no token for a {kind} known of {backbone.family!r}")
+    return "".join(str(tokens[kind]).format(n=n + 1) for n, kind in enumerate(media))
 
-    The template runs once per number of images instead of once per item, and never sees the text.
+
+def chat_template(processor: Any, backbone: Backbone) -> str:
+    """The chat format of a model: its processor's, or what is known of its family.
+
+    Raises:
+        ConfigError: neither has one.
     """
     own = getattr(processor, "chat_template", None)
-    if own is None and backbone.chat_template is None:
+    if own is not None:
+        return own["default"] if isinstance(own, dict) else own
+    if "<|start_header_id|>" in getattr(processor, "tokenizer", processor).get_added_vocab():
+        return LLAMA3_TEMPLATE
+    if backbone.chat_template is None:
         raise ConfigError(
             f"model.name: the processor has no chat template, and {backbone.family!r} has none in"
             " unime/backbones.py"
         )
-    content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
-    content.append({"type": "text", "text": _TEXT_GOES_HERE})
-    rendered = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=None if own else backbone.chat_template,
-        tokenize=False,
-        add_generation_prompt=True,
-    )
+    return backbone.chat_template
+
+
+@lru_cache(maxsize=256)
+def chat_frame(
+    processor: Any, backbone: Backbone, media: tuple[str, ...], system: str | None = None
+) -> tuple[str, str, bool]:
+    """What the chat template puts before and after the user's text, beside such media, and whether
+    that shows the system turn (a template may drop or refuse it).
+
+    The template runs once per kind of item instead of once per item, and never sees the text.
+    """
+    content = [*({"type": kind} for kind in media), {"type": "text", "text": _TEXT_GOES_HERE}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    try:
+        rendered = processor.apply_chat_template(
+            messages,
+            chat_template=chat_template(processor, backbone),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except ConfigError:
+        raise
+    except Exception as error:  # jinja2's own, or raised by the template
+        if system is None:
+            raise ConfigError(f"model.name: its chat template fails: {error}") from error
+        rendered = ""
+    if system is not None and system not in rendered:
+        return (*chat_frame(processor, backbone, media)[:2], False)
     parts = rendered.split(_TEXT_GOES_HERE)
     if len(parts) != 2:
         raise ConfigError(
             f"model.name: its chat template shows the user's text {len(parts) - 1} times, not once"
         )
-    return parts[0], parts[1]
+    return parts[0], parts[1], system is not None

@@ -138,7 +138,7 @@ class Trainer:
         if smaller is None:
             raise RunError(
                 f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
-                " inputs.image_size or inputs.max_text_tokens"
+                " a smaller inputs.resolution, inputs.max_tiles or inputs.max_text_tokens"
             )
         if not (self.optim.auto_chunk and error.everywhere):
             auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
