@@ -43,6 +43,7 @@ def load_tiny(tiny_model: Callable[..., Path]) -> Callable[..., Encoder]:
         quantization: str = "none",
         precision: str = "float32",
         adapter: Path | None = None,
+        merge_adapter: bool = False,
         inputs: InputConfig | None = None,
         seed: int = 0,
         **options: Any,
@@ -52,6 +53,7 @@ def load_tiny(tiny_model: Callable[..., Path]) -> Callable[..., Encoder]:
             quantization=Quantization(quantization),
             precision=Precision(precision),
             adapter=str(adapter) if adapter else None,
+            merge_adapter=merge_adapter,
         )
         return Encoder.load(model, inputs or InputConfig(), **options)
 

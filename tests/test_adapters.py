@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from tests.embedding import difference, embed
-from unime.adapters import adapter_folders
-from unime.config import ConfigError, InputConfig, LoraSettings
+from unime.adapters import WEIGHTS, adapter_folders
+from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
 from unime.items import Item
 from unime.prompts import PRESETS
@@ -99,6 +99,49 @@ def test_a_new_adapter_on_a_frozen_one(settings, decoder_only, first, items, loa
     assert all(torch.equal(first_weights[key], kept[key]) for key in first_weights)
     third = load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both", lora=FIRST)
     assert {name.split(".")[-2] for name, _ in third.trainable_named_parameters()} == {"02-rank8"}
+
+
+@pytest.mark.parametrize(
+    "settings", [SECOND, replace(DORA, dropout=0.1), replace(SECOND, use_rslora=True)]
+)
+def test_merged_is_what_stacked_is(settings, items, load_tiny, tmp_path):
+    first = shake(load_tiny("qwen2_vl", lora=replace(FIRST, use_dora=True)))
+    expected = embed(first, items)
+    first.save_adapters(tmp_path / "first")
+    stacked = load_tiny("qwen2_vl", adapter=tmp_path / "first")
+    merged = load_tiny("qwen2_vl", adapter=tmp_path / "first", merge_adapter=True, lora=settings)
+    assert "adapters: 00-rank8 (merged), 01-rank2" in merged.describe()
+    assert not any("00-rank8" in name for name, _ in merged.named_parameters())
+    assert difference(embed(stacked, items), expected) < 1e-6
+    assert difference(embed(merged, items), expected) < 1e-5
+
+    merged.save_adapters(tmp_path / "untrained")
+    after = embed(shake(merged), items)
+    assert difference(after, expected) > 1e-2
+    merged.save_adapters(tmp_path / "both")
+    again = load_tiny("qwen2_vl", adapter=tmp_path / "both")
+    assert difference(embed(again, items), after) < 1e-5
+    description = json.loads((tmp_path / "both" / "encoder.json").read_text())
+    assert description["merged"] == int(settings.use_dora)
+    kept, first_weights = (
+        load_file(tmp_path / run / "00-rank8" / WEIGHTS) for run in ("both", "first")
+    )
+    assert kept.keys() == first_weights.keys()
+    assert all(torch.equal(first_weights[key], kept[key]) for key in kept)
+    if not settings.use_dora:  # the sum is the sum: a quantised base takes them too
+        assert (
+            embed(load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both"), items).isfinite().all()
+        )
+        return
+    with pytest.raises(ConfigError, match="both cannot be merged into quantised weights"):
+        load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both")
+
+
+def test_dora_with_dropout_on_a_stack_is_refused(first, load_tiny):
+    with pytest.raises(ConfigError, match=r"lora.dropout: got 0.1 .*model.merge_adapter=true"):
+        load_tiny("qwen2_vl", adapter=first[0], lora=replace(DORA, dropout=0.1))
+    with pytest.raises(ConfigError, match="model.quantization: got 'nf4', expected none to merge"):
+        ModelConfig(name="any", merge_adapter=True)
 
 
 def test_a_step_of_training_moves_the_new_adapter_only(first, load_tiny):
@@ -197,9 +240,11 @@ def test_bad_adapter_folders(first, load_tiny, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder.json: Expecting property name"):
         load_tiny("qwen2_vl", adapter=tmp_path)
     (tmp_path / "encoder.json").write_text("[]")
-    with pytest.raises(ConfigError, match="lacks base, inputs or adapters"):
+    with pytest.raises(ConfigError, match="lacks base, inputs, adapters or merged"):
         load_tiny("qwen2_vl", adapter=tmp_path)
-    (tmp_path / "encoder.json").write_text('{"version": 1, "base": 0, "inputs": 0, "adapters": 0}')
+    (tmp_path / "encoder.json").write_text(
+        '{"version": 1, "base": 0, "inputs": 0, "adapters": 0, "merged": 0}'
+    )
     with pytest.raises(ConfigError, match="encoder.json has version 1, expected 2"):
         load_tiny("qwen2_vl", adapter=tmp_path)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from unime.backbones import Backbone
+from unime.backbones import Backbone, is_quantised
 from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, LoraSettings, ModelConfig
 from unime.sharding import whole
 
@@ -31,26 +32,71 @@ VERSION = 2  # of encoder.json
 TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
 
 
+@dataclass
+class Adapters:
+    """The adapters on a base model, in their order."""
+
+    stack: PeftModel | None = None  # all active: their outputs add up
+    # Those before them, which are part of the base's weights; kept to be saved again.
+    merged: dict[str, tuple[LoraConfig, dict[str, Tensor]]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.merged, *(self.stack.peft_config if self.stack else ())]
+
+    def merge(self) -> None:
+        """Make the stack part of the base's weights."""
+        if self.stack is not None:
+            tensors = adapter_tensors(self.stack)
+            configs: Any = self.stack.peft_config
+            self.merged |= {name: (config, tensors[name]) for name, config in configs.items()}
+            cast(LoraModel, self.stack.base_model).merge_and_unload(adapter_names=list(configs))
+            self.stack = None
+
+
 def stack_adapters(
-    base: PreTrainedModel, folder: str | None, lora: LoraSettings | None, backbone: Backbone
-) -> PeftModel | None:
+    base: PreTrainedModel,
+    folder: str | None,
+    lora: LoraSettings | None,
+    backbone: Backbone,
+    merge: bool = False,
+) -> Adapters:
     """Load the adapters in `folder`, frozen, and put a new trainable one on top if `lora` is given.
 
     All of them are active, in fp32 whatever the base's precision; only the new one has gradients.
 
+    Args:
+        merge: make those of `folder` part of the base's weights instead.
+
     Raises:
-        ConfigError: a folder without adapters, or whose adapters do not fit the base.
+        ConfigError: a folder without adapters, or whose adapters do not fit the base; a quantised
+            base to merge into; DoRA that training and evaluation would compute differently.
     """
     targets = backbone.lora_targets(base, lora.train) if lora else None  # before any is wrapped
-    stack: PeftModel | None = None
-    names = []
-    for index, path in enumerate(adapter_folders(folder) if folder else []):
+    adapters = Adapters()
+    paths = adapter_folders(folder) if folder else []
+    below = _merged_below(Path(folder)) if folder else 0
+    if (below or merge) and any(is_quantised(module) for module in base.modules()):
+        raise ConfigError(
+            f"model.adapter: {folder} cannot be merged into quantised weights, which would round"
+            " them anew; export it, and let model.name be that folder"
+        )
+    for index, path in enumerate(paths):
         config = _read_config(path)
-        names.append(f"{index:02d}-rank{config.r}")
-        stack = _add(base, stack, names[-1], config, path)
-        _load_weights(stack, names[-1], path)
+        name = f"{index:02d}-rank{config.r}"
+        adapters.stack = _add(base, adapters.stack, name, config, path)
+        _load_weights(adapters.stack, name, path)
+        if index < below:  # the next one was trained on their sum
+            adapters.merge()
+    if merge:
+        adapters.merge()
     if lora is not None:
-        names.append(f"{len(names):02d}-rank{lora.rank}")
+        if lora.use_dora and lora.dropout and adapters.stack is not None:
+            raise ConfigError(
+                f"lora.dropout: got {lora.dropout} with lora.use_dora, expected 0 on a stacked"
+                " adapter, or model.merge_adapter=true: peft takes DoRA's norm from other weights"
+                " in training, with dropout, than in evaluation"
+            )
         config = LoraConfig(
             r=lora.rank,
             lora_alpha=lora.alpha,
@@ -60,19 +106,24 @@ def stack_adapters(
             target_modules=targets,
             base_model_name_or_path=base.name_or_path,
         )
-        stack = _add(base, stack, names[-1], config, None)
-    if stack is None:
-        return None
+        name = f"{len(paths):02d}-rank{lora.rank}"
+        adapters.stack = _add(base, adapters.stack, name, config, None)
+    if adapters.stack is not None:
+        _activate(adapters.stack, trains_last=lora is not None)
+    return adapters
+
+
+def _activate(stack: PeftModel, trains_last: bool) -> None:
+    names = list(stack.peft_config)
     cast(LoraModel, stack.base_model).set_adapter(names)  # makes all of them active, and trainable
     for name, parameter in stack.named_parameters():
-        parameter.requires_grad_(lora is not None and names[-1] in name.split("."))
-    frozen = names if lora is None else names[:-1]
+        parameter.requires_grad_(trains_last and names[-1] in name.split("."))
+    frozen = names[:-1] if trains_last else names
     for module in stack.modules():
         if isinstance(module, LoraLayer):
             for name in frozen:
                 if name in module.lora_dropout:
                     module.lora_dropout[name] = nn.Identity()  # noise without a purpose
-    return stack
 
 
 def adapter_folders(folder: str | Path) -> list[Path]:
@@ -115,23 +166,29 @@ def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
 
 def save_adapters(
     folder: str | Path,
-    stack: PeftModel,
+    adapters: Adapters,
     tensors: dict[str, dict[str, Tensor]],
     base: dict[str, Any],
     inputs: InputConfig,
     decoder_only: bool = False,
 ) -> None:
-    """Write every adapter of the stack in peft's format, and what they were trained with.
+    """Write every adapter in peft's format, and what they were trained with.
 
     Written aside and renamed, so that `folder` is complete or as it was.
+
+    Args:
+        tensors: those of the stack (:func:`adapter_tensors`).
     """
     folder = Path(folder)
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    for name, config in stack.peft_config.items():
+    stacked: Any = adapters.stack.peft_config if adapters.stack else {}
+    for name, (config, of) in (
+        adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
+    ).items():
         path = aside / name
         path.mkdir(parents=True)
-        save_file(tensors[name], path / WEIGHTS, metadata={"format": "pt"})
+        save_file(of, path / WEIGHTS, metadata={"format": "pt"})
         inference_mode, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(path))
         config.inference_mode = inference_mode
@@ -141,7 +198,9 @@ def save_adapters(
         "base": base,
         "inputs": {name: getattr(inputs, name) for name in seen},
         "decoder_only": decoder_only,
-        "adapters": list(stack.peft_config),
+        "adapters": adapters.names,
+        # Outputs add up, merged or not; but DoRA scales the very weights that it was trained on.
+        "merged": len(adapters.merged) if any(c.use_dora for c in stacked.values()) else 0,
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     (aside / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -197,15 +256,20 @@ def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
             )
 
 
+def _merged_below(folder: Path) -> int:
+    """How many of the adapters the others were trained on as part of the base's weights."""
+    return _read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        complete = {"base", "inputs", "adapters"} <= set(description)
+        complete = {"base", "inputs", "adapters", "merged"} <= set(description)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"model.adapter: {path}: {error}") from error
     if not complete:
-        raise ConfigError(f"model.adapter: {path} lacks base, inputs or adapters")
+        raise ConfigError(f"model.adapter: {path} lacks base, inputs, adapters or merged")
     if description.get("version") != VERSION:
         found = description.get("version")
         raise ConfigError(f"model.adapter: {path} has version {found!r}, expected {VERSION}")

@@ -81,6 +81,12 @@ class ModelConfig:
     precision: Precision = Precision.bfloat16  # of the frozen weights and of the computation
     attention: str | None = None  # transformers' attn_implementation; None: its default
     adapter: str | None = None  # folder with the adapter(s) to start from or to evaluate
+    merge_adapter: bool = False  # make them part of the weights, instead of stacking on them
+
+    def __post_init__(self) -> None:
+        quantised = self.merge_adapter and self.quantization is not Quantization.none
+        expected = "none to merge an adapter into: export it, and let model.name be that folder"
+        require(not quantised, "model.quantization", self.quantization.value, expected)
 
 
 @dataclass

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -20,6 +19,7 @@ from transformers import (
 )
 
 from unime.adapters import (
+    Adapters,
     adapter_tensors,
     check_fits,
     describe_base,
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         base: PreTrainedModel,
-        stack: PeftModel | None,
+        adapters: Adapters,
         backbone: Backbone,
         processor: ItemProcessor,
         model: ModelConfig,
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         present = {type(module).__name__ for module in self.model.modules()}
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
-        self._unregistered = (base, stack)  # a tuple: nn.Module registers what it is assigned
+        self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
 
     @classmethod
     def load(
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
             head.to("cpu")  # the vocabulary projection is never computed
         if model.adapter is not None:
             check_fits(model.adapter, describe_base(base, model), inputs)
-        stack = stack_adapters(base, model.adapter, lora, backbone)
+        adapters = stack_adapters(base, model.adapter, lora, backbone, model.merge_adapter)
         if gradient_checkpointing:
             # non-reentrant: works although the input of the first layer needs no gradient
             enable = getattr(base, "activation_checkpointing_enable", None)
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
         inputs = inputs.filled(trained_inputs(model.adapter) if model.adapter else None)
         processor = ItemProcessor(hf_processor, backbone, inputs)
-        return cls(base, stack, backbone, processor, model, decoder_only).to(device)
+        return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
 
     def forward(
         self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
@@ -193,27 +193,27 @@ class Encoder(nn.Module):
         Raises:
             ValueError: there is no adapter.
         """
-        stack = self._unregistered[1]
-        if stack is None:
+        adapters = self._unregistered[1]
+        if not adapters.names:
             raise ValueError("this encoder has no adapter to save")
-        tensors = adapter_tensors(stack)
+        tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
         if writes:
             described = (self.base_description, self.processor.inputs, self.decoder_only)
-            save_adapters(folder, stack, tensors, *described)
+            save_adapters(folder, adapters, tensors, *described)
 
     def describe(self) -> str:
         """One paragraph for the log: sizes, what is trained, what is quantised."""
-        base, stack = self._unregistered
+        base, adapters = self._unregistered
         total = sum(_numel(parameter) for parameter in self.parameters())
         trained = sum(parameter.numel() for _, parameter in self.trainable_named_parameters())
         layers = [name for name, module in self.named_modules() if is_quantised(module)]
         kind = self.base_description["quantization"]
-        adapters = ", ".join(stack.peft_config) if stack is not None else "none"
+        names = [f"{name} (merged)" if name in adapters.merged else name for name in adapters.names]
         return (
             f"{self.base_description['name']} ({type(base).__name__}):"
             f" {'decoder only, ' if self.decoder_only else ''}{total:,} parameters, of which"
             f" {trained:,} ({trained / total:.2%}) are trained"
-            f" ({', '.join(self.trained_parts) or 'none'}); adapters: {adapters};"
+            f" ({', '.join(self.trained_parts) or 'none'}); adapters: {', '.join(names) or 'none'};"
             f" {len(layers)} linear layers in {kind}, the rest in"
             f" {self.base_description['precision']}, adapters in float32"
         )
