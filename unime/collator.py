@@ -58,6 +58,7 @@ class ItemProcessor:
         for name in ("image_token", "video_token", "audio_token"):
             special.add(getattr(hf_processor, name, None) or "")
         longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
+        self.control_tokens = longest_first
         self._blank: Sample | None = None
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

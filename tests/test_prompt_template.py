@@ -1,0 +1,92 @@
+"""An exported chat template says what prompts.render says: pytest tests/test_prompt_template.py"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jinja2
+import pytest
+from PIL import Image
+from transformers import AutoProcessor
+
+from tests.tiny_models import FAMILIES
+from unime.backbones import BACKBONES
+from unime.collator import ItemProcessor
+from unime.config import ConfigError, InputConfig
+from unime.items import Item
+from unime.prompt_template import carrying_template
+from unime.prompts import PRESETS, render
+
+ITEMS = [
+    Item("a red bird"),
+    Item("two\nlines, {text} {images} {{ 7 * 7 }} %} \"quoted\" 'so' äß鳥 \\n"),
+    Item(images=("a",)),
+    Item("Which is larger?", ("a", "b")),
+    Item("Is it?", ("a",), instruction="Answer the question."),
+    Item(instruction="Find what is shown.", images=("a",)),
+]
+
+
+def messages(item: Item, image: object = None) -> list[dict]:
+    """As sentence-transformers makes them of a dict and a prompt; the text may come first."""
+    content = [{"type": "image", "image": image or name} for name in item.images]
+    if item.text:
+        content.insert(0, {"type": "text", "text": item.text})
+    system = [{"role": "system", "content": [{"type": "text", "text": item.instruction}]}]
+    return system * bool(item.instruction) + [{"role": "user", "content": content}]
+
+
+def say(processor, template: str, item: Item, image: object = None) -> str:
+    return processor.apply_chat_template(
+        messages(item, image), chat_template=template, tokenize=False
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_says_what_render_says(family, preset, tiny_model):
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
+    prepare = ItemProcessor(processor, backbone, InputConfig(prompt=preset))
+    template = carrying_template(
+        processor, backbone, preset, prepare.resolution, prepare.control_tokens
+    )
+    for item in ITEMS:
+        assert say(processor, template, item) == render(item, processor, backbone, preset)
+    text = "What does " + "".join(prepare.control_tokens) + " mean?"
+    item = Item(text, ("a",), instruction=text)
+    cleaned = replace(item, text=prepare.neutralise(text), instruction=prepare.neutralise(text))
+    assert say(processor, template, item) == render(cleaned, processor, backbone, preset)
+    plain = [{"role": "user", "content": "a red bird"}]
+    said = processor.apply_chat_template(plain, chat_template=template, tokenize=False)
+    assert said == render(ITEMS[0], processor, backbone, preset)
+
+
+def test_another_size_of_image_is_refused(tiny_model):
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model("llava")), BACKBONES["llava"]
+    fits, other = Image.new("RGB", (30, 20)), Image.new("RGB", (20, 30))
+    for resolution, expected in {"30x20": "of 30x20", "0..500": "of 0 to 500"}.items():
+        prepare = ItemProcessor(processor, backbone, InputConfig(resolution=resolution))
+        template = carrying_template(processor, backbone, "unime", prepare.resolution, [])
+        image = fits if "x" in resolution else Image.new("RGB", (10, 10))
+        assert say(processor, template, ITEMS[2], image) == render(
+            ITEMS[2], processor, backbone, "unime"
+        )
+        for wrong in (other, "https://example.org/a.png"):
+            with pytest.raises(
+                jinja2.TemplateError, match=f"trained on images {expected} .*pixels"
+            ):
+                say(processor, template, ITEMS[2], wrong)
+
+
+def test_it_is_not_asked_twice(tiny_model):
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model("llava")), BACKBONES["llava"]
+    prepare = ItemProcessor(processor, backbone, InputConfig())
+    processor.chat_template = carrying_template(
+        processor, backbone, "unime", prepare.resolution, prepare.control_tokens
+    )
+    again = carrying_template(processor, backbone, "chat", prepare.resolution, [])
+    assert again == processor.chat_template
+    asked = render(Item("a cat"), processor, backbone, "chat")
+    assert asked == "USER: a cat\nSummary above sentence in one word: ASSISTANT:"
+    with pytest.raises(ConfigError, match="inputs.prompt: got 'e5v', expected chat"):
+        ItemProcessor(processor, backbone, InputConfig(prompt="e5v"))

@@ -1,0 +1,121 @@
+"""A chat template that carries the whole prompt, for programs that know nothing of presets.
+
+Sentence-transformers, vLLM and others hand a model's template the messages and take what it says.
+So an exported model's template first makes of them what prompts.render makes of an item, and then
+goes on with the model's own template, word for word.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from unime.backbones import Backbone
+from unime.images import Resolution
+from unime.prompts import (
+    CARRIES_PROMPT,
+    chat_frame,
+    chat_template,
+    media_tokens,
+    preset_named,
+)
+
+MANY_TOKENS = 400  # Gemma has 6,000 numbered ones, which nobody writes
+
+# The first block collects what the messages hold, the second says it; whitespace stays inside tags.
+_COLLECT = """\
+{%- set item = namespace(text='', instruction='', images=0, videos=0) -%}
+{%- for message in messages -%}
+{%- set content = message['content'] -%}
+{%- for part in ([{'type': 'text', 'text': content}] if content is string else content) -%}
+{%- if part['type'] == 'image' -%}{%- set item.images = item.images + 1 -%}CHECK_SIZE
+{%- elif part['type'] == 'video' -%}{%- set item.videos = item.videos + 1 -%}
+{%- elif part['type'] == 'text' and message['role'] == 'system' -%}
+{%- set item.instruction = item.instruction ~ part['text'] -%}
+{%- elif part['type'] == 'text' -%}{%- set item.text = item.text ~ part['text'] -%}
+{%- endif -%}{%- endfor -%}{%- endfor -%}
+{%- for token in CONTROL_TOKENS -%}
+{%- set apart = token[:1] ~ ' ' ~ token[1:] -%}
+{%- set item.text = item.text | replace(token, apart) -%}
+{%- set item.instruction = item.instruction | replace(token, apart) -%}
+{%- endfor -%}"""
+_SAY = """\
+{%- set text = [INSTRUCTION, item.text] | select | join('\\n') -%}
+{%- set shown = (['image'] * (item.images > 0) + ['video'] * (item.videos > 0)) | join(' and ') -%}
+{%- set form = (TEXT_FORM if not shown else BOTH_FORM if text else MEDIA_FORM) -%}
+{%- set form = form | replace('{media}', shown) | replace('{images}', IMAGE_TOKENS) -%}
+{%- set form = form.partition('{text}') -%}
+{%- set words = form[0] ~ (text if form[1] else '') ~ form[2] -%}"""
+_CHAT = """\
+{%- set media = [{'type': 'image'}] * item.images + [{'type': 'video'}] * item.videos -%}
+{%- set user = {'role': 'user', 'content': media + [{'type': 'text', 'text': words}]} -%}
+{%- set messages = SYSTEM_TURN + [user] -%}
+{%- set add_generation_prompt = true %}"""
+_SYSTEM_TURN = (
+    "[{'role': 'system', 'content': [{'type': 'text', 'text': item.instruction or DEFAULT}]}]"
+)
+_CHECK = """\
+{%- set image = part['image'] -%}
+{%- if image is defined and image is not none -%}
+{%- if image is string or not (CONDITION) -%}
+{{- raise_exception('this model was trained on images EXPECTED: give it PIL images so resized') -}}
+{%- endif -%}{%- endif -%}"""
+
+
+def carrying_template(
+    processor: Any, backbone: Backbone, preset: str, resolution: Resolution, tokens: list[str]
+) -> str:
+    """The template of a model trained with `preset`, which says what prompts.render says.
+
+    Args:
+        resolution: of ``ItemProcessor``: what its processor does not do itself. The template
+            refuses images of another size, which would silently give other vectors.
+        tokens: control tokens, which a text may not hold (``ItemProcessor.control_tokens``).
+
+    Raises:
+        ConfigError: the model has no chat template.
+    """
+    forms = preset_named(preset)
+    own = "" if forms.raw else chat_template(processor, backbone)
+    if own.startswith(CARRIES_PROMPT):  # exported before
+        return own
+    if len(tokens) > MANY_TOKENS:
+        tokens = [token for token in tokens if not any(map(str.isdigit, token))]
+    collect = _COLLECT.replace("CONTROL_TOKENS", json.dumps(tokens))
+    collect = collect.replace("CHECK_SIZE", _size_check(resolution))
+    in_system = forms.system is not None
+    shows_system = in_system and chat_frame(processor, backbone, (), forms.system)[2]
+    instruction, system_turn, image_tokens = "item.instruction", "[]", "''"
+    if in_system:
+        default = json.dumps(forms.system)
+        instruction = "''" if shows_system else f"(item.instruction or {default})"
+        system_turn = _SYSTEM_TURN.replace("DEFAULT", default) if shows_system else "[]"
+    if forms.raw:
+        image = media_tokens(["image"], processor, backbone)
+        video = media_tokens(["video"], processor, backbone) if backbone.video else ""
+        image_tokens = f"{json.dumps(image)} * item.images ~ {json.dumps(video)} * item.videos"
+    say = (
+        _SAY.replace("INSTRUCTION", instruction)
+        .replace("TEXT_FORM", json.dumps(forms.text))
+        .replace("BOTH_FORM", json.dumps(forms.both))
+        .replace("MEDIA_FORM", json.dumps(forms.media))
+        .replace("IMAGE_TOKENS", image_tokens)
+    )
+    if forms.raw:
+        return CARRIES_PROMPT + collect + say + "{{- words -}}"
+    chat = _CHAT.replace("SYSTEM_TURN", system_turn)
+    return CARRIES_PROMPT + collect + say + chat + own
+
+
+def _size_check(resolution: Resolution) -> str:
+    if resolution.square is not None:
+        width, height = resolution.square
+        condition = f"image.width == {width} and image.height == {height}"
+        expected = f"of {width}x{height} pixels"
+    elif resolution.pixels is not None:
+        fewest, most = resolution.pixels
+        condition = f"{fewest} <= image.width * image.height <= {most}"
+        expected = f"of {fewest} to {most} pixels in their own proportions"
+    else:
+        return ""
+    return "\n" + _CHECK.replace("CONDITION", condition).replace("EXPECTED", expected)
