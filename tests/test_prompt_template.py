@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jinja2
 import pytest
-from PIL import Image
 from transformers import AutoProcessor
 
 from tests.tiny_models import FAMILIES
@@ -27,19 +25,17 @@ ITEMS = [
 ]
 
 
-def messages(item: Item, image: object = None) -> list[dict]:
+def messages(item: Item) -> list[dict]:
     """As sentence-transformers makes them of a dict and a prompt; the text may come first."""
-    content = [{"type": "image", "image": image or name} for name in item.images]
+    content = [{"type": "image", "image": name} for name in item.images]
     if item.text:
         content.insert(0, {"type": "text", "text": item.text})
     system = [{"role": "system", "content": [{"type": "text", "text": item.instruction}]}]
     return system * bool(item.instruction) + [{"role": "user", "content": content}]
 
 
-def say(processor, template: str, item: Item, image: object = None) -> str:
-    return processor.apply_chat_template(
-        messages(item, image), chat_template=template, tokenize=False
-    )
+def say(processor, template: str, item: Item) -> str:
+    return processor.apply_chat_template(messages(item), chat_template=template, tokenize=False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,9 +43,7 @@ def say(processor, template: str, item: Item, image: object = None) -> str:
 def test_it_says_what_render_says(family, preset, tiny_model):
     processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
     prepare = ItemProcessor(processor, backbone, InputConfig(prompt=preset))
-    template = carrying_template(
-        processor, backbone, preset, prepare.resolution, prepare.control_tokens
-    )
+    template = carrying_template(processor, backbone, preset, prepare.control_tokens)
     for item in ITEMS:
         assert say(processor, template, item) == render(item, processor, backbone, preset)
     text = "What does " + "".join(prepare.control_tokens) + " mean?"
@@ -61,30 +55,13 @@ def test_it_says_what_render_says(family, preset, tiny_model):
     assert said == render(ITEMS[0], processor, backbone, preset)
 
 
-def test_another_size_of_image_is_refused(tiny_model):
-    processor, backbone = AutoProcessor.from_pretrained(tiny_model("llava")), BACKBONES["llava"]
-    fits, other = Image.new("RGB", (30, 20)), Image.new("RGB", (20, 30))
-    for resolution, expected in {"30x20": "of 30x20", "0..500": "of 0 to 500"}.items():
-        prepare = ItemProcessor(processor, backbone, InputConfig(resolution=resolution))
-        template = carrying_template(processor, backbone, "unime", prepare.resolution, [])
-        image = fits if "x" in resolution else Image.new("RGB", (10, 10))
-        assert say(processor, template, ITEMS[2], image) == render(
-            ITEMS[2], processor, backbone, "unime"
-        )
-        for wrong in (other, "https://example.org/a.png"):
-            with pytest.raises(
-                jinja2.TemplateError, match=f"trained on images {expected} .*pixels"
-            ):
-                say(processor, template, ITEMS[2], wrong)
-
-
 def test_it_is_not_asked_twice(tiny_model):
     processor, backbone = AutoProcessor.from_pretrained(tiny_model("llava")), BACKBONES["llava"]
     prepare = ItemProcessor(processor, backbone, InputConfig())
     processor.chat_template = carrying_template(
-        processor, backbone, "unime", prepare.resolution, prepare.control_tokens
+        processor, backbone, "unime", prepare.control_tokens
     )
-    again = carrying_template(processor, backbone, "chat", prepare.resolution, [])
+    again = carrying_template(processor, backbone, "chat", [])
     assert again == processor.chat_template
     asked = render(Item("a cat"), processor, backbone, "chat")
     assert asked == "USER: a cat\nSummary above sentence in one word: ASSISTANT:"

@@ -11,7 +11,6 @@ import json
 from typing import Any
 
 from unime.backbones import Backbone
-from unime.images import Resolution
 from unime.prompts import (
     CARRIES_PROMPT,
     chat_frame,
@@ -28,7 +27,7 @@ _COLLECT = """\
 {%- for message in messages -%}
 {%- set content = message['content'] -%}
 {%- for part in ([{'type': 'text', 'text': content}] if content is string else content) -%}
-{%- if part['type'] == 'image' -%}{%- set item.images = item.images + 1 -%}CHECK_SIZE
+{%- if part['type'] == 'image' -%}{%- set item.images = item.images + 1 -%}
 {%- elif part['type'] == 'video' -%}{%- set item.videos = item.videos + 1 -%}
 {%- elif part['type'] == 'text' and message['role'] == 'system' -%}
 {%- set item.instruction = item.instruction ~ part['text'] -%}
@@ -54,22 +53,12 @@ _CHAT = """\
 _SYSTEM_TURN = (
     "[{'role': 'system', 'content': [{'type': 'text', 'text': item.instruction or DEFAULT}]}]"
 )
-_CHECK = """\
-{%- set image = part['image'] -%}
-{%- if image is defined and image is not none -%}
-{%- if image is string or not (CONDITION) -%}
-{{- raise_exception('this model was trained on images EXPECTED: give it PIL images so resized') -}}
-{%- endif -%}{%- endif -%}"""
 
 
-def carrying_template(
-    processor: Any, backbone: Backbone, preset: str, resolution: Resolution, tokens: list[str]
-) -> str:
+def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: list[str]) -> str:
     """The template of a model trained with `preset`, which says what prompts.render says.
 
     Args:
-        resolution: of ``ItemProcessor``: what its processor does not do itself. The template
-            refuses images of another size, which would silently give other vectors.
         tokens: control tokens, which a text may not hold (``ItemProcessor.control_tokens``).
 
     Raises:
@@ -82,7 +71,6 @@ def carrying_template(
     if len(tokens) > MANY_TOKENS:
         tokens = [token for token in tokens if not any(map(str.isdigit, token))]
     collect = _COLLECT.replace("CONTROL_TOKENS", json.dumps(tokens))
-    collect = collect.replace("CHECK_SIZE", _size_check(resolution))
     in_system = forms.system is not None
     shows_system = in_system and chat_frame(processor, backbone, (), forms.system)[2]
     instruction, system_turn, image_tokens = "item.instruction", "[]", "''"
@@ -105,17 +93,3 @@ def carrying_template(
         return CARRIES_PROMPT + collect + say + "{{- words -}}"
     chat = _CHAT.replace("SYSTEM_TURN", system_turn)
     return CARRIES_PROMPT + collect + say + chat + own
-
-
-def _size_check(resolution: Resolution) -> str:
-    if resolution.square is not None:
-        width, height = resolution.square
-        condition = f"image.width == {width} and image.height == {height}"
-        expected = f"of {width}x{height} pixels"
-    elif resolution.pixels is not None:
-        fewest, most = resolution.pixels
-        condition = f"{fewest} <= image.width * image.height <= {most}"
-        expected = f"of {fewest} to {most} pixels in their own proportions"
-    else:
-        return ""
-    return "\n" + _CHECK.replace("CONDITION", condition).replace("EXPECTED", expected)
