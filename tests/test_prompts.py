@@ -124,10 +124,10 @@ def test_presets_without_a_chat(family, token, tiny_model):
             "a red bird",
             image,
             f"{token}\nWhich animal is it?\n",
-            f"{token}{token}\nWhich is larger?\n",
+            f"{token}\n{token}\nWhich is larger?\n",
         ]
     bare, phi = build_tokenizer({}), BACKBONES["phi3_v"]
-    assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|><|image_2|>\nWhich is larger?\n"
+    assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|>\n<|image_2|>\nWhich is larger?\n"
 
 
 def test_the_task_stands_in_the_system_turn(tiny_model):

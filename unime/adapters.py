@@ -27,6 +27,7 @@ from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, LoraSettings,
 from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
+EXPORTED = "unime.json"  # the same of an exported model (export.py)
 WEIGHTS = "adapter_model.safetensors"
 VERSION = 2  # of encoder.json
 TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
@@ -142,10 +143,16 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     )
 
 
-def trained_inputs(folder: str | Path) -> dict[str, Any]:
-    """What adapters were trained with, as far as their folder says."""
-    known = (Path(folder) / DESCRIPTION).is_file()
-    return _read_description(Path(folder))["inputs"] if known else {}
+def trained_inputs(model: ModelConfig) -> dict[str, Any]:
+    """What the adapters, or an exported model, were trained with, as far as their folder says."""
+    if model.adapter is not None:
+        known = (Path(model.adapter) / DESCRIPTION).is_file()
+        return _read_description(Path(model.adapter))["inputs"] if known else {}
+    path = Path(model.name) / EXPORTED
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["inputs"] if path.is_file() else {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"model.name: {path}: {error}") from error
 
 
 def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
@@ -227,6 +234,7 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
         "embedding_sample": weight[places.to(weight.device)].float().tolist(),
         "quantization": model.quantization.value,
         "precision": model.precision.value,
+        "trust_remote_code": model.trust_remote_code,
     }
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
@@ -40,6 +41,7 @@ class Backbone:
     chat_template: str | None = None  # where the processor has none
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
     video: bool = False  # model and processor take videos; else a video is its frames, as images
+    st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
     pixel_range: Callable[[Any, int, int], None] | None = None  # makes a processor resize so itself
 
     def part_of(self, path: str) -> str | None:
@@ -110,6 +112,22 @@ def check_quantised(
             raise ConfigError(
                 f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
             )
+
+
+def dequantise(base: PreTrainedModel) -> None:
+    """Hold quantised weights as what they stand for, in the precision of the other ones."""
+    for name, module in list(base.named_modules()):
+        if is_quantised(module):
+            quantised = cast(nn.Linear, module)
+            plain = nn.Linear(quantised.in_features, quantised.out_features, False, device="meta")
+            weight = dequantize_module_weight(module).detach().to(base.dtype)
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            plain.register_parameter("bias", quantised.bias)
+            base.set_submodule(name, plain)
+    base.hf_quantizer = None  # type: ignore[assignment]
+    for config in (base.config, base.base_model.config):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
 
 
 def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:

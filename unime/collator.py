@@ -19,9 +19,10 @@ from torch.nn import functional
 from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
 from unime.chunks import Batch, ChunkLimits
 from unime.config import InputConfig
-from unime.images import Resolution, load_image, sample_frames
+from unime.images import load_image, sample_frames
 from unime.items import DataError, Item, Pair, item_key
 from unime.prompts import check_prompt, render
+from unime.resolution import Resolution
 
 if TYPE_CHECKING:
     from unime.data import TextRow

@@ -24,6 +24,7 @@ from unime.config_file import (  # noqa: F401 (what programs need of it, in one 
     load_config,
     require,
 )
+from unime.resolution import Resolution
 
 
 class Quantization(Enum):
@@ -127,13 +128,15 @@ class InputConfig:
     max_image_pixels: int = 50_000_000  # a larger file is refused (decompression bombs)
 
     def __post_init__(self) -> None:
-        from unime.images import Resolution  # which imports ConfigError from here
-        from unime.prompts import preset_named
+        from unime.prompts import preset_named  # which imports ConfigError from here
 
         if self.prompt is not None:
             preset_named(self.prompt)
         if self.resolution is not None:
-            Resolution.parse(self.resolution)
+            try:
+                Resolution.parse(self.resolution)
+            except ValueError as error:
+                raise ConfigError(f"inputs.resolution: {error}") from None
         for name in ("max_text_tokens", "num_frames"):
             value = getattr(self, name)
             require(value is None or value > 0, f"inputs.{name}", value, "positive or null")
@@ -430,6 +433,30 @@ class ReportConfig:
         samples = self.bootstrap_samples
         require(samples > 0, "bootstrap_samples", samples, "positive")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+class ExportForm(Enum):
+    merged = "merged"  # a model of its own
+    adapter = "adapter"  # one LoRA adapter for peft
+
+
+@dataclass
+class ExportConfig:
+    """Which run becomes which folder (stages.export)."""
+
+    run: str = MISSING  # run.output_dir of a stage, or a folder of adapters
+    output_dir: str = MISSING
+    form: ExportForm = ExportForm.merged
+    base: str | None = None  # where the base model is, if not where the run found it
+    precision: Precision | None = None  # of the merged weights; null: as the run computed
+    trust_remote_code: bool = False  # of the base model
+    max_shard_size: str = "5GB"
+    report: str | None = None  # report.json of an evaluation, for the model card
+    name: str | None = None  # on the model card; null: the folder's
+    license: str | None = None  # on the model card; that of the base model binds what is made of it
+    push_to_hub: str | None = None  # repository to upload to
+    private: bool = True  # that repository, if it does not exist
+    dry_run: bool = False  # say what would be uploaded
 
 
 @dataclass

@@ -48,15 +48,15 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     return config
 
 
-def build_config(cls: type[T], path: Path, overrides: list[str] | None = None) -> T:
-    """Defaults of `cls`, then the YAML file `path`, then the overrides.
+def build_config(cls: type[T], path: Path | None, overrides: list[str] | None = None) -> T:
+    """Defaults of `cls`, then the YAML file `path` if there is one, then the overrides.
 
     Raises:
         ConfigError: unreadable file, unknown key, wrong type, missing value, or values that
             don't go together.
     """
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.load(path) if path is not None else OmegaConf.create({})
     except (OSError, YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(loaded, DictConfig):
@@ -73,7 +73,7 @@ def build_config(cls: type[T], path: Path, overrides: list[str] | None = None) -
             raise ConfigError(f"no value for {', '.join(missing)}")
         return OmegaConf.to_object(merged)  # type: ignore[return-value]  # runs every __post_init__
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path or 'command line'}: {error}") from None
     except OmegaConfBaseException as error:  # ${…} that leads nowhere
         reason = str(error.msg or error).splitlines()[0]
         raise ConfigError(f"{path}: {error.full_key}: {reason}") from None

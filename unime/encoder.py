@@ -27,7 +27,7 @@ from unime.adapters import (
     stack_adapters,
     trained_inputs,
 )
-from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
+from unime.backbones import Backbone, backbone_of, check_quantised, dequantise, is_quantised
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
@@ -77,6 +77,7 @@ class Encoder(nn.Module):
         device: torch.device | str = "cpu",
         gradient_checkpointing: bool = False,
         sharded: bool = False,
+        dequantised: bool = False,
     ) -> Encoder:
         """Load a base model, freeze it, and stack the adapters of ``model.adapter`` on it.
 
@@ -86,6 +87,8 @@ class Encoder(nn.Module):
             decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
             sharded: the engine will split weights over processes (ZeRO-3, FSDP2): 4-bit ones are
                 then held in a floating type, which FSDP2 can split; their values are the same.
+            dequantised: hold quantised weights as what they stand for, so that adapters can be
+                merged into them.
 
         Returns:
             The encoder on `device`, in evaluation mode.
@@ -107,6 +110,8 @@ class Encoder(nn.Module):
         except (OSError, ImportError, ValueError, KeyError) as error:
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
         check_quantised(base, backbone, model.quantization, torch.device(device))
+        if dequantised:
+            dequantise(base)
         base.requires_grad_(False)
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
@@ -119,9 +124,18 @@ class Encoder(nn.Module):
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
-        inputs = inputs.filled(trained_inputs(model.adapter) if model.adapter else None)
+        inputs = inputs.filled(trained_inputs(model))
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The whole model, adapters inside, of which only a part is registered."""
+        return self._unregistered[0]
+
+    @property
+    def adapters(self) -> Adapters:
+        return self._unregistered[1]
 
     def forward(
         self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
@@ -178,7 +192,7 @@ class Encoder(nn.Module):
         A batch of texts leaves the last two without gradients (and LLaVA never reads its last
         vision layer), which DDP has to be told: ``find_unused_parameters``.
         """
-        named = self._unregistered[0].named_parameters()
+        named = self.base.named_parameters()
         return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
 
     def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -193,7 +207,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: there is no adapter.
         """
-        adapters = self._unregistered[1]
+        adapters = self.adapters
         if not adapters.names:
             raise ValueError("this encoder has no adapter to save")
         tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
@@ -203,7 +217,7 @@ class Encoder(nn.Module):
 
     def describe(self) -> str:
         """One paragraph for the log: sizes, what is trained, what is quantised."""
-        base, adapters = self._unregistered
+        base, adapters = self.base, self.adapters
         total = sum(_numel(parameter) for parameter in self.parameters())
         trained = sum(parameter.numel() for _, parameter in self.trainable_named_parameters())
         layers = [name for name, module in self.named_modules() if is_quantised(module)]

@@ -33,8 +33,8 @@ from unime.costs import (
 )
 from unime.engines import check_combination
 from unime.gpus import Gpu, gpu_named
-from unime.images import Resolution
 from unime.items import Item
+from unime.resolution import Resolution
 from unime.schedule import total_steps
 
 STAGE1_ROWS = 273_000  # the paper's texts (Table 6)
@@ -121,7 +121,7 @@ def item_shapes(
     text = shape_of_sample(processor(Item(words)), image_token, architecture)
     if plan.images_per_pair == 0:
         return text, text, "the model's processor"
-    square = Resolution.parse(config.inputs.filled().resolution or "native").square
+    square = Resolution.parse(config.inputs.filled().resolution or "native").size
     width, height = square or (plan.image_side, plan.image_side)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "blank.png"

@@ -81,7 +81,8 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
     if forms.raw:
         image = media_tokens(["image"], processor, backbone)
         video = media_tokens(["video"], processor, backbone) if backbone.video else ""
-        image_tokens = f"{json.dumps(image)} * item.images ~ {json.dumps(video)} * item.videos"
+        both = f"[{json.dumps(image)}] * item.images + [{json.dumps(video)}] * item.videos"
+        image_tokens = f"(({both}) | join('\\n'))"
     say = (
         _SAY.replace("INSTRUCTION", instruction)
         .replace("TEXT_FORM", json.dumps(forms.text))

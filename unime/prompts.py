@@ -104,7 +104,9 @@ def render(
     words, system = user_text(item, preset), None
     if forms.system is not None:
         system = item.instruction or forms.system
-    before, after, shows_system = chat_frame(processor, backbone, tuple(media), system)
+    says_more = not words and carries_prompt(processor)  # of an item that has no text
+    frame = chat_frame(processor, backbone, tuple(media), system, has_text=not says_more)
+    before, after, shows_system = frame
     if system and not shows_system:  # this family's chats have no system turn
         words = "\n".join(filter(None, (system, words)))
     return before + words + after
@@ -121,12 +123,15 @@ def check_prompt(preset: str, processor: Any) -> None:
     Raises:
         ConfigError: a model that unime exported, asked with another prompt than its own.
     """
-    own = str(getattr(processor, "chat_template", None) or "")
-    if own.startswith(CARRIES_PROMPT) and preset != "chat":
+    if carries_prompt(processor) and preset != "chat":
         raise ConfigError(
             f"inputs.prompt: got {preset!r}, expected chat (or null): the chat template of this"
             " exported model carries the prompt that it was trained with"
         )
+
+
+def carries_prompt(processor: Any) -> bool:
+    return str(getattr(processor, "chat_template", None)).startswith(CARRIES_PROMPT)
 
 
 def user_text(item: Item, preset: str, tokens: str = "") -> str:
@@ -149,7 +154,8 @@ def media_tokens(media: Sequence[str], processor: Any, backbone: Backbone) -> st
     for kind in media:
         if not tokens[kind]:
             raise ConfigError(f"inputs.prompt: no token for a {kind} known of {backbone.family!r}")
-    return "".join(str(tokens[kind]).format(n=n + 1) for n, kind in enumerate(media))
+    # apart, or Qwen-VL would take two images for one
+    return "\n".join(str(tokens[kind]).format(n=n + 1) for n, kind in enumerate(media))
 
 
 def chat_template(processor: Any, backbone: Backbone) -> str:
@@ -173,14 +179,20 @@ def chat_template(processor: Any, backbone: Backbone) -> str:
 
 @lru_cache(maxsize=256)
 def chat_frame(
-    processor: Any, backbone: Backbone, media: tuple[str, ...], system: str | None = None
+    processor: Any,
+    backbone: Backbone,
+    media: tuple[str, ...],
+    system: str | None = None,
+    has_text: bool = True,
 ) -> tuple[str, str, bool]:
     """What the chat template puts before and after the user's text, beside such media, and whether
     that shows the system turn (a template may drop or refuse it).
 
     The template runs once per kind of item instead of once per item, and never sees the text.
     """
-    content = [*({"type": kind} for kind in media), {"type": "text", "text": _TEXT_GOES_HERE}]
+    content = [{"type": kind} for kind in media]
+    if has_text:
+        content.append({"type": "text", "text": _TEXT_GOES_HERE})
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
@@ -198,8 +210,8 @@ def chat_frame(
             raise ConfigError(f"model.name: its chat template fails: {error}") from error
         rendered = ""
     if system is not None and system not in rendered:
-        return (*chat_frame(processor, backbone, media)[:2], False)
-    parts = rendered.split(_TEXT_GOES_HERE)
+        return (*chat_frame(processor, backbone, media, None, has_text)[:2], False)
+    parts = rendered.split(_TEXT_GOES_HERE) if has_text else [rendered, ""]
     if len(parts) != 2:
         raise ConfigError(
             f"model.name: its chat template shows the user's text {len(parts) - 1} times, not once"

@@ -1,0 +1,256 @@
+"""A finished run as a model that sentence-transformers, transformers and peft load as it is.
+
+    python -m stages.export runs/qwen2-vl-2b/stage2 models/my-embedder [key=value …]
+    python -m stages.export RUN OUT report=runs/…/report.json license=apache-2.0
+    python -m stages.export RUN OUT form=adapter             one LoRA adapter, for peft
+    python -m stages.export RUN OUT --push-to-hub me/my-embedder [dry_run=true]
+
+RUN is the run.output_dir of a stage (or a folder of adapters). Merges the adapters into the base
+model (a quantised one is de-quantised first, and the difference printed), writes the model, its
+processor, a chat template that carries the prompt, sentence-transformers' files, a model card and
+the configuration, loads all of it again and compares the vectors. Settings: ExportConfig in
+unime/config.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from omegaconf import OmegaConf
+
+from eval.report import markdown, table_sections
+from unime.adapters import DESCRIPTION, EXPORTED, adapter_folders
+from unime.checkpoint import write_json
+from unime.config import (
+    INPUT_DEFAULTS,
+    ConfigError,
+    ExportConfig,
+    ExportForm,
+    InputConfig,
+    ModelConfig,
+    Precision,
+    Quantization,
+    build_config,
+)
+from unime.encoder import Encoder
+from unime.export import save_combined_adapter, save_merged
+from unime.facts import git_commit, installed_versions
+from unime.model_card import model_card
+from unime.progress import quiet_transformers
+from unime.runlog import run_program
+from unime.verification import (
+    check_equal,
+    difference,
+    embed_kinds,
+    probe_items,
+    sentence_transformers_vectors,
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse(argv)
+    folder = Path(config.output_dir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"output_dir: {folder} exists already")
+    report = read_report(config.report)
+    final = final_folder(Path(config.run))
+    description = json.loads((final / DESCRIPTION).read_text(encoding="utf-8"))
+    model = described_model(final, description["base"], config)
+    quiet_transformers()
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    if config.form is ExportForm.adapter:
+        save_combined_adapter(Encoder.load(model, InputConfig()).adapters, aside)
+    else:
+        size, figures = export_merged(model, aside, config)
+        write_card(aside, config, description, size, figures, report, recipes(Path(config.run)))
+    if folder.exists():
+        folder.rmdir()
+    aside.rename(folder)
+    print(f"written: {folder}")
+    if config.push_to_hub is not None:
+        push(config, folder)
+
+
+def parse(argv: list[str] | None) -> ExportConfig:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("output_dir", metavar="OUT")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--push-to-hub", metavar="REPOSITORY")
+    args = parser.parse_intermixed_args(argv)
+    words = [*args.overrides, "run=RUN", "output_dir=OUT"]
+    try:
+        config = build_config(ExportConfig, None, words)
+    except ConfigError as error:
+        parser.exit(2, f"error: {error}\n")
+    config = replace(config, run=args.run, output_dir=args.output_dir)
+    return replace(config, push_to_hub=args.push_to_hub or config.push_to_hub)
+
+
+def final_folder(run: Path) -> Path:
+    """Where a run's adapters are.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    for folder in (run / "final", run):
+        if (folder / DESCRIPTION).is_file():
+            adapter_folders(folder)  # raises where it cannot be read
+            return folder
+    raise ConfigError(f"run: {run} holds no finished run (no final/{DESCRIPTION} in it)")
+
+
+def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> ModelConfig:
+    """The model that a run trained, as it was held."""
+    return ModelConfig(
+        name=config.base or base["name"],
+        revision=base["revision"] if config.base is None else None,
+        trust_remote_code=config.trust_remote_code,
+        quantization=Quantization(base["quantization"]),
+        precision=config.precision or Precision(base["precision"]),
+        adapter=str(final),
+    )
+
+
+def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tuple[int, list[str]]:
+    """Write the merged model, load it again; returns its vectors' size and what was compared.
+
+    Raises:
+        RunError: it does not embed as the merged one does.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    figures: list[str] = []
+
+    def note(line: str) -> None:
+        figures.append(line)
+        print(line, flush=True)
+
+    with tempfile.TemporaryDirectory() as pictures:
+        items = probe_items(Path(pictures))
+        encoder = Encoder.load(model, InputConfig(), device=device)
+        trained = embed_kinds(encoder, items)
+        if model.quantization is not Quantization.none:
+            del encoder
+            gc.collect()
+            encoder = Encoder.load(model, InputConfig(), device=device, dequantised=True)
+        encoder.adapters.merge()
+        merged = embed_kinds(encoder, items)
+        before = {"none": "", "nf4": "de-quantised and "}.get(model.quantization.value, "rounded, ")
+        note(f"{before}merged against as trained: {difference(merged, trained)}")
+        save_merged(encoder.base, encoder.processor, folder, config.max_shard_size)
+        inputs = {name: getattr(encoder.processor.inputs, name) for name in INPUT_DEFAULTS}
+        inputs["prompt"] = "chat"  # the template now carries it
+        write_json(folder / EXPORTED, {"version": 1, "inputs": inputs})
+        del encoder
+        gc.collect()
+        again = replace(
+            model, name=str(folder), revision=None, adapter=None, quantization=Quantization.none
+        )
+        encoder = Encoder.load(again, InputConfig(), device=device)
+        found = difference(embed_kinds(encoder, items), merged)
+        note(check_equal("written and loaded again", found, model.precision))
+        theirs = sentence_transformers_vectors(folder, encoder, items)
+        for kind, vectors in theirs.items():
+            ours = torch.cat([merged[k] for k in theirs if k in merged and kind in (k, "mixed")])
+            found = difference({kind: vectors}, {kind: ours})
+            note(check_equal(f"sentence-transformers, {kind}", found, model.precision))
+        for kind, why in encoder.backbone.st_limits:
+            note(f"sentence-transformers, {kind}: not supported: {why}")
+    return encoder.hidden_size, figures
+
+
+def recipes(run: Path) -> dict[str, dict[str, Any]]:
+    """The configurations of a run and of the one whose adapter it starts from, as far as they are
+    there, the first stage first."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}
+    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
+    adapter = config["model"].get("adapter")
+    return (recipes(Path(adapter).parent) if adapter else {}) | {title: config}
+
+
+def read_report(path: str | None) -> str | None:
+    """The table of an evaluation's report.json.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if path is None:
+        return None
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        table = markdown(*table_sections(report))
+        limit = report["limit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
+    cut = "" if limit is None else f", the first {limit} queries of each task"
+    return f"hit@1 in %, 95 % intervals ({report['suite']}{cut}):\n\n{table}"
+
+
+def write_card(
+    folder: Path,
+    config: ExportConfig,
+    description: dict[str, Any],
+    size: int,
+    figures: list[str],
+    scores: str | None,
+    stages: dict[str, dict[str, Any]],
+) -> None:
+    """README.md and config.yaml: how it was made."""
+    inputs = dict.fromkeys(INPUT_DEFAULTS) | INPUT_DEFAULTS | description["inputs"]
+    resizes = (folder / "resizing_transformer.py").is_file()
+    name = config.name or config.push_to_hub or Path(config.output_dir).name
+    card = model_card(
+        name, description["base"], inputs, size, resizes, stages, figures, scores, config.license
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    made = {"base": description["base"], "inputs": inputs, "stages": stages}
+    made |= {"commit": git_commit(), "versions": installed_versions()}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(made)), encoding="utf-8")
+
+
+def push(config: ExportConfig, folder: Path) -> None:
+    """Upload a folder; credentials and address are huggingface_hub's (HF_TOKEN, HF_ENDPOINT).
+
+    Raises:
+        ConfigError: the hub refuses.
+    """
+    repository = str(config.push_to_hub)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in files)
+    kind = "private" if config.private else "public"
+    print(f"{len(files)} files, {size / 1e9:.2f} GB, to {repository} ({kind} if it is new)")
+    if config.dry_run:
+        print("\n".join(f"  {path.relative_to(folder)}" for path in files))
+        return
+    api = HfApi()
+    try:
+        api.create_repo(repository, private=config.private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="Export from unime"
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"push_to_hub: {repository}: {error}; the model is in {folder}, to upload it again:"
+            f" hf upload {repository} {folder}"
+        ) from None
+    print(f"uploaded: {done.commit_url}")
+
+
+if __name__ == "__main__":
+    run_program(main)

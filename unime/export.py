@@ -1,0 +1,141 @@
+"""A trained encoder as a model of its own, which sentence-transformers, transformers and peft load.
+
+<folder>/
+    config.json model-*.safetensors …   the merged model, with its head, as transformers saves
+    tokenizer, processor, chat_template.jinja   the template carries the prompt
+    modules.json 1_Pooling/ sentence_bert_config.json config_sentence_transformers.json
+    resizing_transformer.py resolution.py   for a resolution that its processor cannot do
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from unime.adapters import WEIGHTS, Adapters, adapter_tensors
+from unime.collator import ItemProcessor
+from unime.config import ConfigError
+from unime.prompt_template import carrying_template
+from unime.resolution import Resolution
+
+_OF = "sentence_transformers.base.modules"
+TRANSFORMER = f"{_OF}.transformer.Transformer"
+POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
+NORMALIZE = f"{_OF}.normalize.Normalize"
+PASS = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+def save_merged(
+    base: PreTrainedModel, processor: ItemProcessor, folder: Path, max_shard_size: str
+) -> None:
+    """Write a model without adapters or quantised layers, and everything it is loaded with."""
+    hf_processor = deepcopy(processor.hf_processor)
+    hf_processor.chat_template = carrying_template(
+        hf_processor, processor.backbone, processor.prompt, processor.control_tokens
+    )
+    hf_processor.tokenizer.padding_side = "left"
+    base.save_pretrained(folder, max_shard_size=max_shard_size)
+    hf_processor.save_pretrained(folder)
+    _write_sentence_transformers(folder, base.config.get_text_config().hidden_size, processor)
+
+
+def _write_sentence_transformers(folder: Path, hidden_size: int, processor: ItemProcessor) -> None:
+    """Files of sentence-transformers 6 that make it embed as encoder.py does."""
+    kinds = ["text", "image", "image+text", *(["video"] if processor.backbone.video else [])]
+    modalities: dict[str, Any] = {kind: PASS for kind in kinds}
+    transformer: dict[str, Any] = {
+        "transformer_task": "feature-extraction",
+        "module_output_name": "token_embeddings",
+        "modality_config": modalities | {"message": PASS | {"format": "structured"}},
+    }
+    kind = TRANSFORMER
+    if processor.resolution != Resolution():
+        kind = "resizing_transformer.ResizingTransformer"
+        transformer["resolution"] = processor.inputs.resolution
+        for name in ("resizing_transformer.py", "resolution.py"):
+            shutil.copy(Path(__file__).with_name(name), folder)
+    modules = (("", kind), ("1_Pooling", POOLING), ("2_Normalize", NORMALIZE))
+    content: dict[str, Any] = {
+        "modules.json": [
+            {"idx": index, "name": str(index), "path": path, "type": of}
+            for index, (path, of) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "embedding_dimension": hidden_size,
+            "pooling_mode": "lasttoken",
+            "include_prompt": True,
+        },
+        "sentence_bert_config.json": transformer,
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "similarity_fn_name": "cosine",
+            "prompts": {"query": "", "document": ""},
+            "default_prompt_name": None,
+        },
+    }
+    for name, value in content.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def save_combined_adapter(adapters: Adapters, folder: Path) -> None:
+    """Write all adapters as one of their ranks' sum, whose output is the sum of theirs.
+
+    Raises:
+        ConfigError: one of several is DoRA, which scales the weights that it lies on.
+    """
+    stack = cast(PeftModel, adapters.stack)
+    configs = cast(dict[str, LoraConfig], stack.peft_config)
+    if len(configs) == 1:
+        tensors = next(iter(adapter_tensors(stack).values()))
+        config = deepcopy(next(iter(configs.values())))
+    else:
+        if adapters.merged or any(config.use_dora for config in configs.values()):
+            raise ConfigError(
+                "form: got adapter, expected merged: DoRA does not add up with others"
+            )
+        tensors, config = _combined(stack, list(configs))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+def _combined(stack: PeftModel, names: list[str]) -> tuple[dict[str, Tensor], LoraConfig]:
+    """B A + B' A' = [B B'] [A; A'], with the scaling in B; zeros where an adapter has no layer."""
+    tensors: dict[str, Tensor] = {}
+    targets = []
+    rank = sum(cast(LoraConfig, stack.peft_config[name]).r for name in names)
+    for path, layer in stack.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        own = [name for name in names if name in layer.lora_A]
+        first = torch.cat([cast(Tensor, layer.lora_A[name].weight) for name in own])  # (r, in)
+        second = torch.cat(
+            [layer.scaling[name] * cast(Tensor, layer.lora_B[name].weight) for name in own], dim=1
+        )  # (out, r)
+        missing = rank - len(first)
+        tensors[f"{path}.lora_A.weight"] = nn.functional.pad(first, (0, 0, 0, missing))
+        tensors[f"{path}.lora_B.weight"] = nn.functional.pad(second, (0, missing))
+        targets.append(path.removeprefix("base_model.model."))
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=targets,
+        base_model_name_or_path=cast(
+            LoraConfig, stack.peft_config[names[0]]
+        ).base_model_name_or_path,
+    )
+    return tensors, config

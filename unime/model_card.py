@@ -1,0 +1,117 @@
+"""README.md of an exported model: what it is, how it was made, how good it is, how it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+USE = """\
+## Use
+
+```python
+from PIL import Image
+from sentence_transformers import SentenceTransformer  # 6 or newer
+
+model = SentenceTransformer("{folder}"{trust})
+picture = Image.open("bird.jpg")
+vectors = model.encode(["a red bird", picture, {{"image": picture, "text": "Which bird is it?"}}])
+print(model.similarity(vectors, vectors))
+```
+
+The chat template carries the prompt (preset `{prompt}`), so items are given as they are; a task
+instruction is `prompt=`. Embeddings have {size} dimensions and norm 1: the last token's state of
+the language model's last layer, after its norm.
+With [unime](https://arxiv.org/abs/2504.17432) itself: `model.name={folder}`, other settings as they
+come.
+"""
+LIMITS = """\
+- {resolution}
+- In training, texts longer than {max_text_tokens} tokens were cut there; sentence-transformers does
+  not cut them.
+- Images are expected upright, in RGB, on white where they are transparent.
+"""
+RESOLUTIONS = {
+    "native": "Images of any size, as the processor takes them.",
+    "resized": "Trained on images of {resolution}, which its processor cannot do by itself: the two"
+    " Python files beside this one do, therefore `trust_remote_code=True`. Other programs must"
+    " resize first.",
+    "carried": "Trained on images of {resolution}, which its processor does.",
+}
+
+
+def model_card(
+    name: str,
+    base: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    size: int,
+    resizes: bool,
+    recipes: Mapping[str, Mapping[str, Any]],
+    figures: list[str],
+    scores: str | None,
+    license: str | None,
+) -> str:
+    """
+    Args:
+        resizes: the model brings code that resizes images.
+        recipes: the configuration of each stage by its title, in their order.
+        figures: what the export compared.
+        scores: a Markdown table.
+    """
+    head: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "feature-extraction",
+        "base_model": base["name"],
+        "tags": ["sentence-transformers", "multimodal", "embeddings", "unime", base["model_type"]],
+    }
+    head |= {"license": license} if license else {}
+    resolution = "native" if inputs["resolution"] == "native" else "carried"
+    described = RESOLUTIONS["resized" if resizes else resolution].format(**inputs)
+    lines = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        f"# {name}\n",
+        f"A universal embedding model for texts and images, made of `{base['name']}` in the way of"
+        " UniME (Gu et al. 2025, [arXiv 2504.17432](https://arxiv.org/abs/2504.17432)).\n",
+        USE.format(
+            folder=name,
+            trust=", trust_remote_code=True" if resizes else "",
+            prompt=inputs["prompt"],
+            size=size,
+        ),
+        LIMITS.format(resolution=described, max_text_tokens=inputs["max_text_tokens"]),
+        "## Training\n",
+        *(recipe(title, config) for title, config in recipes.items()),
+        "" if recipes else "The run's configuration was not there to be described.\n",
+        "## Scores\n",
+        scores or "Not evaluated.\n",
+        "## Export\n",
+        *(f"- {figure}" for figure in figures),
+        "\n## Licence\n",
+        f"{license or 'Not stated'}. The licence of the base model, `{base['name']}`, and those of"
+        " the data bind what is made of them.\n",
+    ]
+    return "\n".join(lines)
+
+
+def recipe(title: str, config: Mapping[str, Any]) -> str:
+    """One stage in words and numbers."""
+    data, optim, lora, loss = (config[key] for key in ("data", "optim", "lora", "loss"))
+    if "texts" in data:
+        what = f"texts of {', '.join(data['texts'])}; teacher: `{data['teacher']}`"
+    else:
+        sources = ", ".join(
+            f"{name} ({source['rows'] or 'all'} rows)" for name, source in data["sources"].items()
+        )
+        what = f"pairs of `{data['root']}` ({data['split']}): {sources}"
+    length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']} epochs"
+    kind = "DoRA" if lora["use_dora"] else "LoRA"
+    losses = ", ".join(f"{key} {value}" for key, value in loss.items())
+    return (
+        f"**{title}**: {what}.\n"
+        f"{kind} of rank {lora['rank']} and alpha {lora['alpha']} on {', '.join(lora['train'])};"
+        f" base in {config['model']['quantization']} / {config['model']['precision']};"
+        f" {length} of {optim['batch_size_per_device']} a device, learning rate"
+        f" {optim['learning_rate']}, {optim['schedule']}, {optim['warmup_steps']} steps of warm-up;"
+        f" loss: {losses}.\n"
+    )

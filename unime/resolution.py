@@ -1,0 +1,50 @@
+"""What is done to a picture before its family's processor gets it: ``inputs.resolution``.
+
+Travels with exported models (export.py), so it knows nothing of unime.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Squeezed to a size, or kept in proportion within a range of pixels, or neither."""
+
+    size: tuple[int, int] | None = None  # (width, height)
+    pixels: tuple[int, int] | None = None  # (fewest, most)
+
+    @classmethod
+    def parse(cls, text: str) -> Resolution:
+        """
+        Raises:
+            ValueError: no such resolution.
+        """
+        if text == "native":
+            return cls()
+        if found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text):
+            return cls(size=(int(found[1]), int(found[2])))
+        found = re.fullmatch(r"(\d+)\.\.([1-9]\d*)", text)
+        if found and int(found[1]) <= int(found[2]):
+            return cls(pixels=(int(found[1]), int(found[2])))
+        raise ValueError(
+            f"got {text!r}, expected native, a size such as 336x336, or a range of pixels such as"
+            " 50176..1003520"
+        )
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """Resize a picture, or leave it as it is."""
+        size = self.size
+        if self.pixels is not None:
+            area = picture.width * picture.height
+            scale = math.sqrt(min(max(area, self.pixels[0]), self.pixels[1]) / area)
+            rounded = math.floor if scale < 1 else math.ceil  # stays within the range
+            size = (max(1, rounded(picture.width * scale)), max(1, rounded(picture.height * scale)))
+        if size is None or size == picture.size:
+            return picture
+        return picture.resize(size, Image.Resampling.BICUBIC)
