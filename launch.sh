@@ -24,6 +24,7 @@ Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says mor
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     hit@1 on every task of a suite
   report CONFIG [key=value …]   one table from the results of several models
+  export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
 
 The first call makes a virtual environment (.venv in the checkout) and installs everything into
 it; later calls use it as it is. Programs run in the checkout: runs/ and data/ are there.
@@ -81,6 +82,15 @@ Usage: ./launch.sh plan CONFIG [gpus=8] [gpu=a100-80g] [key=value …]
 What stage 1 or 2 with CONFIG will need on these GPUs: memory by part, FLOPs of a step, hours; runs
 `python -m stages.plan`. Reads the model's configuration and processor, not its weights.
     ./launch.sh plan configs/stage2/qwen2-vl-2b.yaml gpus=8 gpu=a100-80g plan.utilisation=0.4
+EOF
+      ;;
+    export) cat <<'EOF'
+Usage: ./launch.sh export RUN OUT [--push-to-hub REPOSITORY] [key=value …]
+
+Merges the adapters of a finished run into its base model and writes what sentence-transformers,
+transformers and peft load; runs `python -m stages.export`, whose --help says more.
+    ./launch.sh export runs/qwen2-vl-2b/stage2 models/my-embedder license=apache-2.0
+    ./launch.sh export runs/qwen2-vl-2b/stage2 models/my-adapter form=adapter
 EOF
       ;;
     report) cat <<'EOF'
@@ -284,7 +294,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -312,6 +322,12 @@ case $command in
     config=$(config_path "$1")
     shift
     ;;
+  export)
+    if [[ -z ${2:-} ]]; then
+      command_usage "$command" >&2
+      exit 2
+    fi
+    ;;
 esac
 setup
 case $command in
@@ -321,6 +337,7 @@ case $command in
     run_python -m pytest "$@"
     ;;
   lint) lint ;;
+  export) run_python -m stages.export "$@" ;;
   prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;
   *)
     check_config "$(class_of "$command")" "$config" "$@"

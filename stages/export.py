@@ -245,8 +245,9 @@ def push(config: ExportConfig, folder: Path) -> None:
             repo_id=repository, folder_path=folder, commit_message="Export from unime"
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"push_to_hub: {repository}: {error}; the model is in {folder}, to upload it again:"
+            f"push_to_hub: {repository}: {reason}; the model is in {folder}, to upload it again:"
             f" hf upload {repository} {folder}"
         ) from None
     print(f"uploaded: {done.commit_url}")

@@ -7,22 +7,57 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
-from PIL import Image
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForImageTextToText
 
 from stages import export
 from tests.embedding import difference, embed
-from unime.config import ConfigError, InputConfig, LoraSettings
+from tests.fake_hub import fake_hub
+from unime.adapters import WEIGHTS
+from unime.config import (
+    ConfigError,
+    InputConfig,
+    LoraSettings,
+    ModelConfig,
+    Precision,
+    Quantization,
+    Stage2Config,
+    build_config,
+    dump_config,
+)
+from unime.encoder import Encoder
 from unime.images import load_image
+from unime.items import Item
 
 FIRST = LoraSettings(rank=8, dropout=0.0)
 SECOND = LoraSettings(rank=2, alpha=8, dropout=0.0, train=["llm", "projector", "vision"])
+REPOSITORY = Path(__file__).parent.parent
+STAGE2 = REPOSITORY / "configs/stage2/qwen2-vl-2b.yaml"
+_HALF = {"hit_at_1": 0.5, "ci95": [0.4, 0.6]}
+_MODEL = {
+    "tasks": {"Names": _HALF | {"chance": 0.2}},
+    "meta_tasks": {"vqa": _HALF},
+    **dict.fromkeys(("ind", "ood", "macro", "overall"), _HALF),
+    "mean_similarity": 0.1,
+    "effective_rank": 3.0,
+}
+REPORT = {"suite": "mini.yaml", "limit": None, "models": {"stage2": _MODEL}}
+
+
+def plain(folder, adapter=None):
+    adapter = str(adapter) if adapter else None
+    return ModelConfig(
+        name=str(folder),
+        quantization=Quantization.none,
+        precision=Precision.float32,
+        adapter=adapter,
+    )
 
 
 def shake(encoder):
@@ -58,16 +93,175 @@ def as_inputs(items):
     return [{"image": x} if isinstance(x, list) else x for x in found]
 
 
-@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
-@pytest.mark.parametrize("prompt", ["unime", "vlm2vec", "instruct"])
-def test_everyone_gets_the_same_vectors(
-    family, prompt, items, trained, load_tiny, tmp_path, capsys
-):
+SLOW = pytest.mark.backbones
+
+
+@pytest.mark.parametrize(
+    "family, prompt",
+    [
+        ("llava_next", "unime"),
+        ("qwen2_vl", "unime"),
+        ("qwen2_vl", "vlm2vec"),
+        pytest.param("qwen2_vl", "unime-v2", marks=SLOW),
+        pytest.param("llava_next", "e5v", marks=SLOW),
+        pytest.param("llava_next", "instruct", marks=SLOW),
+        ("qwen3_vl", "instruct"),
+    ],
+)
+def test_everyone_gets_the_same_vectors(family, prompt, items, trained, tmp_path, capsys):
     encoder, run = trained(family, inputs=InputConfig(prompt=prompt))
     expected = embed(encoder, items)
     export.main([str(run), str(tmp_path / "out")])
     said = capsys.readouterr().out
-    assert "sentence-transformers, mixed: largest difference" in said
+    for kind in ("text", "image", "image+text", "several images", "mixed"):
+        assert f"sentence-transformers, {kind}: largest difference" in said
     model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
-    vectors = model.encode(as_inputs(items), convert_to_tensor=True)
-    assert difference(vectors, expected) < 1e-5
+    assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
+    assert not list(tmp_path.rglob("*.bin")) and not list(tmp_path.rglob("*.py"))
+    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
+    assert loaded.processor.inputs.prompt == "chat"
+    assert difference(embed(loaded, items), expected) < 1e-5
+
+
+def test_an_instruction_is_a_prompt(pictures, trained, tmp_path):
+    item = Item("Which animal?", (pictures[1],), instruction="Answer the question.")
+    for prompt in ("unime", "instruct"):
+        encoder, run = trained("qwen3_vl", inputs=InputConfig(prompt=prompt))
+        export.main([str(run), str(tmp_path / prompt)])
+        model = SentenceTransformer(str(tmp_path / prompt), device="cpu")
+        vector = model.encode(as_inputs([item]), prompt=item.instruction, convert_to_tensor=True)
+        assert difference(vector, embed(encoder, [item])) < 1e-5
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_is_what_it_stood_for(quantization, items, trained, tmp_path, capsys):
+    encoder, run = trained("qwen2_vl", quantization)
+    expected = embed(encoder, items)
+    export.main([str(run), str(tmp_path / "out")])
+    found = re.search(r"as trained: largest difference (\S+),", capsys.readouterr().out)
+    assert found is not None and float(found[1]) < {"nf4": 1e-5, "int8": 0.05}[quantization]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "quantization_config" not in json.dumps(config)
+    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
+    assert difference(embed(loaded, items), expected) < {"nf4": 1e-5, "int8": 0.05}[quantization]
+
+
+def test_a_resolution_travels(items, trained, tmp_path):
+    encoder, run = trained("qwen2_vl", inputs=InputConfig(resolution="24x24"))
+    export.main([str(run), str(tmp_path / "square")])
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(tmp_path / "square"), device="cpu")
+    model = SentenceTransformer(str(tmp_path / "square"), device="cpu", trust_remote_code=True)
+    expected = embed(encoder, items)
+    assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
+    by_path = [{"image": list(item.images), "text": item.text} for item in items if item.images]
+    kept = [index for index, item in enumerate(items) if item.images]
+    by_path = [x if x["text"] else {"image": x["image"]} for x in by_path]
+    assert difference(model.encode(by_path, convert_to_tensor=True), expected[kept]) < 1e-5
+    alone = model.encode([items[1].images[0]], convert_to_tensor=True)
+    assert difference(alone, expected[1:2]) < 1e-5
+    assert "trust_remote_code=True" in (tmp_path / "square" / "README.md").read_text()
+
+    encoder, run = trained("qwen2_vl", inputs=InputConfig(resolution="64..128"))
+    export.main([str(run), str(tmp_path / "range")])
+    model = SentenceTransformer(str(tmp_path / "range"), device="cpu")  # its processor does it
+    expected = embed(encoder, items)
+    assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
+
+
+@pytest.mark.parametrize("second", [SECOND, None])
+def test_one_adapter_for_peft(second, items, trained, tiny_model, tmp_path):
+    encoder, run = trained("llava_onevision", second=second or SECOND)
+    source = run / ("final" if second else "one")
+    export.main([str(source), str(tmp_path / "out"), "form=adapter"])
+    full = AutoModelForImageTextToText.from_pretrained(tiny_model("llava_onevision"))
+    full = PeftModel.from_pretrained(full, tmp_path / "out").eval()
+    batch = encoder.processor.collate([encoder.processor(item) for item in items])
+    with torch.no_grad():
+        hidden = full.get_base_model().model(**batch, use_cache=False).last_hidden_state[:, -1]
+    loaded = Encoder.load(plain(tiny_model("llava_onevision"), source), InputConfig())
+    expected = embed(loaded, items)
+    assert difference(torch.nn.functional.normalize(hidden, dim=1), expected) < 1e-5
+    if second:
+        assert difference(embed(encoder, items), expected) < 1e-6
+
+
+def test_dora_is_merged_but_not_added_up(items, trained, tmp_path):
+    encoder, run = trained("qwen2_vl", second=LoraSettings(rank=2, dropout=0.0, use_dora=True))
+    export.main([str(run), str(tmp_path / "out")])
+    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
+    assert difference(embed(loaded, items), embed(encoder, items)) < 1e-5
+    with pytest.raises(ConfigError, match="form: got adapter, expected merged: DoRA"):
+        export.main([str(run), str(tmp_path / "adapter"), "form=adapter"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_card_says_how_it_was_made(trained, tmp_path):
+    _, run = trained("qwen2_vl", inputs=InputConfig(max_text_tokens=99))
+    (run / "config.yaml").write_text(dump_config(build_config(Stage2Config, STAGE2)))
+    (tmp_path / "report.json").write_text(json.dumps(REPORT))
+    words = ["license=apache-2.0", "name=Me/Bird", f"report={tmp_path / 'report.json'}"]
+    export.main([str(run), str(tmp_path / "out"), *words])
+    card = (tmp_path / "out" / "README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["license"] == "apache-2.0" and head["library_name"] == "sentence-transformers"
+    for words in (
+        "# Me/Bird",
+        "texts longer than 99 tokens",
+        "A-OKVQA (50000 rows)",
+        "loss: temperature 0.02, num_hard_negatives 8",
+        "| Names | 20.0 | 50.0 [40.0, 60.0] |",
+        "written and loaded again: largest difference",
+        "- sentence-transformers, mixed: largest difference",
+    ):
+        assert words in card, words
+    made = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert made["inputs"]["prompt"] == "unime" and made["commit"]
+    assert made["stages"]["Stage 2, instruction tuning"]["loss"]["num_hard_negatives"] == 8
+
+
+def test_mistakes(trained, tmp_path, monkeypatch):
+    _, run = trained("qwen2_vl")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    (tmp_path / "not.json").write_text("[]")
+    for words, message in {
+        (tmp_path, tmp_path / "out"): "run: .* holds no finished run",
+        (run, tmp_path / "full"): "output_dir: .*full exists already",
+        (run, tmp_path / "out", f"report={tmp_path}/not.json"): "is not a report of eval.report",
+        (run, tmp_path / "out", "base=nowhere"): "model.name: nowhere cannot be loaded",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            export.main([str(word) for word in words])
+    with pytest.raises(SystemExit):
+        export.main([str(run), str(tmp_path / "out"), "licence=mit"])
+    monkeypatch.setattr("unime.export.PASS", {"method": "forward", "method_output_name": "no"})
+    with pytest.raises(Exception, match="no"):
+        export.main([str(run), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()  # nothing that looks finished
+
+
+def test_upload(trained, tmp_path, monkeypatch, capsys):
+    _, run = trained("llava_onevision")
+
+    def start(out, *words):
+        export.main([str(run), str(tmp_path / out), "form=adapter", *words])
+        return capsys.readouterr().out
+
+    with fake_hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        said = start("dry", "--push-to-hub", "me/bird", "dry_run=true")
+        assert "to me/bird (private if it is new)" in said and WEIGHTS in said
+        assert not hub.created and not hub.tokens
+        assert f"uploaded: {hub.url}/me/bird/commit" in start("out", "push_to_hub=me/bird")
+        assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
+        written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        assert hub.files["me/bird"] == written and WEIGHTS in written
+        with pytest.raises(
+            ConfigError, match="push_to_hub: forbidden/bird: .*403 .*hf upload forbid"
+        ):
+            start("again", "--push-to-hub", "forbidden/bird")
+        assert (tmp_path / "again" / WEIGHTS).is_file()
