@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 
 from unime.backbones import Backbone
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.renaming import fit_names
 from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
@@ -31,7 +32,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def stack_adapters(
-    base: PreTrainedModel, folder: str | None, lora: LoraSettings | None, backbone: Backbone
+    base: PreTrainedModel, folder: Path | None, lora: LoraSettings | None, backbone: Backbone
 ) -> PeftModel | None:
     """Load the adapters in `folder`, frozen, and put a new trainable one on top if `lora` is given.
 
@@ -41,13 +42,15 @@ def stack_adapters(
         ConfigError: a folder without adapters, or whose adapters do not fit the base.
     """
     targets = backbone.lora_targets(base, lora.train) if lora else None  # before any is wrapped
+    modules = [name for name, _ in base.named_modules()]
     stack: PeftModel | None = None
     names = []
     for index, path in enumerate(adapter_folders(folder) if folder else []):
         config = _read_config(path)
+        tensors, config = fit_names(_read_weights(path), config, modules, path / WEIGHTS)
         names.append(f"{index:02d}-rank{config.r}")
         stack = _add(base, stack, names[-1], config, path)
-        _load_weights(stack, names[-1], path)
+        _load_weights(stack, names[-1], tensors, path)
     if lora is not None:
         names.append(f"{len(names):02d}-rank{lora.rank}")
         config = LoraConfig(
@@ -163,15 +166,15 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
+def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
     """Refuse adapters that were trained on another base; warn where prompt or inputs differ.
 
     Raises:
         ConfigError: another base.
     """
-    if not (Path(folder) / DESCRIPTION).is_file():
+    if not (folder / DESCRIPTION).is_file():
         return  # a plain peft adapter says nothing about its base or inputs
-    trained = _read_description(Path(folder))
+    trained = _read_description(folder)
     expected = torch.tensor(trained["base"]["embedding_sample"])
     found = torch.tensor(base["embedding_sample"])
     same_type = trained["base"]["model_type"] == base["model_type"]
@@ -230,11 +233,23 @@ def _add(
         raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
 
 
-def _load_weights(stack: PeftModel, name: str, path: Path) -> None:
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    pickle = path / "adapter_model.bin"
+    if pickle.is_file() and not (path / WEIGHTS).is_file():
+        raise ConfigError(
+            f"model.adapter: {pickle} is a pickle, which may run any code when it is read; expected"
+            f" {WEIGHTS}: python -m data_prep.unpickle writes it"
+        )
     try:
-        weights: dict[str, Tensor] = load_file(path / WEIGHTS)
+        return load_file(path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
+
+
+def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path: Path) -> None:
+    try:
         result: Any = set_peft_model_state_dict(stack, weights, adapter_name=name)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
     missing = [key for key in result.missing_keys if name in key.split(".")]
     if missing or result.unexpected_keys:
