@@ -81,9 +81,9 @@ def locate(model: ModelConfig, weights: bool = True) -> Checkpoint:
     """
     code = model.trust_remote_code
     named = fetch("model.name", model.name, model.revision, code, weights)
-    base, revision = named, model.revision
+    transformer_folder(named.folder)  # also around an adapter
     adapter = find_adapter(model)
-    weights_in = transformer_folder(named.folder)
+    base, revision = named, model.revision
     belongs_to = _base_of(named)
     if belongs_to is not None:
         if adapter is not None:
@@ -92,17 +92,28 @@ def locate(model: ModelConfig, weights: bool = True) -> Checkpoint:
                 f" adapter already, of {belongs_to[0]!r}"
             )
         adapter, revision = named, belongs_to[1]
-        base = fetch(f"base of {model.name}", *belongs_to, code, weights)
-        if _base_of(base) is not None:
-            raise ConfigError(f"model.name: {model.name} is an adapter of {base.name}, another one")
-        weights_in = transformer_folder(base.folder)
+        base = _fetch_base(model, *belongs_to, weights)
     elsewhere = model.processor
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
-    else:
-        has_own = any((named.folder / name).is_file() for name in PROCESSOR)
-        processor = named if has_own else base
-    return Checkpoint(replace(base, folder=weights_in), adapter, processor, revision)
+    else:  # an adapter that was published with one was trained with it
+        processor = adapter if adapter is not None and _has_processor(adapter) else base
+    base = replace(base, folder=transformer_folder(base.folder))
+    return Checkpoint(base, adapter, processor, revision)
+
+
+def _fetch_base(model: ModelConfig, name: str, revision: str | None, weights: bool) -> Source:
+    """What the adapter `model.name` says that it belongs to."""
+    try:
+        base = fetch("its base", name, revision, model.trust_remote_code, weights)
+    except ConfigError as error:  # often a folder of the one who trained it
+        raise ConfigError(
+            f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
+            " adapter in model.adapter"
+        ) from error
+    if _base_of(base) is not None:
+        raise ConfigError(f"model.name: {model.name} is an adapter of {name}, another adapter")
+    return base
 
 
 def find_adapter(model: ModelConfig) -> Source | None:
@@ -197,6 +208,10 @@ def split_revision(name: str) -> tuple[str, str | None]:
         return name, None
     identifier, _, revision = name.partition("@")
     return identifier, revision
+
+
+def _has_processor(source: Source) -> bool:
+    return any((source.folder / name).is_file() for name in PROCESSOR)
 
 
 def _own_weights(folder: Path) -> list[Path]:
