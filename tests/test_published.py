@@ -114,6 +114,26 @@ def test_the_core_alone_has_all_that_is_needed(family, items, load_tiny, tiny_mo
     assert difference(embed(encoder, items), embed(load_tiny(family), items)) < 1e-5
 
 
+def test_no_processor(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "bare")
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(ConfigError, match=r"model.processor: .*bare has none \(processor_config"):
+        load(folder)
+    load(folder, processor=tiny_model("qwen2_vl"))
+
+
+@pytest.mark.backbones
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised(quantization, items, load_tiny, tiny_model, trained, tmp_path):
+    run, _ = trained("qwen2_vl", "llm")
+    expected = embed(load_tiny("qwen2_vl", quantization, adapter=run), items)
+    old = of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "old")
+    released = of_peft_1(run / "00-rank4", tmp_path / "released", str(old), VLM2VEC)
+    model = ModelConfig(str(released), quantization=Quantization(quantization))
+    model.precision = Precision.float32
+    assert difference(embed(Encoder.load(model, InputConfig()), items), expected) < 1e-5
+
+
 TARGETS: dict[str, tuple[str, list[str], list[str] | str]] = {
     "VLM2Vec's list": ("qwen2_vl", ["llm"], [*VLM2VEC, "gate_proj", "up_proj"]),
     "a pattern of old names": (

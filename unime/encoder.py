@@ -31,7 +31,7 @@ from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
-from unime.published import check_complete, check_weights, locate
+from unime.published import check_complete, check_processor, check_weights, locate
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -103,6 +103,7 @@ class Encoder(nn.Module):
         model = replace(model, name=checkpoint.base.name, revision=checkpoint.revision)
         try:
             config = AutoConfig.from_pretrained(folder, **code)
+            check_processor(checkpoint.processor)
             hf_processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
             backbone = backbone_of(config, model.trust_remote_code)
             check_weights(checkpoint.base)

@@ -162,6 +162,19 @@ def fetch(
     return Source(name, folder, folder.name)
 
 
+def check_processor(source: Source) -> None:
+    """Transformers would take a tokenizer alone for one.
+
+    Raises:
+        ConfigError: no processor.
+    """
+    if not _has_processor(source):
+        raise ConfigError(
+            f"model.processor: {source.name} has none ({' or '.join(PROCESSOR)} in"
+            f" {source.folder}); name a checkpoint that has the right one"
+        )
+
+
 def check_weights(source: Source) -> None:
     """Refuse a folder without weights, or with pickled ones, which may run any code when read.
 
