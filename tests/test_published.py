@@ -179,6 +179,15 @@ def test_ranks_and_alphas_by_old_names(items, load_tiny, tiny_model, trained, tm
     assert difference(embed(load(released), items), expected) < 1e-5
 
 
+def test_an_adapter_of_another_size(tiny_model, trained, tmp_path):
+    run, _ = trained("qwen2_vl", "llm")
+    base = str(tiny_model("qwen2_vl"))
+    released = of_peft_1(run / "00-rank4", tmp_path, base, VLM2VEC, r=2)
+    with pytest.raises(ConfigError, match=r"adapter_model.safetensors: .*size mismatch") as error:
+        load(released)
+    assert "\n" not in str(error.value)
+
+
 def test_a_hub_id_and_its_adapter(items, tiny_model, trained, tmp_path, cache):
     run, encoder = trained("qwen2_vl", "llm")
     add_to_hub_cache(cache, BASE, of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "base"))

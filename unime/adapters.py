@@ -249,8 +249,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path: Path) -> None:
     try:
         result: Any = set_peft_model_state_dict(stack, weights, adapter_name=name)
-    except RuntimeError as error:
-        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
+    except RuntimeError as error:  # a line for every tensor of another size
+        first = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {first}") from error
     missing = [key for key in result.missing_keys if name in key.split(".")]
     if missing or result.unexpected_keys:
         first = (missing + list(result.unexpected_keys))[0]

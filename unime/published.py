@@ -69,18 +69,15 @@ class Checkpoint:
                 source.add_to(digest)
 
 
-def locate(model: ModelConfig, weights: bool = True) -> Checkpoint:
+def locate(model: ModelConfig) -> Checkpoint:
     """Find, and download where needed, what `model` names.
-
-    Args:
-        weights: False: configuration and processor are enough.
 
     Raises:
         ConfigError: it is not there, names two adapters, or pools in a way that this encoder does
             not.
     """
     code = model.trust_remote_code
-    named = fetch("model.name", model.name, model.revision, code, weights)
+    named = fetch("model.name", model.name, model.revision, code)
     transformer_folder(named.folder)  # also around an adapter
     adapter = find_adapter(model)
     base, revision = named, model.revision
@@ -92,7 +89,7 @@ def locate(model: ModelConfig, weights: bool = True) -> Checkpoint:
                 f" adapter already, of {belongs_to[0]!r}"
             )
         adapter, revision = named, belongs_to[1]
-        base = _fetch_base(model, *belongs_to, weights)
+        base = _fetch_base(model, *belongs_to)
     elsewhere = model.processor
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
@@ -102,10 +99,10 @@ def locate(model: ModelConfig, weights: bool = True) -> Checkpoint:
     return Checkpoint(base, adapter, processor, revision)
 
 
-def _fetch_base(model: ModelConfig, name: str, revision: str | None, weights: bool) -> Source:
+def _fetch_base(model: ModelConfig, name: str, revision: str | None) -> Source:
     """What the adapter `model.name` says that it belongs to."""
     try:
-        base = fetch("its base", name, revision, model.trust_remote_code, weights)
+        base = fetch("its base", name, revision, model.trust_remote_code)
     except ConfigError as error:  # often a folder of the one who trained it
         raise ConfigError(
             f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
