@@ -5,7 +5,7 @@ of_transformers_4(tiny_model("llava_next"), tmp_path / "released")
 
 Full weights get the file and tensor names of transformers 4.4x (DeepGlint-AI's UniME), adapters
 those of peft 0.1x on such a model (TIGER-Lab's VLM2Vec), and Qwen3-VL-Embedding's modules are
-sentence-transformers'. What a release is not known to hold (NOTES of the configs) is not here.
+sentence-transformers'. What these repositories hold beside that is not copied.
 """
 
 from __future__ import annotations
@@ -108,13 +108,17 @@ def _old_processor(tiny: Path, folder: Path, chat_template: bool) -> None:
 
 
 def of_peft_1(
-    adapter: Path, folder: Path, base: str, targets: list[str] | str, **settings: Any
+    adapter: Path,
+    folder: Path,
+    base: str,
+    targets: list[str] | str,
+    family: str = "qwen2_vl",
+    **settings: Any,
 ) -> Path:
     """One of our adapters as VLM2Vec's training writes them: old names of modules, a list of their
     last parts (or a pattern) for targets."""
     folder.mkdir(parents=True, exist_ok=True)
     config = read(adapter / "adapter_config.json")
-    family = "qwen2_vl" if "qwen" in base.lower() else "llava_next"
     tensors = {
         PEFT + old_name(name.removeprefix(PEFT), family): tensor
         for name, tensor in load_file(adapter / "adapter_model.safetensors").items()

@@ -156,7 +156,7 @@ def test_adapters_with_old_names(case, items, load_tiny, tiny_model, trained, tm
     base = BASE if family == "qwen2_vl" else "llava-hf/llava-v1.6-mistral-7b-hf"
     old_base = of_transformers_4(tiny_model(family), tmp_path / "base")
     add_to_hub_cache(cache, base, old_base)
-    released = of_peft_1(run / "00-rank4", tmp_path / "released", base, targets)
+    released = of_peft_1(run / "00-rank4", tmp_path / "released", base, targets, family)
     found = load(released)
     assert difference(embed(found, items), expected) < 1e-5
     assert difference(embed(load(base, released), items), expected) < 1e-5
