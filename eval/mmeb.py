@@ -30,9 +30,9 @@ from unime.checkpoint import write_json
 from unime.config import EvalConfig, load_config
 from unime.encoder import Encoder
 from unime.facts import device_name, git_commit, installed_versions, write_facts
-from unime.fingerprint import add_folder
 from unime.items import DataError
 from unime.mmeb import load_eval_task
+from unime.published import locate
 from unime.retrieval import (
     DistinctItems,
     candidate_index,
@@ -88,6 +88,7 @@ class Evaluation:
         self.output_dir = Path(config.output_dir)
         self.settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
         self.facts: dict[str, Any] = {}
+        self.checkpoint = locate(config.model)
         if accelerator.is_main_process:
             self.facts = _facts(accelerator)
             write_facts(self.output_dir, config, self.facts["commit"])
@@ -175,19 +176,18 @@ class Evaluation:
             return None  # not a result: made anew
 
     def _settings_fingerprint(self) -> str:
-        """Of everything that decides a result but the data: settings, and the content of a local
-        model and of the adapter."""
+        """Of everything that decides a result but the data: settings, and the content of model,
+        adapter and processor."""
         settings = json.dumps([self.settings["model"], self.settings["inputs"]], sort_keys=True)
         digest = hashlib.blake2b(settings.encode(), digest_size=16)
-        for folder in (self.config.model.name, self.config.model.adapter):
-            if folder is not None and Path(folder).is_dir():
-                add_folder(digest, Path(folder))
+        self.checkpoint.add_to(digest)
         return digest.hexdigest()
 
     def _provenance(self, data_fingerprint: str) -> dict[str, Any]:
         return {
             "model": self.config.model.name,
             "adapter": self.config.model.adapter,
+            "resolved": self.checkpoint.describe(),  # where the two lead: an adapter to its base
             "inputs": asdict(self.encoder.processor.inputs),  # as they were, nulls filled in
             "settings_fingerprint": self.fingerprint,
             "data_fingerprint": data_fingerprint,

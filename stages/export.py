@@ -29,7 +29,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from omegaconf import OmegaConf
 
 from eval.report import markdown, table_sections
-from unime.adapters import DESCRIPTION, EXPORTED, adapter_folders
+from unime.adapters import DESCRIPTION, adapter_folders
 from unime.checkpoint import write_json
 from unime.config import (
     INPUT_DEFAULTS,
@@ -48,6 +48,7 @@ from unime.facts import git_commit, installed_versions
 from unime.model_card import model_card
 from unime.progress import quiet_transformers
 from unime.runlog import run_program
+from unime.sentence_layout import EXPORTED
 from unime.verification import (
     check_equal,
     difference,

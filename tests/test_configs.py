@@ -32,6 +32,7 @@ CLASSES = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
     "eval": EvalConfig,
+    "released": EvalConfig,
     "report": ReportConfig,
     "teacher": TeacherConfig,
     "data": DemoDataConfig,

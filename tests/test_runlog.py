@@ -157,7 +157,7 @@ def test_fp16_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_adapter_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     config.model.adapter = str(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="model.adapter: .*nowhere holds neither"):
+    with pytest.raises(ConfigError, match="model.adapter: .*nowhere cannot be loaded: there is"):
         start_run(config)
 
 

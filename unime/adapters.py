@@ -24,10 +24,11 @@ from transformers import PreTrainedModel
 
 from unime.backbones import Backbone, is_quantised
 from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.renaming import fit_names
+from unime.sentence_layout import EXPORTED
 from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
-EXPORTED = "unime.json"  # the same of an exported model (export.py)
 WEIGHTS = "adapter_model.safetensors"
 VERSION = 2  # of encoder.json
 TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
@@ -57,7 +58,7 @@ class Adapters:
 
 def stack_adapters(
     base: PreTrainedModel,
-    folder: str | None,
+    folder: Path | None,
     lora: LoraSettings | None,
     backbone: Backbone,
     merge: bool = False,
@@ -74,9 +75,10 @@ def stack_adapters(
             base to merge into; DoRA that training and evaluation would compute differently.
     """
     targets = backbone.lora_targets(base, lora.train) if lora else None  # before any is wrapped
+    modules = [name for name, _ in base.named_modules()]
     adapters = Adapters()
     paths = adapter_folders(folder) if folder else []
-    below = _merged_below(Path(folder)) if folder else 0
+    below = _merged_below(folder) if folder else 0
     if (below or merge) and any(is_quantised(module) for module in base.modules()):
         raise ConfigError(
             f"model.adapter: {folder} cannot be merged into quantised weights, which would round"
@@ -84,9 +86,10 @@ def stack_adapters(
         )
     for index, path in enumerate(paths):
         config = _read_config(path)
+        tensors, config = fit_names(_read_weights(path), config, modules, path / WEIGHTS)
         name = f"{index:02d}-rank{config.r}"
         adapters.stack = _add(base, adapters.stack, name, config, path)
-        _load_weights(adapters.stack, name, path)
+        _load_weights(adapters.stack, name, tensors, path)
         if index < below:  # the next one was trained on their sum
             adapters.merge()
     if merge:
@@ -143,16 +146,17 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     )
 
 
-def trained_inputs(model: ModelConfig) -> dict[str, Any]:
-    """What the adapters, or an exported model, were trained with, as far as their folder says."""
-    if model.adapter is not None:
-        known = (Path(model.adapter) / DESCRIPTION).is_file()
-        return _read_description(Path(model.adapter))["inputs"] if known else {}
-    path = Path(model.name) / EXPORTED
+def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
+    """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
+    inputs: dict[str, Any] = {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["inputs"] if path.is_file() else {}
+        if (base / EXPORTED).is_file():
+            inputs = json.loads((base / EXPORTED).read_text(encoding="utf-8"))["inputs"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"model.name: {path}: {error}") from error
+        raise ConfigError(f"model.name: {base / EXPORTED}: {error}") from error
+    if adapter is not None and (adapter / DESCRIPTION).is_file():
+        inputs = inputs | _read_description(adapter)["inputs"]
+    return inputs
 
 
 def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
@@ -238,15 +242,15 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def check_fits(folder: str, base: dict[str, Any], inputs: InputConfig) -> None:
+def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
     """Refuse adapters that were trained on another base; warn where given inputs differ.
 
     Raises:
         ConfigError: another base.
     """
-    if not (Path(folder) / DESCRIPTION).is_file():
+    if not (folder / DESCRIPTION).is_file():
         return  # a plain peft adapter says nothing about its base or inputs
-    trained = _read_description(Path(folder))
+    trained = _read_description(folder)
     expected = torch.tensor(trained["base"]["embedding_sample"])
     found = torch.tensor(base["embedding_sample"])
     same_type = trained["base"]["model_type"] == base["model_type"]
@@ -312,12 +316,25 @@ def _add(
         raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
 
 
-def _load_weights(stack: PeftModel, name: str, path: Path) -> None:
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    pickle = path / "adapter_model.bin"
+    if pickle.is_file() and not (path / WEIGHTS).is_file():
+        raise ConfigError(
+            f"model.adapter: {pickle} is a pickle, which may run any code when it is read; expected"
+            f" {WEIGHTS}: python -m data_prep.unpickle writes it"
+        )
     try:
-        weights: dict[str, Tensor] = load_file(path / WEIGHTS)
-        result: Any = set_peft_model_state_dict(stack, weights, adapter_name=name)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        return load_file(path / WEIGHTS)
+    except (OSError, SafetensorError) as error:
         raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
+
+
+def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        result: Any = set_peft_model_state_dict(stack, weights, adapter_name=name)
+    except RuntimeError as error:  # a line for every tensor of another size
+        first = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {first}") from error
     missing = [key for key in result.missing_keys if name in key.split(".")]
     if missing or result.unexpected_keys:
         first = (missing + list(result.unexpected_keys))[0]

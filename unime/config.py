@@ -75,13 +75,14 @@ TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always wri
 class ModelConfig:
     """Which multimodal LLM, and how its frozen weights are held."""
 
-    name: str = MISSING  # hub id or local folder
+    name: str = MISSING  # hub id or local folder: of weights, or of an adapter that names its base
     revision: str | None = None
     trust_remote_code: bool = False
     quantization: Quantization = Quantization.nf4  # of the language model's linear layers
     precision: Precision = Precision.bfloat16  # of the frozen weights and of the computation
     attention: str | None = None  # transformers' attn_implementation; None: its default
-    adapter: str | None = None  # folder with the adapter(s) to start from or to evaluate
+    adapter: str | None = None  # the adapter(s) to start from or evaluate: a folder, or id@revision
+    processor: str | None = None  # where it is, if not beside the weights: a folder, or id@revision
     merge_adapter: bool = False  # make them part of the weights, instead of stacking on them
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from unime.backbones import Backbone, backbone_of, check_quantised, dequantise, 
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
+from unime.published import check_complete, check_processor, check_weights, locate
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -79,7 +81,7 @@ class Encoder(nn.Module):
         sharded: bool = False,
         dequantised: bool = False,
     ) -> Encoder:
-        """Load a base model, freeze it, and stack the adapters of ``model.adapter`` on it.
+        """Load the base model that `model` names, freeze it, and stack its adapters on it.
 
         Args:
             lora: settings of a new adapter to train on top of the loaded ones, whose output it
@@ -98,13 +100,19 @@ class Encoder(nn.Module):
         """
         if decoder_only:
             _check_decoder_only(model, lora, torch.device(device))
-        where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+        checkpoint = locate(model)
+        code = {"trust_remote_code": model.trust_remote_code}
+        folder = checkpoint.base.folder
+        adapter = checkpoint.adapter.folder if checkpoint.adapter else None
+        model = replace(model, name=checkpoint.base.name, revision=checkpoint.revision)
         try:
-            config = AutoConfig.from_pretrained(model.name, **where)
-            hf_processor = AutoProcessor.from_pretrained(model.name, **where)
+            config = AutoConfig.from_pretrained(folder, **code)
+            check_processor(checkpoint.processor)
+            hf_processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
             backbone = backbone_of(config, model.trust_remote_code)
+            check_weights(checkpoint.base)
             start = "cpu" if decoder_only else device
-            base = _load_base(model, backbone, torch.device(start), where, sharded)
+            base = _load_base(model, folder, backbone, torch.device(start), sharded)
         except ConfigError:
             raise
         except (OSError, ImportError, ValueError, KeyError) as error:
@@ -116,15 +124,15 @@ class Encoder(nn.Module):
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
             head.to("cpu")  # the vocabulary projection is never computed
-        if model.adapter is not None:
-            check_fits(model.adapter, describe_base(base, model), inputs)
-        adapters = stack_adapters(base, model.adapter, lora, backbone, model.merge_adapter)
+        if adapter is not None:
+            check_fits(adapter, describe_base(base, model), inputs)
+        adapters = stack_adapters(base, adapter, lora, backbone, model.merge_adapter)
         if gradient_checkpointing:
             # non-reentrant: works although the input of the first layer needs no gradient
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
-        inputs = inputs.filled(trained_inputs(model))
+        inputs = inputs.filled(trained_inputs(folder, adapter))
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
 
@@ -247,13 +255,18 @@ def _check_decoder_only(
 
 def _load_base(
     model: ModelConfig,
+    folder: Path,
     backbone: Backbone,
     device: torch.device,
-    where: dict[str, Any],
     sharded: bool,
 ) -> PreTrainedModel:
     dtype = getattr(torch, model.precision.value)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": model.attention, **where}
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": model.attention,
+        "trust_remote_code": model.trust_remote_code,
+        "use_safetensors": True,
+    }
     if model.quantization is Quantization.nf4:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -271,7 +284,11 @@ def _load_base(
         options["device_map"] = {"": device}  # bitsandbytes would choose one itself
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
     quiet_transformers()
-    base = AutoModelForImageTextToText.from_pretrained(model.name, **options)
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_complete
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
+    base: PreTrainedModel = loaded[0]
+    check_complete(model.name, base, loaded[1])
+    base.name_or_path = model.name  # what adapters are saved with: not a folder of the hub's cache
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
         # CPU: other numbers than in training, and an error for widths that 64 does not divide.

@@ -38,6 +38,7 @@ from unime.facts import git_commit, write_facts
 from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
 from unime.fingerprint import changes, run_identity
 from unime.items import DataError
+from unime.published import find_adapter
 
 
 @dataclass
@@ -78,8 +79,9 @@ def start_run(config: StageConfig) -> Run:
             raise ConfigError(f"run.trackers: {name} is not installed: pip install {name}")
     accelerator = make_accelerator(config)
     _check_batch(config, accelerator.num_processes)
-    if config.model.adapter is not None:
-        adapter_folders(config.model.adapter)
+    adapter = find_adapter(config.model)
+    if adapter is not None:
+        adapter_folders(adapter.folder)
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
     identity = run_identity(config, accelerator.num_processes)

@@ -1,0 +1,252 @@
+"""Where the parts of a model lie: weights, an adapter, or a run of ours, in a folder or on the hub.
+
+`model.name` may hold full weights (also in sentence-transformers' layout), a peft adapter or the
+adapters of one of our runs. The last two say which base they belong to, which is then had the same
+way. Everything becomes a folder on this machine, so that what is loaded can also be fingerprinted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from transformers import PreTrainedModel
+
+from unime.config import ConfigError, ModelConfig
+from unime.fingerprint import add_folder
+from unime.sentence_layout import read_json, transformer_folder
+
+RUN, ADAPTER = "encoder.json", "adapter_config.json"
+PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+INCOMPLETE = {
+    "missing_keys": "lacks weights of",
+    "unexpected_keys": "has weights not of",
+    "mismatched_keys": "has weights of another size than",
+}
+WANTED = ("*.json", "*.jinja", "*.txt", "*.model")  # what configurations and tokenizers may need
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint, as it was named and where it lies."""
+
+    name: str
+    folder: Path
+    commit: str | None = None  # of the hub
+
+    def describe(self) -> dict[str, str | None]:
+        return {"name": self.name, "commit": self.commit}
+
+    def add_to(self, digest: Any) -> None:
+        """Put the content into a digest: on the hub a commit stands for it."""
+        if self.commit is None:
+            add_folder(digest, self.folder)
+        else:
+            digest.update(f"{self.name}@{self.commit}".encode())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    base: Source
+    adapter: Source | None
+    processor: Source
+    revision: str | None  # of the base, as asked for
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, for the results."""
+        adapter = self.adapter.describe() if self.adapter else None
+        described = {"base": self.base.describe(), "adapter": adapter}
+        return described | {"processor": self.processor.describe()}
+
+    def add_to(self, digest: Any) -> None:
+        for source in dict.fromkeys((self.base, self.adapter, self.processor)):
+            if source is not None:
+                source.add_to(digest)
+
+
+def locate(model: ModelConfig) -> Checkpoint:
+    """Find, and download where needed, what `model` names.
+
+    Raises:
+        ConfigError: it is not there, names two adapters, or pools in a way that this encoder does
+            not.
+    """
+    code = model.trust_remote_code
+    named = fetch("model.name", model.name, model.revision, code)
+    transformer_folder(named.folder)  # also around an adapter
+    adapter = find_adapter(model)
+    base, revision = named, model.revision
+    belongs_to = _base_of(named)
+    if belongs_to is not None:
+        if adapter is not None:
+            raise ConfigError(
+                f"model.adapter: got {model.adapter!r}, but model.name: {model.name!r} is an"
+                f" adapter already, of {belongs_to[0]!r}"
+            )
+        adapter, revision = named, belongs_to[1]
+        base = _fetch_base(model, *belongs_to)
+    elsewhere = model.processor
+    if elsewhere is not None:
+        processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
+    else:  # an adapter that was published with one was trained with it
+        processor = adapter if adapter is not None and _has_processor(adapter) else base
+    base = replace(base, folder=transformer_folder(base.folder))
+    return Checkpoint(base, adapter, processor, revision)
+
+
+def _fetch_base(model: ModelConfig, name: str, revision: str | None) -> Source:
+    """What the adapter `model.name` says that it belongs to."""
+    try:
+        base = fetch("its base", name, revision, model.trust_remote_code)
+    except ConfigError as error:  # often a folder of the one who trained it
+        raise ConfigError(
+            f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
+            " adapter in model.adapter"
+        ) from error
+    if _base_of(base) is not None:
+        raise ConfigError(f"model.name: {model.name} is an adapter of {name}, another adapter")
+    return base
+
+
+def find_adapter(model: ModelConfig) -> Source | None:
+    """What `model.adapter` names.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if model.adapter is None:
+        return None
+    return fetch("model.adapter", *split_revision(model.adapter), model.trust_remote_code)
+
+
+def fetch(
+    key: str,
+    name: str,
+    revision: str | None = None,
+    code: bool = False,
+    weights: bool = True,
+    extra: tuple[str, ...] = (),
+) -> Source:
+    """A local folder as it is, or a hub id through huggingface_hub's cache.
+
+    Args:
+        key: the setting that names it, for messages.
+        code: also the Python files.
+        extra: and other files.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    if Path(name).is_dir():
+        return Source(name, Path(name))
+    patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
+    try:
+        folder = _snapshot(name, revision, patterns)
+    except HFValidationError:
+        raise ConfigError(f"{key}: {name} cannot be loaded: there is no such folder") from None
+    except OSError as error:  # no network and not in the cache, no such model, no access to it
+        at = f" at {revision}" if revision else ""
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{key}: {name} cannot be loaded: no folder, and not to be had from the hub{at} or its"
+            f" cache: {reason}"
+        ) from error
+    return Source(name, folder, folder.name)
+
+
+def check_processor(source: Source) -> None:
+    """Transformers would take a tokenizer alone for one.
+
+    Raises:
+        ConfigError: no processor.
+    """
+    if not _has_processor(source):
+        raise ConfigError(
+            f"model.processor: {source.name} has none ({' or '.join(PROCESSOR)} in"
+            f" {source.folder}); name a checkpoint that has the right one"
+        )
+
+
+def check_weights(source: Source) -> None:
+    """Refuse a folder without weights, or with pickled ones, which may run any code when read.
+
+    Raises:
+        ConfigError: no safetensors.
+    """
+    if any(_own_weights(source.folder)):
+        return
+    pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
+    found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
+    raise ConfigError(
+        f"model.name: {source.name} cannot be loaded: expected *.safetensors in {source.folder},"
+        f" found {found}"
+    )
+
+
+def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:
+    """Transformers fills weights that a checkpoint lacks with random numbers, and leaves out those
+    that it does not know (a projection after the last layer, say): other vectors, either way.
+
+    Raises:
+        ConfigError: such weights, but for the vocabulary head, which is never used.
+    """
+    head = base.get_output_embeddings()
+    unused = {path for path, module in base.named_modules() if module is head}
+    for kind, problem in INCOMPLETE.items():
+        keys = sorted(key if isinstance(key, str) else key[0] for key in loaded[kind])
+        keys = [key for key in keys if key.rpartition(".")[0] not in unused]
+        if keys:
+            raise ConfigError(
+                f"model.name: {name} {problem} {type(base).__name__}: {len(keys)}, first"
+                f" {', '.join(keys[:3])}"
+            )
+
+
+@cache  # one answer a process, also when a branch moves on the hub meanwhile
+def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """``org/name@revision``; a folder may have an @ in its name, a hub id not."""
+    if Path(name).is_dir() or "@" not in name:
+        return name, None
+    identifier, _, revision = name.partition("@")
+    return identifier, revision
+
+
+def _has_processor(source: Source) -> bool:
+    return any((source.folder / name).is_file() for name in PROCESSOR)
+
+
+def _own_weights(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]
+
+
+def _base_of(source: Source) -> tuple[str, str | None] | None:
+    """Name and revision of the base, if `source` is a run of ours or an adapter."""
+    folder = source.folder
+    if (folder / RUN).is_file():
+        path = folder / RUN
+        base = read_json(path).get("base")
+        base = base if isinstance(base, dict) else {}
+        name, revision = base.get("name"), base.get("revision")
+    elif (folder / ADAPTER).is_file():
+        path = folder / ADAPTER
+        if _own_weights(folder):  # transformers would load the adapter and another base
+            raise ConfigError(
+                f"model.name: {source.name} has weights and {path.name}: name the base in"
+                " model.name and the adapter in model.adapter, each in a folder of its own"
+            )
+        config = read_json(path)
+        name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    else:
+        return None
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"model.name: {path} names no base model; give it in model.name")
+    return name, revision

@@ -1,0 +1,69 @@
+"""Checkpoints in sentence-transformers' layout, of which the encoder does one kind: the last token
+of the last layer, made a unit vector (Qwen3-VL-Embedding, for one)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unime.config import ConfigError
+
+MODULES = "modules.json"
+EXPORTED = "unime.json"  # in what export.py writes: the inputs that it was trained with
+FLAG = "pooling_mode_"
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Check that the modules of this layout do what the encoder does: last token, unit norm.
+
+    Returns:
+        The folder of the transformer: `folder` itself, also when it is of another layout.
+    """
+    if not (folder / MODULES).is_file() or (folder / EXPORTED).is_file():
+        return folder
+    modules = read_json(folder / MODULES, kind=list)
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        raise ConfigError(
+            f"model.name: {folder / MODULES}: got {', '.join(kinds)}, expected Transformer, Pooling"
+            " and Normalize: the last token of the last layer, and nothing after it"
+        )
+    inside = folder / modules[0].get("path", "")
+    path = folder / modules[1].get("path", "") / "config.json"
+    config = read_json(path)
+    flags = {key: on for key, on in config.items() if key.startswith(FLAG)}  # until 5.4
+    modes = config.get("pooling_mode") or [key.removeprefix(FLAG) for key in flags if flags[key]]
+    modes = [modes] if isinstance(modes, str) else modes
+    if modes != ["lasttoken"]:
+        raise ConfigError(f"model.name: {path}: pooling is {modes}, expected lasttoken")
+    _check_outputs(inside / "sentence_bert_config.json")
+    return inside
+
+
+def _check_outputs(path: Path) -> None:
+    """What sentence-transformers takes of the transformer, where its configuration says so."""
+    if not path.is_file():
+        return
+    for modality, how in (read_json(path).get("modality_config") or {}).items():
+        taken = (how.get("method"), how.get("method_output_name"))
+        if taken != ("forward", "last_hidden_state"):
+            raise ConfigError(
+                f"model.name: {path}: {modality} takes {taken[1]} of {taken[0]}, expected"
+                " last_hidden_state of forward"
+            )
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that has to be an object (or a list).
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.name: {path}: {error}") from error
+    if not isinstance(value, kind):
+        raise ConfigError(f"model.name: {path}: expected a JSON {kind.__name__}")
+    return value
