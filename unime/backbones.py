@@ -1,7 +1,7 @@
 """The families of multimodal LLMs: where their parts are, and what each does in its own way.
 
 To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and
-projector inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function
+projector inside the model of its auto class; a quirk that needs code is one function in quirks.py,
 named on the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
 """
 
@@ -10,19 +10,21 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from unime.config import ConfigError, Quantization
+from unime import quirks
+from unime.config import ConfigError
+from unime.quantization import is_linear
+from unime.samples import Sample
 
-Sample = dict[str, Tensor]  # the model input of one item, not padded
-
-SEQUENCE_KEYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # (L,) each
+AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,40 @@ class Backbone:
     vision: tuple[str, ...]
     projector: tuple[str, ...]
     # A part may lie inside another, to which it then does not belong (part_of).
+    unused: tuple[str, ...] = ()  # towers of what no item has (audio): in no part
+    auto_class: str = AUTO_CLASSES[0]
+    eager: tuple[str, ...] = ()  # parts of the configuration whose attention is right in eager only
+    whole_for_texts: bool = False  # the decoder alone embeds texts otherwise than the model does
     required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
     nested_images: bool = False  # the processor takes a list of images per text
+    text_inputs: Callable[[Any, str], Mapping[str, Tensor]] | None = None  # of (processor, prompt)
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
+    group: Callable[[Sample], Hashable] | None = None  # only equal ones may share a forward
     chat_template: str | None = None  # where the processor has none
 
     def part_of(self, path: str) -> str | None:
         """The part ("llm", "projector", "vision") a module belongs to, by the innermost of the
-        parts it lies in; None: none (lm_head)."""
-        roots = {root: "vision" for root in self.vision}
+        parts it lies in; None: none (lm_head, or unused)."""
+        roots: dict[str, str | None] = {root: "vision" for root in self.vision}
         roots |= {root: "projector" for root in self.projector} | {self.language_model: "llm"}
+        roots |= dict.fromkeys(self.unused)
         around = [root for root in roots if path == root or path.startswith(f"{root}.")]
         return roots[max(around, key=len)] if around else None
 
     @property
     def not_quantised(self) -> list[str]:
         """Module paths for ``llm_int8_skip_modules``, which matches from the start of a path."""
-        return [*self.vision, *self.projector, "lm_head"]
+        return [*self.vision, *self.projector, *self.unused, "lm_head"]
+
+    @property
+    def auto_model(self) -> Any:
+        """The class of transformers that loads its models."""
+        return getattr(transformers, self.auto_class)
+
+    def attention(self, chosen: str | None) -> str | None | dict[str, str | None]:
+        """``attn_implementation`` where `chosen` is asked for, and eager where nothing else is
+        right."""
+        return {"": chosen, **dict.fromkeys(self.eager, "eager")} if self.eager else chosen
 
     def lora_targets(self, model: nn.Module, parts: Sequence[str]) -> str:
         """A regular expression for peft that matches the linear layers of `parts`, whole paths
@@ -71,78 +90,6 @@ class Backbone:
             if part not in found:
                 raise ConfigError(f"lora.train: {self.family!r} has no linear layer in {part!r}")
         return "|".join(f"{parent}\\.({'|'.join(sorted(leaves[parent]))})" for parent in leaves)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Plain or quantised, but not nn.MultiheadAttention's, which only works from inside."""
-    return type(module) is nn.Linear or is_quantised(module)
-
-
-def is_quantised(module: nn.Module) -> bool:
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # slow to import, not always needed
-
-    return isinstance(module, Linear4bit | Linear8bitLt)
-
-
-def check_quantised(
-    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
-) -> None:
-    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
-    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
-    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
-    outside = [name for name in found if backbone.part_of(name) != "llm"]
-    if outside:
-        raise ConfigError(
-            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
-            f" quantised, first {outside[0]}; name their module in unime/backbones.py"
-        )
-    if not found and quantization is not Quantization.none:
-        raise ConfigError(
-            f"model.quantization: no layer of {backbone.language_model} became"
-            f" {quantization.value}; check its path in unime/backbones.py"
-        )
-    for name, module in found.items():
-        width = cast(nn.Linear, module).in_features
-        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
-            raise ConfigError(
-                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
-            )
-
-
-def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Idefics3 and SmolVLM index images by sample: a text between images needs a row of zeros,
-    which the model recognises as no image."""
-    keys = ("pixel_values", "pixel_attention_mask")
-    shown = next((sample for sample in samples if keys[0] in sample), None)
-    if shown is None:
-        return samples
-    blank = {key: torch.zeros_like(shown[key][:, :1]) for key in keys if key in shown}
-    return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
-
-
-_PHI3_V_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
-    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
-    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-_LLAVA_NEXT_TEMPLATE = (
-    "{% for message in messages %}{{ '[INST] ' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] + ' [/INST]' }}{% endfor %}{% endfor %}"
-)
-_LLAVA_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
 
 
 def _llava(family: str, chat_template: str | None, nested_images: bool = False) -> Backbone:
@@ -174,15 +121,15 @@ def _idefics(family: str) -> Backbone:
         vision=("model.vision_model",),
         projector=("model.connector",),
         nested_images=True,
-        complete=image_rows_for_texts,
+        complete=quirks.image_rows_for_texts,
     )
 
 
 BACKBONES = {
     backbone.family: backbone
     for backbone in (
-        _llava("llava", _LLAVA_TEMPLATE),
-        _llava("llava_next", _LLAVA_NEXT_TEMPLATE),
+        _llava("llava", quirks.LLAVA_TEMPLATE),
+        _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE),
         # a flat list would be cut into tiles like single images, which it never was in training
         _llava("llava_onevision", None, nested_images=True),
         _qwen_vl("qwen2_vl"),
@@ -190,6 +137,31 @@ BACKBONES = {
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
         _idefics("smolvlm"),
+        _llava("internvl", None),
+        # whose token_type_ids say what is an image, within which all tokens see each other
+        replace(_llava("gemma3", None, nested_images=True), required_keys=("token_type_ids",)),
+        replace(
+            _llava("paligemma", quirks.PALIGEMMA_TEMPLATE),
+            required_keys=("token_type_ids",),
+            text_inputs=quirks.text_as_prefix,
+            whole_for_texts=True,  # the decoder alone is causal, a prefix is not
+        ),
+        replace(
+            _llava("mllama", None, nested_images=True),
+            vision=("model.vision_model",),
+            group=quirks.number_of_images,
+        ),
+        Backbone(
+            "phi4_multimodal",
+            language_model="model",
+            vision=("model.embed_tokens_extend.image_embed.img_processor",),
+            projector=("model.embed_tokens_extend.image_embed",),
+            unused=("model.embed_tokens_extend.audio_embed",),
+            auto_class="AutoModelForCausalLM",
+            # sdpa takes an image that fills its crops for a text, with a causal mask
+            eager=("vision_config",),
+            chat_template=quirks.PHI4_TEMPLATE,
+        ),
         # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
         # refuses it (transformers 5.x has no class of its own for it); its prompt is known.
         Backbone(
@@ -197,7 +169,7 @@ BACKBONES = {
             language_model="model",
             vision=("model.vision_embed_tokens",),
             projector=("model.vision_embed_tokens.img_projection",),
-            chat_template=_PHI3_V_TEMPLATE,
+            chat_template=quirks.PHI3_V_TEMPLATE,
         ),
     )
 }
@@ -211,10 +183,7 @@ def backbone_of(config: PretrainedConfig, trust_remote_code: bool = False) -> Ba
 
 def derive_backbone(config: PretrainedConfig, trust_remote_code: bool = False) -> Backbone:
     """Assume that whatever stands beside the decoder (and is not the vocabulary head) sees."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForImageTextToText.from_config(
-            config, trust_remote_code=trust_remote_code
-        )
+    auto_class, model = _without_weights(config, trust_remote_code)
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     if not path:
@@ -229,10 +198,39 @@ def derive_backbone(config: PretrainedConfig, trust_remote_code: bool = False) -
     beside = [name for name in beside if name != path and name not in ancestors]
     projector = tuple(name for name in beside if re.search("project|connect|merg|align", name))
     vision = tuple(name for name in beside if name not in projector)
+    if not vision:
+        raise ConfigError(
+            f"model.name: nothing in {type(model).__name__} beside its decoder {path!r} sees images"
+        )
     warnings.warn(
-        f"model_type {config.model_type!r} is not in unime/backbones.py; assuming language model"
-        f" {path!r}, vision {list(vision)}, projector {list(projector)}, a flat list of images"
-        " per text and image inputs that join along their first dimension",
+        f"model_type {config.model_type!r} is not in unime/backbones.py; assuming {auto_class},"
+        f" language model {path!r}, vision {list(vision)}, projector {list(projector)}, a flat list"
+        " of images per text, image inputs that join along their first dimension, no input that"
+        " the model needs without noticing, and a processor with a chat template of its own",
         stacklevel=2,
     )
-    return Backbone(config.model_type, language_model=path, vision=vision, projector=projector)
+    return Backbone(
+        config.model_type,
+        language_model=path,
+        vision=vision,
+        projector=projector,
+        auto_class=auto_class,
+    )
+
+
+def _without_weights(
+    config: PretrainedConfig, trust_remote_code: bool
+) -> tuple[str, PreTrainedModel]:
+    """The first auto class that knows the model, and the model on no device."""
+    for auto_class in AUTO_CLASSES:
+        try:
+            with torch.device("meta"):
+                model = getattr(transformers, auto_class).from_config(
+                    config, trust_remote_code=trust_remote_code
+                )
+            return auto_class, model
+        except ValueError:  # which lists all that the class knows
+            continue
+    raise ConfigError(
+        f"model.name: {config.model_type!r} is known to none of {', '.join(AUTO_CLASSES)}"
+    )

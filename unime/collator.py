@@ -7,21 +7,21 @@ whatever a processor emits per image stays with its item, and joining never look
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
+from unime.backbones import Backbone
 from unime.chunks import Batch, ChunkLimits
 from unime.config import InputConfig
 from unime.images import load_image
 from unime.items import DataError, Item, Pair, item_key
 from unime.prompts import preset_named, render
+from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left
 
 if TYPE_CHECKING:
     from unime.data import TextRow
@@ -67,14 +67,8 @@ class ItemProcessor:
     def _prepare(self, item: Item, images: list[Image.Image]) -> Sample:
         item = replace(item, text=self.cut(self.neutralise(item.text)))
         prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
-        bos = self.tokenizer.bos_token
         try:
-            output = self.hf_processor(
-                text=[prompt],
-                images=([images] if self.backbone.nested_images else images) if images else None,
-                return_tensors="pt",
-                add_special_tokens=not (bos and prompt.startswith(bos)),
-            )
+            output = self._inputs(prompt, images)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
         self._check(output)
@@ -83,6 +77,17 @@ class ItemProcessor:
             for key, value in output.items()
             if isinstance(value, Tensor) and key != "labels"
         }
+
+    def _inputs(self, prompt: str, images: list[Image.Image]) -> Mapping[str, Tensor]:
+        if not images and self.backbone.text_inputs is not None:
+            return self.backbone.text_inputs(self.hf_processor, prompt)
+        bos = self.tokenizer.bos_token
+        return self.hf_processor(
+            text=[prompt],
+            images=([images] if self.backbone.nested_images else images) if images else None,
+            return_tensors="pt",
+            add_special_tokens=not (bos and prompt.startswith(bos)),
+        )
 
     def _check(self, output: Mapping[str, Tensor]) -> None:
         for key in self.backbone.required_keys:
@@ -115,26 +120,45 @@ class ItemProcessor:
         """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
 
         Raises:
-            ValueError: no sample, or sequences that some samples lack.
+            ValueError: no sample, sequences that some samples lack, or samples that must not share
+                a forward (see `parts`).
         """
         if not samples:
             raise ValueError("no sample to collate")
+        if len(self._grouped(samples)) > 1:
+            raise ValueError(f"these rows of {self.backbone.family} must not share a forward")
         if self.backbone.complete is not None:
             samples = self.backbone.complete(samples)
         batch: dict[str, Tensor] = {}
         for key in {key: None for sample in samples for key in sample}:
             values = [sample[key] for sample in samples if key in sample]
             if key not in SEQUENCE_KEYS:
-                batch[key] = _join(values)
+                batch[key] = join(values)
             elif len(values) == len(samples):
-                batch[key] = _pad_left(values, self._padding(key))  # (B, L)
+                batch[key] = pad_left(values, self._padding(key))  # (B, L)
             else:
                 raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
         return batch
 
-    def with_blank_image(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def parts(self, samples: Sequence[Sample]) -> list[tuple[list[int], dict[str, Tensor]]]:
+        """Join samples into as few batches as the model can embed them in, which is one in most
+        families: which samples, by their place, and their batch."""
+        return [
+            (places, self.collate([samples[place] for place in places]))
+            for places in self._grouped(samples)
+        ]
+
+    def _grouped(self, samples: Sequence[Sample]) -> list[list[int]]:
+        group = self.backbone.group or (lambda sample: None)
+        groups: dict[Hashable, list[int]] = {}
+        for place, sample in enumerate(samples):
+            groups.setdefault(group(sample), []).append(place)
+        return list(groups.values())
+
+    def with_blank_image(self, texts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """A batch of texts (B, L) with one more row, a blank image: what a rank embeds whose vision
-        tower has to run because another rank's does (grad_cache.py)."""
+        tower has to run because another rank's does (grad_cache.py); in two parts where an image
+        and a text must not share a forward."""
         mask = texts["attention_mask"].bool()
         samples = [
             {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
@@ -144,7 +168,7 @@ class ItemProcessor:
             image = Image.new("RGB", (side, side))
             self._blank = self._prepare(Item(images=("blank",)), [image])
         samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
-        return self.collate(samples)
+        return [batch for _, batch in self.parts(samples)]
 
     def _padding(self, key: str) -> int:
         if key != "input_ids":
@@ -182,15 +206,16 @@ class Collator:
         first, start = {}, 0  # the first row of each group
         for group, of in samples.items():
             first[group], start = start, start + len(of)
-        rows = [first[group] + item for chunk in plan for group, of in chunk.items() for item in of]
+        chunks: list[list[dict[str, Tensor]]] = []
+        rows = []
+        for chunk in plan:
+            chunks.append([])
+            for group, of in chunk.items():
+                for places, part in self.item_processor.parts([samples[group][i] for i in of]):
+                    chunks[-1].append(part)
+                    rows += [first[group] + of[place] for place in places]
         return Batch(
-            chunks=[
-                [
-                    self.item_processor.collate([samples[group][item] for item in of])
-                    for group, of in chunk.items()
-                ]
-                for chunk in plan
-            ],
+            chunks=chunks,
             groups={group: len(of) for group, of in samples.items()},
             labels={},
             row_ids=row_ids,
@@ -243,24 +268,3 @@ class PairCollator(Collator):
 
 def _name(item: Item) -> str:
     return ", ".join(item.images) or f"text {item.text[:60]!r}"
-
-
-def _pad_left(values: Sequence[Tensor], padding: int) -> Tensor:
-    longest = max(len(value) for value in values)
-    return torch.stack(
-        [functional.pad(value, (longest - len(value), 0), value=padding) for value in values]
-    )
-
-
-def _join(values: Sequence[Tensor]) -> Tensor:
-    """Concatenate along dimension 0; smaller trailing dimensions are filled with zeros."""
-    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    padded = []
-    for value in values:
-        missing = [
-            amount
-            for have, want in zip(reversed(value.shape[1:]), reversed(shape), strict=True)
-            for amount in (0, want - have)
-        ]
-        padded.append(functional.pad(value, missing) if any(missing) else value)
-    return torch.cat(padded)

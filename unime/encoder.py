@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -26,10 +25,12 @@ from unime.adapters import (
     save_adapters,
     stack_adapters,
 )
-from unime.backbones import Backbone, backbone_of, check_quantised, is_quantised
+from unime.backbones import Backbone, backbone_of
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
+from unime.quantization import check_quantised, is_quantised
+from unime.samples import shows_images
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -59,7 +60,8 @@ class Encoder(nn.Module):
         self.precision = getattr(torch, model.precision.value)
         self.base_description = describe_base(base, model)
         self.hidden_size: int = base.config.get_text_config().hidden_size
-        self.model: nn.Module = base.get_decoder() if decoder_only else base.base_model
+        alone = decoder_only and not backbone.whole_for_texts
+        self.model: nn.Module = base.get_decoder() if alone else base.base_model
         present = {type(module).__name__ for module in self.model.modules()}
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
@@ -99,6 +101,12 @@ class Encoder(nn.Module):
             config = AutoConfig.from_pretrained(model.name, **where)
             hf_processor = AutoProcessor.from_pretrained(model.name, **where)
             backbone = backbone_of(config, model.trust_remote_code)
+            if sharded and backbone.group is not None:
+                raise ConfigError(
+                    f"model.name: {backbone.family} takes as many forwards as a batch has kinds of"
+                    " rows, and where weights are sharded every rank has to take as many; use DDP"
+                    " or ZeRO-2"
+                )
             start = "cpu" if decoder_only else device
             base = _load_base(model, backbone, torch.device(start), where, sharded)
         except ConfigError:
@@ -141,16 +149,17 @@ class Encoder(nn.Module):
         rows = []
         for index, part in enumerate(inputs):  # in one forward, which is all that DDP can count on
             if any(blank[index : index + 1]) and not self.decoder_only:
-                embedded = self._embed(self.processor.with_blank_image(part))
+                both = self.processor.with_blank_image(part)
+                embedded = torch.cat([self._embed(batch) for batch in both])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
                 rows.append(self._embed(part))
         return torch.cat(rows)
 
     def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        if self.decoder_only:
-            if "pixel_values" in inputs:
-                raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+        if self.decoder_only and shows_images(inputs):
+            raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+        if self.decoder_only and not self.backbone.whole_for_texts:
             inputs = {key: inputs[key] for key in DECODER_KEYS}
         else:
             for key in self.backbone.required_keys:
@@ -237,7 +246,8 @@ def _load_base(
     sharded: bool,
 ) -> PreTrainedModel:
     dtype = getattr(torch, model.precision.value)
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": model.attention, **where}
+    options: dict[str, Any] = {"dtype": dtype, **where}
+    options["attn_implementation"] = backbone.attention(model.attention)
     if model.quantization is Quantization.nf4:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -255,7 +265,7 @@ def _load_base(
         options["device_map"] = {"": device}  # bitsandbytes would choose one itself
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
     quiet_transformers()
-    base = AutoModelForImageTextToText.from_pretrained(model.name, **options)
+    base = backbone.auto_model.from_pretrained(model.name, **options)
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
         # CPU: other numbers than in training, and an error for widths that 64 does not divide.

@@ -35,6 +35,9 @@ PRESETS = {
     ),
 }
 
+# Llama 3.2's template tells the model the date, by which an embedding would change from day to day;
+# this is the one that the template falls back on.
+TODAY = "26 Jul 2024"
 _TEXT_GOES_HERE = "@@unime-item-text@@"
 
 
@@ -77,11 +80,13 @@ def chat_frame(processor: Any, backbone: Backbone, num_images: int) -> tuple[str
         )
     content: list[dict[str, str]] = [{"type": "image"} for _ in range(num_images)]
     content.append({"type": "text", "text": _TEXT_GOES_HERE})
+    template = own or backbone.chat_template
     rendered = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         chat_template=None if own else backbone.chat_template,
         tokenize=False,
         add_generation_prompt=True,
+        **({"date_string": TODAY} if "date_string" in str(template) else {}),
     )
     parts = rendered.split(_TEXT_GOES_HERE)
     if len(parts) != 2:

@@ -1,0 +1,79 @@
+"""What a family of models does in its own way and needs code for: one named function each, which
+its entry in backbones.py names, and the chat formats of processors that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unime.samples import Sample
+
+
+def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Idefics3 and SmolVLM index images by sample: a text between images needs a row of zeros,
+    which the model recognises as no image."""
+    keys = ("pixel_values", "pixel_attention_mask")
+    shown = next((sample for sample in samples if keys[0] in sample), None)
+    if shown is None:
+        return samples
+    blank = {key: torch.zeros_like(shown[key][:, :1]) for key in keys if key in shown}
+    return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
+
+
+def number_of_images(sample: Sample) -> int:
+    """Mllama's rows must have as many images as each other: to a row of text among images all of
+    them are open to its cross-attention, and fewer images than its neighbours have are filled up
+    with ones that count."""
+    return sample["pixel_values"].shape[1] if "pixel_values" in sample else 0  # (1, images, …)
+
+
+def text_as_prefix(processor: Any, prompt: str) -> Mapping[str, Tensor]:
+    """A text as PaliGemma's processor would tokenise it beside an image; without one it refuses.
+    All of it is prefix, that is of type 0: each token sees all others."""
+    tokenizer = processor.tokenizer
+    text = f"{tokenizer.bos_token}{prompt}\n"
+    tokens = tokenizer([text], add_special_tokens=False, return_tensors="pt")
+    return {**tokens, "token_type_ids": torch.zeros_like(tokens["input_ids"])}
+
+
+_IMAGES = (
+    "{{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}}"
+    "{{{{ {image} }}}}{{% endfor %}}"
+)
+_TEXTS = (
+    "{{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}}"
+    "{{{{ {text} }}}}{{% endfor %}}"
+)
+
+
+def _message(image: str, text: str = "part['text']") -> str:
+    return _IMAGES.format(image=image) + _TEXTS.format(text=text)
+
+
+PHI3_V_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
+    + _message("'<|image_' ~ loop.index ~ '|>\n'")
+    + "{{ '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+PHI4_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    + _message("'<|image|>'")
+    + "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+LLAVA_NEXT_TEMPLATE = (
+    "{% for message in messages %}{{ '[INST] ' }}"
+    + _message("'<image>\n'", "part['text'] + ' [/INST]'")
+    + "{% endfor %}"
+)
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
+    + _message("'<image>\n'", "part['text'] + ' '")
+    + "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+PALIGEMMA_TEMPLATE = (  # its processor puts <bos> after the images, and a newline at the end
+    "{% for message in messages %}" + _message("'<image>'") + "{% endfor %}"
+)
