@@ -197,6 +197,12 @@ def test_a_model_that_is_not_there(tmp_path):
         Encoder.load(ModelConfig(name=str(tmp_path)), InputConfig())
 
 
+@pytest.mark.backbones
+def test_sharded_weights_need_as_many_forwards_on_every_rank(load_tiny):
+    with pytest.raises(ConfigError, match="model.name: mllama takes as many forwards as .* ZeRO-2"):
+        load_tiny("mllama", sharded=True)
+
+
 def test_settings_that_cannot_be(load_tiny):
     with pytest.raises(ConfigError, match="inputs.prompt: got 'e5v', expected one of unime"):
         load_tiny("llava", inputs=InputConfig(prompt="e5v"))

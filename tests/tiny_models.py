@@ -99,19 +99,14 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
 def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with few merges: every text has tokens, none is unknown. With
     `begin` it puts that token before a text, unless asked not to."""
+    always = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[
-            "<pad>",
-            "<unk>",
-            "<|im_start|>",
-            "<|im_end|>",
-            *([begin] if begin else []),
-        ],
+        special_tokens=[*always, begin] if begin else always,
         show_progress=False,
     )
     tokenizer.train_from_iterator(_SENTENCES, trainer)

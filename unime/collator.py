@@ -207,13 +207,14 @@ class Collator:
         for group, of in samples.items():
             first[group], start = start, start + len(of)
         chunks: list[list[dict[str, Tensor]]] = []
-        rows = []
-        for chunk in plan:
+        rows: list[int] = []
+        for planned in plan:
             chunks.append([])
-            for group, of in chunk.items():
-                for places, part in self.item_processor.parts([samples[group][i] for i in of]):
+            for group, chosen in planned.items():
+                together = [samples[group][item] for item in chosen]
+                for places, part in self.item_processor.parts(together):
                     chunks[-1].append(part)
-                    rows += [first[group] + of[place] for place in places]
+                    rows += [first[group] + chosen[place] for place in places]
         return Batch(
             chunks=chunks,
             groups={group: len(of) for group, of in samples.items()},

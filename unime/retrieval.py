@@ -171,10 +171,9 @@ def _encode_batches(
             progress_bar(total=sum(map(len, batches)), desc=description, unit="item") as bar,
         ):
             for batch, (parts, cut) in zip(batches, loader, strict=True):
-                embeddings = torch.empty(len(batch), encoder.hidden_size)  # (B, D)
-                for places, inputs in parts:
-                    embedded = encoder(send_to_device(inputs, accelerator.device))
-                    embeddings[places] = embedded.float().cpu()
+                inputs = send_to_device([part for _, part in parts], accelerator.device)
+                places = [place for of, _ in parts for place in of]
+                embeddings = encoder(inputs).float().cpu()[torch.tensor(places).argsort()]  # (B, D)
                 finite = embeddings.isfinite().all(dim=1)  # (B,)
                 if not finite.all():
                     item = items[batch[int(finite.logical_not().nonzero()[0])]]
