@@ -11,7 +11,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,6 +45,8 @@ class Backbone:
     text_inputs: Callable[[Any, str], Mapping[str, Tensor]] | None = None  # of (processor, prompt)
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
     group: Callable[[Sample], Hashable] | None = None  # only equal ones may share a forward
+    # sets (most, processor, config) to cut an image into so many tiles; None: it never is cut
+    tiles: Callable[[int, Any, Any], None] | None = None
     chat_template: str | None = None  # where the processor has none
 
     def part_of(self, path: str) -> str | None:
@@ -92,14 +94,14 @@ class Backbone:
         return "|".join(f"{parent}\\.({'|'.join(sorted(leaves[parent]))})" for parent in leaves)
 
 
-def _llava(family: str, chat_template: str | None, nested_images: bool = False) -> Backbone:
+def _llava(family: str, chat_template: str | None = None, **differs: Any) -> Backbone:
     return Backbone(
         family,
         language_model="model.language_model",
-        vision=("model.vision_tower",),
+        vision=differs.pop("vision", ("model.vision_tower",)),
         projector=("model.multi_modal_projector",),
-        nested_images=nested_images,
         chat_template=chat_template,
+        **differs,
     )
 
 
@@ -122,6 +124,7 @@ def _idefics(family: str) -> Backbone:
         projector=("model.connector",),
         nested_images=True,
         complete=quirks.image_rows_for_texts,
+        tiles=quirks.tiles_of_longest_edge,
     )
 
 
@@ -129,27 +132,34 @@ BACKBONES = {
     backbone.family: backbone
     for backbone in (
         _llava("llava", quirks.LLAVA_TEMPLATE),
-        _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE),
+        _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE, tiles=quirks.tiles_of_pinpoints),
         # a flat list would be cut into tiles like single images, which it never was in training
-        _llava("llava_onevision", None, nested_images=True),
+        _llava("llava_onevision", nested_images=True, tiles=quirks.tiles_of_pinpoints),
         _qwen_vl("qwen2_vl"),
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
         _idefics("smolvlm"),
-        _llava("internvl", None),
-        # whose token_type_ids say what is an image, within which all tokens see each other
-        replace(_llava("gemma3", None, nested_images=True), required_keys=("token_type_ids",)),
-        replace(
-            _llava("paligemma", quirks.PALIGEMMA_TEMPLATE),
+        _llava("internvl", tiles=quirks.tiles_of_patches),
+        _llava(
+            "gemma3",
+            nested_images=True,
+            required_keys=("token_type_ids",),  # within an image all tokens see each other
+            tiles=quirks.tiles_of_pan_and_scan,
+        ),
+        _llava(
+            "paligemma",
+            quirks.PALIGEMMA_TEMPLATE,
             required_keys=("token_type_ids",),
             text_inputs=quirks.text_as_prefix,
             whole_for_texts=True,  # the decoder alone is causal, a prefix is not
         ),
-        replace(
-            _llava("mllama", None, nested_images=True),
+        _llava(
+            "mllama",
             vision=("model.vision_model",),
+            nested_images=True,
             group=quirks.number_of_images,
+            tiles=quirks.tiles_are_fixed,
         ),
         Backbone(
             "phi4_multimodal",
@@ -161,6 +171,7 @@ BACKBONES = {
             # sdpa takes an image that fills its crops for a text, with a causal mask
             eager=("vision_config",),
             chat_template=quirks.PHI4_TEMPLATE,
+            tiles=quirks.tiles_of_crops,
         ),
         # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
         # refuses it (transformers 5.x has no class of its own for it); its prompt is known.

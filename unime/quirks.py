@@ -4,11 +4,13 @@ its entry in backbones.py names, and the chat formats of processors that have no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from unime.config import ConfigError
 from unime.samples import Sample
 
 
@@ -37,6 +39,61 @@ def text_as_prefix(processor: Any, prompt: str) -> Mapping[str, Tensor]:
     text = f"{tokenizer.bos_token}{prompt}\n"
     tokens = tokenizer([text], add_special_tokens=False, return_tensors="pt")
     return {**tokens, "token_type_ids": torch.zeros_like(tokens["input_ids"])}
+
+
+# At most so many tiles of an image: what is cut out of it, beside an overview of all of it. Each
+# sets the processor, and the configuration where the model counts tiles again.
+
+
+def tiles_of_pinpoints(most: int, processor: Any, config: Any) -> None:
+    """LLaVA-NeXT and OneVision choose among sizes that are so many tiles high and wide."""
+    side = config.vision_config.image_size
+    sizes = [
+        [height, width]
+        for height, width in config.image_grid_pinpoints
+        if height * width <= most * side * side
+    ]
+    config.image_grid_pinpoints = sizes or [[side, side]]
+    processor.image_processor.image_grid_pinpoints = config.image_grid_pinpoints
+
+
+def tiles_of_longest_edge(most: int, processor: Any, config: Any) -> None:
+    """Idefics3 and SmolVLM cut an image resized to a longest edge, so a square has most tiles."""
+    images = processor.image_processor
+    across = isqrt(most)
+    images.do_image_splitting = images.do_image_splitting and across > 1
+    edge = across * images.max_image_size["longest_edge"]
+    if images.do_image_splitting:
+        images.size = {"longest_edge": min(edge, images.size["longest_edge"])}
+
+
+def tiles_of_patches(most: int, processor: Any, config: Any) -> None:
+    """InternVL; of one tile there is no overview."""
+    processor.image_processor.max_patches = min(most, processor.image_processor.max_patches)
+
+
+def tiles_of_pan_and_scan(most: int, processor: Any, config: Any) -> None:
+    """Gemma 3 leaves an image whole unless it is told to pan and scan one that is not square."""
+    settings = {"do_pan_and_scan": most > 1, "pan_and_scan_max_num_crops": most}
+    # its defaults for a call, which go before those of its image processor
+    processor.images_kwargs = {**processor.images_kwargs, **settings}
+
+
+def tiles_of_crops(most: int, processor: Any, config: Any) -> None:
+    """Phi-4-multimodal."""
+    processor.image_processor.dynamic_hd = min(most, processor.image_processor.dynamic_hd)
+
+
+def tiles_are_fixed(most: int, processor: Any, config: Any) -> None:
+    """Mllama numbers shapes of an image by the most tiles, and knows them by these numbers.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(
+        f"the number of tiles: got {most}, expected none for mllama, whose weights know an image's"
+        f" shape by a number that {config.vision_config.max_num_tiles} tiles give it"
+    )
 
 
 _IMAGES = (
