@@ -42,6 +42,7 @@ class Backbone:
     whole_for_texts: bool = False  # the decoder alone embeds texts otherwise than the model does
     required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
     nested_images: bool = False  # the processor takes a list of images per text
+    video: bool = False  # processor and model take videos as well, as frames already chosen
     text_inputs: Callable[[Any, str], Mapping[str, Tensor]] | None = None  # of (processor, prompt)
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
     group: Callable[[Sample], Hashable] | None = None  # only equal ones may share a forward
@@ -113,16 +114,18 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
         projector=mergers,
         # qwen2_5_vl embeds without them, and silently differently
         required_keys=("mm_token_type_ids",),
+        video=True,
     )
 
 
-def _idefics(family: str) -> Backbone:
+def _idefics(family: str, video: bool = False) -> Backbone:
     return Backbone(
         family,
         language_model="model.text_model",
         vision=("model.vision_model",),
         projector=("model.connector",),
         nested_images=True,
+        video=video,
         complete=quirks.image_rows_for_texts,
         tiles=quirks.tiles_of_longest_edge,
     )
@@ -134,13 +137,15 @@ BACKBONES = {
         _llava("llava", quirks.LLAVA_TEMPLATE),
         _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE, tiles=quirks.tiles_of_pinpoints),
         # a flat list would be cut into tiles like single images, which it never was in training
-        _llava("llava_onevision", nested_images=True, tiles=quirks.tiles_of_pinpoints),
+        _llava(
+            "llava_onevision", nested_images=True, video=True, tiles=quirks.tiles_of_pinpoints
+        ),
         _qwen_vl("qwen2_vl"),
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
-        _idefics("smolvlm"),
-        _llava("internvl", tiles=quirks.tiles_of_patches),
+        _idefics("smolvlm", video=True),
+        _llava("internvl", video=True, tiles=quirks.tiles_of_patches),
         _llava(
             "gemma3",
             nested_images=True,

@@ -71,6 +71,14 @@ class ItemProcessor:
             output = self._inputs(prompt, images)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
+        return self.sample(output)
+
+    def sample(self, output: Mapping[str, Any]) -> Sample:
+        """What the family's processor returned for one item, checked, as `collate` takes it.
+
+        Raises:
+            ValueError: an input is missing or wrong without which the model embeds something else.
+        """
         self._check(output)
         return {
             key: value[0] if key in SEQUENCE_KEYS else value
@@ -93,9 +101,12 @@ class ItemProcessor:
         for key in self.backbone.required_keys:
             if key not in output:
                 raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
-            of_images = output["input_ids"] == self.hf_processor.image_token_id
-            if key == "mm_token_type_ids" and not torch.equal(output[key] == 1, of_images):
-                raise ValueError(f"{self.backbone.family}: mm_token_type_ids miss image tokens")
+            if key != "mm_token_type_ids":
+                continue
+            for number, kind in enumerate(("image", "video"), start=1):
+                token = getattr(self.hf_processor, f"{kind}_token_id")
+                if not torch.equal(output[key] == number, output["input_ids"] == token):
+                    raise ValueError(f"{self.backbone.family}: {key} miss {kind} tokens")
 
     def neutralise(self, text: str) -> str:
         """Put a space into anything in a text that the tokenizer would read as a control token, so

@@ -165,8 +165,8 @@ class Encoder(nn.Module):
             for key in self.backbone.required_keys:
                 if key not in inputs:
                     raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
-            inputs = {
-                key: value.to(self.precision) if value.is_floating_point() else value
+            inputs = {  # pixels alone: rounded seconds would be other positions
+                key: value.to(self.precision) if "pixel_values" in key else value
                 for key, value in inputs.items()
             }
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
