@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from tests.test_prompts import SENTENCE, TOGETHER
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
 from unime.chunks import ChunkLimits
@@ -196,6 +197,25 @@ def test_a_beginning_token_in_the_template_is_not_doubled(tiny_model):
     prepare = ItemProcessor(hf_processor, BACKBONES["llava_next"], InputConfig())
     ids = prepare(Item("a cat"))["input_ids"].tolist()
     assert ids.count(hf_processor.tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.backbones
+@pytest.mark.parametrize("family", ["gemma3", "paligemma", "mllama"])
+def test_a_text_begins_once(family, items, processor):
+    prepare = processor(family)
+    begin = prepare.tokenizer.bos_token_id
+    assert [prepare(item)["input_ids"].tolist().count(begin) for item in items] == [1] * 6
+
+
+@pytest.mark.backbones
+def test_a_text_alone_is_tokenised_as_beside_an_image(pictures, processor):
+    prepare = processor("paligemma")
+    text, both = prepare(Item("a cat")), prepare(Item("a cat", (pictures[0],)))
+    assert text.keys() == both.keys() - {"pixel_values"}
+    assert decode(prepare, text) == f"<bos>a cat\n{SENTENCE}\n"
+    assert decode(prepare, both) == f"{'<image>' * 16}<bos>a cat\n{TOGETHER}\n"
+    for sample in (text, both):
+        assert not sample["token_type_ids"].any() and sample["attention_mask"].all()
 
 
 def test_image_size(pictures, processor):

@@ -30,11 +30,11 @@ TEXT = {
 SQUARE = {"height": 16, "width": 16}
 
 
-def _text(model_type: str, tokenizer: Any, **extra: Any) -> dict[str, Any]:
+def text_config(model_type: str, tokenizer: Any, **extra: Any) -> dict[str, Any]:
     return {"model_type": model_type, **TEXT, "vocab_size": len(tokenizer), **extra}
 
 
-def _siglip() -> dict[str, Any]:
+def siglip_config() -> dict[str, Any]:
     return {
         "model_type": "siglip_vision_model",
         "hidden_size": 32,
@@ -63,12 +63,12 @@ def _llava(family: str, tokenizer: Any) -> Built:
 
 
 def _llava_config(family: str, tokenizer: Any, **extra: Any) -> PretrainedConfig:
-    clip = _siglip() | {"model_type": "clip_vision_model", "projection_dim": 16}
+    clip = siglip_config() | {"model_type": "clip_vision_model", "projection_dim": 16}
     clip.pop("vision_use_head")
     return AutoConfig.for_model(
         family,
         vision_config=clip,
-        text_config=_text("llama", tokenizer),
+        text_config=text_config("llama", tokenizer),
         image_token_id=tokenizer.image_token_id,
         image_seq_length=16,
         tie_word_embeddings=False,
@@ -80,8 +80,8 @@ def _llava_onevision(family: str, tokenizer: Any) -> Built:
     pinpoints = [[16, 16], [16, 32], [32, 16], [32, 32]]
     config = AutoConfig.for_model(
         family,
-        vision_config=_siglip(),
-        text_config=_text("qwen2", tokenizer),
+        vision_config=siglip_config(),
+        text_config=text_config("qwen2", tokenizer),
         image_token_id=tokenizer.image_token_id,
         video_token_id=tokenizer.video_token_id,
         image_grid_pinpoints=pinpoints,
@@ -143,12 +143,12 @@ def _qwen_vl(family: str, tokenizer: Any) -> Built:
 
 def _idefics(family: str, tokenizer: Any) -> Built:
     name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[family]
-    vision = _siglip() | {"model_type": f"{family}_vision"}
+    vision = siglip_config() | {"model_type": f"{family}_vision"}
     vision.pop("vision_use_head")
     config = AutoConfig.for_model(
         family,
         vision_config=vision,
-        text_config=_text("llama", tokenizer),
+        text_config=text_config("llama", tokenizer),
         image_token_id=tokenizer.image_token_id,
         scale_factor=2,
         tie_word_embeddings=False,
@@ -167,117 +167,6 @@ def _idefics(family: str, tokenizer: Any) -> Built:
     return config, processor
 
 
-def _internvl(family: str, tokenizer: Any) -> Built:
-    vision = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "image_size": [16, 16], "patch_size": [4, 4],
-    }  # fmt: skip
-    config = AutoConfig.for_model(
-        family,
-        vision_config=vision,
-        text_config=_text("qwen2", tokenizer),
-        image_token_id=tokenizer.context_image_token_id,
-        image_seq_length=4,
-        tie_word_embeddings=False,
-    )
-    processor = transformers.InternVLProcessor(
-        image_processor=transformers.GotOcr2ImageProcessor(size=SQUARE, max_patches=4),
-        tokenizer=tokenizer,
-        video_processor=transformers.InternVLVideoProcessor(size=SQUARE),
-        image_seq_length=4,
-        chat_template=CHAT_TEMPLATES[family],
-    )
-    return config, processor
-
-
-def _gemma3(family: str, tokenizer: Any) -> Built:
-    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
-    layers["query_pre_attn_scalar"] = 1  # attention that tells one text from another
-    config = AutoConfig.for_model(
-        family,
-        vision_config=_siglip(),
-        text_config=_text("gemma3_text", tokenizer, head_dim=16, **layers),
-        mm_tokens_per_image=4,
-        boi_token_index=tokenizer.boi_token_id,
-        eoi_token_index=tokenizer.eoi_token_id,
-        image_token_index=tokenizer.image_token_id,
-        tie_word_embeddings=False,
-    )
-    image_processor = transformers.Gemma3ImageProcessor(
-        size=SQUARE,
-        do_pan_and_scan=True,
-        pan_and_scan_min_crop_size=4,
-        pan_and_scan_max_num_crops=4,
-        pan_and_scan_min_ratio_to_activate=1.2,
-    )
-    processor = transformers.Gemma3Processor(
-        image_processor, tokenizer, image_seq_length=4, chat_template=CHAT_TEMPLATES[family]
-    )
-    return config, processor
-
-
-def _paligemma(family: str, tokenizer: Any) -> Built:
-    image_processor = transformers.SiglipImageProcessor(size=SQUARE)
-    image_processor.image_seq_length = 16
-    processor = transformers.PaliGemmaProcessor(image_processor, tokenizer)  # adds 1,152 tokens
-    config = AutoConfig.for_model(
-        family,
-        vision_config=_siglip() | {"projection_dim": HIDDEN},
-        text_config=_text("gemma", tokenizer, head_dim=16),
-        image_token_index=tokenizer.image_token_id,
-        projection_dim=HIDDEN,
-        hidden_size=HIDDEN,
-        tie_word_embeddings=False,
-    )
-    return config, processor
-
-
-def _mllama(family: str, tokenizer: Any) -> Built:
-    vision = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_global_layers": 1,
-        "attention_heads": 2, "image_size": 16, "patch_size": 4, "vision_output_dim": 3 * 32,
-        "intermediate_layers_indices": [0, 1],
-    }  # fmt: skip
-    begin = tokenizer.bos_token_id
-    text = _text("mllama_text_model", tokenizer, cross_attention_layers=[0], bos_token_id=begin)
-    config = AutoConfig.for_model(
-        family, vision_config=vision, text_config=text, image_token_index=tokenizer.image_token_id
-    )
-    processor = transformers.MllamaProcessor(
-        transformers.MllamaImageProcessor(size=SQUARE),
-        tokenizer,
-        chat_template=CHAT_TEMPLATES[family],
-    )
-    return config, processor
-
-
-def _phi4(family: str, tokenizer: Any) -> Built:
-    # the number of tokens of an image is written down for 32 by 32 patches
-    side = 64
-    vision = _siglip() | {"image_size": side, "crop_size": side, "patch_size": 2}
-    for key in ("model_type", "vision_use_head"):
-        vision.pop(key)
-    audio = {
-        "hidden_size": 32, "intermediate_size": 48, "num_blocks": 1, "num_attention_heads": 2,
-        "nemo_conv_channels": 32, "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32,
-    }  # fmt: skip
-    config = AutoConfig.for_model(
-        family,
-        vision_config=vision | {"image_token_id": tokenizer.image_token_id},
-        audio_config=audio | {"audio_token_id": tokenizer.audio_token_id},
-        **TEXT,
-        vocab_size=len(tokenizer),
-    )
-    processor = transformers.Phi4MultimodalProcessor(
-        transformers.Phi4MultimodalImageProcessor(
-            size={"height": side, "width": side}, patch_size=2, dynamic_hd=4
-        ),
-        transformers.Phi4MultimodalFeatureExtractor(),
-        tokenizer,
-    )
-    return config, processor
-
-
 BUILDERS: dict[str, Callable[[str, Any], Built]] = {
     "llava": _llava,
     "llava_next": _llava,
@@ -287,9 +176,4 @@ BUILDERS: dict[str, Callable[[str, Any], Built]] = {
     "qwen3_vl": _qwen_vl,
     "idefics3": _idefics,
     "smolvlm": _idefics,
-    "internvl": _internvl,
-    "gemma3": _gemma3,
-    "paligemma": _paligemma,
-    "mllama": _mllama,
-    "phi4_multimodal": _phi4,
 }

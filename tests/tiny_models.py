@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.tiny_families import BUILDERS
+from tests import tiny_families, tiny_others
 from unime.backbones import BACKBONES
 
 _LLAVA = {"image_token": "<image>"}
@@ -84,7 +84,8 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     """Save a random model of `family` with tokenizer and processor in `folder`, and return it."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(SPECIAL[family], BEGINS.get(family))
-    config, processor = BUILDERS[family](family, tokenizer)
+    builders = tiny_families.BUILDERS | tiny_others.BUILDERS
+    config, processor = builders[family](family, tokenizer)
     model = getattr(transformers, BACKBONES[family].auto_class).from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -137,9 +137,7 @@ BACKBONES = {
         _llava("llava", quirks.LLAVA_TEMPLATE),
         _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE, tiles=quirks.tiles_of_pinpoints),
         # a flat list would be cut into tiles like single images, which it never was in training
-        _llava(
-            "llava_onevision", nested_images=True, video=True, tiles=quirks.tiles_of_pinpoints
-        ),
+        _llava("llava_onevision", nested_images=True, video=True, tiles=quirks.tiles_of_pinpoints),
         _qwen_vl("qwen2_vl"),
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
