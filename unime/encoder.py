@@ -149,8 +149,10 @@ class Encoder(nn.Module):
         rows = []
         for index, part in enumerate(inputs):  # in one forward, which is all that DDP can count on
             if any(blank[index : index + 1]) and not self.decoder_only:
+                # The blank first where it is a forward of its own: backward then reaches the layers
+                # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
                 both = self.processor.with_blank_image(part)
-                embedded = torch.cat([self._embed(batch) for batch in both])
+                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
                 rows.append(self._embed(part))
