@@ -155,7 +155,8 @@ BACKBONES = {
             quirks.PALIGEMMA_TEMPLATE,
             required_keys=("token_type_ids",),
             text_inputs=quirks.text_as_prefix,
-            whole_for_texts=True,  # the decoder alone is causal, a prefix is not
+            # a prefix is not causal; the decoder alone is, but for batches without padding on sdpa
+            whole_for_texts=True,
         ),
         _llava(
             "mllama",
