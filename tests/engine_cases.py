@@ -62,6 +62,7 @@ class Case:
 
 
 QWEN, LLAVA, NEXT = "qwen2_vl", "llava_onevision", "llava_next"
+MLLAMA = "mllama"  # whose rows of no, one or two images share no forward
 CASES = {
     "full": Case(QWEN, "full"),
     "lora": Case(QWEN, "lora"),
@@ -79,6 +80,8 @@ CASES = {
     "text_first": Case(QWEN, "lora", text_queries=True),
     "dropout_checkpointing": Case(LLAVA, "lora", dropout=0.3, checkpointing=True),
     "bfloat16": Case(QWEN, "lora", precision="bfloat16"),
+    "in_parts": Case(MLLAMA, "lora"),
+    "in_parts_one_pass": Case(MLLAMA, "qlora", limits=ChunkLimits(99, 99)),
     "autocast": Case(QWEN, "lora", mixed_precision="bf16"),
 }
 
@@ -139,6 +142,11 @@ def local_gradients(encoder: Encoder) -> dict[str, Tensor]:
     }
 
 
+def by_group(rows: Tensor, batch: Batch) -> dict[str, Tensor]:
+    ordered = rows if batch.order is None else rows[batch.order]
+    return dict(zip(batch.groups, ordered.split(list(batch.groups.values())), strict=True))
+
+
 def plain(case: Case, folder: Path, rows: list[Pair], engine: str) -> dict[str, Tensor]:
     """One un-chunked step over the global batch, in one process: no cache, no engine."""
     encoder = build(case, folder, engine)
@@ -146,8 +154,8 @@ def plain(case: Case, folder: Path, rows: list[Pair], engine: str) -> dict[str, 
     batch = collate(rows)
     (parts,) = batch.chunks
     with torch.autocast("cpu", torch.bfloat16, case.mixed_precision == "bf16"):
-        rows_of = [encoder(part) for part in parts]
-    embeddings = dict(zip(batch.groups, rows_of, strict=True))
+        embedded = torch.cat([encoder(part) for part in parts])
+    embeddings = by_group(embedded, batch)
     loss_fn(embeddings, batch.labels).loss.backward()
     return local_gradients(encoder)
 
@@ -161,10 +169,8 @@ def keeping_graphs(
     torch.manual_seed(100 + rank())
     with accelerator.autocast():
         parts = torch.cat([encoder(*inputs).float() for inputs in chunks])
-    parts = parts[: sum(batch.groups.values())]
-    ordered = parts if batch.order is None else parts[batch.order]
-    split = ordered.split(list(batch.groups.values()))
-    embeddings = {name: gather_rows(rows) for name, rows in zip(batch.groups, split, strict=True)}
+    own = by_group(parts[: sum(batch.groups.values())], batch)
+    embeddings = {name: gather_rows(rows) for name, rows in own.items()}
     labels = {name: gather_rows(value) for name, value in batch.labels.items()}
     loss_fn(embeddings, labels).loss.backward()
     gradients = local_gradients(encoder)

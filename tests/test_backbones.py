@@ -11,15 +11,22 @@ import warnings
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from transformers import AutoConfig
 
 from tests.embedding import difference, embed
-from tests.tiny_models import FAMILIES, TEXT
-from unime.backbones import BACKBONES, is_quantised
+from tests.tiny_families import TEXT
+from tests.tiny_models import FAMILIES, lora_parts
+from unime.backbones import BACKBONES, backbone_of
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.encoder import Encoder
+from unime.quantization import is_quantised
 
-EVERY_PART = LoraSettings(rank=4, dropout=0.0, train=["llm", "projector", "vision"])
-QUIRKY = (*FAMILIES, "idefics3")
+
+def every_part(family: str) -> LoraSettings:
+    return LoraSettings(rank=4, dropout=0.0, train=lora_parts(family))
+
+
+EVERY_PART = every_part("llava")
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES)
@@ -31,33 +38,40 @@ def test_every_part_belongs_to_itself(backbone):
     assert backbone.part_of("lm_head") is backbone.part_of("model2.layers") is None
 
 
-def test_lora_finds_every_linear_layer_and_nothing_else(load_tiny):
-    for family in QUIRKY:
-        encoder = load_tiny(family, lora=EVERY_PART)
-        wrapped = {name.split(".lora_")[0] for name, _ in encoder.trainable_named_parameters()}
-        kinds = {name.rpartition(".")[2] for name in wrapped if "language_model" in name}
-        seven = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-        assert kinds == seven or family == "idefics3"
-        plain = [
-            name
-            for name, module in encoder.named_modules()
-            if type(module) is torch.nn.Linear and "lora_" not in name
-            if not name.endswith("base_layer")
-        ]
-        assert plain == [], family
+SEVEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+FOUR = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}  # Phi-4 has some of them as one
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_finds_every_linear_layer_and_nothing_else(family, load_tiny):
+    encoder = load_tiny(family, lora=every_part(family))
+    part_of = encoder.backbone.part_of
+    wrapped = {name.split(".lora_")[0] for name, _ in encoder.trainable_named_parameters()}
+    kinds = {name.rpartition(".")[2] for name in wrapped if part_of(name) == "llm"}
+    assert kinds == (FOUR if family == "phi4_multimodal" else SEVEN)
+    assert {part_of(name) for name in wrapped} == set(lora_parts(family))
+    plain = [
+        name
+        for name, module in encoder.named_modules()
+        if type(module) is torch.nn.Linear and "lora_" not in name
+        if not name.endswith("base_layer")
+    ]
+    assert [name for name in plain if not name.startswith(encoder.backbone.unused)] == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_only_the_language_model_is_quantised(family, quantization, load_tiny):
-    encoder = load_tiny(family, quantization, "bfloat16", lora=EVERY_PART)
+    encoder = load_tiny(family, quantization, "bfloat16", lora=every_part(family))
     quantised = {name for name, module in encoder.named_modules() if is_quantised(module)}
-    assert len(quantised) == 14  # 7 in each of 2 layers
-    assert all(name.startswith("model.language_model.layers.") for name in quantised)
+    count = 2 * len(FOUR if family == "phi4_multimodal" else SEVEN)
+    assert len(quantised) == count
+    layers = f"{encoder.backbone.language_model}.layers."
+    assert all(name.startswith(layers) for name in quantised)
     for name, parameter in encoder.named_parameters():
         expected = torch.float32 if "lora_" in name else torch.bfloat16
         assert parameter.dtype == expected or name.removesuffix(".weight") in quantised, name
-    assert f"14 linear layers in {quantization}, the rest in bfloat16" in encoder.describe()
+    assert f"{count} linear layers in {quantization}, the rest in bfloat16" in encoder.describe()
 
 
 def test_nf4_computes_with_the_weights_it_rounded_to(items, load_tiny):
@@ -100,13 +114,38 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
     expected = embed(load_tiny("llava_next", "nf4"), items)
     template = BACKBONES["llava_next"].chat_template
     monkeypatch.delitem(BACKBONES, "llava_next")
-    with pytest.warns(UserWarning, match="assuming language model 'model.language_model'"):
+    with pytest.warns(UserWarning, match="not in unime/backbones.py; assuming") as warned:
         encoder = load_tiny("llava_next", "nf4", lora=EVERY_PART)
+    for assumed in (
+        "AutoModelForImageTextToText, language model 'model.language_model', vision",
+        "vision ['model.vision_tower'], projector ['model.multi_modal_projector']",
+        "a flat list of images per text, image inputs that join along their first dimension",
+        "no input that the model needs without noticing, and a processor with a chat template",
+    ):
+        assert assumed in str(warned[0].message)
     assert encoder.backbone.vision == ("model.vision_tower",)
     assert encoder.backbone.projector == ("model.multi_modal_projector",)
     assert encoder.trained_parts == ["llm", "projector", "vision"]
     encoder.processor.hf_processor.chat_template = template
     assert difference(embed(encoder, items), expected) < 1e-6
+
+
+@pytest.mark.backbones
+def test_a_family_of_another_auto_class_that_is_not_listed(tiny_model, monkeypatch):
+    monkeypatch.delitem(BACKBONES, "internvl")
+    monkeypatch.setattr("unime.backbones.AUTO_CLASSES", ("AutoModelForMultimodalLM",))
+    config = AutoConfig.from_pretrained(tiny_model("internvl"))
+    with pytest.warns(UserWarning, match="assuming AutoModelForMultimodalLM, language model"):
+        assert backbone_of(config).auto_class == "AutoModelForMultimodalLM"
+    monkeypatch.setattr("unime.backbones.AUTO_CLASSES", ("AutoModelForCausalLM",))
+    with pytest.raises(ConfigError, match="'internvl' is known to none of AutoModelForCausalLM"):
+        backbone_of(config)
+
+
+def test_what_cannot_see_is_refused():
+    config = AutoConfig.for_model("llama", **TEXT)
+    with pytest.raises(ConfigError, match="nothing in LlamaForCausalLM beside its decoder 'model'"):
+        backbone_of(config)
 
 
 def test_loading_makes_no_noise(load_tiny, caplog):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from tests.test_prompts import SENTENCE, TOGETHER
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
 from unime.chunks import ChunkLimits
@@ -23,8 +24,7 @@ from unime.data import TextRow
 from unime.images import sample_frames
 from unime.items import DataError, Item, Pair, item_key, video_frames
 from unime.prompts import render
-
-QUIRKY = (*FAMILIES, "idefics3")
+from unime.samples import shows_images
 
 
 @pytest.fixture
@@ -46,21 +46,57 @@ def save(tmp_path, pixels, name="image.png", **options):
     return str(path)
 
 
-@pytest.mark.parametrize("family", QUIRKY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_is_padded_on_the_left(family, items, processor):
     prepare = processor(family)
     samples = [prepare(item) for item in items]
-    batch = prepare.collate(samples)
-    for row, sample in enumerate(samples):
-        length = len(sample["input_ids"])
-        padding = batch["input_ids"].shape[1] - length
-        assert batch["attention_mask"][row].tolist() == [0] * padding + [1] * length
-        assert torch.equal(batch["input_ids"][row, padding:], sample["input_ids"])
-        assert (batch["input_ids"][row, :padding] == prepare.tokenizer.pad_token_id).all()
-        if "mm_token_type_ids" in sample:
-            of_images = batch["input_ids"][row] == prepare.hf_processor.image_token_id
-            assert torch.equal(batch["mm_token_type_ids"][row] == 1, of_images)
-    assert not any("pixel" in key for key in prepare.collate([samples[0], samples[5]]))
+    for places, batch in prepare.parts(samples):
+        for row, place in enumerate(places):
+            sample = samples[place]
+            length = len(sample["input_ids"])
+            padding = batch["input_ids"].shape[1] - length
+            assert batch["attention_mask"][row].tolist() == [0] * padding + [1] * length
+            assert torch.equal(batch["input_ids"][row, padding:], sample["input_ids"])
+            assert (batch["input_ids"][row, :padding] == prepare.tokenizer.pad_token_id).all()
+            if "mm_token_type_ids" in sample:
+                of_images = batch["input_ids"][row] == prepare.hf_processor.image_token_id
+                assert torch.equal(batch["mm_token_type_ids"][row] == 1, of_images)
+    assert not shows_images(prepare.collate([samples[0], samples[5]]))
+
+
+@pytest.mark.backbones
+def test_rows_that_must_not_share_a_forward(items, processor):
+    prepare = processor("mllama")
+    samples = [prepare(item) for item in items]
+    parts = prepare.parts(samples)
+    assert [places for places, _ in parts] == [[0, 5], [1, 2], [3, 4]]  # no, one, two images
+    assert [len(batch["input_ids"]) for _, batch in parts] == [2, 2, 2]
+    with pytest.raises(ValueError, match="these rows of mllama must not share a forward"):
+        prepare.collate(samples)
+    text, image = prepare.with_blank_image(parts[0][1])
+    assert not shows_images(text) and image["pixel_values"].shape[:2] == (1, 1)
+    assert {key: value.tolist() for key, value in text.items()} == {
+        key: value.tolist() for key, value in parts[0][1].items()
+    }
+
+
+@pytest.mark.backbones
+def test_chunks_of_rows_that_must_not_share_a_forward(items, processor):
+    """The rows of all parts, in Batch.order, are those of the groups."""
+    prepare = processor("mllama")
+    pairs = [Pair(items[i], items[5 - i], (items[2],), f"T:{i}") for i in (1, 0, 2)]
+    sides = [pair.query for pair in pairs] + [pair.target for pair in pairs] + [items[2]] * 3
+    expected = [prepare(item)["input_ids"].tolist() for item in sides]
+    for most, parts in ((99, [5]), (2, [2, 1, 2, 1, 1])):
+        batch = PairCollator(prepare, ChunkLimits(most, most))(pairs)
+        assert [len(chunk) for chunk in batch.chunks] == parts
+        rows = [
+            row[mask.bool()].tolist()
+            for chunk in batch.chunks
+            for part in chunk
+            for row, mask in zip(part["input_ids"], part["attention_mask"], strict=True)
+        ]
+        assert [rows[place] for place in batch.order] == expected
 
 
 def test_images_are_joined_in_order(items, processor):
@@ -107,7 +143,7 @@ def test_token_types_that_do_not_fit_are_refused(pictures, processor, monkeypatc
         prepare(item)
 
 
-@pytest.mark.parametrize("family", ["llava_next", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_long_text_loses_its_end_only(family, pictures, processor):
     prepare = processor(family, max_text_tokens=10)
     words = " ".join(f"word{number}" for number in range(500))
@@ -120,7 +156,7 @@ def test_a_long_text_loses_its_end_only(family, pictures, processor):
     assert "Summary above image and sentence in one word:" in prompt
     text = prompt[prompt.index("word0") : prompt.index("\nSummary")]
     assert words.startswith(text) and 5 < len(text) < 50
-    assert len(prepare.tokenizer(text)["input_ids"]) <= 10
+    assert len(prepare.tokenizer(text, add_special_tokens=False)["input_ids"]) <= 10
     prepare(Item("short"))
     assert prepare.num_truncated == 1
 
@@ -133,7 +169,7 @@ def test_a_cut_never_splits_a_character(text, processor):
     assert len(prepare.tokenizer(cut)["input_ids"]) <= 14
 
 
-@pytest.mark.parametrize("family", QUIRKY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_control_tokens_in_a_text_are_text(family, pictures, processor):
     prepare = processor(family)
     special = [*prepare.tokenizer.all_special_tokens, "<image>", "<|image_pad|>", "<|im_end|>"]
@@ -207,6 +243,25 @@ def test_frames_are_spread_evenly(pictures, processor, tmp_path):
     still = [Item(images=frames[:2]), Item(video=frames[:2]), Item(video=frames[:1])]
     told = [Item("a"), Item("a", instruction="a"), Item(instruction="a")]
     assert len({item_key(item) for item in still + told}) == 6
+
+
+@pytest.mark.backbones
+@pytest.mark.parametrize("family", ["gemma3", "paligemma", "mllama"])
+def test_a_text_begins_once(family, items, processor):
+    prepare = processor(family)
+    begin = prepare.tokenizer.bos_token_id
+    assert [prepare(item)["input_ids"].tolist().count(begin) for item in items] == [1] * 6
+
+
+@pytest.mark.backbones
+def test_a_text_alone_is_tokenised_as_beside_an_image(pictures, processor):
+    prepare = processor("paligemma")
+    text, both = prepare(Item("a cat")), prepare(Item("a cat", (pictures[0],)))
+    assert text.keys() == both.keys() - {"pixel_values"}
+    assert decode(prepare, text) == f"<bos>a cat\n{SENTENCE}\n"
+    assert decode(prepare, both) == f"{'<image>' * 16}<bos>a cat\n{TOGETHER}\n"
+    for sample in (text, both):
+        assert not sample["token_type_ids"].any() and sample["attention_mask"].all()
 
 
 def test_transparent_is_white_and_rotated_is_upright(tmp_path, processor):

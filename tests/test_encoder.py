@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
 
-from tests.embedding import difference, embed
-from tests.tiny_models import FAMILIES
+from tests.embedding import difference, embed, embed_parts
+from tests.tiny_models import FAMILIES, PARTS, lora_parts
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
 from unime.items import Item
+from unime.samples import SEQUENCE_KEYS
 
-QUIRKY = (*FAMILIES, "idefics3")
+# Their last vision layer is not the one that is read.
+READ_AN_EARLIER_LAYER = ("llava", "llava_next", "phi4_multimodal")
 
 
-@pytest.mark.parametrize("family", QUIRKY)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_an_embedding_depends_on_the_item_alone(family, quantization, items, load_tiny):
     encoder = load_tiny(family, quantization)
@@ -34,26 +35,40 @@ def test_an_embedding_depends_on_the_item_alone(family, quantization, items, loa
     assert difference(halves, whole[[0, 5, 1, 4, 2, 3]]) < 1e-5
 
 
-@pytest.mark.parametrize("family", QUIRKY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_right_padding_gives_the_same_vectors(family, items, load_tiny):
-    encoder = load_tiny(family)
-    left = encoder.processor.collate([encoder.processor(item) for item in items])
-    right = dict(left)
-    for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
-        if key in left:
+    encoder = load_tiny(family).eval()
+    parts = encoder.processor.parts([encoder.processor(item) for item in items])
+    padded = []
+    for _, left in parts:
+        right = dict(left)
+        for key in left.keys() & set(SEQUENCE_KEYS):
             rows = zip(left[key], left["attention_mask"].bool(), strict=True)
             right[key] = torch.stack([torch.cat([row[mask], row[~mask]]) for row, mask in rows])
-    assert right["attention_mask"][:, 0].all() and not right["attention_mask"].all()
-    with torch.no_grad():
-        assert difference(encoder.eval()(left), encoder(right)) < 1e-5
+        assert right["attention_mask"][:, 0].all()
+        padded.append(not right["attention_mask"].all())
+        with torch.no_grad():
+            assert difference(encoder(left), encoder(right)) < 1e-5
+    assert any(padded)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_training_without_dropout_changes_no_vector(family, items, load_tiny):
+    """PaliGemma, for one, once read token types otherwise in training."""
+    encoder = load_tiny(family, lora=LoraSettings(rank=2, dropout=0.0))
+    in_evaluation = embed(encoder, items)
+    parts = encoder.processor.parts([encoder.processor(item) for item in items])
+    assert difference(embed_parts(encoder.train(), parts), in_evaluation) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_the_base_models_last_hidden_state(family, items, load_tiny, tiny_model):
     encoder = load_tiny(family)
-    full = AutoModelForImageTextToText.from_pretrained(tiny_model(family)).eval()
+    attention = encoder.backbone.attention(None)
+    load = encoder.backbone.auto_model.from_pretrained
+    full = load(tiny_model(family), attn_implementation=attention).eval()
     inputs = encoder.processor(items[2])
-    inputs = {key: value[None] if value.ndim == 1 else value for key, value in inputs.items()}
+    inputs = {key: v[None] if key in SEQUENCE_KEYS else v for key, v in inputs.items()}
     with torch.no_grad():
         expected = full.model(**inputs).last_hidden_state[:, -1]
     expected = torch.nn.functional.normalize(expected, dim=1)
@@ -62,19 +77,23 @@ def test_it_is_the_base_models_last_hidden_state(family, items, load_tiny, tiny_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("part", ["llm", "projector", "vision"])
+@pytest.mark.parametrize("part", PARTS)
 def test_lora_on_a_part_trains_only_that_part(family, part, items, load_tiny):
     torch.manual_seed(0)
     lora = LoraSettings(rank=2, dropout=0.0, train=[part])
+    if part not in lora_parts(family):
+        with pytest.raises(ConfigError, match=f"'{family}' has no linear layer in '{part}'"):
+            load_tiny(family, lora=lora)
+        return
     encoder = load_tiny(family, lora=lora)
     for name, parameter in encoder.trainable_named_parameters():
         assert parameter.dtype == torch.float32
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     assert encoder.trained_parts == [part]
-    batch = encoder.processor.collate([encoder.processor(item) for item in items])
+    parts = encoder.processor.parts([encoder.processor(item) for item in items])
     encoder.train()
-    (encoder(batch) * torch.randn(len(items), encoder.hidden_size)).sum().backward()
+    (embed_parts(encoder, parts) * torch.randn(len(items), encoder.hidden_size)).sum().backward()
     with_gradient, without = set(), set()
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad or parameter.grad is None
@@ -84,15 +103,16 @@ def test_lora_on_a_part_trains_only_that_part(family, part, items, load_tiny):
         else:
             assert not found
     assert with_gradient
-    # LLaVA and LLaVA-NeXT read the last vision layer but one, so their last has no gradient
-    assert all("layers.1." in name and part == "vision" for name in without)
-    assert not without or family in ("llava", "llava_next")
+    late = ("encoder.layers.1.", "head.mlp.")
+    assert all(part == "vision" and any(name in path for name in late) for path in without)
+    assert not without or family in READ_AN_EARLIER_LAYER
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_have_a_graph_where_only_images_train(family, items, load_tiny):
     """A chunk of texts must be able to go through backward, and move nothing."""
-    encoder = load_tiny(family, lora=LoraSettings(rank=2, train=["projector"])).train()
+    train = [lora_parts(family)[1]]  # the projector, or what else sees images only
+    encoder = load_tiny(family, lora=LoraSettings(rank=2, train=train)).train()
     texts = [encoder.processor(item) for item in items if not item.images]
     encoder(encoder.processor.collate(texts)).sum().backward()
     for _, parameter in encoder.trainable_named_parameters():
@@ -106,45 +126,60 @@ def test_decoder_only(family, load_tiny):
     full = load_tiny(family, lora=lora)
     decoder = load_tiny(family, lora=lora, decoder_only=True)
     assert difference(embed(full, texts), embed(decoder, texts)) < 1e-5
-    inside = [name for name, _ in full.named_parameters() if "language_model" in name]
-    assert len(list(decoder.parameters())) == len(inside) < len(list(full.parameters()))
+    backbone = full.backbone
+    # PaliGemma's texts need the whole model, and Phi-4's vision tower is inside the decoder
+    whole = backbone.whole_for_texts or backbone.language_model == "model"
+    assert whole == (family in ("paligemma", "phi4_multimodal"))
     base = decoder._unregistered[0]
+    inside = f"{backbone.language_model}." if not whole else "model."
+    counts = [len(list(one.parameters())) for one in (decoder, full)]
+    assert counts[0] == sum(name.startswith(inside) for name, _ in base.named_parameters())
+    assert whole == (counts[0] == counts[1])
     decoder.to("meta")
     for name, parameter in base.named_parameters():
-        assert parameter.is_meta == name.startswith("model.language_model."), name
+        assert parameter.is_meta == name.startswith(inside), name
 
 
-def test_decoder_only_refuses_images(items, load_tiny):
-    encoder = load_tiny("llava", decoder_only=True)
+@pytest.mark.parametrize(
+    "family", ["llava", pytest.param("phi4_multimodal", marks=pytest.mark.backbones)]
+)
+def test_decoder_only_refuses_images(family, items, load_tiny):
+    encoder = load_tiny(family, decoder_only=True)
     with pytest.raises(ValueError, match="takes texts only, got pixel_values"):
         embed(encoder, items)
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_missing_token_types_are_refused(family, items, load_tiny):
     encoder = load_tiny(family)
-    batch = encoder.processor.collate([encoder.processor(item) for item in items])
-    assert batch["mm_token_type_ids"].sum() > 0
-    del batch["mm_token_type_ids"]
-    with pytest.raises(ValueError, match=f"{family} needs mm_token_type_ids, which is missing"):
-        encoder(batch)
+    batch = encoder.processor.collate([encoder.processor(items[1])])
+    types = [key for key in batch if "token_type_ids" in key]
+    assert types == list(encoder.backbone.required_keys)
+    for key in types:
+        del batch[key]
+        with pytest.raises(ValueError, match=f"{family} needs {key}, which is missing"):
+            encoder(batch)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("decoder_only", [False, True])
-def test_gradient_checkpointing_changes_no_gradient(decoder_only, items, load_tiny):
+def test_gradient_checkpointing_changes_no_gradient(family, decoder_only, items, load_tiny):
     chosen = [item for item in items if not (decoder_only and item.images)]
     gradients = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         encoder = load_tiny(
-            "qwen2_5_vl", "nf4", lora=LoraSettings(rank=2, dropout=0.0),
+            family, "nf4", lora=LoraSettings(rank=2, dropout=0.0),
             decoder_only=decoder_only, gradient_checkpointing=checkpointing,
         )  # fmt: skip
-        batch = encoder.processor.collate([encoder.processor(item) for item in chosen])
-        encoder.train()(batch)[:, 0].sum().backward()
+        parts = encoder.processor.parts([encoder.processor(item) for item in chosen])
+        embed_parts(encoder.train(), parts)[:, 0].sum().backward()
         gradients.append([p.grad for _, p in encoder.trainable_named_parameters()])
-    assert all(gradient is not None for gradient in gradients[1])
-    assert all(difference(a, b) < 1e-6 for a, b in zip(*gradients, strict=True))
+    # Llama's cross-attention layers run beside images only
+    missing = [gradient is None for gradient in gradients[1]]
+    assert any(missing) == (decoder_only and family == "mllama")
+    pairs = [(a, b) for a, b in zip(*gradients, strict=True) if a is not None]
+    assert all(difference(a, b) < 1e-6 for a, b in pairs)
 
 
 def test_checkpointing_does_not_back_propagate_a_frozen_tower(items, load_tiny):
@@ -164,6 +199,12 @@ def test_a_model_that_is_not_there(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of"}')
     with pytest.raises(ConfigError, match="cannot be loaded: .*unheard_of"):
         Encoder.load(ModelConfig(name=str(tmp_path)), InputConfig())
+
+
+@pytest.mark.backbones
+def test_sharded_weights_need_as_many_forwards_on_every_rank(load_tiny):
+    with pytest.raises(ConfigError, match="model.name: mllama takes as many forwards as .* ZeRO-2"):
+        load_tiny("mllama", sharded=True)
 
 
 def test_settings_that_cannot_be(load_tiny):

@@ -136,6 +136,27 @@ def test_in_lockstep_no_rank_skips_a_chunk_alone(monkeypatch: pytest.MonkeyPatch
         step._leaves()
 
 
+@pytest.mark.parametrize("others", [3, 2])
+def test_in_lockstep_ranks_agree_on_parts(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    """A chunk of two parts here and of more there (Backbone.group) is no pass in common, but as
+    many forwards on both, with a blank image where the other rank has one."""
+    text, image = {"attention_mask": torch.ones(1, 2)}, {"attention_mask": torch.ones(1, 9)}
+    image["pixel_values"] = torch.ones(1)
+    numbers = iter([[[1, 2], [1, others]], [[0, 1, 0][:others], [1] * others]])
+    monkeypatch.setattr("unime.grad_cache.in_lockstep", lambda _: True)
+    monkeypatch.setattr(
+        "unime.grad_cache.gather_numbers", lambda *_: torch.tensor(next(numbers)).long()
+    )
+    step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: 0)
+    batch = Batch([[text, image]], {"query": 2}, {}, ["a", "b"])
+    inputs, in_one_pass = step.agree(batch)
+    if others == 2:
+        assert in_one_pass and inputs == [([text, image], [True, False])]
+    else:
+        assert not in_one_pass
+        assert inputs == [([text], [True]), ([image], [False]), ([text], [True])]
+
+
 def join_world(rank: int, port: int) -> Accelerator:
     os.environ |= {
         "RANK": str(rank),

@@ -24,6 +24,13 @@ ITEMS = (TEXT, IMAGE, BOTH, TWO)
 
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+GEMMA_END = "<end_of_turn>\n<start_of_turn>model\n"
+LLAMA = "<|start_header_id|>user<|end_header_id|>\n\n"
+LLAMA_END = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+LLAMA_SYSTEM = (  # of texts only, on a day that the prompt fixes
+    "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+    "Today Date: 26 Jul 2024\n\n<|eot_id|>"
+)
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 SENTENCE = "Summary above sentence in one word:"
 PICTURE = "Summary above image in one word:"
@@ -54,6 +61,18 @@ GOLDEN = {
     "idefics3": goldens(
         "<|im_start|>User:", "<image>", "<end_of_utterance>\nAssistant:"
     ),
+    "smolvlm": [
+        f"<|im_start|>User: a red bird\n{SENTENCE}<end_of_utterance>\nAssistant:",
+        *goldens("<|im_start|>User:", "<image>", "<end_of_utterance>\nAssistant:")[1:],
+    ],
+    "internvl": goldens("<|im_start|>user\n", "<IMG_CONTEXT>\n", ASSISTANT),
+    "gemma3": goldens("<bos><start_of_turn>user\n", "<start_of_image>", GEMMA_END),
+    "paligemma": goldens("", "<image>", ""),
+    "mllama": [
+        f"<|begin_of_text|>{LLAMA_SYSTEM}{LLAMA}a red bird\n{SENTENCE}{LLAMA_END}",
+        *goldens(f"<|begin_of_text|>{LLAMA}", "<|image|>", LLAMA_END)[1:],
+    ],
+    "phi4_multimodal": goldens("<|user|>", "<|image|>", "<|end|><|assistant|>"),
 }  # fmt: skip
 
 

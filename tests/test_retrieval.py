@@ -64,7 +64,7 @@ def spy(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[Item]:
 
     class Processor:
         num_truncated = 0
-        collate = staticmethod(real.collate)
+        parts = staticmethod(real.parts)
 
         def __call__(self, item: Item) -> Any:
             seen.append(item)
@@ -88,6 +88,17 @@ def test_every_item_gets_its_own_embedding(
         torch.testing.assert_close(row, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(items)))
     found.requires_grad_()  # no inference tensor: it can be used anywhere
+
+
+@pytest.mark.backbones
+def test_rows_that_must_not_share_a_forward(
+    accelerator: Accelerator, load_tiny: Callable[..., Encoder], items: list[Item]
+) -> None:
+    encoder = load_tiny("mllama")
+    together = encode_items(accelerator, encoder, items, batch_size=len(items))
+    alone = encode_items(accelerator, encoder, items, batch_size=1)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert (together[:4] @ together[:4].T).fill_diagonal_(0).max() < 0.99  # told apart
 
 
 def test_equal_items_are_encoded_once(

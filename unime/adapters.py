@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from unime.backbones import Backbone, is_quantised
+from unime.backbones import Backbone
 from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.quantization import is_quantised
 from unime.renaming import fit_names
 from unime.sentence_layout import EXPORTED
 from unime.sharding import whole

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from unime.backbones import Backbone, Sample, backbone_of, is_linear
+from unime.backbones import Backbone, backbone_of
 from unime.config import ConfigError, LoraSettings, ModelConfig, Quantization
+from unime.quantization import is_linear
+from unime.samples import Sample, shows_images
 
 PARTS_IN_ORDER = ("vision", "projector", "llm")  # as an image passes through them
 ABSMAX_BLOCK = 64  # weights that share a scale in NF4 (QLoRA, arXiv 2305.14314; bitsandbytes 0.50)
@@ -142,9 +144,9 @@ def quantised_bytes(linear: Linear, quantization: Quantization) -> int:
 def shape_of_sample(sample: Sample, image_token: int, architecture: Architecture) -> ItemShape:
     """The rows of an item that the family's own processor has prepared."""
     tokens = sample["input_ids"]
-    if "pixel_values" not in sample:
+    if not shows_images(sample):
         return ItemShape(len(tokens))
-    pixels: Tensor = sample["pixel_values"]
+    pixels = next(value for key, value in sample.items() if "pixel_values" in key)
     if pixels.ndim == 2:  # Qwen-VL: one row a patch, and each image's grid
         patches, tiles = len(pixels), len(sample["image_grid_thw"])
     else:  # (…, colours, height, width)
@@ -173,7 +175,7 @@ def _without_weights(model: ModelConfig) -> tuple[PretrainedConfig, Backbone, Pr
         config = AutoConfig.from_pretrained(model.name, revision=model.revision, **trust)
         backbone = backbone_of(config, model.trust_remote_code)
         with torch.device("meta"):
-            base = AutoModelForImageTextToText.from_config(config, dtype=dtype, **trust)
+            base = backbone.auto_model.from_config(config, dtype=dtype, **trust)
     except (OSError, ImportError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: {model.name} cannot be planned: {error}") from error
     return config, backbone, base

@@ -1,7 +1,7 @@
 """The families of multimodal LLMs: where their parts are, and what each does in its own way.
 
 To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and
-projector inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function
+projector inside the model of its auto class; a quirk that needs code is one function in quirks.py,
 named on the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
 """
 
@@ -10,20 +10,21 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
-from peft.utils.integrations import dequantize_module_weight
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from unime.config import ConfigError, Quantization
+from unime import quirks
+from unime.config import ConfigError
+from unime.quantization import is_linear
+from unime.samples import Sample
 
-Sample = dict[str, Tensor]  # the model input of one item, not padded
-
-SEQUENCE_KEYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # (L,) each
+AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,47 @@ class Backbone:
     vision: tuple[str, ...]
     projector: tuple[str, ...]
     # A part may lie inside another, to which it then does not belong (part_of).
+    unused: tuple[str, ...] = ()  # towers of what no item has (audio): in no part
+    auto_class: str = AUTO_CLASSES[0]
+    eager: tuple[str, ...] = ()  # parts of the configuration whose attention is right in eager only
+    whole_for_texts: bool = False  # the decoder alone embeds texts otherwise than the model does
     required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
     nested_images: bool = False  # the processor takes a list of images per text
+    video: bool = False  # processor and model take videos; else a video is its frames, as images
+    even_videos: bool = False  # which must be of as many frames as each other
+    text_inputs: Callable[[Any, str], Mapping[str, Tensor]] | None = None  # of (processor, prompt)
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
+    group: Callable[[Sample], Hashable] | None = None  # only equal ones may share a forward
+    # sets (most, processor, config) to cut an image into so many tiles; None: it never is cut
+    tiles: Callable[[int, Any, Any], None] | None = None
     chat_template: str | None = None  # where the processor has none
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
-    video: bool = False  # model and processor take videos; else a video is its frames, as images
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
     pixel_range: Callable[[Any, int, int], None] | None = None  # makes a processor resize so itself
 
     def part_of(self, path: str) -> str | None:
         """The part ("llm", "projector", "vision") a module belongs to, by the innermost of the
-        parts it lies in; None: none (lm_head)."""
-        roots = {root: "vision" for root in self.vision}
+        parts it lies in; None: none (lm_head, or unused)."""
+        roots: dict[str, str | None] = {root: "vision" for root in self.vision}
         roots |= {root: "projector" for root in self.projector} | {self.language_model: "llm"}
+        roots |= dict.fromkeys(self.unused)
         around = [root for root in roots if path == root or path.startswith(f"{root}.")]
         return roots[max(around, key=len)] if around else None
 
     @property
     def not_quantised(self) -> list[str]:
         """Module paths for ``llm_int8_skip_modules``, which matches from the start of a path."""
-        return [*self.vision, *self.projector, "lm_head"]
+        return [*self.vision, *self.projector, *self.unused, "lm_head"]
+
+    @property
+    def auto_model(self) -> Any:
+        """The class of transformers that loads its models."""
+        return getattr(transformers, self.auto_class)
+
+    def attention(self, chosen: str | None) -> str | None | dict[str, str | None]:
+        """``attn_implementation`` where `chosen` is asked for, and eager where nothing else is
+        right."""
+        return {"": chosen, **dict.fromkeys(self.eager, "eager")} if self.eager else chosen
 
     def lora_targets(self, model: nn.Module, parts: Sequence[str]) -> str:
         """A regular expression for peft that matches the linear layers of `parts`, whole paths
@@ -78,108 +99,14 @@ class Backbone:
         return "|".join(f"{parent}\\.({'|'.join(sorted(leaves[parent]))})" for parent in leaves)
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Plain or quantised, but not nn.MultiheadAttention's, which only works from inside."""
-    return type(module) is nn.Linear or is_quantised(module)
-
-
-def is_quantised(module: nn.Module) -> bool:
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # slow to import, not always needed
-
-    return isinstance(module, Linear4bit | Linear8bitLt)
-
-
-def check_quantised(
-    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
-) -> None:
-    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
-    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
-    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
-    outside = [name for name in found if backbone.part_of(name) != "llm"]
-    if outside:
-        raise ConfigError(
-            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
-            f" quantised, first {outside[0]}; name their module in unime/backbones.py"
-        )
-    if not found and quantization is not Quantization.none:
-        raise ConfigError(
-            f"model.quantization: no layer of {backbone.language_model} became"
-            f" {quantization.value}; check its path in unime/backbones.py"
-        )
-    for name, module in found.items():
-        width = cast(nn.Linear, module).in_features
-        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
-            raise ConfigError(
-                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
-            )
-
-
-def dequantise(base: PreTrainedModel) -> None:
-    """Hold quantised weights as what they stand for, in the precision of the other ones."""
-    for name, module in list(base.named_modules()):
-        if is_quantised(module):
-            quantised = cast(nn.Linear, module)
-            plain = nn.Linear(quantised.in_features, quantised.out_features, False, device="meta")
-            weight = dequantize_module_weight(module).detach().to(base.dtype)
-            plain.weight = nn.Parameter(weight, requires_grad=False)
-            plain.register_parameter("bias", quantised.bias)
-            base.set_submodule(name, plain)
-    base.hf_quantizer = None  # type: ignore[assignment]
-    for config in (base.config, base.base_model.config):
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-
-
-def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Idefics3 and SmolVLM index images by sample: a text between images needs a row of zeros,
-    which the model recognises as no image."""
-    keys = ("pixel_values", "pixel_attention_mask")
-    shown = next((sample for sample in samples if keys[0] in sample), None)
-    if shown is None:
-        return samples
-    blank = {key: torch.zeros_like(shown[key][:, :1]) for key in keys if key in shown}
-    return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
-
-
-def qwen_pixel_range(processor: Any, fewest: int, most: int) -> None:
-    """Qwen-VL's processors keep proportions, and the pixels in a range, in whole patches."""
-    processor.image_processor.size = {"shortest_edge": fewest, "longest_edge": most}
-
-
-_USER = "{% for message in messages | selectattr('role', 'equalto', 'user') %}"  # no system turns
-_PHI3_V_TEMPLATE = (
-    _USER + "{{ '<|user|>\n' }}"
-    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
-    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
-_LLAVA_NEXT_TEMPLATE = (
-    _USER + "{{ '[INST] ' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] + ' [/INST]' }}{% endfor %}{% endfor %}"
-)
-_LLAVA_TEMPLATE = (
-    _USER + "{{ 'USER: ' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-
-
-def _llava(family: str, chat_template: str | None, nested_images: bool = False) -> Backbone:
+def _llava(family: str, chat_template: str | None = None, **differs: Any) -> Backbone:
     return Backbone(
         family,
         language_model="model.language_model",
-        vision=("model.vision_tower",),
+        vision=differs.pop("vision", ("model.vision_tower",)),
         projector=("model.multi_modal_projector",),
-        nested_images=nested_images,
         chat_template=chat_template,
+        **differs,
     )
 
 
@@ -191,33 +118,76 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
         projector=mergers,
         # qwen2_5_vl embeds without them, and silently differently
         required_keys=("mm_token_type_ids",),
-        pixel_range=qwen_pixel_range,
+        pixel_range=quirks.qwen_pixel_range,
+        video=True,
     )
 
 
-def _idefics(family: str) -> Backbone:
+def _idefics(family: str, video: bool = False) -> Backbone:
     return Backbone(
         family,
         language_model="model.text_model",
         vision=("model.vision_model",),
         projector=("model.connector",),
         nested_images=True,
-        complete=image_rows_for_texts,
+        video=video,
+        complete=quirks.image_rows_for_texts,
+        tiles=quirks.tiles_of_longest_edge,
     )
 
 
 BACKBONES = {
     backbone.family: backbone
     for backbone in (
-        _llava("llava", _LLAVA_TEMPLATE),
-        _llava("llava_next", _LLAVA_NEXT_TEMPLATE),
+        _llava("llava", quirks.LLAVA_TEMPLATE),
+        _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE, tiles=quirks.tiles_of_pinpoints),
         # a flat list would be cut into tiles like single images, which it never was in training
-        _llava("llava_onevision", None, nested_images=True),
+        _llava(
+            "llava_onevision",
+            nested_images=True,
+            video=True,
+            even_videos=True,
+            tiles=quirks.tiles_of_pinpoints,
+        ),
         _qwen_vl("qwen2_vl"),
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
-        _idefics("smolvlm"),
+        _idefics("smolvlm", video=True),
+        _llava("internvl", video=True, tiles=quirks.tiles_of_patches),
+        _llava(
+            "gemma3",
+            nested_images=True,
+            required_keys=("token_type_ids",),  # within an image all tokens see each other
+            tiles=quirks.tiles_of_pan_and_scan,
+        ),
+        _llava(
+            "paligemma",
+            quirks.PALIGEMMA_TEMPLATE,
+            required_keys=("token_type_ids",),
+            text_inputs=quirks.text_as_prefix,
+            # a prefix is not causal; the decoder alone is, but for batches without padding on sdpa
+            whole_for_texts=True,
+        ),
+        _llava(
+            "mllama",
+            vision=("model.vision_model",),
+            nested_images=True,
+            group=quirks.number_of_images,
+            tiles=quirks.tiles_are_fixed,
+        ),
+        Backbone(
+            "phi4_multimodal",
+            language_model="model",
+            vision=("model.embed_tokens_extend.image_embed.img_processor",),
+            projector=("model.embed_tokens_extend.image_embed",),
+            unused=("model.embed_tokens_extend.audio_embed",),
+            auto_class="AutoModelForCausalLM",
+            # sdpa takes an image that fills its crops for a text, with a causal mask
+            eager=("vision_config",),
+            chat_template=quirks.PHI4_TEMPLATE,
+            tiles=quirks.tiles_of_crops,
+        ),
         # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
         # refuses it (transformers 5.x has no class of its own for it); its prompt is known.
         Backbone(
@@ -225,7 +195,7 @@ BACKBONES = {
             language_model="model",
             vision=("model.vision_embed_tokens",),
             projector=("model.vision_embed_tokens.img_projection",),
-            chat_template=_PHI3_V_TEMPLATE,
+            chat_template=quirks.PHI3_V_TEMPLATE,
             image_token="<|image_{n}|>",
         ),
     )
@@ -240,10 +210,7 @@ def backbone_of(config: PretrainedConfig, trust_remote_code: bool = False) -> Ba
 
 def derive_backbone(config: PretrainedConfig, trust_remote_code: bool = False) -> Backbone:
     """Assume that whatever stands beside the decoder (and is not the vocabulary head) sees."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForImageTextToText.from_config(
-            config, trust_remote_code=trust_remote_code
-        )
+    auto_class, model = _without_weights(config, trust_remote_code)
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     path = next((name for name, module in model.named_modules() if module is decoder), "")
     if not path:
@@ -258,10 +225,39 @@ def derive_backbone(config: PretrainedConfig, trust_remote_code: bool = False) -
     beside = [name for name in beside if name != path and name not in ancestors]
     projector = tuple(name for name in beside if re.search("project|connect|merg|align", name))
     vision = tuple(name for name in beside if name not in projector)
+    if not vision:
+        raise ConfigError(
+            f"model.name: nothing in {type(model).__name__} beside its decoder {path!r} sees images"
+        )
     warnings.warn(
-        f"model_type {config.model_type!r} is not in unime/backbones.py; assuming language model"
-        f" {path!r}, vision {list(vision)}, projector {list(projector)}, a flat list of images"
-        " per text and image inputs that join along their first dimension",
+        f"model_type {config.model_type!r} is not in unime/backbones.py; assuming {auto_class},"
+        f" language model {path!r}, vision {list(vision)}, projector {list(projector)}, a flat list"
+        " of images per text, image inputs that join along their first dimension, no input that"
+        " the model needs without noticing, and a processor with a chat template of its own",
         stacklevel=2,
     )
-    return Backbone(config.model_type, language_model=path, vision=vision, projector=projector)
+    return Backbone(
+        config.model_type,
+        language_model=path,
+        vision=vision,
+        projector=projector,
+        auto_class=auto_class,
+    )
+
+
+def _without_weights(
+    config: PretrainedConfig, trust_remote_code: bool
+) -> tuple[str, PreTrainedModel]:
+    """The first auto class that knows the model, and the model on no device."""
+    for auto_class in AUTO_CLASSES:
+        try:
+            with torch.device("meta"):
+                model = getattr(transformers, auto_class).from_config(
+                    config, trust_remote_code=trust_remote_code
+                )
+            return auto_class, model
+        except ValueError:  # which lists all that the class knows
+            continue
+    raise ConfigError(
+        f"model.name: {config.model_type!r} is known to none of {', '.join(AUTO_CLASSES)}"
+    )

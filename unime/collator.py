@@ -7,27 +7,28 @@ whatever a processor emits per image stays with its item, and joining never look
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from unime.backbones import SEQUENCE_KEYS, Backbone, Sample
+from unime.backbones import Backbone
 from unime.chunks import Batch, ChunkLimits
 from unime.config import InputConfig
 from unime.images import load_image, sample_frames
 from unime.items import DataError, Item, Pair, item_key
 from unime.prompts import check_prompt, render
 from unime.resolution import Resolution
+from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left
 
 if TYPE_CHECKING:
     from unime.data import TextRow
 
 BLANK_SIDE = 32  # pixels
+FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
 
 
 class ItemProcessor:
@@ -74,6 +75,8 @@ class ItemProcessor:
             raise DataError("an item has neither text nor image")
         images = [self._load(path) for path in item.images]
         frames = [self._load(path) for path in sample_frames(item.video, self.num_frames)]
+        if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
+            frames += frames[-1:] * (self.num_frames - len(frames))
         return self._prepare(item, images, frames)
 
     def _load(self, path: str) -> Image.Image:
@@ -82,21 +85,22 @@ class ItemProcessor:
     def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
         instruction = self.neutralise(item.instruction)
         item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
-        videos = [frames] if frames and self.backbone.video else []
-        if not videos:
-            images = images + frames  # this family knows a video as its frames
-        media = ["image"] * len(images) + ["video"] * len(videos)
+        if frames and not self.backbone.video:
+            images, frames = images + frames, []  # this family knows a video as its frames
+        media = ["image"] * len(images) + ["video"] * bool(frames)
         prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
-        bos = self.tokenizer.bos_token
         try:
-            output = self.hf_processor(
-                text=[prompt],
-                images=([images] if self.backbone.nested_images else images) if images else None,
-                return_tensors="pt",
-                add_special_tokens=not (bos and prompt.startswith(bos)),
-            )
+            output = self._inputs(prompt, images, frames)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
+        return self.sample(output)
+
+    def sample(self, output: Mapping[str, Any]) -> Sample:
+        """What the family's processor returned for one item, checked, as `collate` takes it.
+
+        Raises:
+            ValueError: an input is missing or wrong without which the model embeds something else.
+        """
         self._check(output)
         return {
             key: value[0] if key in SEQUENCE_KEYS else value
@@ -104,13 +108,30 @@ class ItemProcessor:
             if isinstance(value, Tensor) and key != "labels"
         }
 
+    def _inputs(
+        self, prompt: str, images: list[Image.Image], frames: list[Image.Image]
+    ) -> Mapping[str, Tensor]:
+        if not images and not frames and self.backbone.text_inputs is not None:
+            return self.backbone.text_inputs(self.hf_processor, prompt)
+        bos = self.tokenizer.bos_token
+        return self.hf_processor(
+            text=[prompt],
+            images=([images] if self.backbone.nested_images else images) if images else None,
+            return_tensors="pt",
+            add_special_tokens=not (bos and prompt.startswith(bos)),
+            **(_video_inputs(frames) if frames else {}),
+        )
+
     def _check(self, output: Mapping[str, Tensor]) -> None:
         for key in self.backbone.required_keys:
             if key not in output:
                 raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
-            of_images = output["input_ids"] == self.hf_processor.image_token_id
-            if key == "mm_token_type_ids" and not torch.equal(output[key] == 1, of_images):
-                raise ValueError(f"{self.backbone.family}: mm_token_type_ids miss image tokens")
+            if key != "mm_token_type_ids":
+                continue
+            for number, kind in enumerate(("image", "video"), start=1):
+                token = getattr(self.hf_processor, f"{kind}_token_id")
+                if not torch.equal(output[key] == number, output["input_ids"] == token):
+                    raise ValueError(f"{self.backbone.family}: {key} miss {kind} tokens")
 
     def neutralise(self, text: str) -> str:
         """Put a space into anything in a text that the tokenizer would read as a control token, so
@@ -135,26 +156,45 @@ class ItemProcessor:
         """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
 
         Raises:
-            ValueError: no sample, or sequences that some samples lack.
+            ValueError: no sample, sequences that some samples lack, or samples that must not share
+                a forward (see `parts`).
         """
         if not samples:
             raise ValueError("no sample to collate")
+        if len(self._grouped(samples)) > 1:
+            raise ValueError(f"these rows of {self.backbone.family} must not share a forward")
         if self.backbone.complete is not None:
             samples = self.backbone.complete(samples)
         batch: dict[str, Tensor] = {}
         for key in {key: None for sample in samples for key in sample}:
             values = [sample[key] for sample in samples if key in sample]
             if key not in SEQUENCE_KEYS:
-                batch[key] = _join(values)
+                batch[key] = join(values)
             elif len(values) == len(samples):
-                batch[key] = _pad_left(values, self._padding(key))  # (B, L)
+                batch[key] = pad_left(values, self._padding(key))  # (B, L)
             else:
                 raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
         return batch
 
-    def with_blank_image(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
+    def parts(self, samples: Sequence[Sample]) -> list[tuple[list[int], dict[str, Tensor]]]:
+        """Join samples into as few batches as the model can embed them in, which is one in most
+        families: which samples, by their place, and their batch."""
+        return [
+            (places, self.collate([samples[place] for place in places]))
+            for places in self._grouped(samples)
+        ]
+
+    def _grouped(self, samples: Sequence[Sample]) -> list[list[int]]:
+        group = self.backbone.group or (lambda sample: None)
+        groups: dict[Hashable, list[int]] = {}
+        for place, sample in enumerate(samples):
+            groups.setdefault(group(sample), []).append(place)
+        return list(groups.values())
+
+    def with_blank_image(self, texts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """A batch of texts (B, L) with one more row, a blank image: what a rank embeds whose vision
-        tower has to run because another rank's does (grad_cache.py)."""
+        tower has to run because another rank's does (grad_cache.py); in two parts where an image
+        and a text must not share a forward."""
         mask = texts["attention_mask"].bool()
         samples = [
             {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
@@ -163,7 +203,7 @@ class ItemProcessor:
             image = self.resolution.apply(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE)))
             self._blank = self._prepare(Item(images=("blank",)), [image], [])
         samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
-        return self.collate(samples)
+        return [batch for _, batch in self.parts(samples)]
 
     def _padding(self, key: str) -> int:
         if key != "input_ids":
@@ -201,15 +241,17 @@ class Collator:
         first, start = {}, 0  # the first row of each group
         for group, of in samples.items():
             first[group], start = start, start + len(of)
-        rows = [first[group] + item for chunk in plan for group, of in chunk.items() for item in of]
+        chunks: list[list[dict[str, Tensor]]] = []
+        rows: list[int] = []
+        for planned in plan:
+            chunks.append([])
+            for group, chosen in planned.items():
+                together = [samples[group][item] for item in chosen]
+                for places, part in self.item_processor.parts(together):
+                    chunks[-1].append(part)
+                    rows += [first[group] + chosen[place] for place in places]
         return Batch(
-            chunks=[
-                [
-                    self.item_processor.collate([samples[group][item] for item in of])
-                    for group, of in chunk.items()
-                ]
-                for chunk in plan
-            ],
+            chunks=chunks,
             groups={group: len(of) for group, of in samples.items()},
             labels={},
             row_ids=row_ids,
@@ -260,26 +302,13 @@ class PairCollator(Collator):
         return batch
 
 
+def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
+    """A video whose frames are chosen already, with the times that some families tell of them."""
+    count = len(frames)
+    times: dict[str, Any] = {"fps": FRAMES_PER_SECOND, "duration": count / FRAMES_PER_SECOND}
+    times |= {"total_num_frames": count, "frames_indices": list(range(count))}
+    return {"videos": [frames], "do_sample_frames": False, "video_metadata": [times]}
+
+
 def _name(item: Item) -> str:
     return ", ".join(item.images + item.video[:1]) or f"text {item.text[:60]!r}"
-
-
-def _pad_left(values: Sequence[Tensor], padding: int) -> Tensor:
-    longest = max(len(value) for value in values)
-    return torch.stack(
-        [functional.pad(value, (longest - len(value), 0), value=padding) for value in values]
-    )
-
-
-def _join(values: Sequence[Tensor]) -> Tensor:
-    """Concatenate along dimension 0; smaller trailing dimensions are filled with zeros."""
-    shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
-    padded = []
-    for value in values:
-        missing = [
-            amount
-            for have, want in zip(reversed(value.shape[1:]), reversed(shape), strict=True)
-            for amount in (0, want - have)
-        ]
-        padded.append(functional.pad(value, missing) if any(missing) else value)
-    return torch.cat(padded)

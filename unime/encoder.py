@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -28,11 +27,13 @@ from unime.adapters import (
     stack_adapters,
     trained_inputs,
 )
-from unime.backbones import Backbone, backbone_of, check_quantised, dequantise, is_quantised
+from unime.backbones import Backbone, backbone_of
 from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.progress import quiet_transformers
 from unime.published import check_complete, check_processor, check_weights, locate
+from unime.quantization import check_quantised, dequantise, is_quantised
+from unime.samples import shows_images
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -62,7 +63,8 @@ class Encoder(nn.Module):
         self.precision = getattr(torch, model.precision.value)
         self.base_description = describe_base(base, model)
         self.hidden_size: int = base.config.get_text_config().hidden_size
-        self.model: nn.Module = base.get_decoder() if decoder_only else base.base_model
+        alone = decoder_only and not backbone.whole_for_texts
+        self.model: nn.Module = base.get_decoder() if alone else base.base_model
         present = {type(module).__name__ for module in self.model.modules()}
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
@@ -111,6 +113,12 @@ class Encoder(nn.Module):
             hf_processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
             backbone = backbone_of(config, model.trust_remote_code)
             check_weights(checkpoint.base)
+            if sharded and backbone.group is not None:
+                raise ConfigError(
+                    f"model.name: {backbone.family} takes as many forwards as a batch has kinds of"
+                    " rows, and where weights are sharded every rank has to take as many; use DDP"
+                    " or ZeRO-2"
+                )
             start = "cpu" if decoder_only else device
             base = _load_base(model, folder, backbone, torch.device(start), sharded)
         except ConfigError:
@@ -165,23 +173,26 @@ class Encoder(nn.Module):
         rows = []
         for index, part in enumerate(inputs):  # in one forward, which is all that DDP can count on
             if any(blank[index : index + 1]) and not self.decoder_only:
-                embedded = self._embed(self.processor.with_blank_image(part))
+                # The blank first where it is a forward of its own: backward then reaches the layers
+                # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
+                both = self.processor.with_blank_image(part)
+                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
                 rows.append(self._embed(part))
         return torch.cat(rows)
 
     def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
-        if self.decoder_only:
-            if "pixel_values" in inputs:
-                raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+        if self.decoder_only and shows_images(inputs):
+            raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+        if self.decoder_only and not self.backbone.whole_for_texts:
             inputs = {key: inputs[key] for key in DECODER_KEYS}
         else:
             for key in self.backbone.required_keys:
                 if key not in inputs:
                     raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
-            inputs = {
-                key: value.to(self.precision) if value.is_floating_point() else value
+            inputs = {  # pixels alone: rounded seconds would be other positions
+                key: value.to(self.precision) if "pixel_values" in key else value
                 for key, value in inputs.items()
             }
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
@@ -263,7 +274,7 @@ def _load_base(
     dtype = getattr(torch, model.precision.value)
     options: dict[str, Any] = {
         "dtype": dtype,
-        "attn_implementation": model.attention,
+        "attn_implementation": backbone.attention(model.attention),
         "trust_remote_code": model.trust_remote_code,
         "use_safetensors": True,
     }
@@ -285,7 +296,7 @@ def _load_base(
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
     quiet_transformers()
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_complete
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, **options)
+    loaded: Any = backbone.auto_model.from_pretrained(folder, **options)
     base: PreTrainedModel = loaded[0]
     check_complete(model.name, base, loaded[1])
     base.name_or_path = model.name  # what adapters are saved with: not a folder of the hub's cache

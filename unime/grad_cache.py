@@ -33,6 +33,7 @@ from unime.chunks import Batch
 from unime.distributed import gather_numbers, gather_rows
 from unime.engines import in_lockstep
 from unime.losses import LossOutput
+from unime.samples import shows_images
 
 LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 Inputs = tuple[Any, ...]  # what the encoder takes for a chunk
@@ -131,12 +132,14 @@ class _Step:
         in_one_pass = bool((counts[:, 0] == 1).all())
         if not self.lockstep:
             return [(chunk,) for chunk in batch.chunks], in_one_pass
+        # a family may cut a chunk into more parts on one rank than on another (Backbone.group)
+        in_one_pass &= bool((counts[:, 1] == counts[0, 1]).all())
         chunks = batch.chunks
         if not in_one_pass:
             chunks = [[part] for chunk in chunks for part in chunk]
             filler = min(chunks, key=lambda chunk: chunk[0]["attention_mask"].numel())
             chunks += [filler] * (int(counts[:, 1].max()) - len(chunks))
-        mine = [["pixel_values" in part for part in chunk] for chunk in chunks]
+        mine = [[shows_images(part) for part in chunk] for chunk in chunks]
         flags = gather_numbers(self.accelerator, *(int(flag) for row in mine for flag in row))
         if self._trains_vision():
             flags[:, : len(mine[0])] = flags[:, -len(mine[-1]) :] = 1

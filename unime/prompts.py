@@ -77,6 +77,9 @@ LLAMA3_TEMPLATE = (
 )
 CARRIES_PROMPT = "{#- unime: this template carries the prompt -#}"  # begins those of export.py
 
+# Llama 3.2's template tells the model the date, by which an embedding would change from day to day;
+# this is the one that the template falls back on.
+TODAY = "26 Jul 2024"
 _TEXT_GOES_HERE = "@@unime-item-text@@"
 
 
@@ -196,15 +199,16 @@ def chat_frame(
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+    template = chat_template(processor, backbone)
+    dated = {"date_string": TODAY} if "date_string" in template else {}
     try:
         rendered = processor.apply_chat_template(
             messages,
-            chat_template=chat_template(processor, backbone),
+            chat_template=template,
             tokenize=False,
             add_generation_prompt=True,
+            **dated,
         )
-    except ConfigError:
-        raise
     except Exception as error:  # jinja2's own, or raised by the template
         if system is None:
             raise ConfigError(f"model.name: its chat template fails: {error}") from error

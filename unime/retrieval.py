@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -130,7 +130,10 @@ def encode_distinct(
     return Encoded(embeddings, sum(gather_object([truncated])))
 
 
-class _Batches(Dataset[tuple[dict[str, Tensor], int]]):
+Parts = list[tuple[list[int], dict[str, Tensor]]]
+
+
+class _Batches(Dataset[tuple[Parts, int]]):
     """Prepares whole batches, in worker processes if there are any."""
 
     def __init__(self, items: Sequence[Item], batches: list[list[int]], processor: ItemProcessor):
@@ -141,10 +144,10 @@ class _Batches(Dataset[tuple[dict[str, Tensor], int]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[dict[str, Tensor], int]:
+    def __getitem__(self, number: int) -> tuple[Parts, int]:
         before = self.processor.num_truncated
         samples = [self.processor(self.items[index]) for index in self.batches[number]]
-        return self.processor.collate(samples), self.processor.num_truncated - before
+        return self.processor.parts(samples), self.processor.num_truncated - before
 
 
 def _encode_batches(
@@ -167,9 +170,10 @@ def _encode_batches(
             torch.inference_mode(),
             progress_bar(total=sum(map(len, batches)), desc=description, unit="item") as bar,
         ):
-            for batch, (inputs, cut) in zip(batches, loader, strict=True):
-                inputs = {key: value.to(accelerator.device) for key, value in inputs.items()}
-                embeddings = encoder(inputs).float().cpu()  # (B, D)
+            for batch, (parts, cut) in zip(batches, loader, strict=True):
+                inputs = send_to_device([part for _, part in parts], accelerator.device)
+                places = [place for of, _ in parts for place in of]
+                embeddings = encoder(inputs).float().cpu()[torch.tensor(places).argsort()]  # (B, D)
                 finite = embeddings.isfinite().all(dim=1)  # (B,)
                 if not finite.all():
                     item = items[batch[int(finite.logical_not().nonzero()[0])]]
