@@ -78,6 +78,20 @@ class Backbone:
         right."""
         return {"": chosen, **dict.fromkeys(self.eager, "eager")} if self.eager else chosen
 
+    def limit_tiles(self, most: int, processor: Any, config: PretrainedConfig) -> None:
+        """Let an image be cut into at most so many tiles; 0: as it is.
+
+        Raises:
+            ConfigError: this family's images are not cut, or not into another number.
+        """
+        if most and self.tiles is None:
+            raise ConfigError(
+                f"inputs.max_tiles: got {most}, expected 0 or null: {self.family} does not cut"
+                " images into tiles"
+            )
+        if most and self.tiles is not None:
+            self.tiles(most, processor, config)
+
     def lora_targets(self, model: nn.Module, parts: Sequence[str]) -> str:
         """A regular expression for peft that matches the linear layers of `parts`, whole paths
         only (a bare ``q_proj`` is found in vision towers too).

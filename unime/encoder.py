@@ -141,6 +141,7 @@ class Encoder(nn.Module):
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
         inputs = inputs.filled(trained_inputs(folder, adapter))
+        backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
 from unime.architecture import (
     Architecture,
@@ -195,6 +195,8 @@ def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcess
         return None
     inputs = config.inputs.filled()
     inputs.max_text_tokens = min(plan.text_tokens, inputs.max_text_tokens or plan.text_tokens)
+    of_model = AutoConfig.from_pretrained(model.name, **where)
+    architecture.backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, of_model)
     return ItemProcessor(hf_processor, architecture.backbone, inputs)
 
 

@@ -96,7 +96,7 @@ def tiles_are_fixed(most: int, processor: Any, config: Any) -> None:
         ConfigError: always.
     """
     raise ConfigError(
-        f"the number of tiles: got {most}, expected none for mllama, whose weights know an image's"
+        f"inputs.max_tiles: got {most}, expected 0 or null for mllama, whose weights know an image's"
         f" shape by a number that {config.vision_config.max_num_tiles} tiles give it"
     )
 
