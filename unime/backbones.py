@@ -1,7 +1,7 @@
 """The families of multimodal LLMs: where their parts are, and what each does in its own way.
 
 To add one: an entry in ``BACKBONES`` with the paths of its language model, vision tower and
-projector inside the ``AutoModelForImageTextToText`` class; a quirk that needs code is one function
+projector inside its ``auto_class``; a quirk that needs code is one function
 named on the entry. A family that is not listed is derived from ``get_decoder()``, with a warning.
 """
 
@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
+from unime import phi3_v
 from unime.config import ConfigError, Quantization
 
 Sample = dict[str, Tensor]  # the model input of one item, not padded
@@ -38,6 +40,12 @@ class Backbone:
     nested_images: bool = False  # the processor takes a list of images per text
     complete: Callable[[Sequence[Sample]], Sequence[Sample]] | None = None  # before samples join
     chat_template: str | None = None  # where the processor has none
+    auto_class: str = "AutoModelForImageTextToText"  # of transformers
+    placeholder: str = r"(?!)"  # of images in a prompt, where it is no special token (a pattern)
+    call_processor: Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]] | None = (
+        None  # where it is not called as transformers' own are
+    )
+    adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
 
     def part_of(self, path: str) -> str | None:
         """The part ("llm", "projector", "vision") a module belongs to, by the innermost of the
@@ -120,14 +128,6 @@ def image_rows_for_texts(samples: Sequence[Sample]) -> Sequence[Sample]:
     return [sample if keys[0] in sample else {**sample, **blank} for sample in samples]
 
 
-_PHI3_V_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}"
-    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
-    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
 _LLAVA_NEXT_TEMPLATE = (
     "{% for message in messages %}{{ '[INST] ' }}"
     "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
@@ -143,6 +143,11 @@ _LLAVA_TEMPLATE = (
     "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
+
+
+def _phi3_v_tiles(count: int, processor: Any, config: PretrainedConfig) -> None:
+    """At most `count` crops of 336 pixels an image, beside the whole image in small."""
+    processor.image_processor.num_crops = count
 
 
 def _llava(family: str, chat_template: str | None, nested_images: bool = False) -> Backbone:
@@ -190,14 +195,17 @@ BACKBONES = {
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
         _idefics("smolvlm"),
-        # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
-        # refuses it (transformers 5.x has no class of its own for it); its prompt is known.
+        # Its code comes with its weights: model.trust_remote_code.
         Backbone(
             "phi3_v",
             language_model="model",
             vision=("model.vision_embed_tokens",),
             projector=("model.vision_embed_tokens.img_projection",),
-            chat_template=_PHI3_V_TEMPLATE,
+            chat_template=phi3_v.CHAT_TEMPLATE,
+            auto_class="AutoModelForCausalLM",
+            placeholder=phi3_v.PLACEHOLDER,
+            call_processor=phi3_v.call_processor,
+            adapt=phi3_v.adapt,
         ),
     )
 }

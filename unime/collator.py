@@ -51,7 +51,7 @@ class ItemProcessor:
             special.add(getattr(hf_processor, name, None) or "")
         longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
         self._blank: Sample | None = None
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
 
     def __call__(self, item: Item) -> Sample:
         """Prepare one item.
@@ -67,14 +67,8 @@ class ItemProcessor:
     def _prepare(self, item: Item, images: list[Image.Image]) -> Sample:
         item = replace(item, text=self.cut(self.neutralise(item.text)))
         prompt = render(item, self.hf_processor, self.backbone, self.inputs.prompt)
-        bos = self.tokenizer.bos_token
         try:
-            output = self.hf_processor(
-                text=[prompt],
-                images=([images] if self.backbone.nested_images else images) if images else None,
-                return_tensors="pt",
-                add_special_tokens=not (bos and prompt.startswith(bos)),
-            )
+            output = self._call(prompt, images or None)
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
         self._check(output)
@@ -83,6 +77,17 @@ class ItemProcessor:
             for key, value in output.items()
             if isinstance(value, Tensor) and key != "labels"
         }
+
+    def _call(self, prompt: str, images: list[Image.Image] | None) -> Mapping[str, Tensor]:
+        if self.backbone.call_processor is not None:
+            return self.backbone.call_processor(self.hf_processor, prompt, images)
+        bos = self.tokenizer.bos_token
+        return self.hf_processor(
+            text=[prompt],
+            images=[images] if images and self.backbone.nested_images else images,
+            return_tensors="pt",
+            add_special_tokens=not (bos and prompt.startswith(bos)),
+        )
 
     def _check(self, output: Mapping[str, Tensor]) -> None:
         for key in self.backbone.required_keys:

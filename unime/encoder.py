@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
     AutoConfig,
-    AutoModelForImageTextToText,
     AutoProcessor,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -104,7 +104,14 @@ class Encoder(nn.Module):
         except ConfigError:
             raise
         except (OSError, ImportError, ValueError, KeyError) as error:
+            if "trust_remote_code" in str(error) and not model.trust_remote_code:
+                raise ConfigError(
+                    f"model.trust_remote_code: {model.name} brings its own code, which runs only"
+                    " where this is true; read it first, and pin model.revision"
+                ) from error
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
+        if backbone.adapt is not None:
+            backbone.adapt(hf_processor, base)
         check_quantised(base, backbone, model.quantization, torch.device(device))
         base.requires_grad_(False)
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
@@ -255,7 +262,8 @@ def _load_base(
         options["device_map"] = {"": device}  # bitsandbytes would choose one itself
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
     quiet_transformers()
-    base = AutoModelForImageTextToText.from_pretrained(model.name, **options)
+    auto_class = getattr(transformers, backbone.auto_class)
+    base = auto_class.from_pretrained(model.name, **options)
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
         # CPU: other numbers than in training, and an error for widths that 64 does not divide.
