@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 from tests.embedding import difference, embed
 from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
+from unime.architecture import read_architecture
 from unime.backbones import BACKBONES, _phi3_v_tiles, is_quantised
 from unime.config import (
     ConfigError,
@@ -204,6 +205,11 @@ def test_only_the_language_model_is_quantised(quantization, items, load, tmp_pat
     encoder.save_adapters(tmp_path / "adapters")
     again = load(quantization, "bfloat16", adapter=str(tmp_path / "adapters"))
     assert difference(embed(again, items), embed(encoder, items)) == 0
+
+
+def test_its_memory_is_not_guessed(checkpoint):
+    with pytest.raises(ConfigError, match="cannot be planned: it brings its own code"):
+        read_architecture(ModelConfig(str(checkpoint), trust_remote_code=True), LoraSettings())
 
 
 def test_decoder_only(load):

@@ -30,7 +30,7 @@ def call_processor(
     processor: Any, prompt: str, images: list[Image.Image] | None
 ) -> Mapping[str, Tensor]:
     """It takes one text, no list of them, and no ``add_special_tokens``: every piece of the text
-    between images starts with ``<s>``, as it did in training."""
+    between images starts with ``<s>``, and is meant to."""
     return processor(text=prompt, images=images, return_tensors="pt")
 
 
