@@ -174,6 +174,8 @@ def _without_weights(model: ModelConfig) -> tuple[PretrainedConfig, Backbone, Pr
     try:
         config = AutoConfig.from_pretrained(model.name, revision=model.revision, **trust)
         backbone = backbone_of(config, model.trust_remote_code)
+        if backbone.adapt is not None:  # its layers are not transformers', which _blocks looks for
+            raise ValueError("it brings its own code, whose memory is not known")
         with torch.device("meta"):
             base = backbone.auto_model.from_config(config, dtype=dtype, **trust)
     except (OSError, ImportError, ValueError, KeyError) as error:

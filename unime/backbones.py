@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from unime import quirks
+from unime import phi3_v, quirks
 from unime.config import ConfigError
 from unime.quantization import is_linear
 from unime.samples import Sample
@@ -51,6 +52,11 @@ class Backbone:
     tiles: Callable[[int, Any, Any], None] | None = None
     chat_template: str | None = None  # where the processor has none
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
+    placeholder: str = r"(?!)"  # of images in a prompt, where it is no special token (a pattern)
+    call_processor: Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]] | None = (
+        None  # where it is not called as transformers' own are
+    )
+    adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
     pixel_range: Callable[[Any, int, int], None] | None = None  # makes a processor resize so itself
 
@@ -202,15 +208,19 @@ BACKBONES = {
             chat_template=quirks.PHI4_TEMPLATE,
             tiles=quirks.tiles_of_crops,
         ),
-        # Its code comes with its weights and offers AutoModelForCausalLM only, so Encoder.load
-        # refuses it (transformers 5.x has no class of its own for it); its prompt is known.
+        # Its code comes with its weights: model.trust_remote_code.
         Backbone(
             "phi3_v",
             language_model="model",
             vision=("model.vision_embed_tokens",),
             projector=("model.vision_embed_tokens.img_projection",),
-            chat_template=quirks.PHI3_V_TEMPLATE,
+            chat_template=phi3_v.CHAT_TEMPLATE,
             image_token="<|image_{n}|>",
+            auto_class="AutoModelForCausalLM",
+            placeholder=phi3_v.PLACEHOLDER,
+            call_processor=phi3_v.call_processor,
+            adapt=phi3_v.adapt,
+            tiles=phi3_v.tiles_of_crops,
         ),
     )
 }

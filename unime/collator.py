@@ -62,7 +62,7 @@ class ItemProcessor:
         longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
         self.control_tokens = longest_first
         self._blank: Sample | None = None
-        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
 
     def __call__(self, item: Item) -> Sample:
         """Prepare one item.
@@ -111,6 +111,8 @@ class ItemProcessor:
     def _inputs(
         self, prompt: str, images: list[Image.Image], frames: list[Image.Image]
     ) -> Mapping[str, Tensor]:
+        if self.backbone.call_processor is not None:
+            return self.backbone.call_processor(self.hf_processor, prompt, images or None)
         if not images and not frames and self.backbone.text_inputs is not None:
             return self.backbone.text_inputs(self.hf_processor, prompt)
         bos = self.tokenizer.bos_token

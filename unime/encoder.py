@@ -124,7 +124,14 @@ class Encoder(nn.Module):
         except ConfigError:
             raise
         except (OSError, ImportError, ValueError, KeyError) as error:
+            if "trust_remote_code" in str(error) and not model.trust_remote_code:
+                raise ConfigError(
+                    f"model.trust_remote_code: {model.name} brings its own code, which runs only"
+                    " where this is true; read it first, and pin model.revision"
+                ) from error
             raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
+        if backbone.adapt is not None:
+            backbone.adapt(hf_processor, base)
         check_quantised(base, backbone, model.quantization, torch.device(device))
         if dequantised:
             dequantise(base)

@@ -96,8 +96,8 @@ def tiles_are_fixed(most: int, processor: Any, config: Any) -> None:
         ConfigError: always.
     """
     raise ConfigError(
-        f"inputs.max_tiles: got {most}, expected 0 or null for mllama, whose weights know an image's"
-        f" shape by a number that {config.vision_config.max_num_tiles} tiles give it"
+        f"inputs.max_tiles: got {most}, expected 0 or null for mllama, whose weights know the shape"
+        f" of an image by a number that {config.vision_config.max_num_tiles} tiles give it"
     )
 
 
@@ -116,13 +116,6 @@ def _message(image: str, text: str = "part['text']") -> str:
 
 
 _USER = "{% for message in messages | selectattr('role', 'equalto', 'user') %}"  # no system turns
-PHI3_V_TEMPLATE = (
-    _USER
-    + "{{ '<|user|>\n' }}"
-    + _message("'<|image_' ~ loop.index ~ '|>\n'")
-    + "{{ '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
 PHI4_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     + _message("'<|image|>'")

@@ -1,0 +1,76 @@
+"""What Phi-3.5-vision's own code, written for transformers 4, needs to run under transformers 5.
+
+The code comes with the weights and runs only where ``model.trust_remote_code`` is true. Nothing
+of transformers or of that code is replaced: one attribute and two hooks on what was loaded.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+PLACEHOLDER = r"<\|image_\d+\|>"  # which the processor cuts out before the tokenizer sees the text
+
+# Its processor has no template, and its tokenizer's takes plain strings only.
+CHAT_TEMPLATE = (
+    "{% for message in messages | selectattr('role', 'equalto', 'user') %}{{ '<|user|>\n' }}"
+    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
+    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+
+
+def call_processor(
+    processor: Any, prompt: str, images: list[Image.Image] | None
+) -> Mapping[str, Tensor]:
+    """It takes one text, no list of them, and no ``add_special_tokens``: every piece of the text
+    between images starts with ``<s>``, and is meant to."""
+    return processor(text=prompt, images=images, return_tensors="pt")
+
+
+def tiles_of_crops(most: int, processor: Any, config: Any) -> None:
+    """At most so many crops of 336 pixels of an image, beside the whole image in small."""
+    processor.image_processor.num_crops = most
+
+
+def adapt(processor: Any, model: nn.Module) -> None:
+    """Make what `AutoProcessor` and `AutoModelForCausalLM` loaded usable here."""
+    # Its __init__ does not call ProcessorMixin's, whose apply_chat_template reads this.
+    processor.chat_template = None
+    core: Any = model.get_submodule("model")
+    core.vision_embed_tokens.register_forward_pre_hook(_own_input_ids)
+    core.register_forward_pre_hook(_as_if_alone, with_kwargs=True)
+    warnings.filterwarnings("ignore", "Phi-3-V modifies `input_ids` in-place")  # not the caller's
+
+
+def _own_input_ids(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """It overwrites the negative ids that say where images go, so that a second forward of the
+    same batch (gradient caching) would embed no image."""
+    return (inputs[0].clone(), *inputs[1:])
+
+
+def _as_if_alone(
+    module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positions count from the first real token, not from the padding before it, and nothing is as
+    long as to change the rotary factors, which are one set for the whole batch. (Without
+    `return_dict` it asks its configuration for a deprecated property.)
+
+    Raises:
+        ValueError: more tokens than the short factors are for.
+    """
+    config: Any = module.config
+    length, limit = inputs["input_ids"].shape[1], config.original_max_position_embeddings
+    if length > limit:
+        raise ValueError(
+            f"phi3_v: an item of {length} tokens, more than the {limit} up to which it does not"
+            " change the vectors of other items; fewer images, or fewer crops of each"
+        )
+    positions = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp_min(0)  # (B, L)
+    return args, {**inputs, "position_ids": positions, "return_dict": True}
