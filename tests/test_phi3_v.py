@@ -119,7 +119,7 @@ def test_what_is_done_for_it_is_needed(checkpoint, load, items, monkeypatch):
     bare = replace(BACKBONES["phi3_v"], adapt=None)
     monkeypatch.setitem(BACKBONES, "phi3_v", bare)
     encoder = load().eval()
-    with pytest.raises(AttributeError, match="chat_template"):
+    with pytest.raises(ConfigError, match="has no attribute 'chat_template'"):
         encoder.processor(items[0])
     encoder.processor.hf_processor.chat_template = None
     batch = encoder.processor.collate([encoder.processor(item) for item in items[:3]])
