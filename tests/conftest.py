@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ from unime.items import Item
 
 # Tiny matrices gain nothing from threads, and beside another process they lose a lot.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def code_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The copies of models' own code that transformers runs stay out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = str(tmp_path_factory.mktemp("modules"))
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
+        yield
 
 
 @pytest.fixture(scope="session")

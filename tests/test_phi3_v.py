@@ -5,7 +5,7 @@ python -m pytest -m backbones tests/test_phi3_v.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,8 @@ Load = Callable[..., Encoder]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder; the copies of its code that transformers runs stay out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("modules")
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(cache))
-        yield write_phi3_v(tmp_path_factory.mktemp("models") / "phi3_v")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phi3_v(tmp_path_factory.mktemp("models") / "phi3_v")
 
 
 @pytest.fixture(scope="module")

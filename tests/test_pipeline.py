@@ -1,0 +1,185 @@
+"""Every family from end to end: both stages, evaluation, export, and sentence-transformers' vectors.
+
+    ./launch.sh test tests/test_pipeline.py                       three families, in the default suite
+    ./launch.sh test -m backbones                                 and all the others
+    UNIME_BACKBONES_RESULTS=docs/results/backbones.json …         also writes what was measured
+
+A family that is added needs an entry in unime/backbones.py, a tiny model, and its name in ALL
+(tests/tiny_models.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+from eval import mmeb
+from stages import export
+from tests.embedding import difference, embed
+from tests.mmeb_files import write_eval_suite
+from tests.phi3_v_checkpoint import write_phi3_v
+from tests.test_stages import metrics, stage1, stage2, write_material
+from tests.tiny_models import ALL, lora_parts
+from unime.collator import FRAMES_PER_SECOND
+from unime.config import InputConfig, ModelConfig, Precision, Quantization
+from unime.encoder import Encoder
+from unime.images import load_image
+from unime.items import Item
+from unime.quantization import is_quantised
+
+QUICK = ("llava_onevision", "qwen2_vl", "smolvlm")
+EVERY = [
+    family if family in QUICK else pytest.param(family, marks=pytest.mark.backbones)
+    for family in (*ALL, "phi3_v")
+]
+SHORT = ("optim.steps=3", "run.save_every=3")
+
+
+def record(family: str, **found: Any) -> None:
+    name = os.environ.get("UNIME_BACKBONES_RESULTS")
+    if name:
+        path = Path(name)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results.setdefault(family, {}).update(found)
+        path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Item]]:
+    """Two items of each kind, of different lengths and sizes."""
+    folder, generator = tmp_path_factory.mktemp("shown"), np.random.default_rng(0)
+
+    def picture(name: str, width: int, height: int) -> str:
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        return str(folder / f"{name}.png")
+
+    a, b, c = picture("a", 40, 20), picture("b", 20, 48), picture("c", 64, 64)
+    frames = [tuple(picture(f"{n}-{m}", 32, 24) for m in range(4)) for n in range(2)]
+    long = "Which of the two is larger, and what is it for? Say it in one sentence."
+    return {
+        "text": [Item("a cat"), Item(long)],
+        "image": [Item(images=(a,)), Item(images=(b,))],
+        "image+text": [Item("what is it?", (c,)), Item(long, (b,))],
+        "several images": [Item(long, (a, c)), Item("compare", (b, a))],
+        "video": [Item(video=frames[0]), Item("what happens?", video=frames[1])],
+    }
+
+
+def as_inputs(items: list[Item], native_video: bool) -> list[Any]:
+    """As sentence-transformers takes them."""
+
+    def load(paths: tuple[str, ...]) -> list[Image.Image]:
+        return [load_image(path, InputConfig()) for path in paths]
+
+    found: list[Any] = []
+    for item in items:
+        given: dict[str, Any] = {"text": item.text} if item.text else {}
+        if item.images:
+            given["image"] = load(item.images) if len(item.images) > 1 else load(item.images)[0]
+        if item.video:
+            count = len(item.video)
+            times = {"fps": FRAMES_PER_SECOND, "total_num_frames": count}
+            times |= {"frames_indices": list(range(count)), "duration": count / FRAMES_PER_SECOND}
+            given["video"] = {"array": load(item.video), "video_metadata": times}
+        found.append(given if len(given) > 1 or not item.text else item.text)
+    return found
+
+
+def distances(encoder: Encoder, kinds: dict[str, list[Item]]) -> dict[str, float]:
+    """Of each kind's items alone from the same in one batch with all others."""
+    everything = [item for items in kinds.values() for item in items]
+    together, start, found = embed(encoder, everything), 0, {}
+    for kind, items in kinds.items():
+        alone = torch.cat([embed(encoder, [item]) for item in items])
+        found[kind] = difference(alone, together[start : start + len(items)])
+        start += len(items)
+    return found
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> None:
+    own_code = family == "phi3_v"
+    model = write_phi3_v(tmp_path / "model") if own_code else tiny_model(family)
+    write_material(tmp_path, model)
+    trust = f"model.trust_remote_code={str(own_code).lower()}"
+
+    # both stages, on 4-bit weights
+    first = stage1(tmp_path, "first", trust, *SHORT)
+    train = [part for part in (["llm", "projector"] if own_code else lora_parts(family))]
+    second = stage2(
+        tmp_path, "second", trust, *SHORT,
+        f"model.adapter={first}/final", f"lora.train=[{','.join(train)}]",
+    )  # fmt: skip
+    for run in (first, second):
+        assert all(np.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in metrics(run))
+
+    # evaluation, with the inputs of training by default
+    write_eval_suite(tmp_path / "eval", tmp_path / "suite.yaml")
+    (tmp_path / "eval.yaml").write_text(
+        f"output_dir: {tmp_path}/results\n"
+        f"model: {{name: {model}, adapter: {second}/final, quantization: nf4, precision: float32}}\n"
+        f"data: {{root: {tmp_path}/eval, suite: {tmp_path}/suite.yaml}}\nbatch_size: 4\n"
+    )
+    mmeb.main(["--config", str(tmp_path / "eval.yaml"), trust])
+    results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
+    assert len(results) == 3 and all(result["inputs"]["prompt"] == "unime" for result in results)
+
+    # vectors of an item alone and among others
+    config = ModelConfig(
+        str(model), adapter=f"{second}/final", precision=Precision.float32,
+        quantization=Quantization.nf4, trust_remote_code=own_code,
+    )  # fmt: skip
+    encoder = Encoder.load(config, InputConfig())
+    alone = distances(encoder, kinds)
+    assert max(alone.values()) < 1e-5
+    layers = sum(is_quantised(module) for module in encoder.modules())
+    assert layers > 0
+    record(family, alone=alone, trained=train, nf4_layers=layers, video=encoder.backbone.video)
+
+    # exported, and loaded by unime and by sentence-transformers
+    words = ["trust_remote_code=true"] if own_code else []
+    export.main([str(second), str(tmp_path / "out"), *words])
+    expected = {kind: embed(encoder, items) for kind, items in kinds.items()}
+    exported = ModelConfig(
+        str(tmp_path / "out"), precision=Precision.float32, quantization=Quantization.none,
+        trust_remote_code=own_code,
+    )  # fmt: skip
+    again = Encoder.load(exported, InputConfig())
+    found = {kind: difference(embed(again, items), expected[kind]) for kind, items in kinds.items()}
+    assert max(found.values()) < 1e-5
+    record(family, exported=found)
+    theirs = sentence_transformers(tmp_path / "out", encoder, kinds, expected)
+    record(family, sentence_transformers=theirs)
+
+
+def sentence_transformers(
+    folder: Path, encoder: Encoder, kinds: dict[str, list[Item]], expected: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """The difference of each kind, and of all in one batch, or why there is none."""
+    limits = dict(encoder.backbone.st_limits)
+    if not encoder.backbone.video:
+        limits.setdefault("video", "frames are several images")
+    if "all" in limits:
+        return limits
+    model = SentenceTransformer(str(folder), device="cpu")
+    usable = {kind: items for kind, items in kinds.items() if kind not in limits}
+    batches = usable | {"mixed": [item for items in usable.values() for item in items]}
+    vectors = expected | {"mixed": torch.cat([expected[kind] for kind in usable])}
+    found: dict[str, Any] = dict(limits)
+    for kind, items in batches.items():
+        if kind in limits:
+            continue
+        given = as_inputs(items, encoder.backbone.video)
+        theirs = model.encode(given, batch_size=len(given), convert_to_tensor=True)
+        found[kind] = difference(theirs, vectors[kind])
+        assert found[kind] < 1e-5, kind
+    return found
