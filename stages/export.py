@@ -30,7 +30,6 @@ from omegaconf import OmegaConf
 
 from eval.report import markdown, table_sections
 from unime.adapters import DESCRIPTION, adapter_folders
-from unime.checkpoint import write_json
 from unime.config import (
     INPUT_DEFAULTS,
     ConfigError,
@@ -47,8 +46,8 @@ from unime.export import save_combined_adapter, save_merged
 from unime.facts import git_commit, installed_versions
 from unime.model_card import model_card
 from unime.progress import quiet_transformers
+from unime.published import locate
 from unime.runlog import run_program
-from unime.sentence_layout import EXPORTED
 from unime.verification import (
     check_equal,
     difference,
@@ -151,10 +150,8 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tup
         merged = embed_kinds(encoder, items)
         before = {"none": "", "nf4": "de-quantised and "}.get(model.quantization.value, "rounded, ")
         note(f"{before}merged against as trained: {difference(merged, trained)}")
-        save_merged(encoder.base, encoder.processor, folder, config.max_shard_size)
-        inputs = {name: getattr(encoder.processor.inputs, name) for name in INPUT_DEFAULTS}
-        inputs["prompt"] = "chat"  # the template now carries it
-        write_json(folder / EXPORTED, {"version": 1, "inputs": inputs})
+        source = locate(model).base.folder
+        save_merged(encoder.base, encoder.processor, folder, config.max_shard_size, source)
         del encoder
         gc.collect()
         again = replace(

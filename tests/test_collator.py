@@ -234,7 +234,7 @@ def test_frames_are_spread_evenly(pictures, processor, tmp_path):
     prepare = processor("llava", num_frames=3)  # which has no videos: its frames are images
     sample = prepare(Item("What happens?", video=frames))
     assert len(sample["pixel_values"]) == 3
-    assert "Summary above video and sentence in one word:" in decode(prepare, sample)
+    assert "Summary above image and sentence in one word:" in decode(prepare, sample)
     with pytest.raises(DataError, match="nowhere: cannot read the frames: No such file"):
         video_frames(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

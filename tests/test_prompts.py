@@ -178,7 +178,7 @@ def test_a_video(tiny_model):
     )
     both = replace(item, text="What happens?")
     assert render(both, processor, BACKBONES["qwen2_vl"], "unime", ["image", "image"]) == (
-        f"{frame}{QWEN_IMAGE * 2}What happens?\nSummary above video and sentence in one word:"
+        f"{frame}{QWEN_IMAGE * 2}What happens?\nSummary above image and sentence in one word:"
         f"{ASSISTANT}"
     )
 

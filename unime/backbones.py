@@ -143,14 +143,13 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
     )
 
 
-def _idefics(family: str, video: bool = False) -> Backbone:
+def _idefics(family: str) -> Backbone:
     return Backbone(
         family,
         language_model="model.text_model",
         vision=("model.vision_model",),
         projector=("model.connector",),
         nested_images=True,
-        video=video,
         complete=quirks.image_rows_for_texts,
         tiles=quirks.tiles_of_longest_edge,
     )
@@ -173,7 +172,8 @@ BACKBONES = {
         _qwen_vl("qwen2_5_vl"),
         _qwen_vl("qwen3_vl", ("model.visual.merger", "model.visual.deepstack_merger_list")),
         _idefics("idefics3"),
-        _idefics("smolvlm", video=True),
+        # whose processor has a chat template of its own for videos, without any room for a prompt
+        _idefics("smolvlm"),
         _llava("internvl", video=True, tiles=quirks.tiles_of_patches),
         _llava(
             "gemma3",
@@ -188,6 +188,10 @@ BACKBONES = {
             text_inputs=quirks.text_as_prefix,
             # a prefix is not causal; the decoder alone is, but for batches without padding on sdpa
             whole_for_texts=True,
+            st_limits=(
+                ("text", "its tokenizer alone gets them, and returns no token_type_ids"),
+                ("mixed", "its processor puts <bos> inside of texts that stand beside images"),
+            ),
         ),
         _llava(
             "mllama",
@@ -195,6 +199,9 @@ BACKBONES = {
             nested_images=True,
             group=quirks.number_of_images,
             tiles=quirks.tiles_are_fixed,
+            st_limits=(
+                ("mixed", "its rows of different numbers of images must not share a forward"),
+            ),
         ),
         Backbone(
             "phi4_multimodal",
@@ -206,6 +213,7 @@ BACKBONES = {
             # sdpa takes an image that fills its crops for a text, with a causal mask
             eager=("vision_config",),
             chat_template=quirks.PHI4_TEMPLATE,
+            st_limits=(("all", "transformers 5.23 loads its processor without its template"),),
             tiles=quirks.tiles_of_crops,
         ),
         # Its code comes with its weights: model.trust_remote_code.
@@ -220,6 +228,7 @@ BACKBONES = {
             placeholder=phi3_v.PLACEHOLDER,
             call_processor=phi3_v.call_processor,
             adapt=phi3_v.adapt,
+            st_limits=(("all", "its own code has no AutoModel"),),
             tiles=phi3_v.tiles_of_crops,
         ),
     )

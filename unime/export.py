@@ -23,22 +23,34 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unime.adapters import WEIGHTS, Adapters, adapter_tensors
+from unime.checkpoint import write_json
 from unime.collator import ItemProcessor
-from unime.config import ConfigError
+from unime.config import INPUT_DEFAULTS, ConfigError
 from unime.prompt_template import carrying_template
 from unime.resolution import Resolution
+from unime.sentence_layout import EXPORTED
 
 _OF = "sentence_transformers.base.modules"
 TRANSFORMER = f"{_OF}.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 NORMALIZE = f"{_OF}.normalize.Normalize"
+OWN_FILES = (".json", ".py", ".txt", ".model", ".jinja")  # of a model that brings its own code
 PASS = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 def save_merged(
-    base: PreTrainedModel, processor: ItemProcessor, folder: Path, max_shard_size: str
+    base: PreTrainedModel, processor: ItemProcessor, folder: Path, max_shard_size: str, source: Path
 ) -> None:
-    """Write a model without adapters or quantised layers, and everything it is loaded with."""
+    """Write a model without adapters or quantised layers, and everything it is loaded with.
+
+    Args:
+        source: folder of the base model.
+    """
+    if processor.backbone.adapt is not None:
+        _save_with_own_code(base, folder, max_shard_size, source)
+        write_inputs(folder, processor, str(processor.inputs.prompt))
+        return
+    write_inputs(folder, processor, "chat")
     hf_processor = deepcopy(processor.hf_processor)
     hf_processor.chat_template = carrying_template(
         hf_processor, processor.backbone, processor.prompt, processor.control_tokens
@@ -47,6 +59,32 @@ def save_merged(
     base.save_pretrained(folder, max_shard_size=max_shard_size)
     hf_processor.save_pretrained(folder)
     _write_sentence_transformers(folder, base.config.get_text_config().hidden_size, processor)
+
+
+def write_inputs(folder: Path, processor: ItemProcessor, prompt: str) -> None:
+    """What the model was trained with, for unime; `prompt`: how it is asked now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = {name: getattr(processor.inputs, name) for name in INPUT_DEFAULTS}
+    write_json(folder / EXPORTED, {"version": 1, "inputs": inputs | {"prompt": prompt}})
+
+
+def _save_with_own_code(
+    base: PreTrainedModel, folder: Path, max_shard_size: str, source: Path
+) -> None:
+    """New weights among the files of a model that brings its own code, which stay what they are:
+    transformers 5 would write its configuration in a form that this code does not read."""
+    state, seen = base.state_dict(), set()
+    for name, tensor in state.items():  # of what is shared, each gets its own: this code ties none
+        if tensor.data_ptr() in seen:
+            state[name] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    base.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
+    for path in source.iterdir():
+        if path.suffix in OWN_FILES and not path.name.endswith(".index.json"):
+            shutil.copy(path, folder)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["torch_dtype"] = str(base.dtype).removeprefix("torch.")
+    write_json(folder / "config.json", config)
 
 
 def _write_sentence_transformers(folder: Path, hidden_size: int, processor: ItemProcessor) -> None:

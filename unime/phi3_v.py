@@ -43,6 +43,7 @@ def adapt(processor: Any, model: nn.Module) -> None:
     """Make what `AutoProcessor` and `AutoModelForCausalLM` loaded usable here."""
     # Its __init__ does not call ProcessorMixin's, whose apply_chat_template reads this.
     processor.chat_template = None
+    model._tied_weights_keys = {}  # type: ignore[assignment]  # a list, of what is not tied
     core: Any = model.get_submodule("model")
     core.vision_embed_tokens.register_forward_pre_hook(_own_input_ids)
     core.register_forward_pre_hook(_as_if_alone, with_kwargs=True)

@@ -13,6 +13,7 @@ from typing import Any
 from unime.backbones import Backbone
 from unime.prompts import (
     CARRIES_PROMPT,
+    TODAY,
     chat_frame,
     chat_template,
     media_tokens,
@@ -93,4 +94,6 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
     if forms.raw:
         return CARRIES_PROMPT + collect + say + "{{- words -}}"
     chat = _CHAT.replace("SYSTEM_TURN", system_turn)
+    if "date_string" in own:
+        chat = f"{{%- set date_string = {json.dumps(TODAY)} -%}}\n{chat}"
     return CARRIES_PROMPT + collect + say + chat + own

@@ -103,8 +103,8 @@ def render(
     if media is None:
         media = ("image",) * len(item.images) + ("video",) * bool(item.video)
     if forms.raw:
-        return user_text(item, preset, media_tokens(media, processor, backbone))
-    words, system = user_text(item, preset), None
+        return user_text(item, preset, media, media_tokens(media, processor, backbone))
+    words, system = user_text(item, preset, media), None
     if forms.system is not None:
         system = item.instruction or forms.system
     says_more = not words and carries_prompt(processor)  # of an item that has no text
@@ -134,16 +134,26 @@ def check_prompt(preset: str, processor: Any) -> None:
 
 
 def carries_prompt(processor: Any) -> bool:
-    return str(getattr(processor, "chat_template", None)).startswith(CARRIES_PROMPT)
+    return str(_own_template(processor)).startswith(CARRIES_PROMPT)
 
 
-def user_text(item: Item, preset: str, tokens: str = "") -> str:
+def _own_template(processor: Any) -> str | None:
+    """The processor's; that of its tokenizer, which may take no images, only if it is ours (Phi-4's
+    processor loses the one that it was saved with)."""
+    own = getattr(processor, "chat_template", None)
+    if own is not None:
+        return own["default"] if isinstance(own, dict) else own
+    own = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
+    return own if str(own).startswith(CARRIES_PROMPT) else None
+
+
+def user_text(item: Item, preset: str, media: Sequence[str], tokens: str = "") -> str:
     """What the user says: the item's text and the request that sums it up, and in a raw preset the
     image tokens."""
     forms = preset_named(preset)
     in_system = forms.system is not None
     text = "\n".join(filter(None, ("" if in_system else item.instruction, item.text)))
-    shown = " and ".join(kind for kind in ("image", "video") if kind in item.kind.split("+"))
+    shown = " and ".join(kind for kind in ("image", "video") if kind in media)
     form = forms.text if not shown else forms.both if text else forms.media
     form = form.replace("{media}", shown).replace("{images}", tokens)
     before, found, after = form.partition("{text}")  # text last: its own braces are only text
@@ -167,9 +177,9 @@ def chat_template(processor: Any, backbone: Backbone) -> str:
     Raises:
         ConfigError: neither has one.
     """
-    own = getattr(processor, "chat_template", None)
+    own = _own_template(processor)
     if own is not None:
-        return own["default"] if isinstance(own, dict) else own
+        return own
     if "<|start_header_id|>" in getattr(processor, "tokenizer", processor).get_added_vocab():
         return LLAMA3_TEMPLATE
     if backbone.chat_template is None:
@@ -204,7 +214,7 @@ def chat_frame(
     try:
         rendered = processor.apply_chat_template(
             messages,
-            chat_template=template,
+            chat_template=template,  # also where it is the processor's own, which some replace
             tokenize=False,
             add_generation_prompt=True,
             **dated,

@@ -35,9 +35,7 @@ def number_of_images(sample: Sample) -> int:
 def text_as_prefix(processor: Any, prompt: str) -> Mapping[str, Tensor]:
     """A text as PaliGemma's processor would tokenise it beside an image; without one it refuses.
     All of it is prefix, that is of type 0: each token sees all others."""
-    tokenizer = processor.tokenizer
-    text = f"{tokenizer.bos_token}{prompt}\n"
-    tokens = tokenizer([text], add_special_tokens=False, return_tensors="pt")
+    tokens = processor.tokenizer([prompt], add_special_tokens=False, return_tensors="pt")
     return {**tokens, "token_type_ids": torch.zeros_like(tokens["input_ids"])}
 
 
@@ -133,6 +131,8 @@ LLAVA_TEMPLATE = (
     + _message("'<image>\n'", "part['text'] + ' '")
     + "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-PALIGEMMA_TEMPLATE = (  # its processor puts <bos> after the images, and a newline at the end
-    _USER + _message("'<image>'") + "{% endfor %}"
+PALIGEMMA_TEMPLATE = (  # its processor puts <bos> after images, and a newline at the end
+    _USER + "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
+    "{{ '' if images else bos_token }}" + _message("'<image>'") + "{{ '' if images else '\n' }}"
+    "{% endfor %}"
 )

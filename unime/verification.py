@@ -90,6 +90,9 @@ def sentence_transformers_vectors(
 ) -> dict[str, Tensor]:
     """What sentence-transformers makes of an exported model: each kind in one batch, and "mixed",
     all kinds in one; without those that it does not support for this family."""
+    limits = dict(encoder.backbone.st_limits)
+    if "all" in limits:
+        return {}
     from sentence_transformers import SentenceTransformer  # slow to import
 
     device = next(encoder.parameters()).device
@@ -105,7 +108,6 @@ def sentence_transformers_vectors(
         shown = images if len(images) > 1 else images[0]
         return {"image": shown, "text": item.text} if item.text else shown
 
-    limits = dict(encoder.backbone.st_limits)
     batches = {kind: items for kind, items in kinds.items() if kind not in limits}
     if "mixed" not in limits:
         batches["mixed"] = [item for items in batches.values() for item in items]
