@@ -18,7 +18,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from data_prep import unpickle
 from tests.embedding import difference, embed
 from tests.published_layouts import (
     add_to_hub_cache,
@@ -51,13 +50,16 @@ def slow(value: str) -> Any:
     return pytest.param(value, marks=pytest.mark.backbones)
 
 
-def load(name: object, adapter: object = None, processor: object = None) -> Encoder:
+def load(
+    name: object, adapter: object = None, processor: object = None, pickled: bool = False
+) -> Encoder:
     model = ModelConfig(
         name=str(name),
         quantization=Quantization.none,
         precision=Precision.float32,
         adapter=str(adapter) if adapter else None,
         processor=str(processor) if processor else None,
+        pickled_adapter=pickled,
     )
     return Encoder.load(model, InputConfig())
 
@@ -261,20 +263,18 @@ def test_names_that_do_not_fit(message, tiny_model, trained, tmp_path):
         load(released)
 
 
-def test_pickles_are_refused(items, tiny_model, trained, tmp_path, capsys):
+def test_pickles_are_refused(items, tiny_model, trained, tmp_path):
     run, encoder = trained("qwen2_vl", "llm")
     released = of_peft_1(run / "00-rank4", tmp_path / "a", str(tiny_model("qwen2_vl")), VLM2VEC)
     safe = released / "adapter_model.safetensors"
     torch.save(load_file(safe), released / "adapter_model.bin")
     safe.unlink()
-    with pytest.raises(ConfigError, match=r"adapter_model.bin is a pickle, .*data_prep.unpickle"):
+    with pytest.raises(ConfigError, match=r"adapter_model.bin is a pickle, .*pickled_adapter=true"):
         load(released)
-    unpickle.main([str(released), str(tmp_path / "safe")])
-    assert "safe: 42 tensors" in capsys.readouterr().out
-    assert difference(embed(load(tmp_path / "safe"), items), embed(encoder, items)) < 1e-5
+    assert difference(embed(load(released, pickled=True), items), embed(encoder, items)) < 1e-5
     torch.save(Path("no tensor"), released / "adapter_model.bin")
     with pytest.raises(ConfigError, match="adapter_model.bin: Weights only load failed"):
-        unpickle.main([str(released), str(tmp_path / "other")])
+        load(released, pickled=True)
     full = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "full")
     (full / "model.safetensors").rename(full / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="found only pytorch_model.bin: pickles, which are not"):

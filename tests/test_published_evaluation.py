@@ -18,6 +18,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eval import mmeb
 from tests.mmeb_files import write_eval_suite
@@ -28,6 +29,7 @@ from tests.published_layouts import (
     of_transformers_4,
 )
 from unime import published
+from unime.adapters import PICKLE, WEIGHTS
 from unime.config import EvalConfig, LoraSettings, build_config
 from unime.encoder import Encoder
 
@@ -96,7 +98,12 @@ def adapter(name: str, folder: Path, tiny_model: Any, load_tiny: Any) -> StandIn
         torch.nn.init.normal_(parameter, std=0.2)
     encoder.save_adapters(folder / "final")
     released = of_peft_1(folder / "final/00-rank4", folder / "released", QWEN, TARGETS)
-    return StandIn([f"model.name={released}"], tiny_model("qwen2_vl"), folder / "final")
+    if not name:
+        return StandIn([f"model.name={released}"], tiny_model("qwen2_vl"), folder / "final")
+    torch.save(load_file(released / WEIGHTS), released / PICKLE)
+    (released / WEIGHTS).unlink()
+    add_to_hub_cache(folder / "cache", name, released)
+    return StandIn([], tiny_model("qwen2_vl"), folder / "final")
 
 
 RELEASES: dict[str, Make] = {

@@ -11,6 +11,7 @@ import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -30,7 +31,7 @@ from unime.sentence_layout import EXPORTED
 from unime.sharding import whole
 
 DESCRIPTION = "encoder.json"
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 VERSION = 2  # of encoder.json
 TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
 
@@ -63,6 +64,7 @@ def stack_adapters(
     lora: LoraSettings | None,
     backbone: Backbone,
     merge: bool = False,
+    pickled: bool = False,
 ) -> Adapters:
     """Load the adapters in `folder`, frozen, and put a new trainable one on top if `lora` is given.
 
@@ -70,6 +72,7 @@ def stack_adapters(
 
     Args:
         merge: make those of `folder` part of the base's weights instead.
+        pickled: those may be ``adapter_model.bin``.
 
     Raises:
         ConfigError: a folder without adapters, or whose adapters do not fit the base; a quantised
@@ -87,7 +90,8 @@ def stack_adapters(
         )
     for index, path in enumerate(paths):
         config = _read_config(path)
-        tensors, config = fit_names(_read_weights(path), config, modules, path / WEIGHTS)
+        weights = _read_weights(path, pickled)
+        tensors, config = fit_names(weights, config, modules, path / WEIGHTS)
         name = f"{index:02d}-rank{config.r}"
         adapters.stack = _add(base, adapters.stack, name, config, path)
         _load_weights(adapters.stack, name, tensors, path)
@@ -317,17 +321,21 @@ def _add(
         raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    pickle = path / "adapter_model.bin"
-    if pickle.is_file() and not (path / WEIGHTS).is_file():
-        raise ConfigError(
-            f"model.adapter: {pickle} is a pickle, which may run any code when it is read; expected"
-            f" {WEIGHTS}: python -m data_prep.unpickle writes it"
-        )
+def _read_weights(path: Path, may_be_pickled: bool) -> dict[str, Tensor]:
+    file = path / WEIGHTS
     try:
-        return load_file(path / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"model.adapter: {path / WEIGHTS}: {error}") from error
+        if file.is_file() or not (path / PICKLE).is_file():
+            return load_file(file)
+        file = path / PICKLE
+        if may_be_pickled:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"model.adapter: {file}: {reason}") from error
+    raise ConfigError(
+        f"model.adapter: {file} is a pickle, expected {WEIGHTS}; model.pickled_adapter=true lets"
+        " torch's restricted reader have it, which takes tensors only"
+    )
 
 
 def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path: Path) -> None:

@@ -111,7 +111,9 @@ class Encoder(nn.Module):
             head.to("cpu")  # the vocabulary projection is never computed
         if adapter is not None:
             check_fits(adapter, describe_base(base, model), inputs)
-        adapters = stack_adapters(base, adapter, lora, backbone, model.merge_adapter)
+        adapters = stack_adapters(
+            base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
+        )
         if gradient_checkpointing:
             # non-reentrant: works although the input of the first layer needs no gradient
             enable = getattr(base, "activation_checkpointing_enable", None)

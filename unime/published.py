@@ -77,7 +77,7 @@ def locate(model: ModelConfig) -> Checkpoint:
             not.
     """
     code = model.trust_remote_code
-    named = fetch("model.name", model.name, model.revision, code)
+    named = fetch("model.name", model.name, model.revision, code, extra=_pickles(model))
     transformer_folder(named.folder)  # also around an adapter
     adapter = find_adapter(model)
     base, revision = named, model.revision
@@ -121,7 +121,12 @@ def find_adapter(model: ModelConfig) -> Source | None:
     """
     if model.adapter is None:
         return None
-    return fetch("model.adapter", *split_revision(model.adapter), model.trust_remote_code)
+    name, revision = split_revision(model.adapter)
+    return fetch("model.adapter", name, revision, model.trust_remote_code, extra=_pickles(model))
+
+
+def _pickles(model: ModelConfig) -> tuple[str, ...]:
+    return ("adapter_model.bin",) if model.pickled_adapter else ()
 
 
 def fetch(

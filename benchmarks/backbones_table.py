@@ -1,0 +1,96 @@
+"""The tables of docs/backbones.md from what tests/test_pipeline.py measured, put into it.
+
+UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test -m backbones
+UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test tests/test_pipeline.py
+python -m benchmarks.backbones_table docs/results/backbones.json docs/backbones.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unime.backbones import BACKBONES
+
+KINDS = ("text", "image", "image+text", "several images", "video")
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+NOT_RUN = "–"
+
+
+def table(
+    heads: tuple[str, ...], results: dict[str, Any], row: Callable[[dict[str, Any]], list[str]]
+) -> list[str]:
+    lines = [f"| family | {' | '.join(heads)} |", f"|{' --- |' * (len(heads) + 1)}"]
+    for family in BACKBONES:
+        found = results.get(family)
+        cells = row(found) if found else [NOT_RUN] * len(heads)
+        lines.append(f"| `{family}` | {' | '.join(cells)} |")
+    return lines
+
+
+def training(found: dict[str, Any]) -> list[str]:
+    kinds = ["yes" if found["learned"].get(kind, 0) > 0 else NOT_RUN for kind in KINDS]
+    return [*kinds, ", ".join(found["trained"])]
+
+
+def quantised(found: dict[str, Any]) -> list[str]:
+    alone = found["alone"]
+    return [f"{alone[kind]:.0e}" if kind in alone else NOT_RUN for kind in KINDS]
+
+
+def exported(notes: list[str]) -> Callable[[dict[str, Any]], list[str]]:
+    """Differences, or a number that stands for the reason why there is none."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.0e}"
+        if value not in notes:
+            notes.append(value)
+        return f"no ({notes.index(value) + 1})"
+
+    def row(found: dict[str, Any]) -> list[str]:
+        theirs = found["sentence_transformers"]
+        whole = [theirs.get(kind, theirs.get("all", NOT_RUN)) for kind in (*KINDS, "mixed")]
+        return [f"{found['exported']:.0e}", *map(cell, whole)]
+
+    return row
+
+
+def tables(results: dict[str, Any]) -> str:
+    notes: list[str] = []
+    video = {f: "its own" if of["video"] else "as images" for f, of in results.items()}
+    parts = [
+        "**Training**: both stages took three steps on NF4 weights, and items of each kind give"
+        " adapters a gradient. The last column says which parts LoRA can train; video: "
+        + "; ".join(
+            f"{how} for {', '.join(f'`{f}`' for f in BACKBONES if video.get(f) == how)}"
+            for how in ("its own", "as images")
+        )
+        + ".",
+        "\n".join(table((*KINDS, "LoRA on"), results, training)),
+        "**NF4** (double quantisation), after training: largest difference of a coordinate between"
+        " the vector of an item alone and the same item in one padded batch with all others.",
+        "\n".join(table(KINDS, results, quantised)),
+        "**Export**: largest difference between the trained NF4 model and the exported one (the"
+        " weights that NF4 stood for, adapters merged), then between the exported one in unime and"
+        " in sentence-transformers, each kind in a batch and all kinds in one.",
+        "\n".join(table(("merged", *KINDS, "mixed"), results, exported(notes))),
+        "\n".join(f"({number}) {note}." for number, note in enumerate(notes, start=1)),
+    ]
+    return "\n\n".join(parts)
+
+
+def fill(document: str, content: str) -> str:
+    """`document` with `content` between its two marks."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    found = tables(json.loads(Path(sys.argv[1]).read_text()))
+    target.write_text(fill(target.read_text(), found))
