@@ -38,7 +38,7 @@ def training(found: dict[str, Any]) -> list[str]:
 
 def quantised(found: dict[str, Any]) -> list[str]:
     alone = found["alone"]
-    return [f"{alone[kind]:.0e}" if kind in alone else NOT_RUN for kind in KINDS]
+    return [f"{alone[kind]:.0e}" if alone[kind] else "0" for kind in KINDS]
 
 
 def exported(notes: list[str]) -> Callable[[dict[str, Any]], list[str]]:
@@ -46,7 +46,7 @@ def exported(notes: list[str]) -> Callable[[dict[str, Any]], list[str]]:
 
     def cell(value: Any) -> str:
         if isinstance(value, float):
-            return f"{value:.0e}"
+            return f"{value:.0e}" if value else "0"
         if value not in notes:
             notes.append(value)
         return f"no ({notes.index(value) + 1})"

@@ -86,6 +86,13 @@ def test_nf4_computes_with_the_weights_it_rounded_to(items, load_tiny):
     assert difference(embed(quantised, items), embed(plain, items)) < 1e-5
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_is_close(precision, items, load_tiny):
+    exact = embed(load_tiny("qwen2_vl"), items)
+    half = embed(load_tiny("qwen2_vl", "none", precision), items)
+    assert half.dtype == torch.float32 and (half * exact).sum(dim=1).min() > 0.99
+
+
 def test_int8_is_close(items, load_tiny):
     exact = embed(load_tiny("qwen3_vl"), items)
     assert (embed(load_tiny("qwen3_vl", "int8"), items) * exact).sum(dim=1).min() > 0.99

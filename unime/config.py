@@ -84,9 +84,9 @@ class ModelConfig:
     adapter: str | None = None  # the adapter(s) to start from or evaluate: a folder, or id@revision
     processor: str | None = None  # where it is, if not beside the weights: a folder, or id@revision
     pickled_adapter: bool = (
-        False  # read adapter_model.bin where there is no .safetensors, by torch's
+        False  # where it has no .safetensors, let torch's restricted reader have
     )
-    # restricted reader, which takes tensors only
+    # its adapter_model.bin, which takes tensors only
     merge_adapter: bool = False  # make them part of the weights, instead of stacking on them
 
     def __post_init__(self) -> None:
