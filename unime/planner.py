@@ -40,6 +40,8 @@ from unime.schedule import total_steps
 STAGE1_ROWS = 273_000  # the paper's texts (Table 6)
 STAGE2_ROWS = 662_000  # the paper's pairs (Table 6)
 
+COMPARED = ("llava", "qwen")  # families of docs/planner.md
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -99,7 +101,7 @@ def make_plan(config: PlannedConfig) -> Plan:
         memory=memory_parts(config, architecture, largest),
         cached_features=kept,
         flops=step_flops(config, architecture, step, in_one_pass=len(chunks) == 1),
-        notes=_notes(config, counted_by, rows),
+        notes=_notes(config, architecture.backbone.family, counted_by, rows),
     )
 
 
@@ -200,7 +202,7 @@ def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcess
     return ItemProcessor(hf_processor, architecture.backbone, inputs)
 
 
-def _notes(config: PlannedConfig, counted_by: str, rows: str) -> list[str]:
+def _notes(config: PlannedConfig, family: str, counted_by: str, rows: str) -> list[str]:
     """What the numbers rest on, each with the key that changes it."""
     plan = config.plan
     notes = [
@@ -212,6 +214,8 @@ def _notes(config: PlannedConfig, counted_by: str, rows: str) -> list[str]:
         notes.append("stage 1 runs the decoder only: no images")
     else:
         notes.append(f"plan.images_per_pair={plan.images_per_pair:g}, no explicit negatives")
+        if not family.startswith(COMPARED):
+            notes.append(f"{family}: what its vision tower costs was never compared with a run")
     if rows:
         notes.append(rows)
     if config.model.adapter is not None:
