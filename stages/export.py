@@ -29,7 +29,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from omegaconf import OmegaConf
 
 from eval.report import markdown, table_sections
-from unime.adapters import DESCRIPTION, adapter_folders
+from unime.adapter_files import DESCRIPTION, adapter_folders
 from unime.config import (
     INPUT_DEFAULTS,
     ConfigError,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from tests.embedding import difference, embed
-from unime.adapters import WEIGHTS, adapter_folders
+from unime.adapter_files import WEIGHTS, adapter_folders
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
 from unime.items import Item

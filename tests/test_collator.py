@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from tests.embedding import difference
 from tests.test_prompts import SENTENCE, TOGETHER
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
 from unime.chunks import ChunkLimits
-from unime.collator import ItemProcessor, PairCollator, TextCollator
+from unime.collator import PairCollator, TextCollator
 from unime.config import InputConfig
 from unime.data import TextRow
 from unime.images import sample_frames
+from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, Pair, item_key, video_frames
 from unime.prompts import render
 from unime.samples import shows_images
@@ -34,6 +36,11 @@ def processor(tiny_model):
         return ItemProcessor(hf_processor, BACKBONES[family], InputConfig(**inputs))
 
     return build
+
+
+def embed_one(encoder, sample):
+    with torch.no_grad():
+        return encoder(encoder.processor.collate([sample]))
 
 
 def decode(item_processor, sample):
@@ -159,6 +166,22 @@ def test_a_long_text_loses_its_end_only(family, pictures, processor):
     assert len(prepare.tokenizer(text, add_special_tokens=False)["input_ids"]) <= 10
     prepare(Item("short"))
     assert prepare.num_truncated == 1
+
+
+def test_thousands_of_tokens(pictures, processor, load_tiny):
+    """Nothing but the text is cut, however long it is, and what is left is embedded."""
+    words = " ".join(f"word{number}" for number in range(3000))
+    encoder = load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=4000))
+    sample = encoder.processor(Item(words, (pictures[0], pictures[3])))
+    assert 4000 < len(sample["input_ids"]) < 4200 and encoder.processor.num_truncated == 1
+    plain = encoder.processor(Item("a", (pictures[0], pictures[3])))
+    image = encoder.processor.hf_processor.image_token_id
+    assert (sample["input_ids"] == image).sum() == (plain["input_ids"] == image).sum()
+    suffix = plain["input_ids"][-12:]
+    assert torch.equal(sample["input_ids"][-12:], suffix)
+    with torch.no_grad():
+        both = encoder.eval()(encoder.processor.collate([sample, plain]))
+    assert both.isfinite().all() and difference(both[1:], embed_one(encoder, plain)) < 1e-5
 
 
 @pytest.mark.parametrize("text", ["naïve 🐦🐦🐦 Vögel und 鳥 " * 9, "🐦" * 40, "a" * 99])

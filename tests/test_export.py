@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText
 from stages import export
 from tests.embedding import difference, embed
 from tests.fake_hub import fake_hub
-from unime.adapters import WEIGHTS
+from unime.adapter_files import WEIGHTS
 from unime.config import (
     ConfigError,
     InputConfig,
@@ -201,7 +201,9 @@ def test_the_card_says_how_it_was_made(trained, tmp_path):
     (run / "config.yaml").write_text(dump_config(build_config(Stage2Config, STAGE2)))
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     words = ["license=apache-2.0", "name=Me/Bird", f"report={tmp_path / 'report.json'}"]
+    words.append("max_shard_size=200KB")
     export.main([str(run), str(tmp_path / "out"), *words])
+    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 2
     card = (tmp_path / "out" / "README.md").read_text()
     head = yaml.safe_load(card.split("---")[1])
     assert head["license"] == "apache-2.0" and head["library_name"] == "sentence-transformers"

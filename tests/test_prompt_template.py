@@ -9,8 +9,8 @@ from transformers import AutoProcessor
 
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
-from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig
+from unime.item_processor import ItemProcessor
 from unime.items import Item
 from unime.prompt_template import carrying_template
 from unime.prompts import PRESETS, render

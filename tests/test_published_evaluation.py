@@ -29,7 +29,7 @@ from tests.published_layouts import (
     of_transformers_4,
 )
 from unime import published
-from unime.adapters import PICKLE, WEIGHTS
+from unime.adapter_files import PICKLE, WEIGHTS
 from unime.config import EvalConfig, LoraSettings, build_config
 from unime.encoder import Encoder
 

@@ -1,217 +1,20 @@
-"""Items become model inputs: each is prepared alone, and any set of them joins into one batch.
-
-Preparing items one by one is what makes chunks, reordering and mixtures of texts and images exact:
-whatever a processor emits per image stays with its item, and joining never looks inside.
-"""
+"""Rows of both stages to one rank's part of a step: chunks of model inputs, and labels."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from unime.backbones import Backbone
 from unime.chunks import Batch, ChunkLimits
-from unime.config import InputConfig
-from unime.images import load_image, sample_frames
+from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, Pair, item_key
-from unime.prompts import check_prompt, render
-from unime.resolution import Resolution
-from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left
+from unime.samples import Sample
 
 if TYPE_CHECKING:
     from unime.data import TextRow
-
-BLANK_SIDE = 32  # pixels
-FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
-
-
-class ItemProcessor:
-    """One item to the inputs of one row, through the prompt and the family's own processor.
-
-    Args:
-        inputs: nulls stand for the defaults.
-
-    Raises:
-        ConfigError: a prompt that the model's own chat template carries already.
-    """
-
-    def __init__(self, hf_processor: Any, backbone: Backbone, inputs: InputConfig) -> None:
-        self.hf_processor = hf_processor
-        self.backbone = backbone
-        self.inputs = inputs = inputs.filled()
-        self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
-        check_prompt(self.prompt, hf_processor)
-        self.resolution = Resolution.parse(str(inputs.resolution))
-        if self.resolution.pixels is not None and backbone.pixel_range is not None:
-            backbone.pixel_range(hf_processor, *self.resolution.pixels)
-            self.resolution = Resolution()  # its processor does it, wherever the model is loaded
-        self.num_truncated = 0  # texts cut so far (by this process)
-        self.tokenizer = hf_processor.tokenizer
-        special = set(self.tokenizer.all_special_tokens)
-        special |= {
-            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
-        }
-        for name in ("image_token", "video_token", "audio_token"):
-            special.add(getattr(hf_processor, name, None) or "")
-        longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
-        self.control_tokens = longest_first
-        self._blank: Sample | None = None
-        self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
-
-    def __call__(self, item: Item) -> Sample:
-        """Prepare one item.
-
-        Raises:
-            DataError: neither text nor image, an image that cannot be read or is too large, or an
-                item that the processor refuses.
-        """
-        if not item.text.strip() and not item.images and not item.video:
-            raise DataError("an item has neither text nor image")
-        images = [self._load(path) for path in item.images]
-        frames = [self._load(path) for path in sample_frames(item.video, self.num_frames)]
-        if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
-            frames += frames[-1:] * (self.num_frames - len(frames))
-        return self._prepare(item, images, frames)
-
-    def _load(self, path: str) -> Image.Image:
-        return self.resolution.apply(load_image(path, self.inputs))
-
-    def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
-        instruction = self.neutralise(item.instruction)
-        item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
-        if frames and not self.backbone.video:
-            images, frames = images + frames, []  # this family knows a video as its frames
-        media = ["image"] * len(images) + ["video"] * bool(frames)
-        prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
-        try:
-            output = self._inputs(prompt, images, frames)
-        except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
-        return self.sample(output)
-
-    def sample(self, output: Mapping[str, Any]) -> Sample:
-        """What the family's processor returned for one item, checked, as `collate` takes it.
-
-        Raises:
-            ValueError: an input is missing or wrong without which the model embeds something else.
-        """
-        self._check(output)
-        return {
-            key: value[0] if key in SEQUENCE_KEYS else value
-            for key, value in output.items()
-            if isinstance(value, Tensor) and key != "labels"
-        }
-
-    def _inputs(
-        self, prompt: str, images: list[Image.Image], frames: list[Image.Image]
-    ) -> Mapping[str, Tensor]:
-        if self.backbone.call_processor is not None:
-            return self.backbone.call_processor(self.hf_processor, prompt, images or None)
-        if not images and not frames and self.backbone.text_inputs is not None:
-            return self.backbone.text_inputs(self.hf_processor, prompt)
-        bos = self.tokenizer.bos_token
-        return self.hf_processor(
-            text=[prompt],
-            images=([images] if self.backbone.nested_images else images) if images else None,
-            return_tensors="pt",
-            add_special_tokens=not (bos and prompt.startswith(bos)),
-            **(_video_inputs(frames) if frames else {}),
-        )
-
-    def _check(self, output: Mapping[str, Tensor]) -> None:
-        for key in self.backbone.required_keys:
-            if key not in output:
-                raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
-            if key != "mm_token_type_ids":
-                continue
-            for number, kind in enumerate(("image", "video"), start=1):
-                token = getattr(self.hf_processor, f"{kind}_token_id")
-                if not torch.equal(output[key] == number, output["input_ids"] == token):
-                    raise ValueError(f"{self.backbone.family}: {key} miss {kind} tokens")
-
-    def neutralise(self, text: str) -> str:
-        """Put a space into anything in a text that the tokenizer would read as a control token, so
-        that a text about ``<image>`` is neither an image nor the end of the turn; half a character
-        (a lone surrogate), which no tokenizer takes, becomes a question mark."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-
-    def cut(self, text: str) -> str:
-        """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""
-        limit = int(self.inputs.max_text_tokens or 0)
-        if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
-            return text
-        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = tokens["offset_mapping"]
-        if len(offsets) <= limit:
-            return text
-        self.num_truncated += 1
-        return text[: offsets[limit][0]]
-
-    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
-
-        Raises:
-            ValueError: no sample, sequences that some samples lack, or samples that must not share
-                a forward (see `parts`).
-        """
-        if not samples:
-            raise ValueError("no sample to collate")
-        if len(self._grouped(samples)) > 1:
-            raise ValueError(f"these rows of {self.backbone.family} must not share a forward")
-        if self.backbone.complete is not None:
-            samples = self.backbone.complete(samples)
-        batch: dict[str, Tensor] = {}
-        for key in {key: None for sample in samples for key in sample}:
-            values = [sample[key] for sample in samples if key in sample]
-            if key not in SEQUENCE_KEYS:
-                batch[key] = join(values)
-            elif len(values) == len(samples):
-                batch[key] = pad_left(values, self._padding(key))  # (B, L)
-            else:
-                raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
-        return batch
-
-    def parts(self, samples: Sequence[Sample]) -> list[tuple[list[int], dict[str, Tensor]]]:
-        """Join samples into as few batches as the model can embed them in, which is one in most
-        families: which samples, by their place, and their batch."""
-        return [
-            (places, self.collate([samples[place] for place in places]))
-            for places in self._grouped(samples)
-        ]
-
-    def _grouped(self, samples: Sequence[Sample]) -> list[list[int]]:
-        group = self.backbone.group or (lambda sample: None)
-        groups: dict[Hashable, list[int]] = {}
-        for place, sample in enumerate(samples):
-            groups.setdefault(group(sample), []).append(place)
-        return list(groups.values())
-
-    def with_blank_image(self, texts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """A batch of texts (B, L) with one more row, a blank image: what a rank embeds whose vision
-        tower has to run because another rank's does (grad_cache.py); in two parts where an image
-        and a text must not share a forward."""
-        mask = texts["attention_mask"].bool()
-        samples = [
-            {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
-        ]
-        if self._blank is None:
-            image = self.resolution.apply(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE)))
-            self._blank = self._prepare(Item(images=("blank",)), [image], [])
-        samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
-        return [batch for _, batch in self.parts(samples)]
-
-    def _padding(self, key: str) -> int:
-        if key != "input_ids":
-            return 0
-        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        return next((token for token in (pad, eos) if token is not None), 0)
 
 
 class Collator:
@@ -302,15 +105,3 @@ class PairCollator(Collator):
         if self.query_keys:
             batch.labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
         return batch
-
-
-def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
-    """A video whose frames are chosen already, with the times that some families tell of them."""
-    count = len(frames)
-    times: dict[str, Any] = {"fps": FRAMES_PER_SECOND, "duration": count / FRAMES_PER_SECOND}
-    times |= {"total_num_frames": count, "frames_indices": list(range(count))}
-    return {"videos": [frames], "do_sample_frames": False, "video_metadata": [times]}
-
-
-def _name(item: Item) -> str:
-    return ", ".join(item.images + item.video[:1]) or f"text {item.text[:60]!r}"

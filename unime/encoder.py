@@ -12,18 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from unime.adapters import (
-    Adapters,
-    adapter_tensors,
-    check_fits,
-    describe_base,
-    save_adapters,
-    stack_adapters,
-    trained_inputs,
-)
+from unime.adapter_files import check_fits, describe_base, save_adapters, trained_inputs
+from unime.adapters import Adapters, adapter_tensors, stack_adapters
 from unime.backbones import Backbone
-from unime.collator import ItemProcessor
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
+from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
 from unime.published import locate
 from unime.quantization import check_quantised, dequantise, is_quantised

@@ -22,10 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from unime.adapters import WEIGHTS, Adapters, adapter_tensors
+from unime.adapter_files import WEIGHTS
+from unime.adapters import Adapters, adapter_tensors
 from unime.checkpoint import write_json
-from unime.collator import ItemProcessor
 from unime.config import INPUT_DEFAULTS, ConfigError
+from unime.item_processor import ItemProcessor
 from unime.prompt_template import carrying_template
 from unime.resolution import Resolution
 from unime.sentence_layout import EXPORTED

@@ -21,7 +21,6 @@ from unime.architecture import (
     shape_with_image,
 )
 from unime.chunks import ChunkLimits
-from unime.collator import ItemProcessor
 from unime.config import ConfigError, Precision, Stage1PlanConfig
 from unime.costs import (
     Load,
@@ -33,6 +32,7 @@ from unime.costs import (
 )
 from unime.engines import check_combination
 from unime.gpus import Gpu, gpu_named
+from unime.item_processor import ItemProcessor
 from unime.items import Item
 from unime.resolution import Resolution
 from unime.schedule import total_steps

@@ -15,9 +15,9 @@ from accelerate.utils import gather_object, send_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from unime.collator import ItemProcessor
 from unime.distributed import gather_rows
 from unime.encoder import Encoder
+from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, item_key
 from unime.losses import effective_rank
 from unime.progress import progress_bar

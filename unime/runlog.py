@@ -31,7 +31,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from unime import checkpoint
-from unime.adapters import adapter_folders
+from unime.adapter_files import adapter_folders
 from unime.config import ConfigError, Stage2Config, dump_config
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
