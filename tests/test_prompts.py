@@ -67,7 +67,7 @@ GOLDEN = {
     ],
     "internvl": goldens("<|im_start|>user\n", "<IMG_CONTEXT>\n", ASSISTANT),
     "gemma3": goldens("<bos><start_of_turn>user\n", "<start_of_image>", GEMMA_END),
-    "paligemma": goldens("", "<image>", ""),
+    "paligemma": [f"<bos>a red bird\n{SENTENCE}\n", *goldens("", "<image>", "")[1:]],
     "mllama": [
         f"<|begin_of_text|>{LLAMA_SYSTEM}{LLAMA}a red bird\n{SENTENCE}{LLAMA_END}",
         *goldens(f"<|begin_of_text|>{LLAMA}", "<|image|>", LLAMA_END)[1:],

@@ -54,7 +54,9 @@ def test_who_takes_videos(tiny_model):
     assert set(TAKE_VIDEOS) == expected
     for family in set(ALL) - set(SLOW):
         processor = AutoProcessor.from_pretrained(tiny_model(family))
-        assert hasattr(processor, "video_processor") == BACKBONES[family].video
+        # SmolVLM's answers a video with a chat template of its own, which has no room for a prompt
+        takes = hasattr(processor, "video_processor") and family != "smolvlm"
+        assert takes == BACKBONES[family].video
 
 
 @pytest.mark.parametrize("family", PARAMETERS)
