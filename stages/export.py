@@ -213,12 +213,13 @@ def write_card(
     inputs = dict.fromkeys(INPUT_DEFAULTS) | INPUT_DEFAULTS | description["inputs"]
     resizes = (folder / "resizing_transformer.py").is_file()
     name = config.name or config.push_to_hub or Path(config.output_dir).name
+    base, commit = description["base"], git_commit()
     card = model_card(
-        name, description["base"], inputs, size, resizes, stages, figures, scores, config.license
+        name, base, inputs, size, resizes, stages, figures, scores, config.license, commit
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
-    made = {"base": description["base"], "inputs": inputs, "stages": stages}
-    made |= {"commit": git_commit(), "versions": installed_versions()}
+    made = {"base": base, "inputs": inputs, "stages": stages}
+    made |= {"commit": commit, "versions": installed_versions()}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(made)), encoding="utf-8")
 
 

@@ -206,6 +206,7 @@ def test_the_card_says_how_it_was_made(trained, tmp_path):
     assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 2
     card = (tmp_path / "out" / "README.md").read_text()
     head = yaml.safe_load(card.split("---")[1])
+    assert str(tmp_path.parent) not in card  # where the base lay is nobody's business
     assert head["license"] == "apache-2.0" and head["library_name"] == "sentence-transformers"
     for words in (
         "# Me/Bird",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 USE = """\
 ## Use
 
@@ -51,6 +54,7 @@ def model_card(
     figures: list[str],
     scores: str | None,
     license: str | None,
+    commit: str,
 ) -> str:
     """
     Args:
@@ -62,16 +66,20 @@ def model_card(
     head: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "feature-extraction",
-        "base_model": base["name"],
         "tags": ["sentence-transformers", "multimodal", "embeddings", "unime", base["model_type"]],
     }
     head |= {"license": license} if license else {}
+    origin = base["name"]
+    if HUB_ID.fullmatch(origin) and not Path(origin).exists():
+        head["base_model"] = origin
+    else:
+        origin = Path(origin).name  # where the folder lay is nobody's business
     resolution = "native" if inputs["resolution"] == "native" else "carried"
     described = RESOLUTIONS["resized" if resizes else resolution].format(**inputs)
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
         f"# {name}\n",
-        f"A universal embedding model for texts and images, made of `{base['name']}` in the way of"
+        f"A universal embedding model for texts and images, made of `{origin}` in the way of"
         " UniME (Gu et al. 2025, [arXiv 2504.17432](https://arxiv.org/abs/2504.17432)).\n",
         USE.format(
             folder=name,
@@ -86,9 +94,10 @@ def model_card(
         "## Scores\n",
         scores or "Not evaluated.\n",
         "## Export\n",
+        f"By unime at commit {commit}:\n",
         *(f"- {figure}" for figure in figures),
         "\n## Licence\n",
-        f"{license or 'Not stated'}. The licence of the base model, `{base['name']}`, and those of"
+        f"{license or 'Not stated'}. The licence of the base model, `{origin}`, and those of"
         " the data bind what is made of them.\n",
     ]
     return "\n".join(lines)
