@@ -17,6 +17,8 @@ from unime.prompts import PRESETS, render
 
 ITEMS = [
     Item("a red bird"),
+    Item("  indented\n\n"),
+    Item(" white space ", ("a",)),
     Item("two\nlines, {text} {images} {{ 7 * 7 }} %} \"quoted\" 'so' äß鳥 \\n"),
     Item(images=("a",)),
     Item("Which is larger?", ("a", "b")),

@@ -8,19 +8,20 @@ goes on with the model's own template, word for word.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from unime.backbones import Backbone
 from unime.prompts import (
     CARRIES_PROMPT,
     TODAY,
-    chat_frame,
     chat_template,
     media_tokens,
     preset_named,
+    shows_system,
 )
 
-MANY_TOKENS = 400  # Gemma has 6,000 numbered ones, which nobody writes
+MANY_TOKENS = 400  # Gemma has 6,000 unused ones, which nobody writes
 
 # The first block collects what the messages hold, the second says it; whitespace stays inside tags.
 _COLLECT = """\
@@ -31,8 +32,10 @@ _COLLECT = """\
 {%- if part['type'] == 'image' -%}{%- set item.images = item.images + 1 -%}
 {%- elif part['type'] == 'video' -%}{%- set item.videos = item.videos + 1 -%}
 {%- elif part['type'] == 'text' and message['role'] == 'system' -%}
-{%- set item.instruction = item.instruction ~ part['text'] -%}
-{%- elif part['type'] == 'text' -%}{%- set item.text = item.text ~ part['text'] -%}
+{%- set item.instruction = [item.instruction, part['text']] | select | join('\\n') -%}
+{%- elif part['type'] == 'text' and message['role'] == 'user' -%}
+{%- set item.text = [item.text, part['text']] | select | join('\\n') -%}
+{%- elif part['type'] == 'text' -%}{{- raise_exception('an item to embed has no answer') -}}
 {%- endif -%}{%- endfor -%}{%- endfor -%}
 {%- for token in CONTROL_TOKENS -%}
 {%- set apart = token[:1] ~ ' ' ~ token[1:] -%}
@@ -70,15 +73,15 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
     if own.startswith(CARRIES_PROMPT):  # exported before
         return own
     if len(tokens) > MANY_TOKENS:
-        tokens = [token for token in tokens if not any(map(str.isdigit, token))]
+        tokens = [token for token in tokens if not re.search("unused|reserved", token)]
     collect = _COLLECT.replace("CONTROL_TOKENS", json.dumps(tokens))
     in_system = forms.system is not None
-    shows_system = in_system and chat_frame(processor, backbone, (), forms.system)[2]
+    in_turn = forms.system is not None and shows_system(processor, own, forms.system)
     instruction, system_turn, image_tokens = "item.instruction", "[]", "''"
     if in_system:
         default = json.dumps(forms.system)
-        instruction = "''" if shows_system else f"(item.instruction or {default})"
-        system_turn = _SYSTEM_TURN.replace("DEFAULT", default) if shows_system else "[]"
+        instruction = "''" if in_turn else f"(item.instruction or {default})"
+        system_turn = _SYSTEM_TURN.replace("DEFAULT", default) if in_turn else "[]"
     if forms.raw:
         image = media_tokens(["image"], processor, backbone)
         video = media_tokens(["video"], processor, backbone) if backbone.video else ""

@@ -8,7 +8,7 @@ come first. The chat format is the processor's own template, or its backbone's w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ CARRIES_PROMPT = "{#- unime: this template carries the prompt -#}"  # begins tho
 # this is the one that the template falls back on.
 TODAY = "26 Jul 2024"
 _TEXT_GOES_HERE = "@@unime-item-text@@"
+_SPACE = "\v"  # which a template has nowhere, and trims like any other
 
 
 def render(
@@ -104,15 +105,19 @@ def render(
         media = ("image",) * len(item.images) + ("video",) * bool(item.video)
     if forms.raw:
         return user_text(item, preset, media, media_tokens(media, processor, backbone))
-    words, system = user_text(item, preset, media), None
-    if forms.system is not None:
+    system = None
+    carries = carries_prompt(processor)
+    if carries:  # it takes the task as a system turn, whatever it makes of that
+        system, item = item.instruction or None, replace(item, instruction="")
+    elif forms.system is not None:
         system = item.instruction or forms.system
-    says_more = not words and carries_prompt(processor)  # of an item that has no text
-    frame = chat_frame(processor, backbone, tuple(media), system, has_text=not says_more)
-    before, after, shows_system = frame
-    if system and not shows_system:  # this family's chats have no system turn
-        words = "\n".join(filter(None, (system, words)))
-    return before + words + after
+    words, template = user_text(item, preset, media), chat_template(processor, backbone)
+    if system and not shows_system(processor, template, system):
+        words, system = "\n".join(filter(None, (system, words))), None
+    frame = chat_frame(processor, template, tuple(media), system, bool(words) or not carries)
+    words = words.lstrip() if frame.trims_left else words
+    words = words.rstrip() if frame.trims_right else words
+    return frame.before + words + frame.after
 
 
 def preset_named(name: str) -> Preset:
@@ -142,6 +147,8 @@ def _own_template(processor: Any) -> str | None:
     processor loses the one that it was saved with)."""
     own = getattr(processor, "chat_template", None)
     if own is not None:
+        if isinstance(own, dict) and "default" not in own:
+            raise ConfigError(f"model.name: of its chat templates {list(own)}, none is the default")
         return own["default"] if isinstance(own, dict) else own
     own = getattr(getattr(processor, "tokenizer", None), "chat_template", None)
     return own if str(own).startswith(CARRIES_PROMPT) else None
@@ -190,44 +197,75 @@ def chat_template(processor: Any, backbone: Backbone) -> str:
     return backbone.chat_template
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What a chat template puts around the user's text, and whether it trims that."""
+
+    before: str
+    after: str
+    trims_left: bool = False
+    trims_right: bool = False
+
+
 @lru_cache(maxsize=256)
 def chat_frame(
     processor: Any,
-    backbone: Backbone,
+    template: str,
     media: tuple[str, ...],
     system: str | None = None,
     has_text: bool = True,
-) -> tuple[str, str, bool]:
-    """What the chat template puts before and after the user's text, beside such media, and whether
-    that shows the system turn (a template may drop or refuse it).
+) -> Frame:
+    """What a template puts around the user's text, beside such media and after a system turn.
 
     The template runs once per kind of item instead of once per item, and never sees the text.
+
+    Raises:
+        ConfigError: it fails, or does not show the text.
     """
+    try:
+        rendered = _rendered(processor, template, media, system, has_text)
+    except Exception as error:  # jinja2's own, or raised by the template
+        raise ConfigError(f"model.name: its chat template fails: {error}") from error
+    if not has_text:
+        return Frame(rendered, "")
+    before, *rest = rendered.split(_TEXT_GOES_HERE)
+    if len(rest) != 1:
+        raise ConfigError(
+            f"model.name: its chat template shows the user's text {len(rest)} times, not once"
+        )
+    left, right = before.endswith(_SPACE), rest[0].startswith(_SPACE)
+    return Frame(before.removesuffix(_SPACE), rest[0].removeprefix(_SPACE), not left, not right)
+
+
+@lru_cache(maxsize=256)
+def shows_system(processor: Any, template: str, system: str) -> bool:
+    """Whether a template says a system turn, to texts and to images alike: some drop it, some
+    refuse it beside an image, and some show the Python list that it is."""
+    try:
+        said = [_rendered(processor, template, media, system) for media in ((), ("image",))]
+    except Exception:  # see chat_frame, which would fail without a system turn too
+        return False
+    return all(system in words and "'type': 'text'" not in words for words in said)
+
+
+def _rendered(
+    processor: Any,
+    template: str,
+    media: tuple[str, ...],
+    system: str | None,
+    has_text: bool = True,
+) -> str:
     content = [{"type": kind} for kind in media]
     if has_text:
-        content.append({"type": "text", "text": _TEXT_GOES_HERE})
+        content.append({"type": "text", "text": f"{_SPACE}{_TEXT_GOES_HERE}{_SPACE}"})
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    template = chat_template(processor, backbone)
     dated = {"date_string": TODAY} if "date_string" in template else {}
-    try:
-        rendered = processor.apply_chat_template(
-            messages,
-            chat_template=template,  # also where it is the processor's own, which some replace
-            tokenize=False,
-            add_generation_prompt=True,
-            **dated,
-        )
-    except Exception as error:  # jinja2's own, or raised by the template
-        if system is None:
-            raise ConfigError(f"model.name: its chat template fails: {error}") from error
-        rendered = ""
-    if system is not None and system not in rendered:
-        return (*chat_frame(processor, backbone, media, None, has_text)[:2], False)
-    parts = rendered.split(_TEXT_GOES_HERE) if has_text else [rendered, ""]
-    if len(parts) != 2:
-        raise ConfigError(
-            f"model.name: its chat template shows the user's text {len(parts) - 1} times, not once"
-        )
-    return parts[0], parts[1], system is not None
+    return processor.apply_chat_template(
+        messages,
+        chat_template=template,  # also where it is the processor's own, which some replace
+        tokenize=False,
+        add_generation_prompt=True,
+        **dated,
+    )
