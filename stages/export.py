@@ -122,6 +122,7 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
         quantization=Quantization(base["quantization"]),
         precision=config.precision or Precision(base["precision"]),
         adapter=str(final),
+        processor=base.get("processor"),
     )
 
 
@@ -149,13 +150,21 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tup
         encoder.adapters.merge()
         merged = embed_kinds(encoder, items)
         before = {"none": "", "nf4": "de-quantised and "}.get(model.quantization.value, "rounded, ")
-        note(f"{before}merged against as trained: {difference(merged, trained)}")
+        found = difference(merged, trained)
+        note(f"{before}merged against as trained: {found}")
+        if model.quantization is not Quantization.int8:  # which computes in 8 bits itself
+            check_equal("merged against as trained", found, model.precision)
         source = locate(model).base.folder
         save_merged(encoder.base, encoder.processor, folder, config.max_shard_size, source)
         del encoder
         gc.collect()
         again = replace(
-            model, name=str(folder), revision=None, adapter=None, quantization=Quantization.none
+            model,
+            name=str(folder),
+            revision=None,
+            adapter=None,
+            processor=None,
+            quantization=Quantization.none,
         )
         encoder = Encoder.load(again, InputConfig(), device=device)
         found = difference(embed_kinds(encoder, items), merged)

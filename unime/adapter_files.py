@@ -41,7 +41,7 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if (folder / DESCRIPTION).is_file():
-        return [folder / name for name in _read_description(folder)["adapters"]]
+        return [folder / name for name in read_description(folder)["adapters"]]
     if (folder / "adapter_config.json").is_file():
         return [folder]
     raise ConfigError(
@@ -58,7 +58,7 @@ def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"model.name: {base / EXPORTED}: {error}") from error
     if adapter is not None and (adapter / DESCRIPTION).is_file():
-        inputs = inputs | _read_description(adapter)["inputs"]
+        inputs = inputs | read_description(adapter)["inputs"]
     return inputs
 
 
@@ -90,6 +90,7 @@ def save_adapters(
         inference_mode, config.inference_mode = config.inference_mode, True
         config.save_pretrained(str(path))
         config.inference_mode = inference_mode
+    dora = any(config.use_dora for config in stacked.values())
     seen = TEXT_INPUTS if decoder_only else tuple(INPUT_DEFAULTS)
     description = {
         "version": VERSION,
@@ -98,7 +99,7 @@ def save_adapters(
         "decoder_only": decoder_only,
         "adapters": adapters.names,
         # Outputs add up, merged or not; but DoRA scales the very weights that it was trained on.
-        "merged": len(adapters.merged) if any(c.use_dora for c in stacked.values()) else 0,
+        "merged": len(adapters.merged) if dora else adapters.num_below,
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     (aside / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -126,6 +127,7 @@ def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
         "quantization": model.quantization.value,
         "precision": model.precision.value,
         "trust_remote_code": model.trust_remote_code,
+        "processor": model.processor,
     }
 
 
@@ -137,7 +139,7 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
     """
     if not (folder / DESCRIPTION).is_file():
         return  # a plain peft adapter says nothing about its base or inputs
-    trained = _read_description(folder)
+    trained = read_description(folder)
     expected = torch.tensor(trained["base"]["embedding_sample"])
     found = torch.tensor(base["embedding_sample"])
     same_type = trained["base"]["model_type"] == base["model_type"]
@@ -157,10 +159,10 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
 
 def merged_below(folder: Path) -> int:
     """How many of the adapters the others were trained on as part of the base's weights."""
-    return _read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
+    return read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         description = json.loads(path.read_text(encoding="utf-8"))

@@ -38,6 +38,7 @@ class Adapters:
     stack: PeftModel | None = None  # all active: their outputs add up
     # Those before them, which are part of the base's weights; kept to be saved again.
     merged: dict[str, tuple[LoraConfig, dict[str, Tensor]]] = field(default_factory=dict)
+    num_below: int = 0  # so many have to be merged whenever the others are loaded
 
     @property
     def names(self) -> list[str]:
@@ -107,7 +108,7 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
             " them anew; export it, and let model.name be that folder"
         )
     modules = [name for name, _ in base.named_modules()]
-    adapters = Adapters()
+    adapters = Adapters(num_below=below)
     for index, path in enumerate(adapter_folders(folder)):
         weights, config = read_weights(path, pickled), read_config(path)
         tensors, config = fit_names(weights, config, modules, path / WEIGHTS)

@@ -18,9 +18,11 @@ from unime.backbones import Backbone
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
+from unime.prompts import check_carries
 from unime.published import locate
 from unime.quantization import check_quantised, dequantise, is_quantised
 from unime.samples import shows_images
+from unime.sentence_layout import is_exported
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 
@@ -91,7 +93,12 @@ class Encoder(nn.Module):
         checkpoint = locate(model)
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
-        model = replace(model, name=checkpoint.base.name, revision=checkpoint.revision)
+        model = replace(
+            model,
+            name=checkpoint.base.name,
+            revision=checkpoint.base.commit or checkpoint.revision,
+            processor=checkpoint.elsewhere,
+        )
         start = "cpu" if decoder_only else device
         found = load_pretrained(model, checkpoint, torch.device(start), sharded)
         backbone, hf_processor, base = found.backbone, found.processor, found.base
@@ -112,7 +119,10 @@ class Encoder(nn.Module):
             enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
             base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
-        inputs = inputs.filled(trained_inputs(folder, adapter))
+        trained = trained_inputs(folder, adapter)
+        if trained.get("prompt") == "chat" and inputs.prompt is None and is_exported(folder):
+            check_carries(hf_processor)
+        inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs)
         return cls(base, adapters, backbone, processor, model, decoder_only).to(device)

@@ -136,14 +136,13 @@ def save_combined_adapter(adapters: Adapters, folder: Path) -> None:
     """
     stack = cast(PeftModel, adapters.stack)
     configs = cast(dict[str, LoraConfig], stack.peft_config)
-    if len(configs) == 1:
+    alone = len(configs) == 1 and not adapters.merged
+    if alone:
         tensors = next(iter(adapter_tensors(stack).values()))
         config = deepcopy(next(iter(configs.values())))
+    elif adapters.merged or any(config.use_dora for config in configs.values()):
+        raise ConfigError("form: got adapter, expected merged: DoRA does not add up with others")
     else:
-        if adapters.merged or any(config.use_dora for config in configs.values()):
-            raise ConfigError(
-                "form: got adapter, expected merged: DoRA does not add up with others"
-            )
         tensors, config = _combined(stack, list(configs))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -155,10 +154,9 @@ def _combined(stack: PeftModel, names: list[str]) -> tuple[dict[str, Tensor], Lo
     """B A + B' A' = [B B'] [A; A'], with the scaling in B; zeros where an adapter has no layer."""
     tensors: dict[str, Tensor] = {}
     targets = []
-    rank = sum(cast(LoraConfig, stack.peft_config[name]).r for name in names)
-    for path, layer in stack.named_modules():
-        if not isinstance(layer, LoraLayer):
-            continue
+    layers = {path: of for path, of in stack.named_modules() if isinstance(of, LoraLayer)}
+    rank = max(sum(layer.r[name] for name in names if name in layer.r) for layer in layers.values())
+    for path, layer in layers.items():
         own = [name for name in names if name in layer.lora_A]
         first = torch.cat([cast(Tensor, layer.lora_A[name].weight) for name in own])  # (r, in)
         second = torch.cat(

@@ -152,7 +152,11 @@ class _Step:
         have to: DeepSpeed 0.19.8 adds a gradient that ZeRO-3 first sees in a later chunk to that of
         the step before, and offloads none that the last chunk does not change."""
         encoder = self.accelerator.unwrap_model(self.model)
-        return bool({"vision", "projector"} & set(getattr(encoder, "trained_parts", ())))
+        trained = set(getattr(encoder, "trained_parts", ()))
+        grouped = getattr(getattr(encoder, "backbone", None), "group", None) is not None
+        return (
+            bool({"vision", "projector"} & trained) or grouped
+        )  # Mllama's decoder attends to them
 
     def embed(self, chunks: list[Inputs], keep_graph: bool) -> list[Tensor]:
         """Step 1, or with `keep_graph` the forward of the plain step; left together at the end."""

@@ -138,6 +138,18 @@ def check_prompt(preset: str, processor: Any) -> None:
         )
 
 
+def check_carries(processor: Any) -> None:
+    """
+    Raises:
+        ConfigError: an exported model with a processor whose template does not carry its prompt.
+    """
+    if not carries_prompt(processor):
+        raise ConfigError(
+            "model.processor: its chat template does not carry the prompt that this exported model"
+            " was trained with; leave it out, or name a prompt"
+        )
+
+
 def carries_prompt(processor: Any) -> bool:
     return str(_own_template(processor)).startswith(CARRIES_PROMPT)
 

@@ -16,11 +16,12 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedModel
 
+from unime.adapter_files import DESCRIPTION, PICKLE, read_description
 from unime.config import ConfigError, ModelConfig
 from unime.fingerprint import add_folder
 from unime.sentence_layout import read_json, transformer_folder
 
-RUN, ADAPTER = "encoder.json", "adapter_config.json"
+ADAPTER = "adapter_config.json"
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 INCOMPLETE = {
@@ -56,6 +57,7 @@ class Checkpoint:
     adapter: Source | None
     processor: Source
     revision: str | None  # of the base, as asked for
+    elsewhere: str | None = None  # what names the processor, where neither base nor adapter has it
 
     def describe(self) -> dict[str, Any]:
         """What was found, for the results."""
@@ -90,13 +92,21 @@ def locate(model: ModelConfig) -> Checkpoint:
             )
         adapter, revision = named, belongs_to[1]
         base = _fetch_base(model, *belongs_to)
-    elsewhere = model.processor
+    elsewhere = model.processor or _trained_processor(adapter)
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
     else:  # an adapter that was published with one was trained with it
         processor = adapter if adapter is not None and _has_processor(adapter) else base
     base = replace(base, folder=transformer_folder(base.folder))
-    return Checkpoint(base, adapter, processor, revision)
+    return Checkpoint(base, adapter, processor, revision, elsewhere)
+
+
+def _trained_processor(adapter: Source | None) -> str | None:
+    """The ``model.processor`` of the run of ours that `adapter` is, if it had one."""
+    if adapter is None or not (adapter.folder / DESCRIPTION).is_file():
+        return None
+    base = read_description(adapter.folder)["base"]
+    return base.get("processor") if isinstance(base, dict) else None
 
 
 def _fetch_base(model: ModelConfig, name: str, revision: str | None) -> Source:
@@ -126,7 +136,7 @@ def find_adapter(model: ModelConfig) -> Source | None:
 
 
 def _pickles(model: ModelConfig) -> tuple[str, ...]:
-    return ("adapter_model.bin",) if model.pickled_adapter else ()
+    return (PICKLE,) if model.pickled_adapter else ()
 
 
 def fetch(
@@ -236,8 +246,8 @@ def _own_weights(folder: Path) -> list[Path]:
 def _base_of(source: Source) -> tuple[str, str | None] | None:
     """Name and revision of the base, if `source` is a run of ours or an adapter."""
     folder = source.folder
-    if (folder / RUN).is_file():
-        path = folder / RUN
+    if (folder / DESCRIPTION).is_file():
+        path = folder / DESCRIPTION
         base = read_json(path).get("base")
         base = base if isinstance(base, dict) else {}
         name, revision = base.get("name"), base.get("revision")

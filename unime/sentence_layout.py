@@ -14,13 +14,17 @@ EXPORTED = "unime.json"  # in what export.py writes: the inputs that it was trai
 FLAG = "pooling_mode_"
 
 
+def is_exported(folder: Path) -> bool:
+    return (folder / EXPORTED).is_file()
+
+
 def transformer_folder(folder: Path) -> Path:
     """Check that the modules of this layout do what the encoder does: last token, unit norm.
 
     Returns:
         The folder of the transformer: `folder` itself, also when it is of another layout.
     """
-    if not (folder / MODULES).is_file() or (folder / EXPORTED).is_file():
+    if not (folder / MODULES).is_file() or is_exported(folder):
         return folder
     modules = read_json(folder / MODULES, kind=list)
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]

@@ -19,8 +19,13 @@ from unime.items import Item
 
 TEXTS = ("a red bird", "Which of the two is larger, and what is it for? Say it in one sentence.")
 SIDES = ((64, 48), (40, 90), (56, 56))  # (width, height) in pixels
-# Of a coordinate of a unit vector, where weights or their sums are rounded differently.
-TOLERANCE = {Precision.float32: 1e-4, Precision.bfloat16: 0.05, Precision.float16: 0.02}
+# Where weights or their sums are rounded differently, by at most so much of a coordinate of a unit
+# vector, and of its cosine.
+TOLERANCE = {
+    Precision.float32: (1e-4, 1e-6),
+    Precision.bfloat16: (0.05, 1e-2),
+    Precision.float16: (0.02, 1e-3),
+}
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ def check_equal(what: str, found: Difference, precision: Precision) -> str:
     Raises:
         RunError: they are not the same.
     """
-    if not found.largest <= TOLERANCE[precision]:
-        raise RunError(f"{what}: {found}, expected at most {TOLERANCE[precision]:.0e}")
+    coordinate, cosine = TOLERANCE[precision]
+    if not (found.largest <= coordinate and found.least_cosine >= 1 - cosine):
+        raise RunError(f"{what}: {found}, expected at most {coordinate:.0e} and 1 - {cosine:.0e}")
     return f"{what}: {found}"
 
 
