@@ -19,7 +19,7 @@ import gc
 import json
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from omegaconf import OmegaConf
 from eval.report import markdown, table_sections
 from unime.adapter_files import DESCRIPTION, adapter_folders
 from unime.config import (
-    INPUT_DEFAULTS,
     ConfigError,
     ExportConfig,
     ExportForm,
@@ -69,11 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     quiet_transformers()
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    if config.form is ExportForm.adapter:
-        save_combined_adapter(Encoder.load(model, InputConfig()).adapters, aside)
-    else:
-        size, figures = export_merged(model, aside, config)
-        write_card(aside, config, description, size, figures, report, recipes(Path(config.run)))
+    form = export_adapter if config.form is ExportForm.adapter else export_merged
+    size, inputs, figures = form(model, aside, config)
+    write_card(aside, config, description["base"], inputs, size, figures, report)
     if folder.exists():
         folder.rmdir()
     aside.rename(folder)
@@ -126,8 +123,29 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
     )
 
 
-def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tuple[int, list[str]]:
-    """Write the merged model, load it again; returns its vectors' size and what was compared.
+Exported = tuple[int, dict[str, Any], list[str]]  # vectors' size, inputs, what was compared
+
+
+def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Exported:
+    """Write all adapters as one, and load it again.
+
+    Raises:
+        RunError: it does not embed as they do.
+    """
+    with tempfile.TemporaryDirectory() as pictures:
+        items = probe_items(Path(pictures))
+        encoder = Encoder.load(model, InputConfig())
+        trained = embed_kinds(encoder, items)
+        save_combined_adapter(encoder.adapters, encoder.processor, folder)
+        again = Encoder.load(replace(model, adapter=str(folder)), InputConfig())
+        found = difference(embed_kinds(again, items), trained)
+        line = check_equal("one adapter against all, loaded again", found, model.precision)
+    print(line, flush=True)
+    return encoder.hidden_size, asdict(encoder.processor.inputs), [line]
+
+
+def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exported:
+    """Write the merged model, and load it again.
 
     Raises:
         RunError: it does not embed as the merged one does.
@@ -148,6 +166,7 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tup
             gc.collect()
             encoder = Encoder.load(model, InputConfig(), device=device, dequantised=True)
         encoder.adapters.merge()
+        inputs = asdict(encoder.processor.inputs)
         merged = embed_kinds(encoder, items)
         before = {"none": "", "nf4": "de-quantised and "}.get(model.quantization.value, "rounded, ")
         found = difference(merged, trained)
@@ -176,19 +195,21 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> tup
             note(check_equal(f"sentence-transformers, {kind}", found, model.precision))
         for kind, why in encoder.backbone.st_limits:
             note(f"sentence-transformers, {kind}: not supported: {why}")
-    return encoder.hidden_size, figures
+    return encoder.hidden_size, inputs, figures
 
 
 def recipes(run: Path) -> dict[str, dict[str, Any]]:
     """The configurations of a run and of the one whose adapter it starts from, as far as they are
     there, the first stage first."""
+    run = run.parent if run.name == "final" else run
     path = run / "config.yaml"
     if not path.is_file():
         return {}
     config: Any = OmegaConf.to_container(OmegaConf.load(path))
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
     adapter = config["model"].get("adapter")
-    return (recipes(Path(adapter).parent) if adapter else {}) | {title: config}
+    before = recipes(Path(adapter)) if adapter else {}
+    return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
 def read_report(path: str | None) -> str | None:
@@ -212,19 +233,19 @@ def read_report(path: str | None) -> str | None:
 def write_card(
     folder: Path,
     config: ExportConfig,
-    description: dict[str, Any],
+    base: dict[str, Any],
+    inputs: dict[str, Any],
     size: int,
     figures: list[str],
     scores: str | None,
-    stages: dict[str, dict[str, Any]],
 ) -> None:
     """README.md and config.yaml: how it was made."""
-    inputs = dict.fromkeys(INPUT_DEFAULTS) | INPUT_DEFAULTS | description["inputs"]
+    stages = recipes(Path(config.run))
     resizes = (folder / "resizing_transformer.py").is_file()
     name = config.name or config.push_to_hub or Path(config.output_dir).name
-    base, commit = description["base"], git_commit()
+    commit, form = git_commit(), config.form
     card = model_card(
-        name, base, inputs, size, resizes, stages, figures, scores, config.license, commit
+        name, base, inputs, size, resizes, stages, figures, scores, config.license, commit, form
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     made = {"base": base, "inputs": inputs, "stages": stages}

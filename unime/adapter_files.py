@@ -52,11 +52,13 @@ def adapter_folders(folder: str | Path) -> list[Path]:
 def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
     inputs: dict[str, Any] = {}
-    try:
-        if (base / EXPORTED).is_file():
-            inputs = json.loads((base / EXPORTED).read_text(encoding="utf-8"))["inputs"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"model.name: {base / EXPORTED}: {error}") from error
+    for folder in filter(None, (base, adapter)):
+        path = folder / EXPORTED
+        try:
+            if path.is_file():
+                inputs |= json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"model.name: {path}: {error}") from error
     if adapter is not None and (adapter / DESCRIPTION).is_file():
         inputs = inputs | read_description(adapter)["inputs"]
     return inputs

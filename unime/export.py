@@ -97,6 +97,11 @@ def _write_sentence_transformers(folder: Path, hidden_size: int, processor: Item
         "module_output_name": "token_embeddings",
         "modality_config": modalities | {"message": PASS | {"format": "structured"}},
     }
+    settings = vars(processor.hf_processor).get(
+        "images_kwargs"
+    )  # Gemma 3's, which it does not save
+    if settings:
+        transformer["processing_kwargs"] = {"image": settings}
     kind = TRANSFORMER
     if processor.resolution != Resolution():
         kind = "resizing_transformer.ResizingTransformer"
@@ -128,8 +133,9 @@ def _write_sentence_transformers(folder: Path, hidden_size: int, processor: Item
         path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def save_combined_adapter(adapters: Adapters, folder: Path) -> None:
-    """Write all adapters as one of their ranks' sum, whose output is the sum of theirs.
+def save_combined_adapter(adapters: Adapters, processor: ItemProcessor, folder: Path) -> None:
+    """Write all adapters as one of their ranks' sum, whose output is the sum of theirs, and the
+    inputs that they were trained with.
 
     Raises:
         ConfigError: one of several is DoRA, which scales the weights that it lies on.
@@ -144,7 +150,7 @@ def save_combined_adapter(adapters: Adapters, folder: Path) -> None:
         raise ConfigError("form: got adapter, expected merged: DoRA does not add up with others")
     else:
         tensors, config = _combined(stack, list(configs))
-    folder.mkdir(parents=True, exist_ok=True)
+    write_inputs(folder, processor, str(processor.inputs.prompt))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.inference_mode = True
     config.save_pretrained(str(folder))

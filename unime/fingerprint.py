@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from unime.config import ConfigError
 from unime.data import Pair, TextRow, item_key
 
 MAY_DIFFER = {  # no other result, dropout masks aside
@@ -50,13 +51,29 @@ def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
 
     walk("", OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
     batch_size = config.optim.batch_size_per_device * num_processes
-    folders = {"model.name": config.model.name, "model.adapter": config.model.adapter}
-    contents = {
-        key: folder_digest(Path(folder))
-        for key, folder in folders.items()
-        if folder is not None and Path(folder).is_dir()
-    }
+    contents = _contents(config.model)
     return {"settings": settings, "contents": contents, "global_batch_size": batch_size}
+
+
+def _contents(model: Any) -> dict[str, str]:
+    """The content of what `model` leads to, or its commit on the hub; of what cannot be found
+    (loading it will say so) that of the folders it names."""
+    from unime.published import locate  # which puts folders into digests by what is below
+
+    try:
+        found = locate(model)
+    except ConfigError:
+        named = {"model.name": model.name, "model.adapter": model.adapter}
+        folders = {key: Path(name) for key, name in named.items() if name is not None}
+        return {key: folder_digest(path) for key, path in folders.items() if path.is_dir()}
+    sources = {"model.name": found.base, "model.adapter": found.adapter}
+    if found.processor not in sources.values():
+        sources["model.processor"] = found.processor
+    return {
+        key: source.commit or folder_digest(source.folder)
+        for key, source in sources.items()
+        if source is not None
+    }
 
 
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

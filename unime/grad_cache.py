@@ -153,10 +153,9 @@ class _Step:
         the step before, and offloads none that the last chunk does not change."""
         encoder = self.accelerator.unwrap_model(self.model)
         trained = set(getattr(encoder, "trained_parts", ()))
+        # a family whose rows are grouped by images (Mllama) attends to them inside of its decoder
         grouped = getattr(getattr(encoder, "backbone", None), "group", None) is not None
-        return (
-            bool({"vision", "projector"} & trained) or grouped
-        )  # Mllama's decoder attends to them
+        return bool({"vision", "projector"} & trained) or grouped
 
     def embed(self, chunks: list[Inputs], keep_graph: bool) -> list[Tensor]:
         """Step 1, or with `keep_graph` the forward of the plain step; left together at the end."""

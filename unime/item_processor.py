@@ -43,7 +43,7 @@ class ItemProcessor:
         self.inputs = inputs = inputs.filled()
         self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
         check_prompt(self.prompt, hf_processor)
-        self.resolution = Resolution.parse(str(inputs.resolution))
+        self.resolution = self.frame_resolution = Resolution.parse(str(inputs.resolution))
         if self.resolution.pixels is not None and backbone.pixel_range is not None:
             backbone.pixel_range(hf_processor, *self.resolution.pixels)
             self.resolution = Resolution()  # its processor does it, wherever the model is loaded
@@ -69,14 +69,15 @@ class ItemProcessor:
         """
         if not item.text.strip() and not item.images and not item.video:
             raise DataError("an item has neither text nor image")
-        images = [self._load(path) for path in item.images]
-        frames = [self._load(path) for path in sample_frames(item.video, self.num_frames)]
+        images = [self.resolution.apply(self._load(path)) for path in item.images]
+        chosen = sample_frames(item.video, self.num_frames)
+        frames = [self.frame_resolution.apply(self._load(path)) for path in chosen]
         if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
             frames += frames[-1:] * (self.num_frames - len(frames))
         return self._prepare(item, images, frames)
 
     def _load(self, path: str) -> Image.Image:
-        return self.resolution.apply(load_image(path, self.inputs))
+        return load_image(path, self.inputs)
 
     def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
         instruction = self.neutralise(item.instruction)

@@ -14,6 +14,7 @@ from unime.backbones import Backbone, backbone_of
 from unime.config import ConfigError, ModelConfig, Quantization
 from unime.progress import quiet_transformers
 from unime.published import Checkpoint, check_complete, check_processor, check_weights
+from unime.sentence_layout import read_json
 
 _REPACKS = "support_avx512bf16_for_cpu"
 
@@ -36,6 +37,8 @@ def load_pretrained(
     code = {"trust_remote_code": model.trust_remote_code}
     folder = checkpoint.base.folder
     try:
+        if model.trust_remote_code:
+            _check_own_code(folder)
         config = AutoConfig.from_pretrained(folder, **code)
         check_processor(checkpoint.processor)
         processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
@@ -60,6 +63,21 @@ def load_pretrained(
     if backbone.adapt is not None:
         backbone.adapt(processor, base)
     return Loaded(backbone, processor, base)
+
+
+def _check_own_code(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
+    """
+    for path in folder.glob("*config.json"):
+        classes = read_json(path).get("auto_map", {})
+        for name in classes.values() if isinstance(classes, dict) else ():
+            if "--" in str(name):
+                raise ConfigError(
+                    f"model.trust_remote_code: {path} names code of another repository, {name}:"
+                    " put a copy that you have read beside it"
+                )
 
 
 def _load_base(

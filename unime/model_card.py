@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from unime.config import ExportForm
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 USE = """\
 ## Use
@@ -28,6 +30,23 @@ instruction is `prompt=`. Embeddings have {size} dimensions and norm 1: the last
 the language model's last layer, after its norm.
 With [unime](https://arxiv.org/abs/2504.17432) itself: `model.name={folder}`, other settings as they
 come.
+"""
+USE_ADAPTER = """\
+## Use
+
+One LoRA adapter for `{origin}`:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
+
+base = AutoModelForImageTextToText.from_pretrained("{origin}")
+model = PeftModel.from_pretrained(base, "{folder}")
+```
+
+An embedding is the state of the last real token in the base model's `last_hidden_state`, made a
+unit vector ({size} dimensions); the prompt is unime's preset `{prompt}`. With unime itself:
+`model.name={folder}`, other settings as they come.
 """
 LIMITS = """\
 - {resolution}
@@ -55,6 +74,7 @@ def model_card(
     scores: str | None,
     license: str | None,
     commit: str,
+    form: ExportForm,
 ) -> str:
     """
     Args:
@@ -64,7 +84,7 @@ def model_card(
         scores: a Markdown table.
     """
     head: dict[str, Any] = {
-        "library_name": "sentence-transformers",
+        "library_name": "sentence-transformers" if form is ExportForm.merged else "peft",
         "pipeline_tag": "feature-extraction",
         "tags": ["sentence-transformers", "multimodal", "embeddings", "unime", base["model_type"]],
     }
@@ -81,8 +101,9 @@ def model_card(
         f"# {name}\n",
         f"A universal embedding model for texts and images, made of `{origin}` in the way of"
         " UniME (Gu et al. 2025, [arXiv 2504.17432](https://arxiv.org/abs/2504.17432)).\n",
-        USE.format(
+        (USE if form is ExportForm.merged else USE_ADAPTER).format(
             folder=name,
+            origin=origin,
             trust=", trust_remote_code=True" if resizes else "",
             prompt=inputs["prompt"],
             size=size,

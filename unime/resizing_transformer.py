@@ -15,6 +15,8 @@ from transformers.image_utils import load_image
 
 from .resolution import Resolution
 
+IMAGE_KEYS = ("image", "url", "path")
+
 
 class ResizingTransformer(Transformer):
     config_keys = [*Transformer.config_keys, "resolution"]  # noqa: RUF012 (as its parent has it)
@@ -27,12 +29,19 @@ class ResizingTransformer(Transformer):
         return super().preprocess([self._prepared(value) for value in inputs], *args, **kwargs)
 
     def _prepared(self, value: Any, key: str = "image") -> Any:
-        """Every image in an input, a dict of them, or messages, resized."""
+        """Every image in an input, a dict of them, or messages, and every frame, resized.
+
+        Raises:
+            TypeError: an image or a video of a kind that is not resized here.
+        """
         if isinstance(value, dict):
             return {name: self._prepared(of, name) for name, of in value.items()}
         if isinstance(value, list | tuple):
             return type(value)(self._prepared(of, key) for of in value)
-        in_file = isinstance(value, str) and key == "image" and is_image_url_or_path(value)
+        in_file = isinstance(value, str) and key in IMAGE_KEYS and is_image_url_or_path(value)
         if in_file or isinstance(value, Image.Image):
             return Resolution.parse(self.resolution).apply(load_image(value))
+        if hasattr(value, "shape") or (isinstance(value, str) and key == "video"):
+            kind = type(value).__name__
+            raise TypeError(f"got {key} as {kind}, expected PIL images, their paths or URLs")
         return value

@@ -18,7 +18,7 @@ from unime.images import load_image
 from unime.items import Item
 
 TEXTS = ("a red bird", "Which of the two is larger, and what is it for? Say it in one sentence.")
-SIDES = ((64, 48), (40, 90), (56, 56))  # (width, height) in pixels
+SIDES = ((64, 48), (40, 90), (640, 256))  # (width, height) in pixels
 # Where weights or their sums are rounded differently, by at most so much of a coordinate of a unit
 # vector, and of its cosine.
 TOLERANCE = {
