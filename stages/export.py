@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, replace
@@ -25,11 +26,14 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from eval.report import markdown, table_sections
-from unime.adapter_files import DESCRIPTION, adapter_folders
+from unime.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.config import (
     ConfigError,
     ExportConfig,
@@ -39,11 +43,12 @@ from unime.config import (
     Precision,
     Quantization,
     build_config,
+    require,
 )
 from unime.encoder import Encoder
 from unime.export import save_combined_adapter, save_merged
 from unime.facts import git_commit, installed_versions
-from unime.model_card import model_card
+from unime.model_card import ADAPTER, Exported, model_card, recipe
 from unime.progress import quiet_transformers
 from unime.published import locate
 from unime.runlog import run_program
@@ -58,25 +63,43 @@ from unime.verification import (
 
 def main(argv: list[str] | None = None) -> None:
     config = parse(argv)
-    folder = Path(config.output_dir)
+    folder, run = Path(config.output_dir), Path(config.run)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"output_dir: {folder} exists already")
-    report = read_report(config.report)
-    final = final_folder(Path(config.run))
-    description = json.loads((final / DESCRIPTION).read_text(encoding="utf-8"))
-    model = described_model(final, description["base"], config)
+    _check_words(config)
+    report, stages = read_report(config.report), recipes(run)
+    final = final_folder(run)
+    base = read_description(final)["base"]
+    model = described_model(final, base, config)
     quiet_transformers()
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    form = export_adapter if config.form is ExportForm.adapter else export_merged
-    size, inputs, figures = form(model, aside, config)
-    write_card(aside, config, description["base"], inputs, size, figures, report)
-    if folder.exists():
-        folder.rmdir()
-    aside.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        form = export_adapter if config.form is ExportForm.adapter else export_merged
+        done = form(model, aside, config)
+        write_card(aside, config, base, done, report, stages)
+        if folder.exists():
+            folder.rmdir()
+        aside.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"output_dir: {folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     print(f"written: {folder}")
     if config.push_to_hub is not None:
         push(config, folder)
+
+
+def _check_words(config: ExportConfig) -> None:
+    """Before hours of work, not after them."""
+    size = config.max_shard_size
+    require(bool(re.fullmatch(r"\d+[KMGT]B", size)), "max_shard_size", size, "such as 5GB")
+    try:
+        if config.push_to_hub is not None:
+            validate_repo_id(config.push_to_hub)
+    except HFValidationError as error:
+        raise ConfigError(f"push_to_hub: {' '.join(str(error).split())}") from None
 
 
 def parse(argv: list[str] | None) -> ExportConfig:
@@ -123,9 +146,6 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
     )
 
 
-Exported = tuple[int, dict[str, Any], list[str]]  # vectors' size, inputs, what was compared
-
-
 def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Exported:
     """Write all adapters as one, and load it again.
 
@@ -141,7 +161,8 @@ def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Ex
         found = difference(embed_kinds(again, items), trained)
         line = check_equal("one adapter against all, loaded again", found, model.precision)
     print(line, flush=True)
-    return encoder.hidden_size, asdict(encoder.processor.inputs), [line]
+    limits = {"all": ADAPTER}
+    return Exported(encoder.hidden_size, asdict(encoder.processor.inputs), limits, [line])
 
 
 def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exported:
@@ -195,7 +216,8 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
             note(check_equal(f"sentence-transformers, {kind}", found, model.precision))
         for kind, why in encoder.backbone.st_limits:
             note(f"sentence-transformers, {kind}: not supported: {why}")
-    return encoder.hidden_size, inputs, figures
+    limits = dict(encoder.backbone.st_limits)
+    return Exported(encoder.hidden_size, inputs, limits, figures)
 
 
 def recipes(run: Path) -> dict[str, dict[str, Any]]:
@@ -205,7 +227,11 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     path = run / "config.yaml"
     if not path.is_file():
         return {}
-    config: Any = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        recipe("", config)
+    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
     adapter = config["model"].get("adapter")
     before = recipes(Path(adapter)) if adapter else {}
@@ -234,21 +260,17 @@ def write_card(
     folder: Path,
     config: ExportConfig,
     base: dict[str, Any],
-    inputs: dict[str, Any],
-    size: int,
-    figures: list[str],
+    done: Exported,
     scores: str | None,
+    stages: dict[str, dict[str, Any]],
 ) -> None:
     """README.md and config.yaml: how it was made."""
-    stages = recipes(Path(config.run))
     resizes = (folder / "resizing_transformer.py").is_file()
     name = config.name or config.push_to_hub or Path(config.output_dir).name
-    commit, form = git_commit(), config.form
-    card = model_card(
-        name, base, inputs, size, resizes, stages, figures, scores, config.license, commit, form
-    )
+    commit = git_commit()
+    card = model_card(name, base, done, resizes, stages, scores, config.license, commit)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    made = {"base": base, "inputs": inputs, "stages": stages}
+    made = {"base": base, "inputs": done.inputs, "stages": stages}
     made |= {"commit": commit, "versions": installed_versions()}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(made)), encoding="utf-8")
 

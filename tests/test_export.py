@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,11 +71,19 @@ def shake(encoder):
 
 
 @pytest.fixture(scope="module")
-def trained(load_tiny, tmp_path_factory):
+def trained(load_tiny, tiny_model, tmp_path_factory):
     """``trained("qwen2_vl", "nf4")``: an encoder with two adapters, and the folder of its run."""
 
-    def train(family, quantization="none", inputs=None, second=SECOND):
+    def train(family, quantization="none", inputs=None, second=SECOND, tokens=None):
         run = tmp_path_factory.mktemp("run")
+        if tokens is not None:  # so many are the base's tokenizer's own limit
+            model = shutil.copytree(tiny_model(family), run / "model")
+            settings = json.loads((model / "tokenizer_config.json").read_text())
+            settings["model_max_length"] = tokens
+            (model / "tokenizer_config.json").write_text(json.dumps(settings))
+            encoder = Encoder.load(plain(model), InputConfig(), lora=FIRST)
+            shake(encoder).save_adapters(run / "final")
+            return encoder, run
         shake(load_tiny(family, quantization, lora=FIRST, inputs=inputs)).save_adapters(run / "one")
         encoder = load_tiny(family, quantization, adapter=run / "one", lora=second)
         shake(encoder).save_adapters(run / "final")
@@ -146,6 +156,86 @@ def test_a_quantised_base_is_what_it_stood_for(quantization, items, trained, tmp
     assert difference(embed(loaded, items), expected) < {"nf4": 1e-5, "int8": 0.05}[quantization]
 
 
+def test_a_long_text_keeps_its_suffix(trained, tmp_path):
+    """Whatever length the base's tokenizer was saved with."""
+    encoder, run = trained("qwen2_vl", tokens=50)
+    item = Item("a red bird on the sea " * 20)
+    export.main([str(run), str(tmp_path / "out")])
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    vector = model.encode([item.text], convert_to_tensor=True)
+    assert difference(vector, embed(encoder, [item])) < 1e-5
+
+
+def test_the_last_adapter_scales_what_it_was_trained_on(items, load_tiny, tmp_path):
+    """LoRA, DoRA on it merged, LoRA on both merged; and no single adapter is their sum."""
+    dora = LoraSettings(rank=2, dropout=0.0, use_dora=True)
+    last = None
+    for number, lora in enumerate((FIRST, dora, FIRST)):
+        encoder = load_tiny("qwen2_vl", adapter=last, merge_adapter=True, lora=lora)
+        last = tmp_path / f"{number}" / "final"
+        shake(encoder).save_adapters(last)
+        loaded = Encoder.load(plain(encoder.base_description["name"], last), InputConfig())
+        assert difference(embed(loaded, items), embed(encoder, items)) < 1e-5
+        if number:
+            with pytest.raises(ConfigError, match="form: got adapter, expected merged: DoRA"):
+                export.main([str(last), str(tmp_path / "sum"), "form=adapter"])
+        export.main([str(last), str(tmp_path / f"out{number}")])
+        again = Encoder.load(plain(tmp_path / f"out{number}"), InputConfig())
+        assert difference(embed(again, items), embed(encoder, items)) < 1e-5
+
+
+def test_an_adapter_keeps_its_inputs(pictures, trained, tiny_model, tmp_path):
+    inputs = InputConfig(prompt="vlm2vec", resolution="24x24")
+    encoder, run = trained("qwen2_vl", inputs=inputs)
+    export.main([str(run), str(tmp_path / "out"), "form=adapter"])
+    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())  # which says its base
+    assert loaded.processor.inputs == encoder.processor.inputs
+    item = Item("what is it?", (pictures[1],))
+    assert difference(embed(loaded, [item]), embed(encoder, [item])) < 1e-5
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "PeftModel.from_pretrained" in card and "library_name: transformers" in card
+
+
+def test_the_task_is_asked_where_it_was(pictures, trained, tmp_path):
+    item = Item("Which animal?", (pictures[1],), instruction="Answer the question.")
+    for prompt in ("unime", "instruct"):
+        encoder, run = trained("qwen3_vl", inputs=InputConfig(prompt=prompt))
+        export.main([str(run), str(tmp_path / prompt)])
+        loaded = Encoder.load(plain(tmp_path / prompt), InputConfig())
+        assert difference(embed(loaded, [item]), embed(encoder, [item])) < 1e-5
+
+
+def test_a_runs_processor_is_remembered(items, load_tiny, tiny_model, tmp_path):
+    other = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "other")
+    settings = json.loads((other / "processor_config.json").read_text())
+    settings["image_processor"]["image_mean"] = [0.1, 0.9, 0.4]
+    (other / "processor_config.json").write_text(json.dumps(settings))
+    model = replace(plain(tiny_model("qwen2_vl")), processor=str(other))
+    encoder = shake(Encoder.load(model, InputConfig(), lora=FIRST))
+    encoder.save_adapters(tmp_path / "final")
+    expected = embed(encoder, items)
+    assert (
+        difference(embed(load_tiny("qwen2_vl", adapter=tmp_path / "final"), items), expected) < 1e-6
+    )
+    assert (
+        difference(embed(Encoder.load(plain(tmp_path / "final"), InputConfig()), items), expected)
+        < 1e-6
+    )
+    export.main([str(tmp_path / "final"), str(tmp_path / "out")])
+    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
+    assert difference(embed(loaded, items), expected) < 1e-5
+
+
+def test_what_sentence_transformers_would_embed_otherwise_is_refused(trained, tmp_path):
+    _, run = trained("paligemma")
+    export.main([str(run), str(tmp_path / "out")])
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    with pytest.raises(Exception, match="text: only unime embeds them"):
+        model.encode(["a cat"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "not text (its tokenizer alone gets them" in card and "from unime.encoder" in card
+
+
 def test_a_resolution_travels(items, trained, tmp_path):
     encoder, run = trained("qwen2_vl", inputs=InputConfig(resolution="24x24"))
     export.main([str(run), str(tmp_path / "square")])
@@ -210,6 +300,7 @@ def test_the_card_says_how_it_was_made(trained, tmp_path):
     assert head["license"] == "apache-2.0" and head["library_name"] == "sentence-transformers"
     for words in (
         "# Me/Bird",
+        'SentenceTransformer("Me/Bird")',
         "texts longer than 99 tokens",
         "A-OKVQA (50000 rows)",
         "loss: temperature 0.02, num_hard_negatives 8",
@@ -233,6 +324,16 @@ def test_mistakes(trained, tmp_path, monkeypatch):
         (run, tmp_path / "full"): "output_dir: .*full exists already",
         (run, tmp_path / "out", f"report={tmp_path}/not.json"): "is not a report of eval.report",
         (run, tmp_path / "out", "base=nowhere"): "model.name: nowhere cannot be loaded",
+        (
+            run,
+            tmp_path / "out",
+            "max_shard_size=banana",
+        ): "max_shard_size: got 'banana', expected '?su",
+        (run, tmp_path / "out", "push_to_hub=bad name!"): "push_to_hub: Repo id must",
+        (
+            run,
+            tmp_path / "not.json" / "out",
+        ): "output_dir: .* cannot be written: .*(Not a dir|exists)",
     }.items():
         with pytest.raises(ConfigError, match=message):
             export.main([str(word) for word in words])
@@ -241,7 +342,7 @@ def test_mistakes(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("unime.export.PASS", {"method": "forward", "method_output_name": "no"})
     with pytest.raises(Exception, match="last_hidden_state|'no'|method_output_name|no output"):
         export.main([str(run), str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()  # nothing that looks finished
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]  # no part of it
 
 
 def test_upload(trained, tmp_path, monkeypatch, capsys):

@@ -199,8 +199,9 @@ BACKBONES = {
             nested_images=True,
             group=quirks.number_of_images,
             tiles=quirks.tiles_are_fixed,
-            st_limits=(
-                ("mixed", "its rows of different numbers of images must not share a forward"),
+            st_limits=tuple(
+                (kind, "rows of different numbers of images must not share a forward")
+                for kind in ("several images", "video", "mixed")
             ),
         ),
         Backbone(

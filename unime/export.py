@@ -21,6 +21,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from unime.adapter_files import WEIGHTS
 from unime.adapters import Adapters, adapter_tensors
@@ -57,9 +58,12 @@ def save_merged(
         hf_processor, processor.backbone, processor.prompt, processor.control_tokens
     )
     hf_processor.tokenizer.padding_side = "left"
+    hf_processor.tokenizer.model_max_length = VERY_LARGE_INTEGER  # the suffix would be cut first
     base.save_pretrained(folder, max_shard_size=max_shard_size)
     hf_processor.save_pretrained(folder)
-    _write_sentence_transformers(folder, base.config.get_text_config().hidden_size, processor)
+    if "all" not in dict(processor.backbone.st_limits):
+        size = base.config.get_text_config().hidden_size
+        _write_sentence_transformers(folder, size, processor)
 
 
 def write_inputs(folder: Path, processor: ItemProcessor, prompt: str) -> None:

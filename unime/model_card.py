@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unime.config import ExportForm
-
+ADAPTER = "it is an adapter for peft"  # why sentence-transformers does not load it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 USE = """\
 ## Use
@@ -30,6 +30,23 @@ instruction is `prompt=`. Embeddings have {size} dimensions and norm 1: the last
 the language model's last layer, after its norm.
 With [unime](https://arxiv.org/abs/2504.17432) itself: `model.name={folder}`, other settings as they
 come.
+"""
+USE_UNIME = """\
+## Use
+
+```python
+from unime.config import InputConfig, ModelConfig, Quantization
+from unime.encoder import Encoder
+from unime.items import Item
+
+model = ModelConfig("{folder}", quantization=Quantization.none{trust})
+encoder = Encoder.load(model, InputConfig())
+items = [Item("a red bird"), Item("Which bird is it?", ("/path/bird.jpg",))]
+vectors = [encoder(encoder.processor.collate([encoder.processor(item)])) for item in items]
+```
+
+Embeddings have {size} dimensions and norm 1: the last token's state of the language model's last
+layer, after its norm. The prompt is preset `{prompt}`. In sentence-transformers: {limits}.
 """
 USE_ADAPTER = """\
 ## Use
@@ -63,52 +80,47 @@ RESOLUTIONS = {
 }
 
 
+@dataclass
+class Exported:
+    """What was exported, as the card says it."""
+
+    size: int  # of its vectors
+    inputs: dict[str, Any]
+    limits: dict[str, str]  # what sentence-transformers cannot do with it, and why
+    figures: list[str]  # what was compared
+
+
 def model_card(
     name: str,
     base: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    size: int,
+    done: Exported,
     resizes: bool,
     recipes: Mapping[str, Mapping[str, Any]],
-    figures: list[str],
     scores: str | None,
     license: str | None,
     commit: str,
-    form: ExportForm,
 ) -> str:
     """
     Args:
         resizes: the model brings code that resizes images.
         recipes: the configuration of each stage by its title, in their order.
-        figures: what the export compared.
         scores: a Markdown table.
     """
-    head: dict[str, Any] = {
-        "library_name": "sentence-transformers" if form is ExportForm.merged else "peft",
-        "pipeline_tag": "feature-extraction",
-        "tags": ["sentence-transformers", "multimodal", "embeddings", "unime", base["model_type"]],
-    }
-    head |= {"license": license} if license else {}
-    origin = base["name"]
+    origin, is_hub_id = base["name"], False
     if HUB_ID.fullmatch(origin) and not Path(origin).exists():
-        head["base_model"] = origin
+        is_hub_id = True
     else:
         origin = Path(origin).name  # where the folder lay is nobody's business
-    resolution = "native" if inputs["resolution"] == "native" else "carried"
-    described = RESOLUTIONS["resized" if resizes else resolution].format(**inputs)
+    resolution = "native" if done.inputs["resolution"] == "native" else "carried"
+    described = RESOLUTIONS["resized" if resizes else resolution].format(**done.inputs)
+    library = "transformers" if "all" in done.limits else "sentence-transformers"
     lines = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        f"---\n{_head(library, base, origin if is_hub_id else None, license)}---\n",
         f"# {name}\n",
         f"A universal embedding model for texts and images, made of `{origin}` in the way of"
         " UniME (Gu et al. 2025, [arXiv 2504.17432](https://arxiv.org/abs/2504.17432)).\n",
-        (USE if form is ExportForm.merged else USE_ADAPTER).format(
-            folder=name,
-            origin=origin,
-            trust=", trust_remote_code=True" if resizes else "",
-            prompt=inputs["prompt"],
-            size=size,
-        ),
-        LIMITS.format(resolution=described, max_text_tokens=inputs["max_text_tokens"]),
+        _use(name, origin, done, trust=resizes or base["trust_remote_code"]),
+        LIMITS.format(resolution=described, max_text_tokens=done.inputs["max_text_tokens"]),
         "## Training\n",
         *(recipe(title, config) for title, config in recipes.items()),
         "" if recipes else "The run's configuration was not there to be described.\n",
@@ -116,12 +128,38 @@ def model_card(
         scores or "Not evaluated.\n",
         "## Export\n",
         f"By unime at commit {commit}:\n",
-        *(f"- {figure}" for figure in figures),
+        *(f"- {figure}" for figure in done.figures),
         "\n## Licence\n",
         f"{license or 'Not stated'}. The licence of the base model, `{origin}`, and those of"
         " the data bind what is made of them.\n",
     ]
     return "\n".join(lines)
+
+
+def _head(library: str, base: Mapping[str, Any], origin: str | None, license: str | None) -> str:
+    head: dict[str, Any] = {
+        "library_name": library,
+        "pipeline_tag": "feature-extraction",
+        "tags": ["multimodal", "embeddings", "unime", base["model_type"]],
+    }
+    head |= {"base_model": origin} if origin else {}
+    return yaml.safe_dump(head | ({"license": license} if license else {}), sort_keys=False)
+
+
+def _use(name: str, origin: str, done: Exported, trust: bool) -> str:
+    kinds = ["not at all" if kind == "all" else f"not {kind}" for kind in done.limits]
+    reasons = "; ".join(
+        f"{kind} ({why})" for kind, why in zip(kinds, done.limits.values(), strict=True)
+    )
+    form = USE_ADAPTER if done.limits.get("all") == ADAPTER else USE_UNIME if done.limits else USE
+    return form.format(
+        folder=name,
+        origin=origin,
+        limits=reasons,
+        trust=", trust_remote_code=True" if trust else "",
+        prompt=done.inputs["prompt"],
+        size=done.size,
+    )
 
 
 def recipe(title: str, config: Mapping[str, Any]) -> str:

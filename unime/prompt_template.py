@@ -42,6 +42,15 @@ _COLLECT = """\
 {%- set item.text = item.text | replace(token, apart) -%}
 {%- set item.instruction = item.instruction | replace(token, apart) -%}
 {%- endfor -%}"""
+_REFUSE = """\
+{%- if asked_by_unime is not defined and CONDITION -%}
+{{- raise_exception('WHAT: only unime embeds them with this model: WHY') -}}
+{%- endif -%}"""
+_CONDITIONS = {
+    "text": "item.images == 0 and item.videos == 0",
+    "several images": "item.images > 1",
+    "video": "item.videos > 0",
+}
 _SAY = """\
 {%- set text = [INSTRUCTION, item.text] | select | join('\\n') -%}
 {%- set shown = (['image'] * (item.images > 0) + ['video'] * (item.videos > 0)) | join(' and ') -%}
@@ -75,6 +84,10 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
     if len(tokens) > MANY_TOKENS:
         tokens = [token for token in tokens if not re.search("unused|reserved", token)]
     collect = _COLLECT.replace("CONTROL_TOKENS", json.dumps(tokens))
+    for kind, why in backbone.st_limits:
+        if kind in _CONDITIONS:
+            refuse = _REFUSE.replace("CONDITION", _CONDITIONS[kind]).replace("WHAT", kind)
+            collect += "\n" + refuse.replace("WHY", why)
     in_system = forms.system is not None
     in_turn = forms.system is not None and shows_system(processor, own, forms.system)
     instruction, system_turn, image_tokens = "item.instruction", "[]", "''"

@@ -273,11 +273,13 @@ def _rendered(
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-    dated = {"date_string": TODAY} if "date_string" in template else {}
+    told: dict[str, Any] = {"date_string": TODAY} if "date_string" in template else {}
+    if template.startswith(CARRIES_PROMPT):
+        told["asked_by_unime"] = True  # see prompt_template.py
     return processor.apply_chat_template(
         messages,
         chat_template=template,  # also where it is the processor's own, which some replace
         tokenize=False,
         add_generation_prompt=True,
-        **dated,
+        **told,
     )
