@@ -1,8 +1,9 @@
 """The tables of docs/backbones.md from what tests/test_pipeline.py measured, put into it.
 
-UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test -m backbones
-UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test tests/test_pipeline.py
-python -m benchmarks.backbones_table docs/results/backbones.json docs/backbones.md
+rm -f docs/results/backbones.json
+UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test tests/test_pipeline.py \\
+    -m "backbones or not backbones"
+.venv/bin/python -m benchmarks.backbones_table docs/results/backbones.json docs/backbones.md
 """
 
 from __future__ import annotations

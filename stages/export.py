@@ -8,8 +8,11 @@
 RUN is the run.output_dir of a stage (or a folder of adapters). Merges the adapters into the base
 model (a quantised one is de-quantised first, and the difference printed), writes the model, its
 processor, a chat template that carries the prompt, sentence-transformers' files, a model card and
-the configuration, loads all of it again and compares the vectors. Settings: ExportConfig in
-unime/config.py.
+the configuration, loads all of it again and compares the vectors.
+
+    form=merged|adapter precision=float32|bfloat16|float16 base=FOLDER max_shard_size=5GB
+    report=report.json name=… license=… push_to_hub=… private=true dry_run=false
+    trust_remote_code=false              (what they mean: ExportConfig in unime/config.py)
 """
 
 from __future__ import annotations
@@ -288,6 +291,7 @@ def push(config: ExportConfig, folder: Path) -> None:
     print(f"{len(files)} files, {size / 1e9:.2f} GB, to {repository} ({kind} if it is new)")
     if config.dry_run:
         print("\n".join(f"  {path.relative_to(folder)}" for path in files))
+        print(f"to upload them: hf upload {repository} {folder}")
         return
     api = HfApi()
     try:

@@ -81,6 +81,7 @@ CASES = {
     "dropout_checkpointing": Case(LLAVA, "lora", dropout=0.3, checkpointing=True),
     "bfloat16": Case(QWEN, "lora", precision="bfloat16"),
     "in_parts": Case(MLLAMA, "lora"),
+    "in_parts_llm": Case(MLLAMA, "lora", ("llm",)),  # which attends to images itself
     "in_parts_one_pass": Case(MLLAMA, "qlora", limits=ChunkLimits(99, 99)),
     "autocast": Case(QWEN, "lora", mixed_precision="bf16"),
 }

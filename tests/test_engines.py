@@ -26,7 +26,7 @@ from unime.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
 
 REPOSITORY = Path(__file__).parent.parent
 ROUNDING = ("bfloat16", "autocast")
-IN_PARTS = {"in_parts", "in_parts_one_pass"}  # refused where weights are sharded
+IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
 ZERO = {"zero1": 1, "zero2": 2, "zero3": 3}
 FAST = {
     "ddp": ["llava_lora", "dropout_checkpointing"],
