@@ -11,16 +11,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from peft import PeftModel
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForImageTextToText
 
 from stages import export
 from tests.embedding import difference, embed
 from tests.fake_hub import fake_hub
+from tests.tiny_models import lora_parts
 from unime.adapter_files import WEIGHTS
 from unime.config import (
     ConfigError,
@@ -234,6 +237,22 @@ def test_what_sentence_transformers_would_embed_otherwise_is_refused(trained, tm
         model.encode(["a cat"])
     card = (tmp_path / "out" / "README.md").read_text()
     assert "not text (its tokenizer alone gets them" in card and "from unime.encoder" in card
+
+
+@pytest.mark.parametrize(
+    "family", ["llava_next", *(pytest.param(f, marks=SLOW) for f in ("gemma3", "internvl"))]
+)
+def test_a_number_of_tiles_travels(family, trained, tmp_path):
+    path = tmp_path / "wide.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    item = Item(images=(str(path),))
+    second = replace(SECOND, train=lora_parts(family))
+    encoder, run = trained(family, inputs=InputConfig(max_tiles=2), second=second)
+    export.main([str(run), str(tmp_path / "out")])
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    vector = model.encode([load_image(str(path), InputConfig())], convert_to_tensor=True)
+    assert difference(vector, embed(encoder, [item])) < 1e-5
 
 
 def test_a_resolution_travels(items, trained, tmp_path):

@@ -101,10 +101,8 @@ def _write_sentence_transformers(folder: Path, hidden_size: int, processor: Item
         "module_output_name": "token_embeddings",
         "modality_config": modalities | {"message": PASS | {"format": "structured"}},
     }
-    settings = vars(processor.hf_processor).get(
-        "images_kwargs"
-    )  # Gemma 3's, which it does not save
-    if settings:
+    settings = vars(processor.hf_processor).get("images_kwargs")
+    if settings:  # of max_tiles, which Gemma 3's processor has in no file
         transformer["processing_kwargs"] = {"image": settings}
     kind = TRANSFORMER
     if processor.resolution != Resolution():
