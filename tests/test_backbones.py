@@ -140,7 +140,8 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
 
 @pytest.mark.backbones
 def test_a_family_of_another_auto_class_that_is_not_listed(tiny_model, monkeypatch):
-    monkeypatch.delitem(BACKBONES, "internvl")
+    others = {name: of for name, of in BACKBONES.items() if name != "internvl"}
+    monkeypatch.setattr("unime.backbones.BACKBONES", others)
     monkeypatch.setattr("unime.backbones.AUTO_CLASSES", ("AutoModelForMultimodalLM",))
     config = AutoConfig.from_pretrained(tiny_model("internvl"))
     with pytest.warns(UserWarning, match="assuming AutoModelForMultimodalLM, language model"):
