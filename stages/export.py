@@ -32,8 +32,6 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from eval.report import markdown, table_sections
 from unime.adapter_files import DESCRIPTION, adapter_folders, read_description
@@ -51,7 +49,7 @@ from unime.config import (
 from unime.encoder import Encoder
 from unime.export import save_combined_adapter, save_merged
 from unime.facts import git_commit, installed_versions
-from unime.model_card import ADAPTER, Exported, model_card, recipe
+from unime.model_card import ADAPTER, Exported, model_card, recipes
 from unime.progress import quiet_transformers
 from unime.published import locate
 from unime.runlog import run_program
@@ -221,24 +219,6 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
             note(f"sentence-transformers, {kind}: not supported: {why}")
     limits = dict(encoder.backbone.st_limits)
     return Exported(encoder.hidden_size, inputs, limits, figures)
-
-
-def recipes(run: Path) -> dict[str, dict[str, Any]]:
-    """The configurations of a run and of the one whose adapter it starts from, as far as they are
-    there, the first stage first."""
-    run = run.parent if run.name == "final" else run
-    path = run / "config.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-        recipe("", config)
-    except (OSError, YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
-        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
-    title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
-    adapter = config["model"].get("adapter")
-    before = recipes(Path(adapter)) if adapter else {}
-    return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
 def read_report(path: str | None) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unime.config import ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
 from unime.items import Item
 
@@ -26,6 +28,26 @@ def embed_parts(encoder: Encoder, parts: Sequence[Part]) -> Tensor:
     """The rows of all parts, each where it belongs."""
     places = [place for of, _ in parts for place in of]
     return encoder([batch for _, batch in parts])[torch.tensor(places).argsort()]
+
+
+def check_alone_equals_batched(encoder: Encoder, items: Sequence[Item]) -> Tensor:
+    """Six items have the same vectors in one batch, alone, in another order and in two batches,
+    and are told apart; returns those of the one batch."""
+    whole = embed(encoder, items)
+    assert (whole @ whole.T).fill_diagonal_(0).max() < 0.99
+    alone = torch.cat([embed(encoder, [item]) for item in items])
+    assert difference(whole, alone) < 1e-5
+    order = [4, 0, 5, 2, 1, 3]
+    assert difference(embed(encoder, items, order), whole[order]) < 1e-5
+    halves = torch.cat([embed(encoder, items, part) for part in ([0, 5], [1, 4, 2, 3])])
+    assert difference(halves, whole[[0, 5, 1, 4, 2, 3]]) < 1e-5
+    return whole
+
+
+def exact_model(name: object, **settings: Any) -> ModelConfig:
+    """A model as it is: fp32, nothing quantised."""
+    exact = {"quantization": Quantization.none, "precision": Precision.float32}
+    return ModelConfig(str(name), **(exact | settings))
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForImageTextToText
 
 from stages import export
-from tests.embedding import difference, embed
+from tests.embedding import difference, embed, exact_model
 from tests.fake_hub import fake_hub
 from tests.tiny_models import lora_parts
 from unime.adapter_files import WEIGHTS
@@ -29,9 +29,6 @@ from unime.config import (
     ConfigError,
     InputConfig,
     LoraSettings,
-    ModelConfig,
-    Precision,
-    Quantization,
     Stage2Config,
     build_config,
     dump_config,
@@ -56,13 +53,7 @@ REPORT = {"suite": "mini.yaml", "limit": None, "models": {"stage2": _MODEL}}
 
 
 def plain(folder, adapter=None):
-    adapter = str(adapter) if adapter else None
-    return ModelConfig(
-        name=str(folder),
-        quantization=Quantization.none,
-        precision=Precision.float32,
-        adapter=adapter,
-    )
+    return exact_model(folder, adapter=str(adapter) if adapter else None)
 
 
 def shake(encoder):

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from tests.embedding import difference, embed
+from tests.embedding import difference, embed, exact_model
 from tests.published_layouts import (
     add_to_hub_cache,
     of_peft_1,
@@ -33,7 +33,6 @@ from unime.config import (
     InputConfig,
     LoraSettings,
     ModelConfig,
-    Precision,
     Quantization,
 )
 from unime.encoder import Encoder
@@ -53,10 +52,8 @@ def slow(value: str) -> Any:
 def load(
     name: object, adapter: object = None, processor: object = None, pickled: bool = False
 ) -> Encoder:
-    model = ModelConfig(
-        name=str(name),
-        quantization=Quantization.none,
-        precision=Precision.float32,
+    model = exact_model(
+        name,
         adapter=str(adapter) if adapter else None,
         processor=str(processor) if processor else None,
         pickled_adapter=pickled,
@@ -133,8 +130,7 @@ def test_quantised(quantization, items, load_tiny, tiny_model, trained, tmp_path
     expected = embed(load_tiny("qwen2_vl", quantization, adapter=run), items)
     old = of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "old")
     released = of_peft_1(run / "00-rank4", tmp_path / "released", str(old), VLM2VEC)
-    model = ModelConfig(str(released), quantization=Quantization(quantization))
-    model.precision = Precision.float32
+    model = exact_model(released, quantization=Quantization(quantization))
     assert difference(embed(Encoder.load(model, InputConfig()), items), expected) < 1e-5
 
 
@@ -314,9 +310,7 @@ def test_it_is_the_sentence_transformer(modules, pictures):
     from sentence_transformers import SentenceTransformer
 
     peer = SentenceTransformer(str(modules), device="cpu", model_kwargs={"dtype": torch.float32})
-    model = ModelConfig(
-        name=str(modules), quantization=Quantization.none, precision=Precision.float32
-    )
+    model = exact_model(modules)
     encoder = Encoder.load(model, InputConfig(prompt="instruct"))
     shown = Image.open(pictures[1]).convert("RGB")
     default, own = "Represent the user's input.", "Find the animal."

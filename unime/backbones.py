@@ -53,8 +53,9 @@ class Backbone:
     chat_template: str | None = None  # where the processor has none
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
     placeholder: str = r"(?!)"  # of images in a prompt, where it is no special token (a pattern)
+    # (processor, prompt, images), where it is not called as transformers' own are
     call_processor: Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]] | None = (
-        None  # where it is not called as transformers' own are
+        None
     )
     adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unime.config import ConfigError
 
 ADAPTER = "it is an adapter for peft"  # why sentence-transformers does not load it
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -160,6 +164,28 @@ def _use(name: str, origin: str, done: Exported, trust: bool) -> str:
         prompt=done.inputs["prompt"],
         size=done.size,
     )
+
+
+def recipes(run: Path) -> dict[str, dict[str, Any]]:
+    """The configurations of a run and of the one whose adapter it starts from, as far as they are
+    there, the first stage first.
+
+    Raises:
+        ConfigError: one that is there is none of a stage.
+    """
+    run = run.parent if run.name == "final" else run
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        recipe("", config)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
+    title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
+    adapter = config["model"].get("adapter")
+    before = recipes(Path(adapter)) if adapter else {}
+    return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
 def recipe(title: str, config: Mapping[str, Any]) -> str:
