@@ -5,6 +5,7 @@ pytest tests/test_grad_cache.py
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -178,7 +179,15 @@ def spawn(function: Callable[..., None], *args: object) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(function, args=(port, *args), nprocs=2)
+    mp.spawn(_run_rank, args=(function, port, *args), nprocs=2)
+
+
+def _run_rank(rank: int, function: Callable[..., None], *args: object) -> None:
+    """Once it has returned, nothing may hold a DDP model: one that lives on until Python ends keeps
+    the process group's threads, and they abort the process now and then."""
+    function(rank, *args)
+    gc.collect()  # of tracebacks and frames that hold each other
+    dist.destroy_process_group()
 
 
 def own_rows(rank: int) -> tuple[slice, slice]:
@@ -233,7 +242,6 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
         "text_loss": distilled.loss,
     }
     torch.save(result, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
@@ -282,7 +290,6 @@ def two_ranks_and_a_signal(rank: int, port: int, step: int) -> None:
     except StepLeft as left:
         signum = left.signum
     assert signum == 15
-    dist.destroy_process_group()
 
 
 class Small(ToyEncoder):
@@ -318,7 +325,6 @@ def two_ranks_and_no_memory(rank: int, port: int, folder: str) -> None:
         found.append(gradients(model))
         model.zero_grad()
     torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_a_rank_without_memory(tmp_path: Path) -> None:
