@@ -1,28 +1,41 @@
-"""Suites of evaluation tasks: which there are, and which average each belongs to."""
+"""Suites of evaluation tasks: which there are, how each is read and scored, and which average it
+belongs to.
+
+A suite is a YAML file ``name: {meta_task: …, …}``. Names that begin with a dot are no tasks (they
+may hold what several entries share, as YAML anchors), and ``include: [other.yaml, …]`` takes the
+tasks of other suites, in their order.
+"""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from eval.formats import FORMATS, Format
+from eval.mmeb_v1 import MmebRows
 from unime.config import ConfigError
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
+METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
 @dataclass(frozen=True)
 class Task:
     meta_task: str  # classification, vqa, retrieval, grounding, …
-    distribution: str
+    distribution: str | None = None  # ind, ood, or None where nobody says
+    modality: str = "image"  # the folder of its files and its average: image, video, visdoc, …
+    metric: str = "hit@1"
+    format: Format = field(default_factory=MmebRows)
 
 
 def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]:
-    """The tasks of a YAML file ``name: {meta_task: …, distribution: ind|ood}``, in its order.
+    """The tasks of a suite, in its order.
 
     Args:
         selection: names to keep; None: all.
@@ -30,16 +43,7 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
     Raises:
         ConfigError: unreadable, an entry that is wrong, a selected task that is not there.
     """
-    try:
-        loaded = OmegaConf.load(Path(path))
-        content = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else None
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(
-            f"{path}: not a suite of tasks: expected task: {{meta_task, distribution}}"
-        )
-    suite = {str(name): _task(path, str(name), entry) for name, entry in content.items()}
+    suite = _read_suite(Path(path), ())
     if selection is None:
         return suite
     for name in selection:
@@ -49,11 +53,59 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
     return {name: task for name, task in suite.items() if name in selection}
 
 
-def _task(path: str, name: str, entry: object) -> Task:
-    keys = sorted(map(str, entry)) if isinstance(entry, dict) else []
-    if not isinstance(entry, dict) or keys != ["distribution", "meta_task"]:
-        raise ConfigError(f"{path}: {name}: got {entry!r}, expected meta_task and distribution")
-    if entry["distribution"] not in DISTRIBUTIONS:
-        got = entry["distribution"]
-        raise ConfigError(f"{path}: {name}.distribution: got {got!r}, expected ind or ood")
-    return Task(str(entry["meta_task"]), entry["distribution"])
+def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
+    try:
+        loaded = OmegaConf.load(path)
+        content = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else None
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{path}: not a suite of tasks: expected task: {{meta_task, …}}")
+    suite: dict[str, Task] = {}
+    included = content.pop("include", [])
+    if not isinstance(included, list) or path.resolve() in above:
+        raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
+    parts = [_read_suite(path.parent / str(name), (*above, path.resolve())) for name in included]
+    own = {
+        str(name): _task(f"{path}: {name}", entry)
+        for name, entry in content.items()
+        if not str(name).startswith(".")
+    }
+    for part in (*parts, own):
+        for name, task in part.items():
+            if name in suite:
+                raise ConfigError(f"{path}: task {name!r} comes twice")
+            suite[name] = task
+    return suite
+
+
+def _task(place: str, entry: Any) -> Task:
+    if not isinstance(entry, dict) or "meta_task" not in entry:
+        raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
+    own = {key: entry[key] for key in entry if key in ("meta_task", "distribution", "modality")}
+    metric, format_name = entry.get("metric", "hit@1"), entry.get("format", "mmeb")
+    for key, value, valid in (
+        ("distribution", entry.get("distribution"), (*DISTRIBUTIONS, None)),
+        ("metric", metric, METRICS),
+        ("format", format_name, tuple(FORMATS)),
+    ):
+        if value not in valid:
+            expected = " or ".join(str(name) for name in valid if name is not None)
+            raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
+    settings = {k: v for k, v in entry.items() if k not in {*own, "metric", "format"}}
+    own = {key: None if value is None else str(value) for key, value in own.items()}
+    return Task(**own, metric=metric, format=_format(place, FORMATS[format_name], settings))
+
+
+def _format(place: str, cls: type, settings: dict[str, Any]) -> Format:
+    known = [entry.name for entry in fields(cls)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            raise ConfigError(f"{place}.{key}: no such setting; the nearest is {near[0]!r}")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), settings)
+        made: Format = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{place}: {str(error).splitlines()[0]}") from None
+    return made

@@ -391,13 +391,14 @@ def _check_precision(model: ModelConfig) -> None:
 
 @dataclass
 class EvalData:
-    """A folder or hub repository in MMEB-eval's layout."""
+    """Where the rows and pictures of the tasks are (eval/sources.py)."""
 
-    root: str = MISSING
-    revision: str | None = None
-    split: str = "test"
+    root: str | None = None  # a folder (or hub repository) in MMEB-eval's layout, or one that holds
+    # the repositories which the suite names, as org/name; null: those come from the hub
+    revision: str | None = None  # of root on the hub
     image_root: str | None = None  # None: below root or root/eval_images (a local folder)
-    suite: str = MISSING  # YAML: task -> meta_task, distribution (configs/suites/)
+    cache: str = "data/cache"  # pictures that are inside of tables are written here
+    suite: str = MISSING  # YAML: task -> meta_task, distribution, … (configs/suites/)
     tasks: list[str] | None = None  # a selection; None: all of the suite
     limit: int | None = None  # first queries of each task; recorded in the results
 

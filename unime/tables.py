@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +36,17 @@ class ImageFolder:
         Raises:
             DataError: the path names no file, leaves the folder, or there is no such file.
         """
+        return self._find(path, os.path.isfile, "image")
+
+    def find_folder(self, path: str) -> str:
+        """The absolute path of a folder, that of a video's frames.
+
+        Raises:
+            DataError: as for an image.
+        """
+        return self._find(path, os.path.isdir, "folder")
+
+    def _find(self, path: str, exists: Callable[[str], bool], kind: str) -> str:
         if not self.roots:
             raise DataError("has an image, but data.image_root, where the images are, is not set")
         pure = PurePosixPath(path.replace("\\", "/"))
@@ -45,9 +56,9 @@ class ImageFolder:
             raise DataError("leaves the image folder")
         for root in self.roots:
             found = os.path.join(root, path)
-            if os.path.isfile(found):
+            if exists(found):
                 return found
-        raise DataError(f"no such image in {' or '.join(map(str, self.roots))}")
+        raise DataError(f"no such {kind} in {' or '.join(map(str, self.roots))}")
 
 
 @dataclass
@@ -76,12 +87,17 @@ def image_folder(root: str, image_root: str | None, below: list[str]) -> ImageFo
 
 def load_table(
     root: str,
-    subset: str,
+    subset: str | None,
     split: str,
     revision: str | None,
     required: tuple[str, ...],
     optional: tuple[str, ...],
 ) -> Table:
+    """
+    Args:
+        subset: the hub's configuration, a folder of that name; None: the only one, whose files are
+            in ``data/`` or the root.
+    """
     if Path(root).is_dir():
         if revision is not None:
             raise DataError(
@@ -99,8 +115,9 @@ def load_table(
     return Table(table.rows.select_columns(wanted), table.shards)
 
 
-def _load_local(root: Path, subset: str, split: str) -> Table:
-    folder = root / subset
+def _load_local(root: Path, subset: str | None, split: str) -> Table:
+    only = root / "data" if (root / "data").is_dir() else root
+    folder = only if subset is None else root / subset
     if not folder.is_dir():
         have = sorted(entry.parent.name for entry in root.glob(f"*/{split}-00000-of-*.parquet"))
         listed = ", ".join(have) or "none"
@@ -135,7 +152,7 @@ def _load_local(root: Path, subset: str, split: str) -> Table:
     return Table(rows, list(zip(files, counts, strict=True)))
 
 
-def _load_hub(root: str, subset: str, split: str, revision: str | None) -> Table:
+def _load_hub(root: str, subset: str | None, split: str, revision: str | None) -> Table:
     if not HUB_NAME.fullmatch(root):
         raise DataError(f"data.root: no folder {root!r}")
     try:
@@ -143,7 +160,8 @@ def _load_hub(root: str, subset: str, split: str, revision: str | None) -> Table
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"data.root: no folder {root!r}, and as a hub dataset: {reason}") from None
-    return Table(rows, [(f"{root} {subset} {split}", len(rows))])
+    name = " ".join(part for part in (root, subset, split) if part)
+    return Table(rows, [(name, len(rows))])
 
 
 def plain_rows(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:

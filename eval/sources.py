@@ -1,0 +1,89 @@
+"""Where the data of an evaluation lie: rows, pictures and frames, in folders or on the hub.
+
+A suite's task names its `repository`. Below ``data.root`` a folder of that name is taken if there
+is one (``data/VLM2Vec/Kinetics-700``), laid out as on the hub; else it comes from the hub, at the
+revision that the suite pins. Pictures and frames of videos lie below ``data.image_root``, or else
+below ``data.root``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unime.config import EvalData
+from unime.items import DataError, video_frames
+from unime.tables import ImageFolder, Table, image_folder, load_table
+
+SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of an evaluation, as its configuration names them."""
+
+    data: EvalData
+
+    def rows(
+        self,
+        repository: str | None,
+        subset: str | None,
+        split: str,
+        revision: str | None,
+        required: tuple[str, ...],
+        optional: tuple[str, ...] = (),
+    ) -> Table:
+        """The rows of a split, with these columns.
+
+        Args:
+            repository: None: ``data.root`` itself, at ``data.revision``.
+
+        Raises:
+            DataError: no such folder, repository, subset, split or column.
+        """
+        root = self.data.root
+        if repository is None:
+            if root is None:
+                raise DataError("data.root: null, expected where this task's rows are")
+            return load_table(root, subset, split, self.data.revision, required, optional)
+        below = Path(root, repository) if root is not None else None
+        if below is not None and below.is_dir():
+            return load_table(str(below), subset, split, None, required, optional)
+        return load_table(repository, subset, split, revision, required, optional)
+
+    def images(self, *below: str) -> ImageFolder:
+        """The folders where pictures lie: ``data.image_root``, else ``data.root`` and `below` it."""
+        return image_folder(self.data.root or "", self.data.image_root, list(below))
+
+    def frames(self, folder: str) -> tuple[str, ...]:
+        """The frames of the video whose folder this is, relative to where pictures lie.
+
+        Raises:
+            DataError: no such folder, it leads elsewhere, or it holds no pictures.
+        """
+        return video_frames(self.images().find_folder(folder))
+
+    def keep_image(self, value: Any) -> str:
+        """The path of a picture that a table holds as bytes (``{"bytes": …}``), which is written
+        below ``data.cache`` by its content, as it is.
+
+        Raises:
+            DataError: no bytes, or nothing that begins as a picture does.
+        """
+        content = value.get("bytes") if isinstance(value, dict) else None
+        if not isinstance(content, bytes):
+            raise DataError(f"got {type(value).__name__} without bytes, expected a picture")
+        suffix = SUFFIXES.get(content[:2])
+        if suffix is None:
+            raise DataError(f"not a picture: it begins with {content[:8]!r}")
+        name = hashlib.blake2b(content, digest_size=16).hexdigest()
+        path = Path(self.data.cache).absolute() / name[:2] / f"{name}{suffix}"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.{os.getpid()}")  # other ranks write it too
+            aside.write_bytes(content)
+            os.replace(aside, path)
+        return str(path)

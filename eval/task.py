@@ -1,0 +1,73 @@
+"""What one task asks: queries, what they are searched among, and what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from unime.items import DataError, Item
+
+Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
+
+
+@dataclass
+class EvalTask:
+    """The queries of a task and their candidates, in the source's order, which decides ties: of
+    equal scores the candidate that comes first ranks first.
+
+    Attributes:
+        queries: (Q) what is asked.
+        targets: (T) everything that is searched, each once.
+        target_names: (T) the source's name of each target: an id, a label, a path.
+        relevance: (Q) the right targets of each query, at least one.
+        candidates: (Q) the targets among which each query is searched, no place twice; None: all.
+        num_rows: queries in the data, of which there are more if a limit cut them.
+        left_out: rows that the task does not ask about, each with its place and the reason.
+    """
+
+    name: str
+    num_rows: int
+    queries: list[Item]
+    targets: list[Item]
+    target_names: list[str]
+    relevance: list[Relevance]
+    candidates: list[list[int]] | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            DataError: no query, or a query without a right target among its candidates.
+        """
+        if not self.queries:
+            raise DataError(f"task {self.name}: no query")
+        for number, relevant in enumerate(self.relevance):
+            among = range(len(self.targets))
+            own = among if self.candidates is None else self.candidates[number]
+            if not relevant or not relevant.keys() <= set(own) or min(relevant.values()) <= 0:
+                raise DataError(
+                    f"task {self.name}, query {number}: its right targets are {relevant}, of"
+                    f" {len(own)} candidates"
+                )
+
+
+@dataclass
+class Targets:
+    """Collects targets, each once, by what they are and what they are called."""
+
+    items: list[Item] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    _places: dict[tuple[str, Item], int] = field(default_factory=dict)
+
+    def place(self, name: str, item: Item) -> int:
+        """Where this target is, which is added at the end if it is new."""
+        place = self._places.setdefault((name, item), len(self.items))
+        if place == len(self.items):
+            self.items.append(item)
+            self.names.append(name)
+        return place
+
+
+def each_once(places: Iterable[int]) -> list[int]:
+    """A list of candidates without repetitions: a candidate that is listed twice is one."""
+    return list(dict.fromkeys(places))
