@@ -108,7 +108,7 @@ module_of() {
   case $1 in
     stage1) echo stages.stage1_distill ;;
     stage2) echo stages.stage2_instruct ;;
-    eval) echo eval.mmeb ;;
+    eval) echo eval.evaluate ;;
   esac
 }
 

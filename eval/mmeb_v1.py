@@ -1,4 +1,4 @@
-"""MMEB's evaluation rows, version 1: instructions inside of the texts, the right candidate first."""
+"""MMEB's evaluation rows, version 1: instructions inside of the texts, the right answer first."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Source:
         return load_table(repository, subset, split, revision, required, optional)
 
     def images(self, *below: str) -> ImageFolder:
-        """The folders where pictures lie: ``data.image_root``, else ``data.root`` and `below` it."""
+        """Where pictures lie: ``data.image_root``, else ``data.root`` and folders `below` it."""
         return image_folder(self.data.root or "", self.data.image_root, list(below))
 
     def frames(self, folder: str) -> tuple[str, ...]:

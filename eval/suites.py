@@ -62,10 +62,10 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path}: not a suite of tasks: expected task: {{meta_task, …}}")
     suite: dict[str, Task] = {}
-    included = content.pop("include", [])
+    included: Any = content.pop("include", [])
     if not isinstance(included, list) or path.resolve() in above:
         raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
-    parts = [_read_suite(path.parent / str(name), (*above, path.resolve())) for name in included]
+    parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
     own = {
         str(name): _task(f"{path}: {name}", entry)
         for name, entry in content.items()
@@ -84,13 +84,15 @@ def _task(place: str, entry: Any) -> Task:
         raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
     own = {key: entry[key] for key in entry if key in ("meta_task", "distribution", "modality")}
     metric, format_name = entry.get("metric", "hit@1"), entry.get("format", "mmeb")
-    for key, value, valid in (
-        ("distribution", entry.get("distribution"), (*DISTRIBUTIONS, None)),
-        ("metric", metric, METRICS),
-        ("format", format_name, tuple(FORMATS)),
-    ):
+    known: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "metric": (metric, METRICS),
+        "format": (format_name, tuple(FORMATS)),
+    }
+    if entry.get("distribution") is not None:
+        known["distribution"] = entry["distribution"], DISTRIBUTIONS
+    for key, (value, valid) in known.items():
         if value not in valid:
-            expected = " or ".join(str(name) for name in valid if name is not None)
+            expected = " or ".join(valid)
             raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
     settings = {k: v for k, v in entry.items() if k not in {*own, "metric", "format"}}
     own = {key: None if value is None else str(value) for key, value in own.items()}

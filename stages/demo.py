@@ -198,7 +198,7 @@ def sources(step: Step) -> list[Path]:
     if step.name == "data":
         files += [ROOT / f"data_prep/{name}.py" for name in SOURCES]
         return [*files, ROOT / "assets/emoji/concepts.jsonl"]
-    programs = ("data_prep/teacher_embeddings.py", "eval/mmeb.py", "configs/suites/demo.yaml")
+    programs = ("data_prep/teacher_embeddings.py", "eval/evaluate.py", "configs/suites/demo.yaml")
     files += [ROOT / program for program in programs]
     files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").glob("*.py"))]
     return [

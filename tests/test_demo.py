@@ -22,7 +22,7 @@ from PIL import Image
 from data_prep import demo_data, teacher_embeddings
 from data_prep.demo_tasks import caption_of
 from data_prep.emoji import load_concepts
-from eval import demo_checks, demo_filter, demo_seeds, mmeb, report
+from eval import demo_checks, demo_filter, demo_seeds, evaluate, report
 from eval.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer, draw_sheet
 from stages import demo, stage1_distill, stage2_instruct
 from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
@@ -43,7 +43,7 @@ PROGRAMS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
     "prepare teacher": (TeacherConfig, teacher_embeddings.main),
     "stage1": (Stage1Config, stage1_distill.main),
     "stage2": (Stage2Config, stage2_instruct.main),
-    "eval": (EvalConfig, mmeb.main),
+    "eval": (EvalConfig, evaluate.main),
     "report": (ReportConfig, report.main),
 }
 ORDER = ["data", "teacher", "eval_base"]
@@ -142,7 +142,11 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     base.parent.mkdir(parents=True)
     base.write_bytes(b"weights")
     (tmp_path / "unime").mkdir()
-    for program in ("data_prep/teacher_embeddings.py", "eval/mmeb.py", "configs/suites/demo.yaml"):
+    for program in (
+        "data_prep/teacher_embeddings.py",
+        "eval/evaluate.py",
+        "configs/suites/demo.yaml",
+    ):
         (tmp_path / program).parent.mkdir(parents=True)
         (tmp_path / program).touch()
     monkeypatch.setattr(demo, "ROOT", tmp_path)

@@ -1,4 +1,4 @@
-"""eval.mmeb from end to end: a real (tiny) 4-bit model, real pictures, one process and two.
+"""eval.evaluate from end to end: a real (tiny) 4-bit model, real pictures, one process and two.
 
 ./launch.sh test tests/test_evaluation.py
 """
@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from eval import mmeb, report
+from eval import evaluate as program
+from eval.mmeb_v1 import MmebRows
+from eval.sources import Source
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
-from unime.config import InputConfig, LoraSettings, ModelConfig, Precision
+from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.encoder import Encoder
 from unime.items import Item
-from unime.mmeb import load_eval_task
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("Words_t2i", "Words_i2t", "Names")
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
 
 
 def evaluate(folder: Path, *words: str) -> None:
-    mmeb.main(["--config", str(folder / "eval.yaml"), *words])
+    program.main(["--config", str(folder / "eval.yaml"), *words])
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -58,11 +59,11 @@ def expected_hits(folder: Path, task: str) -> list[int]:
         with torch.no_grad():
             return encoder.eval()(encoder.processor.collate([encoder.processor(item)]))[0]
 
-    rows = load_eval_task(str(folder / "data"), task, "test")
+    rows = MmebRows().read(task, Source(EvalData(root=str(folder / "data"))))
     hits = []
-    for query, candidates in zip(rows.queries, rows.candidates, strict=True):
-        scores = torch.stack([embed(query) @ embed(item) for item in candidates])
-        hits.append(int(scores.argmax() == 0))
+    for query, candidates in zip(rows.queries, rows.candidates or [], strict=True):
+        scores = torch.stack([embed(query) @ embed(rows.targets[place]) for place in candidates])
+        hits.append(float(scores.argmax() == 0))
     return hits
 
 
@@ -72,12 +73,12 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     found = results(folder / "out")
     assert sorted(found) == sorted(TASKS)
     facts = {path.name for path in (folder / "out").iterdir() if path.suffix != ".json"}
-    assert facts == {"config.yaml", "commit.txt", "versions.txt"}
+    assert facts == {"config.yaml", "commit.txt", "versions.txt", "embeddings", "image"}
     for task, result in found.items():
-        assert f"{task}: hit@1 {result['hit_at_1']:.1%} of 5 queries" in printed
-        assert result["hits"] == expected_hits(folder, task)
+        assert f"{task}: hit@1 {result['score']:.1%} of 5 queries" in printed
+        assert result["values"] == expected_hits(folder, task)
         assert result["num_rows"] == result["num_queries"] == 5
-        assert result["hit_at_1"] == pytest.approx(sum(result["hits"]) / 5)
+        assert result["score"] == pytest.approx(sum(result["values"]) / 5)
         assert result["task"] == task
         assert -1 <= result["mean_similarity"] <= 1
         assert 1 <= result["effective_rank"] <= result["num_items"]
@@ -96,15 +97,6 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     # Two of the five rows hold the right answer twice: two distinct candidates, not three.
     assert found["Names"]["chance"] == pytest.approx((2 / 2 + 3 / 3) / 5)
     assert found["Words_t2i"]["num_items"] == 10
-    (folder / "report.yaml").write_text(
-        f"models: {{tiny: {folder}/out}}\nsuite: {folder}/suite.yaml\noutput: {folder}/r.json\n"
-    )
-    report.main(["--config", str(folder / "report.yaml")])
-    written = json.loads((folder / "r.json").read_text())
-    assert written["limit"] is None
-    assert written["models"]["tiny"]["commits"] == [found["Names"]["commit"]]
-    overall = written["models"]["tiny"]["overall"]
-    assert overall["hit_at_1"] == pytest.approx(sum(r["hit_at_1"] for r in found.values()) / 3)
 
 
 def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(folder: Path) -> None:
@@ -116,7 +108,7 @@ def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(folder: Path) -> N
     (folder / "data/eval_images/broken/3.png").write_bytes(b"no picture")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *("-m", "eval.mmeb", "--config", str(folder / "eval.yaml")),
+        *("-m", "eval.evaluate", "--config", str(folder / "eval.yaml")),
         f"output_dir={folder}/two",
     ]
     done = subprocess.run(
@@ -134,7 +126,7 @@ def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(folder: Path) -> N
     assert sorted(two) == sorted(TASKS)
     for task, result in two.items():
         assert result["device"].startswith("2 x ")
-        same = ("hits", "chance", "num_items", "settings_fingerprint", "data_fingerprint")
+        same = ("values", "chance", "num_items", "settings_fingerprint", "data_fingerprint")
         assert {key: result[key] for key in same} == {key: one[task][key] for key in same}
         for key in ("mean_similarity", "effective_rank"):
             assert result[key] == pytest.approx(one[task][key], rel=1e-6)
@@ -169,7 +161,7 @@ def test_results_are_kept_while_they_hold(
     assert made("inputs.max_text_tokens=400") == list(TASKS)
     assert made("inputs.max_text_tokens=400", "data.tasks=[Names]", "data.limit=3") == ["Names"]
     limited = results(folder / "out")["Names"]
-    assert (limited["num_queries"], limited["num_rows"], len(limited["hits"])) == (3, 5, 3)
+    assert (limited["num_queries"], limited["num_rows"], len(limited["values"])) == (3, 5, 3)
     assert made("inputs.max_text_tokens=400", "overwrite=true", "data.tasks=[Names]") == ["Names"]
     (folder / "out/Names.json").write_text("{")
     assert made("inputs.max_text_tokens=400") == ["Names"]
@@ -202,7 +194,7 @@ def make_once(folder: Path) -> Path:
 
 BAD_RUNS = [
     (["data.root=ROOT/lost"], "Names: data.root: no folder 'ROOT/lost'"),
-    (["data.split=train"], "data/Names: no split 'train'; it has test"),
+    (["data.suite=ROOT/other.yaml"], "data/Names: no split 'train'; it has test"),
     (["inputs.max_image_pixels=100"], "more than inputs.max_image_pixels=100"),
 ]
 
@@ -211,6 +203,8 @@ BAD_RUNS = [
 def test_failures_are_named(
     folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    other = "Names: {meta_task: vqa, split: train}\n"
+    (folder / "other.yaml").write_text(other)
     with pytest.raises(SystemExit) as stop:
         evaluate(
             folder, "data.tasks=[Names]", *(word.replace("ROOT", str(folder)) for word in words)

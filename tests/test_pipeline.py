@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-from eval import mmeb
+from eval import evaluate
 from stages import export
 from tests.embedding import difference, embed
 from tests.mmeb_files import write_eval_suite
@@ -143,7 +143,7 @@ def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> N
         f"model: {{name: {model}, adapter: {second}/final, precision: float32}}\n"
         f"data: {{root: {tmp_path}/eval, suite: {tmp_path}/suite.yaml}}\nbatch_size: 4\n"
     )
-    mmeb.main(["--config", str(tmp_path / "eval.yaml"), trust])
+    evaluate.main(["--config", str(tmp_path / "eval.yaml"), trust])
     results = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("*.json")]
     assert len(results) == 3 and all(result["inputs"]["prompt"] == "unime" for result in results)
 

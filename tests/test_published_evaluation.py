@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eval import mmeb
+from eval import evaluate as program
 from tests.mmeb_files import write_eval_suite
 from tests.published_layouts import (
     add_to_hub_cache,
@@ -51,7 +51,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def evaluate(config: Path, words: list[str], output: Path, *more: str) -> dict[str, Any]:
-    mmeb.main(["--config", str(config), *words, f"output_dir={output}", *more])
+    program.main(["--config", str(config), *words, f"output_dir={output}", *more])
     return results(output)
 
 
@@ -165,7 +165,7 @@ def test_the_environment_says_where_the_cache_is(
     name = build_config(EvalConfig, RELEASED / f"{release}.yaml").model.name
     RELEASES[release](name, tmp_path, tiny_model, load_tiny)
     config = ["--config", f"configs/eval/released/{release}.yaml"]
-    command = [sys.executable, "-m", "eval.mmeb", *config, *words, f"output_dir={tmp_path}/out"]
+    command = [sys.executable, "-m", "eval.evaluate", *config, *words, f"output_dir={tmp_path}/out"]
     offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
     def run(cache: str) -> subprocess.CompletedProcess[str]:

@@ -416,6 +416,7 @@ class EvalConfig:
     batch_size: int = 64  # items encoded at a time on each process
     overwrite: bool = False  # False: a task whose result has the same settings is kept
     num_workers: int = 0
+    store: str | None = None  # of embeddings; several evaluations may share it. null: in output_dir
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -40,6 +41,15 @@ def installed_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | dict(
         sorted(found.items(), key=lambda entry: entry[0].lower())
     )
+
+
+@cache
+def code_digest() -> str:
+    """Of this package's own code: what it computed before a change may not be what it computes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def device_name() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
+KEY_BYTES = 16
 
 
 class DataError(ValueError):
@@ -66,21 +67,26 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def item_key(item: Item) -> int:
-    """A signed 64-bit number that is equal for items with the same text and the same image
-    *content*: copies of one picture under two paths, or two rows with one label, are one item.
+    """A signed 64-bit number that is equal for items of equal :func:`item_digest`."""
+    return int.from_bytes(item_digest(item)[:8], "big", signed=True)
+
+
+def item_digest(item: Item) -> bytes:
+    """KEY_BYTES bytes that are equal for items with the same text and the same image *content*:
+    copies of one picture under two paths, or two rows with one label, are one item.
 
     An image file is read once in a process, unless it changes.
 
     Raises:
         DataError: an image that cannot be read.
     """
-    digest = hashlib.blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=16)
+    digest = hashlib.blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES)
     for image in item.images:
-        digest = hashlib.blake2b(digest.digest() + _image_digest(image), digest_size=16)
+        digest = hashlib.blake2b(digest.digest() + _image_digest(image), digest_size=KEY_BYTES)
     apart = [item.instruction.encode("utf-8", "surrogatepass")] if item.instruction else []
     for part in apart + [_image_digest(frame) for frame in item.video]:
-        digest = hashlib.blake2b(digest.digest() + b"|" + part, digest_size=16)
-    return int.from_bytes(digest.digest()[:8], "big", signed=True)
+        digest = hashlib.blake2b(digest.digest() + b"|" + part, digest_size=KEY_BYTES)
+    return digest.digest()
 
 
 def _image_digest(path: str) -> bytes:

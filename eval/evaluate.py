@@ -1,0 +1,49 @@
+"""Evaluates a model on the tasks of a suite: MMEB, MMEB-V2, UniME's retrieval suite, SugarCrepe, …
+
+    python -m eval.evaluate --config configs/eval/qwen2-vl-2b.yaml [key=value …]
+    accelerate launch -m eval.evaluate --config …        (several processes share the encoding)
+
+Writes one JSON file a task into output_dir, and beside it what VLM2Vec's reporter and ours read
+(eval/result_files.py). A task whose file was made with the same settings, model and data is kept,
+and every embedding that was ever computed is kept too, so an interrupted evaluation goes on in the
+middle of a task. A task that fails is reported and the others go on; the exit status is then 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from eval.evaluation import Evaluation
+from eval.suites import load_suite
+from unime.config import EvalConfig, load_config
+from unime.items import DataError
+from unime.runlog import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(EvalConfig, argv)
+    suite = load_suite(config.data.suite, config.data.tasks)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    evaluation = Evaluation(config, accelerator)
+    failed: dict[str, str] = {}
+    for name, task in suite.items():
+        try:
+            line = evaluation.run(name, task)
+        except DataError as error:
+            failed[name] = str(error)
+            line = f"{name}: failed: {error}"
+        if accelerator.is_main_process:
+            tqdm.write(line)
+    evaluation.close()
+    accelerator.wait_for_everyone()
+    if failed and accelerator.is_main_process:
+        reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
+        tqdm.write(f"{len(failed)} of {len(suite)} tasks failed:{reasons}")
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    run_program(main)

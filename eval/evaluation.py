@@ -1,0 +1,259 @@
+"""One model on any number of tasks: read, encode what is new, rank, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from omegaconf import OmegaConf
+
+from eval.result_files import Ranked, write_side_files
+from eval.sources import Source
+from eval.suites import Task
+from eval.task import EvalTask
+from unime.adapter_files import trained_inputs
+from unime.checkpoint import write_json
+from unime.config import EvalConfig
+from unime.embedder import Embedder, UnimeEmbedder
+from unime.embedding_store import EmbeddingStore
+from unime.encoder import Encoder
+from unime.encoding import (
+    DistinctItems,
+    Encoded,
+    distinct_items,
+    embedding_statistics,
+    encode,
+    on_main,
+    together,
+)
+from unime.facts import code_digest, device_name, git_commit, installed_versions, write_facts
+from unime.images import sample_frames
+from unime.items import Item
+from unime.published import locate
+from unime.ranking import expected_by_chance, rank_targets, ranking_metrics
+
+PACKAGES = (
+    *("python", "torch", "transformers", "peft", "accelerate", "bitsandbytes"),
+    *("sentence-transformers", "datasets", "pillow"),
+)
+Result = dict[str, Any]
+
+
+class Evaluation:
+    """A model, its embeddings on disk and the folder of its results; the model is loaded when the
+    first embedding is missing."""
+
+    def __init__(self, config: EvalConfig, accelerator: Accelerator):
+        self.config = config
+        self.accelerator = accelerator
+        self.output_dir = Path(config.output_dir)
+        self.source = Source(config.data)
+        self.settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+        self.checkpoint = locate(config.model)
+        adapter = self.checkpoint.adapter
+        trained = trained_inputs(self.checkpoint.base.folder, adapter.folder if adapter else None)
+        self.inputs = config.inputs.filled(trained)
+        self.facts: dict[str, Any] = {}
+        if accelerator.is_main_process:
+            self.facts = _facts(accelerator)
+            write_facts(self.output_dir, config, self.facts["commit"])
+        self.fingerprint = on_main(accelerator, self._settings_fingerprint)
+        self.store = together(
+            accelerator, lambda: self._open_store() if accelerator.is_main_process else None
+        )
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        config = self.config
+        encoder = Encoder.load(config.model, config.inputs, device=self.accelerator.device)
+        return UnimeEmbedder(encoder)
+
+    def run(self, name: str, task: Task) -> str:
+        """Evaluate one task, unless its result is there; returns a line about it.
+
+        Raises:
+            DataError: data that cannot be used, or a failure of the model, on any rank.
+        """
+        started = time.monotonic()
+        loaded = together(self.accelerator, lambda: task.format.read(name, self.source))
+        everything = [*loaded.queries, *loaded.targets]
+        distinct = distinct_items(self.accelerator, map(self._shown, everything))
+        data_fingerprint = self._data_fingerprint(loaded, everything, distinct)
+        described = {
+            "task": name,
+            "meta_task": task.meta_task,
+            "distribution": task.distribution,
+            "modality": task.modality,
+            "metric": task.metric,
+            "num_rows": loaded.num_rows,
+            "data_fingerprint": data_fingerprint,
+        }
+        kept = on_main(self.accelerator, lambda: self._kept(described))
+        if kept is not None:
+            return f"{_line(kept)} (kept)"
+        missing = self._missing(distinct)
+        refusal = self._refusal(distinct, missing)
+        if refusal is None:
+            self._encode(name, distinct, missing)
+
+        def finish() -> Result:
+            found: Result = {"not_supported": refusal}
+            if refusal is None:
+                found = self._score(loaded, task, distinct)
+                seconds = time.monotonic() - started
+                found |= {"num_encoded": len(missing), "seconds": seconds}
+                found["items_per_second"] = len(missing) / seconds
+            result = described | {"left_out": loaded.left_out} | found | self._provenance()
+            write_json(self.output_dir / f"{name}.json", result)
+            return result
+
+        return _line(on_main(self.accelerator, finish))
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+
+    def _shown(self, item: Item) -> Item:
+        """The item as the model sees it: of a video the frames that are taken."""
+        count = int(self.inputs.num_frames or 0)
+        return replace(item, video=tuple(sample_frames(item.video, count))) if item.video else item
+
+    def _missing(self, distinct: DistinctItems) -> list[int]:
+        """The items that the store lacks."""
+        store = self.store
+        return on_main(
+            self.accelerator, lambda: [] if store is None else store.missing(distinct.keys)
+        )
+
+    def _refusal(self, distinct: DistinctItems, missing: list[int]) -> str | None:
+        """Why the model cannot do a task at all, if so."""
+        reasons = (self.embedder.refuses(distinct.items[place]) for place in missing)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def _encode(self, name: str, distinct: DistinctItems, missing: list[int]) -> None:
+        """Embed what the store lacks, and put it there round by round."""
+        store, accelerator, config = self.store, self.accelerator, self.config
+        if not missing:
+            return
+        items = [distinct.items[place] for place in missing]
+        rounds = encode(
+            accelerator, self.embedder, items, config.batch_size, config.num_workers, name
+        )
+        for encoded in rounds:
+            keys = [distinct.keys[missing[place]] for place in encoded.places]
+            together(accelerator, partial(_keep, store, keys, encoded))
+
+    def _score(self, loaded: EvalTask, task: Task, distinct: DistinctItems) -> Result:
+        """On the main process: rank, measure, and write what reports read beside the result."""
+        assert self.store is not None
+        vectors = self.store.embeddings(distinct.keys)  # (U, D)
+        queries, targets = vectors[distinct.index].split([len(loaded.queries), len(loaded.targets)])
+        device = self.accelerator.device
+        ranking = rank_targets(queries.to(device), targets.to(device), loaded.candidates)
+        metrics = ranking_metrics(ranking.targets, loaded.relevance)
+        means = {metric: values.mean().item() for metric, values in metrics.items()}
+        ranked = Ranked(loaded, queries, targets, ranking.targets.cpu(), ranking.scores.cpu())
+        write_side_files(self.output_dir / task.modality, ranked, means)
+        sizes = [len(row) for row in loaded.candidates or []]
+        sizes = sizes or [len(loaded.targets)] * len(loaded.queries)
+        return {
+            "score": means[task.metric],
+            "values": metrics[task.metric].tolist(),
+            "metrics": means,
+            "num_queries": len(loaded.queries),
+            "num_candidates": sum(sizes) / len(sizes),
+            "chance": expected_by_chance(task.metric, loaded.relevance, sizes),
+            "num_items": len(distinct.items),
+            "num_truncated": self.store.num_truncated(distinct.keys),
+            **embedding_statistics(vectors),
+        }
+
+    def _kept(self, described: Result) -> Result | None:
+        """The result that is there, if it was made with these settings, model and data."""
+        path = self.output_dir / f"{described['task']}.json"
+        if self.config.overwrite or not path.is_file():
+            return None
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            expected = described | {"settings_fingerprint": self.fingerprint}
+            return result if all(result[key] == expected[key] for key in expected) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not a result: made anew
+
+    def _data_fingerprint(
+        self, loaded: EvalTask, everything: list[Item], distinct: DistinctItems
+    ) -> str:
+        """Of what is asked and what is right, whatever a model sees of it: of a video the first
+        frame and how many there are, so that runs with 8 and with 64 frames can be compared."""
+        if any(item.video for item in everything):
+            distinct = distinct_items(self.accelerator, map(_told_by_first_frame, everything))
+        digest = hashlib.blake2b(b"".join(distinct.keys), digest_size=16)
+        digest.update(distinct.index.numpy().tobytes())
+        digest.update(json.dumps([loaded.relevance, loaded.candidates]).encode())
+        return digest.hexdigest()
+
+    def _settings_fingerprint(self) -> str:
+        """Of everything that decides a result but the data: settings, and the content of model,
+        adapter and processor."""
+        inputs = OmegaConf.to_container(OmegaConf.structured(self.inputs))
+        settings = json.dumps([self.settings["model"], inputs], sort_keys=True)
+        digest = hashlib.blake2b(settings.encode(), digest_size=16)
+        self.checkpoint.add_to(digest)
+        return digest.hexdigest()
+
+    def _open_store(self) -> EmbeddingStore:
+        """Vectors are those of this model, these settings, this code and these packages."""
+        versions = self.facts["versions"]
+        code = json.dumps([self.fingerprint, code_digest(), versions], sort_keys=True)
+        name = hashlib.blake2b(code.encode(), digest_size=16).hexdigest()
+        described = {"settings_fingerprint": self.fingerprint, **self._provenance()}
+        root = Path(self.config.store) if self.config.store else self.output_dir / "embeddings"
+        return EmbeddingStore(root / name, described)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "model": self.config.model.name,
+            "adapter": self.config.model.adapter,
+            "resolved": self.checkpoint.describe(),  # where the two lead: an adapter to its base
+            "inputs": OmegaConf.to_container(OmegaConf.structured(self.inputs)),  # nulls filled in
+            "settings_fingerprint": self.fingerprint,
+            "config": self.settings,
+            **self.facts,
+        }
+
+
+def _told_by_first_frame(item: Item) -> Item:
+    count = len(item.video)
+    if not count:
+        return item
+    return replace(item, video=item.video[:1], instruction=f"{item.instruction}, {count} frames")
+
+
+def _keep(store: EmbeddingStore | None, keys: list[bytes], encoded: Encoded) -> None:
+    if store is not None:  # on the main process
+        store.add(keys, encoded.embeddings, encoded.truncated)
+
+
+def _line(result: Result) -> str:
+    if result.get("not_supported"):
+        return f"{result['task']}: not supported: {result['not_supported']}"
+    return (
+        f"{result['task']}: {result['metric']} {result['score']:.1%} of {result['num_queries']}"
+        f" queries (chance {result['chance']:.1%}); {result['num_items']} items, of which"
+        f" {result['num_encoded']} new, in {result['seconds']:.1f} s"
+    )
+
+
+def _facts(accelerator: Accelerator) -> dict[str, Any]:
+    versions = installed_versions()
+    return {
+        "commit": git_commit(),
+        "versions": {package: versions.get(package) for package in PACKAGES},
+        "device": f"{accelerator.num_processes} x {device_name()}",
+    }

@@ -1,0 +1,82 @@
+"""What is written beside a task's result, in a folder for each modality.
+
+``<task>_score.json`` are the metrics with the names, the order and the form that VLM2Vec's
+``experiments/report_score_v2.py`` reads. ``<task>_pred.jsonl`` has a line a query: the ten best
+targets, as there, and what the report's gallery shows. ``<task>_sample.safetensors`` has some
+embeddings, for its pictures of similarities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from eval.task import EvalTask
+from unime.items import Item
+
+SAMPLED = 50  # queries and their targets: the matrices of the paper's figures are 50 x 50
+SHOWN = 3  # items that a line of the predictions holds in full
+
+
+@dataclass
+class Ranked:
+    """A task and what was found for it."""
+
+    task: EvalTask
+    queries: Tensor  # (Q, D)
+    targets: Tensor  # (T, D)
+    found: Tensor  # (Q, 10), -1 where there are fewer candidates
+    scores: Tensor  # (Q, 10)
+
+
+def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) -> None:
+    """Write the files of a task into `folder`, each aside and then renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name, count = ranked.task.name, len(ranked.task.queries)
+    scores = metrics | {"num_pred": count, "num_data": count}
+    _write(folder / f"{name}_score.json", json.dumps(scores, indent=4).encode())
+    lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in predictions(ranked))
+    _write(folder / f"{name}_pred.jsonl", "".join(lines).encode("utf-8", "replace"))
+    gold = [min(own) for own in ranked.task.relevance[:SAMPLED]]
+    sample = {
+        "queries": ranked.queries[:SAMPLED].half().contiguous(),
+        "targets": ranked.targets[gold].half().contiguous(),
+    }
+    _write(folder / f"{name}_sample.safetensors", save(sample))
+
+
+def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
+    """What was found for each query; of several right targets the most relevant come first."""
+    task = ranked.task
+    rows = zip(task.queries, task.relevance, ranked.found.tolist(), ranked.scores, strict=True)
+    for number, (query, relevance, places, scores) in enumerate(rows):
+        found = [place for place in places if place >= 0]
+        gold = sorted(relevance, key=lambda place: (-relevance[place], place))
+        similarity = ranked.queries[number] @ ranked.targets[gold[0]]
+        yield {
+            "prediction": [task.target_names[place] for place in found],
+            "label": [task.target_names[place] for place in gold],
+            "rel_scores": [relevance[place] for place in gold],
+            "scores": scores[: len(found)].tolist(),
+            "gold_score": similarity.item(),
+            "query": _plain(query),
+            "gold": [_plain(task.targets[place]) for place in gold[:SHOWN]],
+            "top": [_plain(task.targets[place]) for place in found[:SHOWN]],
+        }
+
+
+def _plain(item: Item) -> dict[str, Any]:
+    return {key: value for key, value in asdict(item).items() if value}
+
+
+def _write(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_bytes(content)
+    os.replace(aside, path)

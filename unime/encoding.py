@@ -1,0 +1,227 @@
+"""Encodes items, each distinct one once, on all ranks together."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unime.config import ConfigError
+from unime.distributed import gather_rows
+from unime.embedder import Embedder, Prepared
+from unime.items import KEY_BYTES, DataError, Item, item_digest
+from unime.losses import effective_rank
+from unime.progress import progress_bar
+
+T = TypeVar("T")
+MOST_ROWS = 4096  # embeddings that the statistics are computed from
+PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
+
+
+@dataclass
+class DistinctItems:
+    """The distinct ones of a list of items, in the order of their first appearance."""
+
+    items: list[Item]
+    keys: list[bytes]  # see items.item_digest
+    index: Tensor  # (N,) int64: the distinct item that each item of the list is
+
+
+@dataclass
+class Encoded:
+    """What all ranks encoded in one round, in order."""
+
+    places: list[int]  # of the items
+    embeddings: Tensor  # (n, D) float32 of norm 1, on the CPU
+    truncated: list[bool]  # which of the texts were cut
+
+
+def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Do `work` on every rank; if it fails on one, it fails on all, none waits for another.
+
+    Raises:
+        DataError, ConfigError: of the first rank that failed; DataError for any other failure.
+    """
+    failure: tuple[type[Exception], str] | None = None
+    result = None
+    try:
+        result = work()
+    except (DataError, ConfigError) as error:
+        failure = type(error), str(error)
+    except Exception as error:  # whatever a model or an image library raises
+        traceback.print_exc(file=sys.stderr)
+        failure = DataError, f"{type(error).__name__}: {error}"
+    failures = [failure for failure in gather_object([failure]) if failure is not None]
+    if failures:
+        kind, message = failures[0]
+        raise kind(message)
+    return result  # type: ignore[return-value]
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What `work` returns on the main process, on every rank; where it fails, it fails on all."""
+    done = together(accelerator, lambda: [work()] if accelerator.is_main_process else [None])
+    return broadcast_object_list(done)[0]  # type: ignore[return-value, arg-type]
+
+
+def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctItems:
+    """Find equal items: equal text and equal image content, whatever the paths. Each image file is
+    read on one rank only.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
+    first: dict[Item, int] = {}
+    index = torch.tensor([first.setdefault(item, len(first)) for item in items], dtype=torch.long)
+    different = list(first)  # by text and paths
+    own = range(accelerator.process_index, len(different), accelerator.num_processes)
+    digests = together(accelerator, lambda: [item_digest(different[place]) for place in own])
+    written = bytearray(b"".join(digests)) or bytearray(KEY_BYTES)
+    rows = torch.frombuffer(written, dtype=torch.uint8).reshape(-1, KEY_BYTES)[: len(digests)]
+    everyone = in_order(accelerator, rows, list(own), len(different))
+    keys = [bytes(row) for row in everyone.numpy()]
+    by_key: dict[bytes, int] = {}
+    number = [by_key.setdefault(key, len(by_key)) for key in keys]
+    representative: dict[int, Item] = {}
+    for item, place in zip(different, number, strict=True):
+        representative.setdefault(place, item)
+    return DistinctItems(
+        list(representative.values()),
+        list(by_key),
+        torch.tensor(number, dtype=torch.long)[index],
+    )
+
+
+def encode_items(
+    accelerator: Accelerator, embedder: Embedder, items: Sequence[Item], batch_size: int
+) -> Tensor:
+    """The embedding of every item (N, D), in their order, on every rank."""
+    distinct = distinct_items(accelerator, items)
+    embeddings = torch.empty(len(distinct.items), embedder.dimension)
+    for encoded in encode(accelerator, embedder, distinct.items, batch_size):
+        embeddings[encoded.places] = encoded.embeddings
+    return embeddings[distinct.index]
+
+
+def encode(
+    accelerator: Accelerator,
+    embedder: Embedder,
+    items: Sequence[Item],
+    batch_size: int,
+    num_workers: int = 0,
+    description: str = "encoding",
+) -> Iterator[Encoded]:
+    """Encode every item once, in rounds: in each round every rank one batch, and all of them get
+    what the others have.
+
+    Batches are made of items of similar length, the longest first, and dealt out by index, so that
+    any number of ranks encodes the very same batches; a rank may get none in the last round.
+
+    Raises:
+        DataError: an item that cannot be read or encoded, on whichever rank.
+    """
+    order = on_main(accelerator, lambda: longest_first(items))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    world = accelerator.num_processes
+    own = batches[accelerator.process_index :: world]
+    prepared = iter(
+        DataLoader(_Batches(items, own, embedder), batch_size=None, num_workers=num_workers)
+    )
+    with progress_bar(total=len(items), desc=description, unit="item") as bar:
+        for start in range(0, len(batches), world):
+            places = [place for batch in batches[start : start + world] for place in batch]
+            rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared))
+            gathered = gather_rows(rows.to(accelerator.device)).cpu()
+            flags = gather_rows(torch.tensor(truncated, device=accelerator.device).bool())
+            finite = gathered.isfinite().all(dim=1)
+            if not finite.all():
+                item = items[places[int(finite.logical_not().nonzero()[0])]]
+                raise DataError(f"the embedding of {item} is not finite")
+            yield Encoded(places, gathered, flags.tolist())
+            bar.update(len(places))
+
+
+def longest_first(items: Sequence[Item]) -> list[int]:
+    """The order of items by their length in the model, as far as it can be told from outside."""
+    lengths = [
+        len(item.text) + sum(map(_pixels, (*item.images, *item.video))) / PIXELS_PER_CHARACTER
+        for item in items
+    ]
+    return sorted(range(len(items)), key=lambda place: lengths[place], reverse=True)
+
+
+@cache
+def _pixels(path: str) -> int:
+    try:
+        with Image.open(path) as image:
+            return image.width * image.height
+    except Exception:  # whoever reads it in full will say what is wrong with it
+        return 0
+
+
+class _Batches(Dataset["Prepared | DataError"]):
+    """Prepares whole batches, in worker processes if there are any."""
+
+    def __init__(self, items: Sequence[Item], batches: list[list[int]], embedder: Embedder):
+        self.items = items
+        self.batches = batches
+        self.embedder = embedder
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Prepared | DataError:
+        try:
+            return self.embedder.prepare([self.items[place] for place in self.batches[number]])
+        except DataError as error:
+            return error  # raised here, it would come out of a worker with its traceback in it
+
+
+def _embed_next(
+    embedder: Embedder, batches: Iterator[Prepared | DataError]
+) -> tuple[Tensor, list[bool]]:
+    """The embeddings (n, D) of this rank's next batch, if it has one."""
+    batch = next(batches, None)
+    if batch is None:
+        return torch.empty(0, embedder.dimension), []
+    if isinstance(batch, DataError):
+        raise batch
+    with torch.inference_mode():
+        return embedder.embed(batch.inputs).clone(), batch.truncated
+
+
+def in_order(accelerator: Accelerator, rows: Tensor, places: list[int], total: int) -> Tensor:
+    """The rows of all ranks (total, …), put where their places say; each place exactly once."""
+    device = accelerator.device
+    everyone = gather_rows(torch.tensor(places, dtype=torch.long, device=device))
+    gathered = gather_rows(rows.to(device))
+    counts = torch.bincount(everyone, minlength=total)
+    if len(counts) != total or (counts != 1).any():
+        raise RuntimeError(f"{len(everyone)} rows for {total} items, some lacking or twice")
+    ordered = torch.empty_like(gathered)
+    ordered[everyone] = gathered
+    return ordered.cpu()
+
+
+def embedding_statistics(embeddings: Tensor) -> dict[str, float]:
+    """Signs of collapse: the mean cosine of two different embeddings (near 1) and the effective
+    rank (near 1), from at most MOST_ROWS of them, evenly spaced."""
+    rows = embeddings[:: ceil(len(embeddings) / MOST_ROWS)].double()
+    count = len(rows)
+    pairs = max(count * (count - 1), 1)
+    mean_similarity = (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs
+    return {
+        "mean_similarity": mean_similarity.item(),
+        "effective_rank": effective_rank(rows).item(),
+    }
