@@ -19,6 +19,7 @@ MEASURES = (
 )
 METRICS = tuple(f"{measure}@{k}" for measure in MEASURES for k in CUTOFFS)  # MMEB-V2's order
 BLOCK_VALUES = 1 << 26  # similarities, or values of gathered vectors, held at a time (256 MB)
+SHARED = 256  # targets for each candidate of a query, up to which all are multiplied
 NONE = float("-inf")
 
 
@@ -87,17 +88,18 @@ def _against_own(
     width = max(map(len, candidates))
     filled = [[*row, *[-1] * (width - len(row))] for row in candidates]
     index = torch.tensor(filled, device=targets.device)  # (Q, C)
-    # Lists that share their targets are scored by one product, others one candidate at a time:
-    # a sum over D of the same two rows is the same wherever they stand.
-    shared = len(targets) <= 8 * width
+    is_unique = bool((same == torch.arange(len(same), device=same.device)).all())
+    shared = len(targets) <= SHARED * width  # one product for all, of which each takes its own
     size = max(1, BLOCK_VALUES // (len(targets) if shared else width * targets.shape[1]))
     blocks = []
     for block, own in zip(queries.split(size), index.split(size), strict=True):
         chosen = own.clamp(min=0)  # (q, C)
         if shared:
             scores = (block @ targets.T).gather(1, same[chosen])
-        else:
-            scores = (block[:, None] * targets[chosen]).sum(dim=2)
+        elif is_unique:
+            scores = (targets[chosen] @ block[:, :, None]).squeeze(2)
+        else:  # the sum of the same two rows is the same wherever they stand
+            scores = (targets[chosen] * block[:, None]).sum(dim=2)
         places, values = best(scores.masked_fill(own < 0, NONE), depth)
         found = own.gather(1, places.clamp(min=0))
         blocks.append((found.where(places >= 0, -1), values))

@@ -1,0 +1,152 @@
+"""Ranking and its metrics: against the definitions, one query at a time; ties; chance.
+
+./launch.sh test tests/test_ranking.py
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import statistics
+
+import pytest
+import torch
+
+from benchmarks import scoring
+from unime import ranking
+from unime.ranking import (
+    METRICS,
+    best,
+    expected_by_chance,
+    first_equal,
+    rank_targets,
+    ranking_metrics,
+)
+
+NONE = float("-inf")
+# Key order of VLM2Vec's `_score.json` files (experiments/public/all_scores/v2.0.1).
+NAMES = [
+    *("hit@1", "hit@5", "hit@10", "ndcg_linear@1", "ndcg_linear@5", "ndcg_linear@10"),
+    *("ndcg_exponential@1", "ndcg_exponential@5", "ndcg_exponential@10"),
+    *("precision@1", "precision@5", "precision@10", "recall@1", "recall@5", "recall@10"),
+    *("f1@1", "f1@5", "f1@10", "map@1", "map@5", "map@10", "mrr@1", "mrr@5", "mrr@10"),
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_without_a_sort(seed: int) -> None:
+    """Scores of few values, so that ties are everywhere; the reference sorts whole rows."""
+    generator = torch.Generator().manual_seed(seed)
+    width = int(torch.randint(1, 40, (), generator=generator))
+    scores = torch.randint(-3, 4, (30, width), generator=generator).float() / 2
+    scores[torch.rand(scores.shape, generator=generator) < 0.1] = NONE
+    scores[torch.rand(scores.shape, generator=generator) < 0.1] = -0.0
+    columns, values = best(scores, 10)
+    expected = scores.sort(dim=1, descending=True, stable=True)
+    count = min(10, width)
+    places = expected.indices[:, :10].where(expected.values[:, :10] > NONE, -1)
+    assert torch.equal(columns[:, :count], places)
+    assert torch.equal(values[:, :count], expected.values[:, :10])
+    assert (columns[:, count:] == -1).all() and (values[:, count:] == NONE).all()
+
+
+def test_metrics_by_hand() -> None:
+    assert list(METRICS) == NAMES
+    found = torch.tensor([[7, 3, 9, 1, 4, 0, 2, 5, 6, 8], [2, 0, -1, -1, -1, -1, -1, -1, -1, -1]])
+    metrics = ranking_metrics(found, [{3: 2.0, 4: 1.0, 50: 3.0}, {2: 1.0}])
+    first = {name: values[0].item() for name, values in metrics.items()}
+    assert first["hit@1"] == 0 and first["hit@5"] == 1
+    assert first["precision@5"] == 2 / 5 and first["precision@10"] == 2 / 10
+    assert first["recall@5"] == pytest.approx(2 / 3)
+    assert first["f1@5"] == pytest.approx(2 * 0.4 * (2 / 3) / (0.4 + 2 / 3))
+    assert first["map@5"] == pytest.approx((1 / 2 + 2 / 5) / 3)
+    assert first["mrr@10"] == 1 / 2 and first["mrr@1"] == 0
+    gained = 2 / math.log2(3) + 1 / math.log2(6)
+    ideal = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
+    assert first["ndcg_linear@5"] == pytest.approx(gained / ideal)
+    gained = 3 / math.log2(3) + 1 / math.log2(6)
+    ideal = 7 / math.log2(2) + 3 / math.log2(3) + 1 / math.log2(4)
+    assert first["ndcg_exponential@5"] == pytest.approx(gained / ideal)
+    second = {name: values[1].item() for name, values in metrics.items()}
+    assert {name for name, value in second.items() if value == 1} >= {"hit@1", "map@10", "mrr@10"}
+    assert second["precision@10"] == 0.1, "of ten places, even where there are two candidates"
+
+
+@pytest.mark.parametrize(("pool", "shared"), [(30, True), (30, False), (400, False)])
+def test_equals_a_loop_over_queries(
+    pool: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Local lists of different lengths, of vectors that repeat; small blocks; graded relevance."""
+    monkeypatch.setattr(ranking, "BLOCK_VALUES", 5000)
+    monkeypatch.setattr(ranking, "SHARED", 256 if shared else 0)
+    rng = random.Random(pool)
+    targets = torch.randn(pool, 8, generator=torch.Generator().manual_seed(1)).round()
+    targets[pool // 2 :: 3] = targets[0]
+    queries = torch.randn(50, 8, generator=torch.Generator().manual_seed(2)).round()
+    candidates = [rng.sample(range(pool), rng.randint(2, 25)) for _ in range(50)]
+    relevance = [
+        {place: float(rng.randint(1, 3)) for place in rng.sample(own, rng.randint(1, 2))}
+        for own in candidates
+    ]
+    for lists in (candidates, None):
+        own = [list(range(pool))] * 50 if lists is None else lists
+        found = rank_targets(queries, targets, lists)
+        metrics = ranking_metrics(found.targets, relevance)
+        expected = scoring.reference_scores(queries.numpy(), targets.numpy(), own, relevance)
+        for name, value in expected.items():
+            assert metrics[name].mean().item() == pytest.approx(value, abs=1e-12), name
+        similarity = (queries[:, None] * targets[found.targets.clamp(min=0)]).sum(dim=2)
+        shown = found.targets >= 0
+        assert torch.equal(similarity[shown], found.scores[shown])
+
+
+def test_equal_embeddings_never_part() -> None:
+    """Rows that are equal bit by bit score equal wherever they stand, in any shape of a product."""
+    generator = torch.Generator().manual_seed(0)
+    row = torch.nn.functional.normalize(torch.randn(1, 384, generator=generator))
+    for count in (2, 3, 17, 100, 1001):
+        targets = row.expand(count, -1).contiguous()
+        queries = torch.nn.functional.normalize(torch.randn(5, 384, generator=generator))
+        found = rank_targets(queries, targets)
+        assert found.targets[:, 0].tolist() == [0] * 5
+        assert (found.scores[:, :2].diff() == 0).all()
+    assert first_equal(torch.tensor([[1.0], [2.0], [1.0], [0.0], [2.0]])).tolist() == [
+        0,
+        1,
+        0,
+        3,
+        1,
+    ]
+
+
+def test_the_right_one_wins_a_tie_and_sugarcrepe_loses_it() -> None:
+    """MMEB lists the right candidate first; SugarCrepe's format lists it last, for its strict >."""
+    same = torch.nn.functional.normalize(torch.ones(2, 4))
+    query = torch.nn.functional.normalize(torch.ones(1, 4))
+    first = ranking_metrics(rank_targets(query, same, [[0, 1]]).targets, [{0: 1.0}])
+    last = ranking_metrics(rank_targets(query, same, [[0, 1]]).targets, [{1: 1.0}])
+    assert (first["hit@1"].item(), last["hit@1"].item()) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("metric", ["hit@1", "ndcg_linear@5"])
+@pytest.mark.parametrize("gains", [{0: 1.0}, {0: 1.0, 2: 2.0}])
+def test_chance_is_the_mean_over_all_orders(metric: str, gains: dict[int, float]) -> None:
+    values = []
+    for order in itertools.permutations(range(6)):
+        found = torch.tensor([[*order, *[-1] * 4]])
+        values.append(ranking_metrics(found, [gains])[metric].item())
+    assert expected_by_chance(metric, [gains], [6]) == pytest.approx(statistics.fmean(values))
+    with pytest.raises(ValueError, match="no chance level known of mrr@5"):
+        expected_by_chance("mrr@5", [gains], [6])
+
+
+def test_the_benchmark_compares_equal_metrics(
+    tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "tasks=2 queries=20 candidates=30 pool=60 dimension=1100".split()
+    scoring.main(words)
+    printed = capsys.readouterr().out
+    result = json.loads(printed[printed.index("{") :])
+    assert result["largest_difference"] < 1e-12 and result["ratio"] > 0
