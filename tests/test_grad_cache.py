@@ -5,22 +5,15 @@ pytest tests/test_grad_cache.py
 
 from __future__ import annotations
 
-import gc
-import os
-import socket
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from tests.ranks import join_world, spawn
 from unime.chunks import Batch
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.distributed import gather_rows
@@ -156,38 +149,6 @@ def test_in_lockstep_ranks_agree_on_parts(monkeypatch: pytest.MonkeyPatch, other
     else:
         assert not in_one_pass
         assert inputs == [([text], [True]), ([image], [False]), ([text], [True])]
-
-
-def join_world(rank: int, port: int) -> Accelerator:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    accelerator = Accelerator(
-        cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(seconds=60))]
-    )
-    assert accelerator.num_processes == 2
-    return accelerator
-
-
-def spawn(function: Callable[..., None], *args: object) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_run_rank, args=(function, port, *args), nprocs=2)
-
-
-def _run_rank(rank: int, function: Callable[..., None], *args: object) -> None:
-    """Once it has returned, nothing may hold a DDP model: one that lives on until Python ends keeps
-    the process group's threads, and they abort the process now and then."""
-    function(rank, *args)
-    gc.collect()  # of tracebacks and frames that hold each other
-    dist.destroy_process_group()
 
 
 def own_rows(rank: int) -> tuple[slice, slice]:
