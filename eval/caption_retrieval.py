@@ -118,10 +118,8 @@ class CaptionedRows(CaptionRetrieval):
             where = table.where(number)
             captions = self._captions(row["text"], where)
             pictures.append(Captioned(str(number), _keep(source, row["image"], where), captions))
-            if (had := len(row["text"])) > len(captions):
-                left_out.append(
-                    f"{where}: {had} captions, of which the first {len(captions)} count"
-                )
+            if (had := len(row["text"])) > (used := self.max_captions):
+                left_out.append(f"{where}: the captions after the first {used} of {had}")
         return self.task(name, pictures, source.data.limit, left_out)
 
     def _captions(self, values: Any, where: str) -> tuple[str, ...]:

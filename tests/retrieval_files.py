@@ -8,7 +8,9 @@ from typing import Any
 
 import datasets
 
+from eval.sources import Source
 from tests.mmeb_files import write_picture
+from unime.config import EvalData
 
 FLICKR, COCO = "royokong/flickr30k_test", "royokong/coco_test"
 SHAREGPT4V, URBAN1K = "Lin-Chen/ShareGPT4V", "BeichenZhang/Urban1k"
@@ -16,6 +18,10 @@ SHAREGPT4V_FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
 SUGARCREPE, VAL2017 = "RAIVNLab/sugar-crepe", "coco/val2017"
 SUBSETS = "replace_obj replace_att replace_rel swap_obj swap_att add_obj add_att".split()
 FEATURES = datasets.Features({"image": datasets.Image(), "text": [datasets.Value("string")]})
+
+
+def source(root: Path, **settings: Any) -> Source:
+    return Source(EvalData(root=str(root), cache=str(root / "cache"), suite="", **settings))
 
 
 def write_retrieval_sets(root: Path) -> None:
