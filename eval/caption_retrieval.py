@@ -23,7 +23,6 @@ from eval.task import EvalTask, Relevance
 from unime.config import ConfigError
 from unime.items import DataError, Item
 from unime.progress import progress_bar
-from unime.tables import plain_rows
 
 DIRECTIONS = ("t2i", "i2t")
 
@@ -113,7 +112,7 @@ class CaptionedRows(CaptionRetrieval):
             rows = rows.cast_column("image", datasets.Image(decode=False))  # the bytes as they are
         pictures, left_out = [], []
         for number, row in enumerate(
-            progress_bar(plain_rows(rows), total=len(rows), desc=f"reading {name}", unit="row")
+            progress_bar(rows, total=len(rows), desc=f"reading {name}", unit="row")
         ):
             where = table.where(number)
             captions = self._captions(row["text"], where)
