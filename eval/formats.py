@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from eval.caption_retrieval import CaptionedRows
+from eval.long_captions import ShareGpt4v, Urban1k
 from eval.mmeb_v1 import MmebRows
 from eval.sources import Source
+from eval.sugarcrepe import SugarCrepe
 from eval.task import EvalTask
 
 
@@ -24,4 +27,8 @@ class Format(Protocol):
 
 FORMATS: dict[str, type] = {
     "mmeb": MmebRows,
+    "captioned_rows": CaptionedRows,
+    "sharegpt4v": ShareGpt4v,
+    "urban1k": Urban1k,
+    "sugarcrepe": SugarCrepe,
 }

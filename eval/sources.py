@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+
 from unime.config import EvalData
 from unime.items import DataError, video_frames
 from unime.tables import ImageFolder, Table, image_folder, load_table
@@ -49,10 +51,34 @@ class Source:
             if root is None:
                 raise DataError("data.root: null, expected where this task's rows are")
             return load_table(root, subset, split, self.data.revision, required, optional)
-        below = Path(root, repository) if root is not None else None
-        if below is not None and below.is_dir():
-            return load_table(str(below), subset, split, None, required, optional)
+        local = self.folder(repository)
+        if local is not None:
+            return load_table(str(local), subset, split, None, required, optional)
         return load_table(repository, subset, split, revision, required, optional)
+
+    def folder(self, repository: str) -> Path | None:
+        """The local folder of a repository, below ``data.root``; None: there is none."""
+        below = Path(self.data.root, repository) if self.data.root is not None else None
+        return below.absolute() if below is not None and below.is_dir() else None
+
+    def file(self, repository: str, path: str, revision: str | None) -> Path:
+        """One file of a repository: of its local folder if there is one, else of the hub.
+
+        Raises:
+            DataError: no such file, repository or revision.
+        """
+        local = self.folder(repository)
+        if local is not None:
+            if not (local / path).is_file():
+                raise DataError(f"{local}: no file {path!r}")
+            return local / path
+        try:
+            found = hf_hub_download(repository, path, repo_type="dataset", revision=revision)
+        except (OSError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            where = f"data.root: no folder {repository!r} in {self.data.root!r}"
+            raise DataError(f"{where}, and of the hub no file {path!r}: {reason}") from None
+        return Path(found)
 
     def images(self, *below: str) -> ImageFolder:
         """Where pictures lie: ``data.image_root``, else ``data.root`` and folders `below` it."""

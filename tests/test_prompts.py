@@ -197,6 +197,50 @@ def test_e5v_on_llama_3():
     )
 
 
+ASKED = "Find an image caption describing the given image."
+PHI = ("<|user|>\n", "<|image_1|>\n", "<|end|>\n<|assistant|>\n")
+MISTRAL = ("[INST] ", "<image>\n", " [/INST]")
+LLAMA3 = (
+    "<|start_header_id|>user<|end_header_id|>\n\n",
+    "<image>\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n",
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "chat", "preset", "space"),
+    [
+        ("phi3_v", PHI, "unime", ""),
+        ("llava_next", MISTRAL, "unime", ""),
+        ("llava_next", LLAMA3, "e5v", " "),
+    ],
+)
+def test_prompts_of_the_retrieval_suite(family, chat, preset, space):
+    """A caption and a picture as UniME's and E5-V's retrieval scripts ask about them. The two have
+    the same strings, with E5-V's space at the end on Llama-3 only; VLM2Vec's and UniME-V2's scripts
+    know no chat, and tell a picture what is asked of it."""
+    before, image, after = chat
+    token = image.strip()
+    header = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
+    tokens = {"image_token": token} | (header if chat is LLAMA3 else {})
+    bare, backbone = build_tokenizer(tokens), BACKBONES[family]
+    caption, asked = Item("Two dogs play."), replace(IMAGE, instruction=ASKED)
+
+    def said(preset, *items):
+        return [render(item, bare, backbone, preset) for item in items]
+
+    assert said(preset, caption, IMAGE) == [
+        f"{before}Two dogs play.\nSummary above sentence in one word:{space}{after}",
+        f"{before}{image}Summary above image in one word:{space}{after}",
+    ]
+    assert said("vlm2vec", caption, IMAGE, asked) == [
+        "Two dogs play.",
+        f"{token}\nRepresent the given image.\n",
+        f"{token}\n{ASKED}\n",  # configs/suites/retrieval_instruct.yaml, laid out as MMEB's rows
+    ]
+    assert said("unime-v2", caption, IMAGE) == ["Two dogs play.", f"{token} {ASKED}"]
+
+
 def test_text_is_never_read_as_a_template(tiny_model):
     processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
     text = "{{ 7 * 7 }} {text} {% endfor %} {0} \\n %s {images} {media}"
