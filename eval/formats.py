@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from eval.mmeb_v1 import MmebRows
+from eval.moment_retrieval import MomentRetrieval, MomentSeeker
 from eval.sources import Source
 from eval.task import EvalTask
+from eval.video_classification import VideoClassification
+from eval.video_qa import VideoQA
+from eval.video_retrieval import VideoRetrieval
 
 
 class Format(Protocol):
@@ -24,4 +28,9 @@ class Format(Protocol):
 
 FORMATS: dict[str, type] = {
     "mmeb": MmebRows,
+    "video_classification": VideoClassification,
+    "video_qa": VideoQA,
+    "video_retrieval": VideoRetrieval,
+    "moment_retrieval": MomentRetrieval,
+    "moment_seeker": MomentSeeker,
 }

@@ -98,7 +98,8 @@ def _declared(root: Path, subset: str | None) -> dict[str, Any] | None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{readme}: cannot read what it declares: {error}") from None
     listed = content.get("configs") if isinstance(content, dict) else None
-    configs = [entry for entry in listed or () if isinstance(entry, dict)]
+    listed = listed if isinstance(listed, list) else []
+    configs = [entry for entry in listed if isinstance(entry, dict)]
     if subset is not None:
         chosen = [entry for entry in configs if entry.get("config_name") == subset]
     else:
