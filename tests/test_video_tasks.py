@@ -28,7 +28,7 @@ from unime.backbones import BACKBONES
 from unime.config import ConfigError, EvalData, InputConfig
 from unime.images import sample_frames
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item
+from unime.items import DataError, Item, item_key
 
 SUITE = load_suite(str(ROOT / "configs/suites/mmeb_v2_video.yaml"))
 QA = (
@@ -314,6 +314,7 @@ def test_clips_of_a_video(data: Path) -> None:
     query = task.queries[1]
     assert (query.kind, Path(query.video[0]).parent.name) == ("video+text", "query")
     assert {item.kind for item in task.targets} == {"video+text"}
+    assert len({item_key(item) for item in task.targets}) == 12  # the miniature's clips differ
 
 
 def test_moment_seeker_asks_in_three_ways_and_knows_all_right_clips(data: Path) -> None:

@@ -142,8 +142,8 @@ def write_moments(root: Path, videos: int) -> None:
         for number in range(videos):
             below = root / FRAMES / "video_mret" / folder / f"film{number}"
             write_video(below / "query", seed + number)
-            for clip in ("positive_1", "negative_10", "negative_2"):
-                write_video(below / clip, seed + len(rows) + len(clip), 4)
+            for place, clip in enumerate(("positive_1", "negative_10", "negative_2")):
+                write_video(below / clip, 10 * seed + 3 * number + place, 4)
             (below / "notes.json").write_text("{}")
             rows.append({"query": f"it stops {number}", "video_path": f"/videos/film{number}.mp4"})
         write_parquet(root / "VLM2Vec" / name / "data" / "test-00000-of-00001.parquet", rows)
