@@ -530,7 +530,7 @@ def test_own_classes_and_questions(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     write_parquet(
         tmp_path / "own/test-00000-of-00001.parquet",
-        [{"clip": "one", "class": "runs", "question": "how", "true": "B", "options": ["x", "y"]}],
+        [{"clip": "one", "class": "runs", "question": "how", "true": "B", "options": ["x", "y "]}],
     )
     assert not file.exists()
     source = Source(EvalData(root=str(tmp_path), suite=""))
@@ -539,5 +539,5 @@ def test_own_classes_and_questions(tmp_path: Path) -> None:
     assert right(labels.read("own", source), 0) == ["runs"]
     asked = VideoQA(**shared, options=["options"], answer="true", answer_is="letter")
     task = asked.read("own", source)
-    assert task.queries[0].text == "how\nOptions:\n(A) x\n(B) y"
-    assert right(task, 0) == ["y"]
+    assert task.queries[0].text == "how\nOptions:\n(A) x\n(B) y"  # no white space at the end
+    assert right(task, 0) == ["y "]
