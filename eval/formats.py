@@ -11,9 +11,13 @@ from typing import Protocol
 from eval.caption_retrieval import CaptionedRows
 from eval.long_captions import ShareGpt4v, Urban1k
 from eval.mmeb_v1 import MmebRows
+from eval.moment_retrieval import MomentRetrieval, MomentSeeker
 from eval.sources import Source
 from eval.sugarcrepe import SugarCrepe
 from eval.task import EvalTask
+from eval.video_classification import VideoClassification
+from eval.video_qa import VideoQA
+from eval.video_retrieval import VideoRetrieval
 
 
 class Format(Protocol):
@@ -31,4 +35,9 @@ FORMATS: dict[str, type] = {
     "sharegpt4v": ShareGpt4v,
     "urban1k": Urban1k,
     "sugarcrepe": SugarCrepe,
+    "video_classification": VideoClassification,
+    "video_qa": VideoQA,
+    "video_retrieval": VideoRetrieval,
+    "moment_retrieval": MomentRetrieval,
+    "moment_seeker": MomentSeeker,
 }

@@ -57,11 +57,11 @@ def video_frames(folder: str | Path) -> tuple[str, ...]:
         raise DataError(f"{folder}: cannot read the frames: {error.strerror}") from None
     if not found:
         raise DataError(f"{folder}: no frames ({', '.join(IMAGE_SUFFIXES)})")
-    return tuple(str(path.absolute()) for path in sorted(found, key=_natural))
+    return tuple(str(path.absolute()) for path in sorted(found, key=natural_order))
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """Texts at even places, numbers at odd ones."""
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts files by name, numbers in it by size: texts at even places, numbers at odd ones."""
     parts = NUMBER.split(path.name)
     return [(int(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
 

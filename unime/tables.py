@@ -1,13 +1,14 @@
-"""Tables of rows and folders of images, as Parquet below a local folder or on the hub.
+"""Tables of rows and folders of images, below a local folder or on the hub.
 
-A local folder is laid out as a hub repository: ``<root>/<Subset>/<split>-00000-of-00001.parquet``.
-Subsets and splits are always named, never globbed: MMEB's repositories hold stale files and folders
-of other sets beside those that count.
+A local folder is laid out as a hub repository (unime/split_files.py): as Parquet or JSON. Subsets
+and splits are always named, never globbed: MMEB's repositories hold stale files and folders of
+other sets beside those that count.
 """
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unime.items import DataError
+from unime.split_files import split_files
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -95,15 +97,15 @@ def load_table(
 ) -> Table:
     """
     Args:
-        subset: the hub's configuration, a folder of that name; None: the only one, whose files are
-            in ``data/`` or the root.
+        subset: the hub's configuration; None: the only one. A local folder's are those that its
+            README.md declares, or its folders.
     """
     if Path(root).is_dir():
         if revision is not None:
             raise DataError(
                 f"data.revision: {revision!r} is for a hub repository, {root} is a folder"
             )
-        table = _load_local(Path(root), subset, split)
+        table = _load_local(Path(root), subset, split, (*required, *optional))
     else:
         table = _load_hub(root, subset, split, revision)
     found = table.rows.column_names
@@ -115,26 +117,49 @@ def load_table(
     return Table(table.rows.select_columns(wanted), table.shards)
 
 
-def _load_local(root: Path, subset: str | None, split: str) -> Table:
-    only = root / "data" if (root / "data").is_dir() else root
-    folder = only if subset is None else root / subset
-    if not folder.is_dir():
-        have = sorted(entry.parent.name for entry in root.glob(f"*/{split}-00000-of-*.parquet"))
-        listed = ", ".join(have) or "none"
-        raise DataError(f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}")
-    pattern = re.compile(re.escape(split) + r"-(\d{5})-of-(\d{5})\.parquet")
-    shards = {name: found for name in os.listdir(folder) if (found := pattern.fullmatch(name))}
-    if not shards:
-        have = sorted(
-            {name.split("-")[0] for name in os.listdir(folder) if name.endswith(".parquet")}
-        )
-        raise DataError(
-            f"{folder}: no split {split!r}; it has {', '.join(have) or 'no .parquet file'}"
-        )
-    of = {int(found[2]) for found in shards.values()}
-    if len(of) > 1 or len(shards) != max(of):
-        raise DataError(f"{folder}: incomplete split {split!r}: {', '.join(sorted(shards))}")
-    files = [str(folder / name) for name in sorted(shards)]
+def _load_local(root: Path, subset: str | None, split: str, wanted: tuple[str, ...]) -> Table:
+    files = split_files(root, subset, split)
+    if files[0].suffix == ".parquet":
+        return _load_parquet([str(file) for file in files])
+    parts = [_read_json(file) for file in files]
+    content = [row for part in parts for row in part]
+    keys = dict.fromkeys(key for row in content for key in row)
+    # what is not asked for need not be alike from row to row
+    columns = {key: [row.get(key) if key in wanted else None for row in content] for key in keys}
+    try:
+        rows = datasets.Dataset.from_dict(columns)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{files[0]}: its rows are not alike: {error}") from None
+    return Table(rows, [(str(f), len(part)) for f, part in zip(files, parts, strict=True)])
+
+
+def _read_json(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file that is one list, or has an object a line (as on the hub, whatever it is
+    called).
+
+    Raises:
+        DataError: unreadable, not JSON, no rows, or a row that is no object.
+    """
+    place = str(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+        if text.lstrip().startswith("["):
+            rows = json.loads(text)
+        else:
+            rows = []
+            for number, line in enumerate(text.split("\n"), 1):
+                place = f"{file}, line {number}"
+                rows += [json.loads(line)] if line.strip() else []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{place}: cannot read it: {error}") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{file}: expected objects, one for each row")
+    if not rows:
+        raise DataError(f"{file}: no rows")
+    return rows
+
+
+def _load_parquet(files: list[str]) -> Table:
     quiet = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

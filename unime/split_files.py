@@ -1,0 +1,139 @@
+"""Which files of a repository, downloaded as it is on the hub, hold the rows of a split.
+
+As on the hub, the repository's README.md decides if it declares its configurations. Else it is the
+files' names: ``<subset>/<split>-00000-of-00001.parquet``, or ``data/`` or the root itself in place
+of the subset, or one whole file ``<split>.parquet`` (``.jsonl``, ``.json``). What else lies there,
+stale files of other splits and sets, is never read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from unime.items import DataError
+
+SUFFIXES = ("parquet", "jsonl", "json")
+FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
+SHARD = re.compile(rf"(.+)-(\d{{5}})-of-(\d{{5}})(?:-[0-9a-f]+)?\.({'|'.join(SUFFIXES)})")
+WHOLE = re.compile(rf"(.+)\.({'|'.join(SUFFIXES)})")
+
+
+def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
+    """The files of a split, in their order.
+
+    Args:
+        subset: a configuration or folder; None: the only or default one, or ``data/`` or the root.
+
+    Raises:
+        DataError: no such subset or split, a shard is missing, or it is not clear which files.
+    """
+    config = _declared(root, subset)
+    if config is not None:
+        folder = root / str(config.get("data_dir") or "")
+        if "data_files" in config:
+            return _declared_files(root, folder, config, split)
+        return _named(folder, split)
+    if subset is not None:
+        if not (root / subset).is_dir():
+            have = sorted(entry.name for entry in root.iterdir() if _has(entry, split))
+            listed = ", ".join(have) or "none"
+            raise DataError(f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}")
+        return _named(root / subset, split)
+    only = root / "data" if (root / "data").is_dir() else root
+    if _has(only, split):
+        return _named(only, split)
+    below = sorted(entry for entry in root.iterdir() if _has(entry, split))
+    if len(below) > 1:
+        names = ", ".join(entry.name for entry in below)
+        raise DataError(f"{root}: split {split!r} is in several folders, name a subset: {names}")
+    return _named(below[0] if below else only, split)
+
+
+def _has(folder: Path, split: str) -> bool:
+    return folder.is_dir() and any(_split_of(name) == split for name in os.listdir(folder))
+
+
+def _split_of(name: str) -> str | None:
+    found = SHARD.fullmatch(name) or WHOLE.fullmatch(name)
+    return found[1] if found else None
+
+
+def _named(folder: Path, split: str) -> list[Path]:
+    """The files that are called after the split."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    names = [name for name in os.listdir(folder) if _split_of(name) == split]
+    if not names:
+        splits = sorted({found for name in os.listdir(folder) if (found := _split_of(name))})
+        has = ", ".join(splits) or f"no .{', .'.join(SUFFIXES)} file"
+        raise DataError(f"{folder}: no split {split!r}; it has {has}")
+    return _complete(folder, split, [folder / name for name in sorted(names)])
+
+
+def _complete(folder: Path, split: str, files: list[Path]) -> list[Path]:
+    """These files, if they are all shards of one split, or a single file."""
+    shards = [SHARD.fullmatch(file.name) for file in files]
+    numbers = [(int(found[2]), int(found[3])) for found in shards if found]
+    listed = ", ".join(file.name for file in files)
+    if len({file.suffix for file in files}) > 1 or 0 < len(numbers) < len(files):
+        raise DataError(f"{folder}: split {split!r} is there more than once: {listed}")
+    if numbers and numbers != [(place, len(files)) for place in range(len(files))]:
+        raise DataError(f"{folder}: incomplete split {split!r}: {listed}")
+    return files
+
+
+def _declared(root: Path, subset: str | None) -> dict[str, Any] | None:
+    """What README.md says of this configuration; None: it does not declare it."""
+    readme = root / "README.md"
+    try:
+        found = FRONT_MATTER.match(readme.read_text(encoding="utf-8"))
+        content = yaml.safe_load(found[1]) if found else None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{readme}: cannot read what it declares: {error}") from None
+    listed = content.get("configs") if isinstance(content, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    configs = [entry for entry in listed if isinstance(entry, dict)]
+    if subset is not None:
+        chosen = [entry for entry in configs if entry.get("config_name") == subset]
+    else:
+        chosen = configs if len(configs) == 1 else [e for e in configs if _is_default(e)]
+    return chosen[0] if chosen else None
+
+
+def _is_default(config: dict[str, Any]) -> bool:
+    return bool(config.get("default")) or config.get("config_name") == "default"
+
+
+def _declared_files(root: Path, folder: Path, config: dict[str, Any], split: str) -> list[Path]:
+    place = f"{root / 'README.md'}: configuration {config.get('config_name')!r}"
+    data_files = config["data_files"]
+    entries = data_files if isinstance(data_files, list) else [data_files]
+    splits: dict[str, list[str]] = {}
+    for entry in entries:  # paths without a split are those of "train", as on the hub
+        named = entry if isinstance(entry, dict) else {"split": "train", "path": entry}
+        paths = named.get("path")
+        splits.setdefault(str(named.get("split")), []).extend(
+            paths if isinstance(paths, list) else [str(paths)]
+        )
+    if split not in splits:
+        raise DataError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
+    files: list[Path] = []
+    for pattern in splits[split]:
+        pure = PurePosixPath(pattern)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise DataError(f"{place}: {pattern!r} leaves the folder")
+        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        if not found:
+            raise DataError(f"{place}: there is no {pattern!r}")
+        files += found
+    for file in files:
+        if file.suffix[1:] not in SUFFIXES:
+            raise DataError(f"{file}: expected one of .{', .'.join(SUFFIXES)}")
+    return _complete(folder, split, list(dict.fromkeys(files)))
