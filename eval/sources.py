@@ -82,6 +82,8 @@ class Source:
 
     def images(self, *below: str) -> ImageFolder:
         """Where pictures lie: ``data.image_root``, else ``data.root`` and folders `below` it."""
+        if self.data.root is None and self.data.image_root is None:
+            return ImageFolder([])  # whoever looks for a picture is told
         return image_folder(self.data.root or "", self.data.image_root, list(below))
 
     def frames(self, folder: str) -> tuple[str, ...]:

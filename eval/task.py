@@ -41,10 +41,11 @@ class EvalTask:
         """
         if not self.queries:
             raise DataError(f"task {self.name}: no query")
+        everything = range(len(self.targets))
         for number, relevant in enumerate(self.relevance):
-            among = range(len(self.targets))
-            own = among if self.candidates is None else self.candidates[number]
-            if not relevant or not relevant.keys() <= set(own) or min(relevant.values()) <= 0:
+            own = everything if self.candidates is None else self.candidates[number]
+            among = all(place in own for place in relevant)
+            if not relevant or not among or min(relevant.values()) <= 0:
                 raise DataError(
                     f"task {self.name}, query {number}: its right targets are {relevant}, of"
                     f" {len(own)} candidates"

@@ -52,12 +52,17 @@ def video_frames(folder: str | Path) -> tuple[str, ...]:
         DataError: no such folder, or no images in it.
     """
     try:
-        found = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        found = [path for path in Path(folder).iterdir() if _is_frame(path)]
     except OSError as error:
         raise DataError(f"{folder}: cannot read the frames: {error.strerror}") from None
     if not found:
         raise DataError(f"{folder}: no frames ({', '.join(IMAGE_SUFFIXES)})")
     return tuple(str(path.absolute()) for path in sorted(found, key=natural_order))
+
+
+def _is_frame(path: Path) -> bool:
+    """Hidden files are none: macOS puts a ``._frame_1.jpg`` beside each picture in an archive."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:
