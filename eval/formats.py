@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from eval.beir import Beir
 from eval.mmeb_v1 import MmebRows
 from eval.sources import Source
 from eval.task import EvalTask
@@ -24,4 +25,5 @@ class Format(Protocol):
 
 FORMATS: dict[str, type] = {
     "mmeb": MmebRows,
+    "beir": Beir,
 }
