@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from eval.beir import READ_AT_ONCE, Beir, Instruction
 from eval.sources import Source
@@ -28,6 +29,7 @@ from tests.beir_files import (
 from tests.mmeb_files import write_rows
 from unime.config import ConfigError, EvalData
 from unime.items import DataError, Item
+from unime.ranking import ranking_metrics
 
 SUITE = Path(__file__).parent.parent / "configs/suites/mmeb_v2_visdoc.yaml"
 ASK = "Find a document image that matches the given query:"
@@ -106,6 +108,8 @@ def test_graded_relevance_gives_this_ndcg(root: Path) -> None:
     found = ndcg(relevance, [1, 2, 0])
     assert found == pytest.approx((1 + 2 / 2) / (2 + 1 / 1.584962500721156))
     assert found == pytest.approx(0.7602, abs=1e-4)
+    ours = ranking_metrics(torch.tensor([[1, 2, 0] + [-1] * 7]), [relevance])
+    assert ours["ndcg_linear@5"].item() == pytest.approx(found)
 
 
 def ndcg(relevance: Relevance, ranking: list[int], k: int = 5) -> float:
