@@ -6,14 +6,18 @@ and the suite of MMEB-V2's visual documents.
 
 from __future__ import annotations
 
+import json
 import math
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from eval import evaluate
 from eval.beir import READ_AT_ONCE, Beir, Instruction
 from eval.sources import Source
 from eval.suites import Task, load_suite
@@ -27,6 +31,7 @@ from tests.beir_files import (
     write_table,
 )
 from tests.mmeb_files import write_rows
+from tests.vlm2vec_reporter import report
 from unime.config import ConfigError, EvalData
 from unime.items import DataError, Item
 from unime.ranking import ranking_metrics
@@ -204,6 +209,22 @@ def test_a_corpus_larger_than_what_is_read_at_once(root: Path, tmp_path: Path) -
     assert [Path(target.images[0]).read_bytes() for target in targets] == contents
 
 
+def test_a_corpus_is_never_in_memory(root: Path, tmp_path: Path) -> None:
+    page = picture(tmp_path, 0) + bytes(40_000)  # what follows a PNG's end is no part of it
+    pages = [(f"p{n}", page + str(n).encode()) for n in range(12 * READ_AT_ONCE)]
+    file = write_corpus(root, *pages)
+    pq.write_table(
+        pq.read_table(file), file, row_group_size=READ_AT_ONCE
+    )  # small, as the hub's are
+    tracemalloc.start()
+    try:
+        assert len(read(root).targets) == len(pages)
+        highest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert highest < len(pages) * len(page) / 3
+
+
 def test_a_document_of_text_and_picture(root: Path, tmp_path: Path) -> None:
     """The text is read only if the suite names its column: VLM2Vec embeds the page alone."""
     names = ("corpus-id", "image", "ocr")
@@ -236,6 +257,40 @@ def test_a_document_that_comes_again_is_one_candidate(root: Path, tmp_path: Path
     task = read(root)
     assert task.target_names == ["p0", "p1", "p2"]
     assert task.left_out == [f"{file}, row 3: document 'p1' comes again"]
+
+
+# From end to end ----------------------------------------------------------------------------------
+
+
+@pytest.mark.evaluation
+def test_a_tiny_model_is_evaluated(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    """Pages under two ids are encoded once and tie; the reporter of VLM2Vec reads the score."""
+    task = "VisRAG_ChartQA"
+    write_beir(tmp_path / "data/openbmb/VisRAG-Ret-Test-ChartQA", split="train", texts=True)
+    config = tmp_path / "eval.yaml"
+    config.write_text(
+        f"output_dir: {tmp_path}/out\n"
+        f"model: {{name: {tiny_model('qwen2_vl')}, precision: float32}}\n"
+        f"data: {{root: {tmp_path}/data, suite: {SUITE}, tasks: [{task}], cache: {tmp_path}/c}}\n"
+    )
+    evaluate.main(["--config", str(config)])
+    result = json.loads((tmp_path / f"out/{task}.json").read_text())
+    assert (result["num_queries"], result["num_candidates"]) == (6, 9)
+    assert result["num_encoded"] == 6 + 8
+    lines = (tmp_path / f"out/visdoc/{task}_pred.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    assert first["label"] == ["page-0.jpg", "page-1.jpg"]
+    assert first["rel_scores"] == [2.0, 1.0]
+    pages = first["prediction"]
+    assert pages.index("page-8.jpg") == pages.index("page-0.jpg") + 1
+    values = []
+    for line in map(json.loads, lines):
+        label, found = ([int(name[5:-4]) for name in line[key]] for key in ("label", "prediction"))
+        values.append(ndcg(dict(zip(label, line["rel_scores"], strict=True)), found))
+    assert result["values"] == pytest.approx(values)
+    assert result["score"] == pytest.approx(sum(values) / 6)
+    reported = report(tmp_path / "out", {"model_name": "tiny"})
+    assert reported.averages["visdoc"] == pytest.approx(result["score"])
 
 
 # What is refused ----------------------------------------------------------------------------------
