@@ -11,25 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import datasets
 
 from eval.sources import Source
 from eval.task import EvalTask, Relevance
+from unime.config import require
 from unime.items import DataError, Item
 from unime.progress import progress_bar
 from unime.tables import Table, plain_rows
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
-
-
-class Instruction(Enum):
-    """Where a task's instruction goes."""
-
-    inline = "inline"  # before the text, one space between them: VLM2Vec's strings
-    apart = "apart"  # Item.instruction, which the prompt puts where the model expects it
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,10 @@ class Beir:
     A document counts as relevant with its highest score in ``qrels`` if that is above 0
     (VLM2Vec: src/utils/dataset_utils.py, load_qrels_mapping). Ids are texts or whole numbers; what
     they print as is compared.
+
+    Attributes:
+        instruction: "inline": before the text, one space between them, as VLM2Vec has it; "apart":
+            the item's instruction, which the prompt puts where the model expects it.
     """
 
     repository: str | None = None
@@ -56,7 +53,15 @@ class Beir:
     document_text: str | None = None  # column of the corpus with its documents' text; None: unread
     query_instruction: str = ""
     target_instruction: str = ""
-    instruction: Instruction = Instruction.inline
+    instruction: str = "inline"
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ConfigError: a setting that cannot be.
+        """
+        forms = ("inline", "apart")
+        require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
 
     def read(self, name: str, source: Source) -> EvalTask:
         places, documents, left_out = self._read_corpus(name, source)
@@ -170,7 +175,7 @@ class Beir:
 
     def _item(self, instruction: str, text: str, images: tuple[str, ...] = ()) -> Item:
         """VLM2Vec: src/model/processor.py, process_input_text, without its image token."""
-        if self.instruction is Instruction.apart:
+        if self.instruction == "apart":
             return Item(text, images, instruction=instruction)
         return Item(" ".join(part for part in (instruction, text) if part), images)
 
