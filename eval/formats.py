@@ -10,6 +10,7 @@ from typing import Protocol
 
 from eval.caption_retrieval import CaptionedRows
 from eval.long_captions import ShareGpt4v, Urban1k
+from eval.beir import Beir
 from eval.mmeb_v1 import MmebRows
 from eval.moment_retrieval import MomentRetrieval, MomentSeeker
 from eval.sources import Source
@@ -40,4 +41,5 @@ FORMATS: dict[str, type] = {
     "video_retrieval": VideoRetrieval,
     "moment_retrieval": MomentRetrieval,
     "moment_seeker": MomentSeeker,
+    "beir": Beir,
 }
