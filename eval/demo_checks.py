@@ -30,8 +30,8 @@ from data_prep.emoji import (
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo_filter import DATA, judge_filter
-from eval.tables import narrow_table
 from eval.suites import load_suite
+from eval.tables import narrow_table
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.encoder import Encoder

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def published_rows(benchmark: str) -> list[PublishedRow]:
     return load_benchmarks()[benchmark].rows
 
 
+@cache
 def load_benchmarks() -> dict[str, Benchmark]:
     content: Any = OmegaConf.to_container(OmegaConf.load(PATH))
     found = {}

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
-    """The page and the leaderboard's files, each by its own module, as far as they are asked for."""
+    """The page and the leaderboard's files, as far as they are asked for."""
     models = {name: Path(folder) for name, folder in config.models.items()}
     written = []
     for name, metadata in config.leaderboard.items():

@@ -142,14 +142,12 @@ def notes(report: Report) -> list[str]:
         each = ", ".join(f"{name} {value}" for name, value in values.items())
         lines.append(f"not strictly comparable: the models differ in {setting} ({each})")
     for name, model in report["models"].items():
-        reasons = {t: e["not_supported"] for t, e in model["tasks"].items() if e["score"] is None}
+        reasons = [e["not_supported"] for e in model["tasks"].values() if e["score"] is None]
         if reasons:
-            reason = next(iter(reasons.values()))
-            lines.append(
-                f"{name} cannot do {len(reasons)} of {len(model['tasks'])} tasks: {reason}"
-            )
-    if any(model["averages"][key]["missing"] for model in report["models"].values()
-           for key in report["averages"]):  # fmt: skip
+            counts = f"{len(reasons)} of {len(model['tasks'])} tasks"
+            lines.append(f"{name} cannot do {counts} ({NONE}): {reasons[0]}")
+    entries = chain(*(model["averages"].values() for model in report["models"].values()))
+    if any(entry["missing"] for entry in entries):
         lines.append(f"{NONE} (n): no average, n of its tasks are missing; the JSON names them")
     return lines
 
