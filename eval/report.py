@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.averages import Average, averages_of, overall_of
+from eval.averages import MMEB, Average, averages_of, overall_of
 from eval.bootstrap import drawn_means, interval, two_sided_p
 from eval.published_rows import published_for
 from eval.results import (
@@ -57,14 +57,12 @@ def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
     """The page and the leaderboard's files, as far as they are asked for."""
     models = {name: Path(folder) for name, folder in config.models.items()}
     written = []
+    found = {task["modality"] for task in report["tasks"].values()}
     for name, metadata in config.leaderboard.items():
         from eval.leaderboard import write_leaderboard
 
         path = Path(config.output).with_name(f"{metadata['model_name']}.json")
-        modalities: dict[str, list[str]] = {}
-        for task, entry in report["tasks"].items():
-            modalities.setdefault(entry["modality"], []).append(task)
-        write_leaderboard(models[name], path, metadata, modalities)
+        write_leaderboard(models[name], path, metadata, [m for m in MMEB if m in found])
         written.append(path)
     if config.html is not None:
         from eval.page import write_page

@@ -17,9 +17,15 @@ RECALL = {"hit@5": "R@5", "hit@10": "R@10"}  # beside the score, for tasks of th
 MINUS = {ord("-"): "−"}
 
 
-def table_sections(report: Report, intervals: bool = True) -> tuple[list[str], list[Rows]]:
+def table_sections(
+    report: Report, intervals: bool = True, published: bool = False
+) -> tuple[list[str], list[Rows]]:
     """The table as text, a column a model: its header, and the rows, in sections: the tasks of each
-    meta-task and their mean, other averages of a modality, all of MMEB, signs of collapse."""
+    meta-task and their mean, other averages of a modality, all of MMEB, signs of collapse.
+
+    Args:
+        published: one more column for each published row of which the tasks' scores are known.
+    """
     models, tasks, averages = report["models"], report["tasks"], report["averages"]
     modalities = list(dict.fromkeys(task["modality"] for task in tasks.values()))
     named = len(modalities) > 1 or len({task["metric"] for task in tasks.values()}) > 1
@@ -28,7 +34,7 @@ def table_sections(report: Report, intervals: bool = True) -> tuple[list[str], l
         own = {name: task for name, task in tasks.items() if task["modality"] == modality}
         if named:
             metrics = ", ".join(dict.fromkeys(task["metric"] for task in own.values()))
-            sections.append([[f"{modality}: {metrics}", *[""] * (1 + len(models))]])
+            sections.append([[f"{modality}: {metrics}"]])
         for meta in dict.fromkeys(task["meta_task"] for task in own.values()):
             names = [name for name, task in own.items() if task["meta_task"] == meta]
             rows = list(chain(*(_task_rows(report, name, intervals) for name in names)))
@@ -38,7 +44,22 @@ def table_sections(report: Report, intervals: bool = True) -> tuple[list[str], l
             sections.append(rows)
         sections.append(_average_rows(report, modality, intervals))
     sections += [_average_rows(report, None, intervals), _signs(report)]
-    return ["", "chance", *models], [rows for rows in sections if rows]
+    header = ["", "chance", *models, *(_others(report) if published else ())]
+    width = len(header)
+    return header, [
+        [(row + [""] * width)[:width] for row in rows] for rows in sections if rows
+    ]  # fmt: skip
+
+
+def _others(report: Report) -> dict[str, dict[str, float]]:
+    """Published rows of which the tasks' scores are known: what each has, by task and average."""
+    return {
+        row["name"]: row["tasks"]
+        | {found["columns"][column]: score for column, score in row["scores"].items()}
+        for found in report["published"].values()
+        for row in found["rows"]
+        if row["tasks"]
+    }
 
 
 def _average_rows(report: Report, modality: str | None, intervals: bool) -> Rows:
@@ -69,6 +90,8 @@ def _row(report: Report, label: str, group: str, key: str, intervals: bool) -> l
     entries = [model[group][key] for model in report["models"].values()]
     chance = entries[0]["chance"]
     cells = [_cell(entry, intervals) for entry in entries]
+    others = [found.get(key) for found in _others(report).values()]
+    cells += ["" if score is None else f"{score:.1f}" for score in others]
     return [label, "" if chance is None else _percent(chance), *cells]
 
 
@@ -131,7 +154,7 @@ def _sorting_column(columns: dict[str, str], overall: str) -> str:
 
 def _source(row: dict[str, Any]) -> str:
     """Where a row is from; what is printed there as the overall average, if that is another one."""
-    printed = [f"prints {value:g}, {column}" for column, value in row["printed"].items()]
+    printed = [f"{v:g} printed as overall ({column})" for column, v in row["printed"].items()]
     return "; ".join([row["source"], *printed, *([row["note"]] if row["note"] else [])])
 
 
@@ -162,7 +185,7 @@ def title_of(report: Report) -> str:
 
 def markdown_report(report: Report) -> str:
     """All tables of a report; a title only where the table does not speak for itself."""
-    parts = [markdown(*table_sections(report))]
+    parts = [markdown(*table_sections(report, published=True))]
     if report["limit"] is not None or len(report["published"]) + len(report["paired"]):
         parts = [title_of(report), *parts]
     parts += ["\n".join(f"- {note}" for note in notes(report))] if notes(report) else []
@@ -200,7 +223,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """To the terminal; one that is narrow shows the intervals of the overall means only."""
     console, models = console or Console(), report["models"]
     wide = console.width >= 40 + 20 * len(models)
-    header, sections = table_sections(report, intervals=wide)
+    header, sections = table_sections(report, intervals=wide, published=wide)
     _print(console, title_of(report), header, sections)
     if not wide:
         entries = {name: model["averages"][report["overall"]] for name, model in models.items()}

@@ -233,7 +233,7 @@ def read_report(path: str | None) -> str | None:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         table = markdown(*table_sections(report))
         title = title_of(report)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
     return f"{title}:\n\n{table}"
 
