@@ -19,6 +19,7 @@ import numpy as np
 
 from eval.averages import MMEB, Average, averages_of, overall_of
 from eval.bootstrap import drawn_means, interval, two_sided_p
+from eval.printing import markdown_report, print_report
 from eval.published_rows import published_for
 from eval.results import (
     Results,
@@ -29,7 +30,6 @@ from eval.results import (
     scored,
 )
 from eval.suites import Task, load_suite
-from eval.tables import markdown_report, print_report
 from unime.checkpoint import write_json
 from unime.config import ConfigError, ReportConfig, load_config
 from unime.runlog import run_program
@@ -67,7 +67,7 @@ def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
     if config.html is not None:
         from eval.page import write_page
 
-        write_page(report, models, Path(config.html), config)
+        write_page(report, models, Path(config.html), seed=config.seed)
         written.append(Path(config.html))
     return written
 
@@ -139,8 +139,12 @@ def _selected(config: ReportConfig) -> dict[str, Task]:
 
 def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, float]:
     """A random order's score on each task, which is the data's and not a model's."""
-    found = {task: r[task].get("chance") for r in results.values() for task in scored(r)}
-    return {task: found[task] for task in suite if found.get(task) is not None}
+    found: dict[str, float] = {}
+    for of_model in results.values():
+        found |= {
+            t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
+        }
+    return {task: found[task] for task in suite if task in found}
 
 
 def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:

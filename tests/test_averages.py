@@ -24,8 +24,10 @@ VLM2VEC: dict[str, Any] = json.loads((Path(__file__).parent / "vlm2vec_scores.js
 def tasks(modality: str, **metas: str) -> dict[str, Task]:
     """``tasks("video", qa="A B")``: two tasks of a meta-task."""
     return {
-        name: Task(meta, modality=modality) for meta, names in metas.items() for name in names.split()
-    }  # fmt: skip
+        name: Task(meta, modality=modality)
+        for meta, names in metas.items()
+        for name in names.split()
+    }
 
 
 RETRIEVAL = tasks("retrieval", short_retrieval="F_t2i F_i2t", long_retrieval="S_t2i S_i2t")
