@@ -96,8 +96,9 @@ EOF
     report) cat <<'EOF'
 Usage: ./launch.sh report CONFIG [key=value …]
 
-Per-task hit@1, means of the meta-tasks, IND, OOD and overall of every model in CONFIG, side by
-side; runs `python -m eval.report`. Refuses to average when a task is missing.
+Every model in CONFIG side by side: the score of each task, averages by name (meta-tasks, IND, OOD,
+micro-36, macro-4), 95 % intervals, differences to a baseline, and published rows; runs
+`python -m eval.report`. Refuses to average when a task is missing.
     ./launch.sh report configs/report/qwen2-vl-2b.yaml
 EOF
       ;;

@@ -30,8 +30,8 @@ from data_prep.emoji import (
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo_filter import DATA, judge_filter
-from eval.report import narrow_table
 from eval.suites import load_suite
+from eval.tables import narrow_table
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.encoder import Encoder
@@ -51,7 +51,7 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
     text: dict[str, dict[str, float]] = {"teacher": teacher_scores(tasks, split)}
     for model in models:
         results = {t: json.loads((folder / f"eval/{model}/{t}.json").read_text()) for t in tasks}
-        text[model] = {task: result["hit_at_1"] for task, result in results.items()}
+        text[model] = {task: result["score"] for task, result in results.items()}
         text[model] |= {
             sign: sum(result[sign] for result in results.values()) / len(results)
             for sign in ("mean_similarity", "effective_rank")

@@ -20,7 +20,6 @@ from unime.checkpoint import write_json
 from unime.items import DataError
 from unime.runlog import run_program
 
-PARTS = ("overall", "macro", "ind", "ood")
 COMPARED = (  # what each part of the recipe buys: the first over the second
     ("stage1", "base"),
     ("stage1_stage2", "base"),
@@ -73,6 +72,7 @@ def collect(reports: Sequence[Report]) -> dict[str, Any]:
         "seeds": seeds,
         "commits": sorted({report["commit"] for report in reports}),
         "chance": first["chance"],
+        "labels": {key: average["label"] for key, average in first["averages"].items()},
         "models": {model: _model(model, reports) for model in models},
         "differences": {
             f"{one} - {other}": over([hit(report, one) - hit(report, other) for report in reports])
@@ -92,7 +92,7 @@ def collect(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def hit(report: Report, model: str) -> float:
-    return report["models"][model]["overall"]["hit_at_1"]
+    return report["models"][model]["averages"][report["overall"]]["score"]
 
 
 def _model(model: str, reports: Sequence[Report]) -> dict[str, Any]:
@@ -100,12 +100,11 @@ def _model(model: str, reports: Sequence[Report]) -> dict[str, Any]:
     texts = [report["text"][model] for report in reports]
 
     def group(name: str) -> dict[str, Any]:
-        return {key: over([own[name][key]["hit_at_1"] for own in ours]) for key in ours[0][name]}
+        return {key: over([own[name][key]["score"] for own in ours]) for key in ours[0][name]}
 
     return {
-        **{part: over([own[part]["hit_at_1"] for own in ours]) for part in PARTS},
-        "meta_tasks": group("meta_tasks"),
         "tasks": group("tasks"),
+        "averages": group("averages"),
         "text": {task: over([t[task] for t in texts]) for task in reports[0]["text"]["teacher"]},
         "mean_similarity": over([own["mean_similarity"] for own in ours]),
         "effective_rank": over([own["effective_rank"] for own in ours]),
@@ -129,16 +128,13 @@ def markdown(collected: dict[str, Any]) -> str:
         f"| --- |{' ---: |' * (len(models) + 1)}",
     ]
     first = next(iter(models.values()))
-    for group in ("tasks", "meta_tasks", "text"):
+    for group in ("tasks", "text", "averages"):
         for name in first[group]:
             cells = [percent(entry[group][name]) for entry in models.values()]
             known = collected["teacher"].get(name) if group == "text" else None
-            label = f"mean of {name}" if group == "meta_tasks" else name
+            label = collected["labels"][name] if group == "averages" else name
             teacher = "" if known is None else f"{100 * known:.1f}"
             lines.append(f"| {label} | {' | '.join(cells)} | {teacher} |")
-    for part in PARTS:
-        cells = [percent(entry[part]) for entry in models.values()]
-        lines.append(f"| {part} | {' | '.join(cells)} |  |")
     for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
         cells = [f"{entry[sign]['mean']:.{digits}f}" for entry in models.values()]
         lines.append(f"| {sign.replace('_', ' ')} | {' | '.join(cells)} |  |")

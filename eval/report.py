@@ -1,39 +1,41 @@
-"""One table from the results of several models: hit@1 by task, meta-task and distribution.
+"""One table from the results of several models, with intervals, averages and published rows.
 
     python -m eval.report --config configs/report/qwen2-vl-2b.yaml [key=value …]
 
-Prints the table, and writes it as JSON (`output`) and as Markdown (beside it). "overall" is the
-mean over tasks, as on MMEB's leaderboard; "macro" is the mean of the meta-task means, which some
-papers print as overall. Intervals are 95 % bootstrap intervals over queries, drawn within each
-task. With a task missing there is no average: the report is refused.
+Prints the table and writes it as JSON (`output`), as Markdown (beside it), as a page (`html`) and
+for MMEB's leaderboard (`leaderboard`). What each average is a mean of: eval.averages. Intervals are
+95 % bootstrap intervals over queries, drawn within each task. With a result missing there is no
+average: the report is refused. Where a model cannot do a task, the averages that need it have "–".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Column, Table
 
-from eval.results import Results, query_limit, read_results, refuse_other_data
+from eval.averages import MMEB, Average, averages_of, overall_of
+from eval.bootstrap import drawn_means, interval, two_sided_p
+from eval.printing import markdown_report, print_report
+from eval.published_rows import published_for
+from eval.results import (
+    Results,
+    differing_settings,
+    query_limit,
+    read_results,
+    refuse_other_data,
+    scored,
+)
 from eval.suites import Task, load_suite
 from unime.checkpoint import write_json
 from unime.config import ConfigError, ReportConfig, load_config
 from unime.runlog import run_program
 
-AVERAGES = ("ind", "ood", "macro", "overall")  # as the table has them
-NAMES = {
-    "overall": "overall (mean of tasks)",
-    "macro": "macro (mean of meta-tasks)",
-    "ind": "in distribution",
-    "ood": "out of distribution",
-}
+DESCRIBED = ("modality", "meta_task", "distribution", "metric")
+Averages = Mapping[str, Average]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,15 +45,31 @@ def main(argv: list[str] | None = None) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, report)
+        _write_text(output.with_suffix(".md"), markdown_report(report))
     except OSError as error:
         raise ConfigError(f"output: {output} cannot be written: {error}") from None
-    title = f"hit@1 in %, 95 % intervals ({config.suite}{_limited(report['limit'])})"
-    text = markdown(*table_sections(report))
-    if report["limit"] is not None:
-        text = f"{title}\n\n{text}"
-    _write_text(output.with_suffix(".md"), text)
-    print_table(title, report)
-    print(f"written: {output} and {output.with_suffix('.md')}")
+    print_report(report)
+    for path in [output, output.with_suffix(".md"), *_write_others(config, report)]:
+        print(f"written: {path}")
+
+
+def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
+    """The page and the leaderboard's files, as far as they are asked for."""
+    models = {name: Path(folder) for name, folder in config.models.items()}
+    written = []
+    found = {task["modality"] for task in report["tasks"].values()}
+    for name, metadata in config.leaderboard.items():
+        from eval.leaderboard import write_leaderboard
+
+        path = Path(config.output).with_name(f"{metadata['model_name']}.json")
+        write_leaderboard(models[name], path, metadata, [m for m in MMEB if m in found])
+        written.append(path)
+    if config.html is not None:
+        from eval.page import write_page
+
+        write_page(report, models, Path(config.html), seed=config.seed)
+        written.append(Path(config.html))
+    return written
 
 
 def build_report(config: ReportConfig) -> dict[str, Any]:
@@ -61,24 +79,51 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
             different settings or limits, or two models saw different data.
     """
     suite = _selected(config)
+    averages = averages_of(suite)
     results = {name: read_results(name, Path(f), suite) for name, f in config.models.items()}
     limits = [query_limit(name, found) for name, found in results.items()]
     first = next(iter(results))
     for name in results:
         refuse_other_data(first, results[first], name, results[name])
+    overall = overall_of(averages)
+    chance = _chances(suite, results)
     return {
         "suite": config.suite,
         "limit": limits[0],  # equal data have equal limits
         "bootstrap_samples": config.bootstrap_samples,
         "seed": config.seed,
         "num_tasks": len(suite),
-        "chance": float(np.mean([results[first][task]["chance"] for task in suite])),
-        "models": {name: _summarise(found, suite, config) for name, found in results.items()},
+        "overall": overall.key,
+        "chance": _mean(chance, overall.tasks),
+        "tasks": {
+            name: {key: getattr(task, key) for key in DESCRIBED} | {"chance": chance.get(name)}
+            for name, task in suite.items()
+        },
+        "averages": {
+            key: {
+                "label": average.label,
+                "kind": average.kind,
+                "modality": average.modality,
+                "parts": [part if isinstance(part, str) else part.key for part in average.parts],
+                "tasks": list(average.tasks),
+                "metrics": sorted({suite[task].metric for task in average.tasks}),
+            }
+            for key, average in averages.items()
+        },
+        "models": {
+            name: _summarise(found, averages, chance, config) for name, found in results.items()
+        },
+        "baseline": config.baseline,
+        "paired": {
+            f"{name}|{config.baseline}": _compare(found, results[config.baseline], averages, config)
+            for name, found in results.items()
+            if config.baseline not in (None, name)
+        },
+        "differing_settings": differing_settings(results),
+        "published": published_for(averages, list(suite), config.published_rows)
+        if config.published
+        else {},
     }
-
-
-def _limited(limit: int | None) -> str:
-    return "" if limit is None else f"; only the first {limit} queries of each task"
 
 
 def _selected(config: ReportConfig) -> dict[str, Task]:
@@ -92,128 +137,89 @@ def _selected(config: ReportConfig) -> dict[str, Task]:
     return {name: task for name, task in suite.items() if task.meta_task in wanted}
 
 
-def _summarise(results: Results, suite: dict[str, Task], config: ReportConfig) -> dict[str, Any]:
-    """Every number of one model; each average beside the interval of its bootstrap samples."""
-    random = np.random.default_rng(config.seed)
-    exact: dict[str, float] = {}
-    samples: dict[str, np.ndarray] = {}
-    for task in suite:
-        hits = results[task]["hits"]
-        exact[task] = sum(hits) / len(hits)
-        # Drawing n of n zeros and ones with replacement is a binomial draw.
-        drawn = random.binomial(len(hits), exact[task], config.bootstrap_samples)
-        samples[task] = drawn / len(hits)  # (bootstrap_samples,)
+def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, float]:
+    """A random order's score on each task, which is the data's and not a model's."""
+    found: dict[str, float] = {}
+    for of_model in results.values():
+        found |= {
+            t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
+        }
+    return {task: found[task] for task in suite if task in found}
 
-    def mean(tasks: list[str]) -> dict[str, Any] | None:
-        if not tasks:
-            return None
-        chance = float(np.mean([results[name]["chance"] for name in tasks]))
-        average = _entry(_mean(exact, tasks), _mean(samples, tasks))
-        return average | {"chance": chance, "num_tasks": len(tasks)}
 
-    metas = {
-        meta: [name for name, task in suite.items() if task.meta_task == meta]
-        for meta in dict.fromkeys(task.meta_task for task in suite.values())
+def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:
+    own = [values.get(task) for task in tasks]
+    return None if None in own else float(np.mean(own))  # type: ignore[arg-type]
+
+
+def _summarise(
+    results: Results, averages: Averages, chance: dict[str, float], config: ReportConfig
+) -> dict[str, Any]:
+    """Every number of one model."""
+    done = scored(results)
+    exact = {task: float(np.mean(result["values"])) for task, result in done.items()}
+    samples = {
+        task: drawn_means(result["values"], config.bootstrap_samples, config.seed, task)
+        for task, result in done.items()
     }
-    macro = [[_mean(values, tasks) for tasks in metas.values()] for values in (exact, samples)]
+
+    def average(found: Average) -> dict[str, Any]:
+        missing = [task for task in found.tasks if task not in done]
+        score = None if missing else float(found.of(exact))
+        ends = None if missing else interval(found.of(samples))
+        described = {"chance": _mean(chance, found.tasks), "num_tasks": len(found.tasks)}
+        return {"score": score, "ci95": ends, **described, "missing": missing}
+
+    def task(name: str) -> dict[str, Any]:
+        result, described = results[name], {"chance": chance.get(name)}
+        if name not in done:
+            return {"score": None, "not_supported": result["not_supported"]} | described
+        entry = {"score": exact[name], "ci95": interval(samples[name])} | described
+        entry |= {"num_queries": len(result["values"]), "metrics": result["metrics"]}
+        if result["metric"].startswith("hit@"):
+            entry["num_correct"] = int(sum(result["values"]))
+        return entry | {"metric": result["metric"]}
+
+    complete = len(done) == len(results)
+    first = next(iter(results.values()))
     return {
-        "overall": mean(list(suite)),
-        "macro": _entry(*(np.mean(values, axis=0) for values in macro)),
-        "ind": mean([name for name, task in suite.items() if task.distribution == "ind"]),
-        "ood": mean([name for name, task in suite.items() if task.distribution == "ood"]),
-        "meta_tasks": {meta: mean(tasks) for meta, tasks in metas.items()},
-        "tasks": {
-            name: _entry(exact[name], samples[name])
-            | {"num_queries": len(results[name]["hits"]), "chance": results[name]["chance"]}
-            for name in suite
+        "averages": {key: average(found) for key, found in averages.items()},
+        "tasks": {name: task(name) for name in results},
+        **{
+            key: float(np.mean([result[key] for result in done.values()])) if complete else None
+            for key in ("mean_similarity", "effective_rank")
         },
-        "mean_similarity": float(np.mean([results[n]["mean_similarity"] for n in suite])),
-        "effective_rank": float(np.mean([results[n]["effective_rank"] for n in suite])),
-        "seconds": float(sum(results[n]["seconds"] for n in suite)),
-        "commits": sorted({results[name]["commit"] for name in suite}),
-        **{key: results[next(iter(suite))].get(key) for key in ("model", "adapter")},
+        "seconds": float(sum(result["seconds"] for result in done.values())),
+        "commits": sorted({result["commit"] for result in results.values()}),
+        **{key: first.get(key) for key in ("encoder", "model", "adapter", "inputs")},
     }
 
 
-def _mean(values: dict[str, Any], names: list[str]) -> Any:
-    return np.mean([values[name] for name in names], axis=0)
+def _compare(
+    ours: Results, baseline: Results, averages: Averages, config: ReportConfig
+) -> dict[str, Any]:
+    """A paired bootstrap: the differences of two models on the same queries, of every task and
+    average that both can do."""
+    common = scored(ours).keys() & scored(baseline).keys()
+    exact, samples = {}, {}
+    for task in [task for task in ours if task in common]:
+        values = np.subtract(ours[task]["values"], baseline[task]["values"], dtype=np.float64)
+        exact[task] = float(values.mean())
+        samples[task] = drawn_means(values, config.bootstrap_samples, config.seed, task)
 
+    def entry(difference: float, drawn: np.ndarray) -> dict[str, Any]:
+        return {
+            "difference": float(difference), "ci95": interval(drawn), "p": two_sided_p(drawn)
+        }  # fmt: skip
 
-def _entry(number: float, drawn: np.ndarray) -> dict[str, Any]:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"hit_at_1": float(number), "ci95": [float(low), float(high)]}
-
-
-def table_sections(
-    report: dict[str, Any], intervals: bool = True
-) -> tuple[list[str], list[list[list[str]]]]:
-    """The table as text, a column a model: its header, and the rows of tasks, meta-tasks, averages
-    and signs of collapse."""
-    models = report["models"]
-    first = next(iter(models.values()))
-
-    def row(label: str, *keys: str) -> list[str]:
-        entries = [_at(model, keys) for model in models.values()]
-        chance = entries[0].get("chance")
-        cells = [f"{100 * entry['hit_at_1']:.1f}" for entry in entries]
-        if intervals:
-            ends = (_percent(entry["ci95"]) for entry in entries)
-            cells = [f"{cell} [{interval}]" for cell, interval in zip(cells, ends, strict=True)]
-        return [label, "" if chance is None else f"{100 * chance:.1f}", *cells]
-
-    def sign(label: str, key: str, digits: int) -> list[str]:
-        return [label, "", *(f"{model[key]:.{digits}f}" for model in models.values())]
-
-    sections = [
-        [row(task, "tasks", task) for task in first["tasks"]],
-        [row(f"mean of {meta}", "meta_tasks", meta) for meta in first["meta_tasks"]],
-        [row(NAMES[key], key) for key in AVERAGES if first[key] is not None],
-        [
-            sign("mean similarity", "mean_similarity", 3),
-            sign("effective rank", "effective_rank", 1),
-        ],
-    ]
-    return ["", "chance", *models], sections
-
-
-def narrow_table(title: str, names: Sequence[str]) -> Table:
-    """A first column for labels, one of numbers for each name."""
-    columns = [Column(name.replace("_", "\n"), justify="right") for name in names]
-    first = Column(no_wrap=True)
-    return Table(
-        first, *columns, title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
-    )
-
-
-def print_table(title: str, report: dict[str, Any], console: Console | None = None) -> None:
-    """To the terminal; one that is narrow shows the intervals of the overall means only."""
-    console, models = console or Console(), report["models"]
-    wide = console.width >= 40 + 20 * len(models)
-    header, sections = table_sections(report, intervals=wide)
-    table = narrow_table(title, header[1:])
-    for rows in sections:
-        for row in rows:
-            table.add_row(*row)
-        table.add_section()
-    console.print(table)
-    if not wide:
-        ends = (f"{name} [{_percent(m['overall']['ci95'])}]" for name, m in models.items())
-        console.print(f"overall: {'; '.join(ends)}", markup=False)
-
-
-def _at(model: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    for key in keys:
-        model = model[key]
-    return model
-
-
-def _percent(interval: list[float]) -> str:
-    return ", ".join(f"{100 * end:.1f}" for end in interval)
-
-
-def markdown(header: list[str], sections: list[list[list[str]]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *chain(*sections)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return {
+        "tasks": {task: entry(exact[task], samples[task]) for task in exact},
+        "averages": {
+            key: entry(average.of(exact), average.of(samples))
+            for key, average in averages.items()
+            if set(average.tasks) <= common
+        },
+    }
 
 
 def _write_text(path: Path, text: str) -> None:

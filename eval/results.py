@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ from unime.items import DataError
 
 NEEDED = {  # of each task's file
     "task": str,
-    "hits": list,
+    "metric": str,
     "num_rows": int,
-    "chance": float,
+    "settings_fingerprint": str,
+    "data_fingerprint": str,
+    "commit": str,
+}
+NEEDED_OF_SCORED = {
+    "score": float,
+    "values": list,
+    "metrics": dict,
     "mean_similarity": float,
     "effective_rank": float,
     "seconds": float,
-    "commit": str,
-    "settings_fingerprint": str,
-    "data_fingerprint": str,
 }
+OF_A_COMMON_KIND = ("num_frames", "resolution", "prompt", "max_image_pixels")  # of "inputs"
 Results = dict[str, dict[str, Any]]  # task -> its file
 
 
@@ -36,7 +42,7 @@ def read_results(name: str, folder: Path, suite: dict[str, Task]) -> Results:
             f"model {name!r}: {len(missing)} of {len(suite)} tasks have no result in {folder}: "
             f"{', '.join(missing)}; evaluate them first, no average without them"
         )
-    results = {task: _read_task(folder / f"{task}.json", task) for task in suite}
+    results = {n: _read_task(folder / f"{n}.json", n, task) for n, task in suite.items()}
     by_settings = {result["settings_fingerprint"]: task for task, result in results.items()}
     if len(by_settings) > 1:
         tasks = " and ".join(list(by_settings.values())[:2])
@@ -47,25 +53,53 @@ def read_results(name: str, folder: Path, suite: dict[str, Task]) -> Results:
     return results
 
 
-def _read_task(path: Path, task: str) -> dict[str, Any]:
+def scored(results: Results) -> Results:
+    """Those of tasks that the model can do."""
+    return {task: found for task, found in results.items() if found.get("not_supported") is None}
+
+
+def _read_task(path: Path, name: str, task: Task) -> dict[str, Any]:
+    refused = f"{path}: not a result of an evaluation"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a result of eval.mmeb: {error}") from None
+        raise DataError(f"{refused}: {error}") from None
     if not isinstance(result, dict):
-        raise DataError(f"{path}: not a result of eval.mmeb: expected an object")
-    for key, kind in NEEDED.items():
+        raise DataError(f"{refused}: expected an object")
+    is_scored = result.get("not_supported") is None
+    for key, kind in (NEEDED | (NEEDED_OF_SCORED if is_scored else {})).items():
         value = result.get(key)
         if not isinstance(value, (int, float) if kind is float else kind):
-            raise DataError(f"{path}: not a result of eval.mmeb: {key} is {value!r}")
-    if result["task"] != task:
+            raise DataError(f"{refused}: {key} is {value!r}")
+    if result["task"] != name:
         raise DataError(f"{path}: holds the result of task {result['task']!r}")
-    if not result["hits"] or set(result["hits"]) - {0, 1}:
-        raise DataError(f"{path}: not a result of eval.mmeb: hits are not a list of 0 and 1")
-    if len(result["hits"]) > result["num_rows"]:
-        sizes = f"{len(result['hits'])} hits of {result['num_rows']} rows"
-        raise DataError(f"{path}: not a result of eval.mmeb: {sizes}")
+    if result["metric"] != task.metric:
+        raise DataError(f"{path}: scored by {result['metric']}, the suite says {task.metric}")
+    if is_scored:
+        problem = _problem_of_values(result)
+        if problem:
+            raise DataError(f"{refused}: {problem}")
     return result
+
+
+def _problem_of_values(result: dict[str, Any]) -> str | None:
+    values, score = result["values"], result["score"]
+    numbers = all(isinstance(v, (int, float)) and -1e-6 <= v <= 1 + 1e-6 for v in values)
+    if not values or not numbers:
+        return "values are not a list of numbers in [0, 1]"
+    if result["metric"].startswith("hit@") and set(values) - {0, 1}:
+        return f"values of {result['metric']} are not a list of 0 and 1"
+    try:
+        limit = result["config"]["data"]["limit"]
+    except (KeyError, TypeError):
+        return "config.data.limit is not there"
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        return f"config.data.limit is {limit!r}"
+    if not math.isclose(score, math.fsum(values) / len(values), abs_tol=1e-4):
+        return f"score is {score}, the mean of its values {math.fsum(values) / len(values)}"
+    if len(values) > result["num_rows"]:
+        return f"{len(values)} values of {result['num_rows']} rows"
+    return None
 
 
 def query_limit(name: str, results: Results) -> int | None:
@@ -74,17 +108,18 @@ def query_limit(name: str, results: Results) -> int | None:
     Raises:
         DataError: tasks that were cut differently.
     """
-    counts = {task: len(result["hits"]) for task, result in results.items()}
-    cut = {task: count for task, count in counts.items() if count < results[task]["num_rows"]}
+    rows = {task: result["num_rows"] for task, result in results.items()}
+    limits = {task: result["config"]["data"]["limit"] for task, result in results.items()}
+    counts = {task: min(rows[task], limits[task] or rows[task]) for task in results}
+    cut = {task: count for task, count in counts.items() if count < rows[task]}
     if not cut:
         return None
     longest = max(cut, key=lambda task: cut[task])
     for task, count in counts.items():
-        total = results[task]["num_rows"]
-        if count != min(cut[longest], total):
+        if count != min(cut[longest], rows[task]):
             raise DataError(
                 f"model {name!r}: task {longest} has the first {cut[longest]} of "
-                f"{results[longest]['num_rows']} queries, task {task} {count} of {total}; no "
+                f"{rows[longest]} queries, task {task} {count} of {rows[task]}; no "
                 "average over different limits, evaluate again with one data.limit"
             )
     return cut[longest]
@@ -97,8 +132,22 @@ def refuse_other_data(first: str, ours: Results, name: str, theirs: Results) -> 
     """
     for task in ours:
         if any(ours[task][key] != theirs[task][key] for key in ("data_fingerprint", "num_rows")):
+            sizes = [len(found[task].get("values", [])) for found in (ours, theirs)]
             raise DataError(
                 f"task {task}: models {first!r} and {name!r} were evaluated on different data "
-                f"({len(ours[task]['hits'])} and {len(theirs[task]['hits'])} queries); evaluate "
-                "both again"
+                f"({sizes[0]} and {sizes[1]} queries); evaluate both again"
             )
+
+
+def differing_settings(models: dict[str, Results]) -> dict[str, dict[str, Any]]:
+    """Settings that decide scores and are not the same for all models: setting -> model -> value.
+    Only models that have such a setting are compared (a dual encoder has no prompt)."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in OF_A_COMMON_KIND:
+        values = {
+            name: next(iter(results.values())).get("inputs", {}) for name, results in models.items()
+        }
+        own = {name: inputs[key] for name, inputs in values.items() if key in (inputs or {})}
+        if len({str(value) for value in own.values()}) > 1:
+            found[key] = own
+    return found

@@ -220,13 +220,15 @@ def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
     facts = {"commit": git_commit(), "seed": config.seed, "split": config.split}
     report |= facts | {"seconds": seconds}
     write_json(folder / "report.json", report)
-    base, both = (report["models"][name]["overall"] for name in ("base", "stage1_stage2"))
+    base, both = (
+        report["models"][name]["averages"][report["overall"]] for name in ("base", "stage1_stage2")
+    )
     apart = "apart" if both["ci95"][0] > base["ci95"][1] else "overlapping"
     print(
         f"\nthe base names {report['base_naming_accuracy']:.1%} of held-out drawings\n"
-        f"stage 1 + 2: {both['hit_at_1']:.1%} overall, {both['hit_at_1'] / base['hit_at_1']:.2f}"
-        f" times the base's {base['hit_at_1']:.1%} (95 % intervals {apart}),"
-        f" {both['hit_at_1'] / report['chance']:.1f} times chance\n"
+        f"stage 1 + 2: {both['score']:.1%} overall, {both['score'] / base['score']:.2f}"
+        f" times the base's {base['score']:.1%} (95 % intervals {apart}),"
+        f" {both['score'] / report['chance']:.1f} times chance\n"
         f"pictures found for the queries: {folder / 'contact_sheet.png'}\n"
         f"all numbers: {folder / 'report.json'}"
     )

@@ -33,7 +33,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
 
-from eval.report import markdown, table_sections
+from eval.tables import markdown, table_sections, title_of
 from unime.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.config import (
     ConfigError,
@@ -232,11 +232,10 @@ def read_report(path: str | None) -> str | None:
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         table = markdown(*table_sections(report))
-        limit = report["limit"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        title = title_of(report)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
-    cut = "" if limit is None else f", the first {limit} queries of each task"
-    return f"hit@1 in %, 95 % intervals ({report['suite']}{cut}):\n\n{table}"
+    return f"{title}:\n\n{table}"
 
 
 def write_card(

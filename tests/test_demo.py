@@ -308,9 +308,11 @@ def test_the_report_has_what_is_promised(played: Played) -> None:
     folder, config, found = played
     assert list(found["models"]) == list(MODELS)
     for name, entry in found["models"].items():
-        low, high = entry["overall"]["ci95"]
-        assert 0 <= low <= entry["overall"]["hit_at_1"] <= high <= 1, name
-        assert set(entry["meta_tasks"]) == {"classification", "vqa", "retrieval", "grounding"}
+        overall = entry["averages"][found["overall"]]
+        low, high = overall["ci95"]
+        assert 0 <= low <= overall["score"] <= high <= 1, name
+        metas = {f"image/{m}" for m in ("classification", "vqa", "retrieval", "grounding")}
+        assert set(entry["averages"]) == metas | {"image-ind", "image-ood", "macro-4", "micro-11"}
         assert len(entry["tasks"]) >= 8
         assert entry["mean_similarity"] <= 1 and entry["effective_rank"] >= 1
     assert 0 < found["chance"] < 0.5
@@ -339,17 +341,17 @@ def test_seeds_are_collected(played: Played, tmp_path: Path) -> None:
     other = tmp_path / "seed1"
     other.mkdir()
     changed = json.loads(json.dumps(found)) | {"seed": 1}
-    changed["models"]["stage2"]["overall"]["hit_at_1"] += 0.1
+    changed["models"]["stage2"]["averages"]["micro-11"]["score"] += 0.1
     (other / "report.json").write_text(json.dumps(changed))
     demo_seeds.main([str(tmp_path / "results/seeds.json"), str(folder), str(other)])
     collected = json.loads((tmp_path / "results/seeds.json").read_text())
     assert collected["seeds"] == [0, 1]
-    one = found["models"]["stage2"]["overall"]["hit_at_1"]
-    overall = collected["models"]["stage2"]["overall"]
+    one = found["models"]["stage2"]["averages"]["micro-11"]["score"]
+    overall = collected["models"]["stage2"]["averages"]["micro-11"]
     assert overall["values"] == [one, one + 0.1]
     assert overall["mean"] == pytest.approx(one + 0.05)
     assert overall["sd"] == pytest.approx(0.1 / 2**0.5)
-    gain = found["models"]["infonce"]["overall"]["hit_at_1"]
+    gain = found["models"]["infonce"]["averages"]["micro-11"]["score"]
     assert collected["differences"]["stage2 - infonce"]["values"] == [
         pytest.approx(one - gain), pytest.approx(one + 0.1 - gain)
     ]  # fmt: skip

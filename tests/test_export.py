@@ -41,15 +41,23 @@ FIRST = LoraSettings(rank=8, dropout=0.0)
 SECOND = LoraSettings(rank=2, alpha=8, dropout=0.0, train=["llm", "projector", "vision"])
 REPOSITORY = Path(__file__).parent.parent
 STAGE2 = REPOSITORY / "configs/stage2/qwen2-vl-2b.yaml"
-_HALF = {"hit_at_1": 0.5, "ci95": [0.4, 0.6]}
-_MODEL = {
-    "tasks": {"Names": _HALF | {"chance": 0.2}},
-    "meta_tasks": {"vqa": _HALF},
-    **dict.fromkeys(("ind", "ood", "macro", "overall"), _HALF),
-    "mean_similarity": 0.1,
-    "effective_rank": 3.0,
+_HALF = {"score": 0.5, "ci95": [0.4, 0.6], "chance": 0.2}
+_KIND = {"modality": "image", "meta_task": "vqa", "metric": "hit@1"}
+REPORT = {
+    "suite": "mini.yaml",
+    "limit": None,
+    "tasks": {"Names": _KIND},
+    "averages": {"micro-1": {"label": "micro-1", "kind": "micro", "modality": "image"}},
+    "models": {
+        "stage2": {
+            "tasks": {"Names": _HALF},
+            "averages": {"micro-1": _HALF | {"missing": []}},
+            "mean_similarity": 0.1,
+            "effective_rank": 3.0,
+        }
+    },
+    "published": {},
 }
-REPORT = {"suite": "mini.yaml", "limit": None, "models": {"stage2": _MODEL}}
 
 
 def plain(folder, adapter=None):
@@ -314,6 +322,7 @@ def test_the_card_says_how_it_was_made(trained, tmp_path):
         "texts longer than 99 tokens",
         "A-OKVQA (50000 rows)",
         "loss: temperature 0.02, num_hard_negatives 8",
+        "hit@1 in %, 95 % intervals (mini.yaml)",
         "| Names | 20.0 | 50.0 [40.0, 60.0] |",
         "written and loaded again: largest difference",
         "- sentence-transformers, mixed: largest difference",

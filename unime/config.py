@@ -430,13 +430,27 @@ class ReportConfig:
     models: dict[str, str] = field(default_factory=dict)  # name -> output_dir of its evaluation
     suite: str = MISSING
     meta_tasks: list[str] | None = None  # only the tasks of these; None: all of the suite
-    output: str = MISSING  # report.json
+    output: str = MISSING  # report.json; report.md is written beside it
+    baseline: str | None = None  # one of models: the others are compared to it, query by query
+    published: bool = True  # rows of papers and leaderboards, if the suite is their benchmark
+    published_rows: list[str] | None = None  # names in eval/published.yaml; None: all of them
+    html: str | None = None  # the page
+    # name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for MMEB's
+    # leaderboard beside the report
+    leaderboard: dict[str, dict[str, Any]] = field(default_factory=dict)
     bootstrap_samples: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(bool(self.models), "models", "{}", "at least one name: folder")
         require(self.meta_tasks != [], "meta_tasks", self.meta_tasks, "at least one, or null")
+        names = f"one of models: {', '.join(self.models)}"
+        require(self.baseline in (None, *self.models), "baseline", self.baseline, names)
+        for name, metadata in self.leaderboard.items():
+            require(name in self.models, "leaderboard", name, names)
+            written = str(metadata.get("model_name", ""))
+            expected = "a file's name in model_name"
+            require(bool(written) and "/" not in written, f"leaderboard.{name}", written, expected)
         samples = self.bootstrap_samples
         require(samples > 0, "bootstrap_samples", samples, "positive")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
