@@ -12,12 +12,12 @@ from torch import Tensor
 
 from data_prep.demo_tasks import same
 from data_prep.emoji import load_concepts
+from eval.mmeb_v1 import read_mmeb
 from unime.config import Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset, item_key
 from unime.encoder import Encoder
 from unime.items import Item
 from unime.losses import false_negatives
-from unime.mmeb import load_eval_task
 from unime.retrieval import encode_items
 from unime.tables import load_table
 
@@ -87,9 +87,9 @@ def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
 
 def flags(split: str) -> MarkedPairs:
     """The flags among the queries of the task over groups that no stage sees, with their names."""
-    task = load_eval_task(str(DATA / split), "Groups_i2t", "test")
+    task = read_mmeb(str(DATA / split), "Groups_i2t")
     looks = {concept.name: same(concept) for concept in load_concepts() if concept.is_flag}
-    rows = zip(task.queries, (own[0] for own in task.candidates), strict=True)
+    rows = zip(task.queries, (own[0] for own in task.candidate_items()), strict=True)
     found = [(query, name) for query, name in rows if name.text in looks]
     return MarkedPairs(
         [query for query, _ in found],

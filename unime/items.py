@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,9 @@ class Item:
     images: tuple[str, ...] = ()  # absolute paths
     video: tuple[str, ...] = ()  # absolute paths of its frames, of which some are taken
     instruction: str = ""  # the task, where the data keeps it apart from the text
+    # White space that the source has between the images and the text, and after the text: a prompt
+    # without a chat format keeps it. Two items that differ in nothing else are equal.
+    spacing: tuple[str, str] | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> str:
