@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tests.mmeb_files import (
 )
 from unime.backbones import BACKBONES
 from unime.config import ConfigError, EvalData
-from unime.items import DataError, Item
+from unime.items import DataError, Item, item_digest, item_key
 from unime.mmeb_rows import read_item
 from unime.prompts import render
 
@@ -317,16 +318,25 @@ def test_bad_settings(tmp_path: Path, settings: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "spacing"),
+    ("text", "path", "spacing"),
     [
-        (f"{IMAGE}\nWhich?\n", ("\n", "\n")),
-        (f"{IMAGE} Which?", (" ", "")),
-        (f"{IMAGE}\n<|image_2|> Which?\n\n", (" ", "\n\n")),
-        ("Which? \n", ("\n", " \n")),
-        (f"before {IMAGE}\nafter", ("\n", "")),
+        (f"{IMAGE}\nWhich?\n", "a.png", None),
+        (f"{IMAGE} Which?", "a.png", (" ", "")),
+        (f"{IMAGE}\n<|image_2|> Which?\n\n", "a.png", (" ", "\n\n")),
+        ("Which?\n", "a.png", None),
+        (f"before {IMAGE} after", "a.png", ("\n", "")),
+        ("Which?", "", None),
+        ("Which? \n", "", ("\n", " \n")),
+        (f"{IMAGE} Which?\n", "", ("\n", "\n")),
     ],
 )
-def test_items_keep_the_white_space_of_rows(text: str, spacing: tuple[str, str]) -> None:
-    item = read_item(text, "", str)
+def test_items_keep_unusual_white_space_of_rows(
+    text: str, path: str, spacing: tuple[str, str] | None
+) -> None:
+    item = read_item(text, path, str)
+    plain = replace(item, spacing=None)
     assert item.spacing == spacing
-    assert item == Item(item.text) and hash(item) == hash(Item(item.text))
+    assert item == plain and hash(item) == hash(plain)
+    if not path:  # the embeddings of prompts with and without it are not mixed up
+        assert item_key(item) == item_key(plain)
+        assert (item_digest(item) == item_digest(plain)) == (spacing is None)

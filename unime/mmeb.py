@@ -15,7 +15,7 @@ import numpy as np
 
 from unime.config import InputConfig
 from unime.images import unreadable_images
-from unime.items import DataError, Item, Pair
+from unime.items import DataError, Pair
 from unime.mmeb_rows import (
     NEGATIVE_COLUMNS,
     TRAIN_COLUMNS,

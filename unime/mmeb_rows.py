@@ -34,10 +34,12 @@ def strip_image_tokens(text: str) -> str:
     return IMAGE_TOKEN.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
 
 
-def _spacing(text: str) -> tuple[str, str]:
-    """The white space after the image token that a text begins with, and at its end."""
-    found = FIRST_TOKENS.match(text)
-    return (found[1] if found else "\n"), text[len(text.rstrip()) :]
+def _spacing(text: str, has_image: bool) -> tuple[str, str] | None:
+    """The white space after the image token that a text begins with, and at its end; None: a line
+    break each beside an image and nothing after a text alone, as prompts have it by themselves."""
+    found = FIRST_TOKENS.match(text) if has_image else None
+    spacing = (found[1] if found else "\n"), text[len(text.rstrip()) :]
+    return None if spacing == ("\n", "\n" if has_image else "") else spacing
 
 
 def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_id: str) -> Pair:
@@ -62,7 +64,7 @@ def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_i
 def read_item(text: str, path: str, find: Callable[[str], str]) -> Item:
     """A text and an image path, "" for none, as one item."""
     images = (find(path),) if path else ()
-    return Item(strip_image_tokens(text), images, spacing=_spacing(text))
+    return Item(strip_image_tokens(text), images, spacing=_spacing(text, bool(path)))
 
 
 def _side(

@@ -45,8 +45,8 @@ PRESETS = {
         both="{images}\n{text}\n",
         raw=True,
     ),
-    # VLM2Vec was trained on the very strings of MMEB's rows, whose white space items keep; this is
-    # that of most rows, for items from elsewhere.
+    # VLM2Vec was trained on the very strings of MMEB's rows. This is the white space of most; the
+    # items of the others hold theirs.
     "vlm2vec": Preset(
         text="{text}",
         media="{images}\nRepresent the given {media}.\n",
@@ -169,7 +169,7 @@ def _own_template(processor: Any) -> str | None:
 
 def user_text(item: Item, preset: str, media: Sequence[str], tokens: str = "") -> str:
     """What the user says: the item's text and the request that sums it up, and in a raw preset the
-    image tokens, with the white space of the item's source if that is known."""
+    image tokens, with the white space of the item's source if that is not the usual one."""
     forms = preset_named(preset)
     in_system = forms.system is not None
     text = "\n".join(filter(None, ("" if in_system else item.instruction, item.text)))
