@@ -177,7 +177,8 @@ class Beir:
         """VLM2Vec: src/model/processor.py, process_input_text, without its image token."""
         if self.instruction == "apart":
             return Item(text, images, instruction=instruction)
-        return Item(" ".join(part for part in (instruction, text) if part), images)
+        words = " ".join(part for part in (instruction, text) if part)
+        return Item(words, images, spacing=(" ", ""))
 
 
 def _undecoded(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:

@@ -10,9 +10,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from PIL import Image, ImageDraw, ImageFont
 
+from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
+from unime.encoding import encode_items
 from unime.items import Item
-from unime.retrieval import encode_items, rank_candidates
+from unime.ranking import rank_targets
 
 TILE, GAP, MARGIN, HEADING = 112, 12, 20, 34
 RIGHT, WRONG, INK = (34, 139, 84), (205, 205, 205), (25, 25, 25)
@@ -43,9 +45,10 @@ def answer_queries(
         is_right: whether image number j answers query number i.
     """
     accelerator = Accelerator(cpu=next(encoder.parameters()).device.type == "cpu")
-    asked = encode_items(accelerator, encoder, queries, batch_size)  # (Q, D)
-    shown = encode_items(accelerator, encoder, gallery, batch_size)  # (N, D)
-    found = rank_candidates(asked @ shown.T, count).tolist()  # (Q, count)
+    embedder = UnimeEmbedder(encoder)
+    asked = encode_items(accelerator, embedder, queries, batch_size)  # (Q, D)
+    shown = encode_items(accelerator, embedder, gallery, batch_size)  # (N, D)
+    found = rank_targets(asked, shown, depth=count).targets.tolist()  # (Q, count)
     return [
         Answer(title, [gallery[j].images[0] for j in row], [is_right(i, j) for j in row])
         for i, (title, row) in enumerate(zip(titles, found, strict=True))

@@ -30,14 +30,14 @@ from data_prep.emoji import (
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo_filter import DATA, judge_filter
+from eval.mmeb_v1 import read_mmeb
 from eval.suites import load_suite
 from eval.tables import narrow_table
 from unime.checkpoint import write_json
 from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.encoder import Encoder
 from unime.items import Item
-from unime.mmeb import load_eval_task
-from unime.retrieval import candidate_index, hit_at_1, score_candidates
+from unime.ranking import rank_targets, ranking_metrics
 from unime.runlog import run_program
 
 CONFIGS = Path("configs/demo")
@@ -75,15 +75,13 @@ def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
     teacher = load_teacher(config)
     scores = {}
     for name in tasks:
-        task = load_eval_task(str(DATA / split), name, "test")
-        texts = list(dict.fromkeys(
-            item.text for items in (task.queries, *task.candidates) for item in items
-        ))  # fmt: skip
-        place = {text: number for number, text in enumerate(texts)}
-        vectors = torch.from_numpy(embed_texts(teacher, config, texts)).float()  # (U, T)
-        index = candidate_index([[place[c.text] for c in row] for row in task.candidates])
-        queries = vectors[[place[query.text] for query in task.queries]]
-        scores[name] = hit_at_1(score_candidates(queries, vectors, index)).double().mean().item()
+        task = read_mmeb(str(DATA / split), name)
+        queries, targets = (
+            torch.from_numpy(embed_texts(teacher, config, [item.text for item in items])).float()
+            for items in (task.queries, task.targets)
+        )
+        found = rank_targets(queries, targets, task.candidates).targets
+        scores[name] = ranking_metrics(found, task.relevance)["hit@1"].mean().item()
     return scores
 
 
@@ -118,12 +116,12 @@ def naming_accuracy(count: int) -> float:
 
 def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[Answer]:
     """Answer text queries with the split's captioned images, and draw what was found."""
-    by_caption = load_eval_task(str(DATA / split), "Emoji_t2i", "test")
-    by_image = load_eval_task(str(DATA / split), "Emoji_i2t", "test")
+    by_caption = read_mmeb(str(DATA / split), "Emoji_t2i")
+    by_image = read_mmeb(str(DATA / split), "Emoji_i2t")
     instruction = by_caption.queries[0].text.split(": ", 1)[0]
     captions = [query.text.split(": ", 1)[1] for query in by_caption.queries]
-    captions += [own[0].text for own in by_image.candidates]
-    gallery = [own[0] for own in by_caption.candidates]
+    captions += [own[0].text for own in by_image.candidate_items()]
+    gallery = [own[0] for own in by_caption.candidate_items()]
     gallery += [Item(images=query.images) for query in by_image.queries]
     config = build_config(
         EvalConfig, CONFIGS / "eval.yaml", [f"model.adapter={folder}/stage1_stage2/final"]

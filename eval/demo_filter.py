@@ -12,13 +12,14 @@ from torch import Tensor
 
 from data_prep.demo_tasks import same
 from data_prep.emoji import load_concepts
+from eval.mmeb_v1 import read_mmeb
 from unime.config import Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset, item_key
+from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
+from unime.encoding import encode_items
 from unime.items import Item
 from unime.losses import false_negatives
-from unime.mmeb import load_eval_task
-from unime.retrieval import encode_items
 from unime.tables import load_table
 
 DATA = Path("data/demo")
@@ -45,13 +46,14 @@ def judge_filter(folder: Path, model: str, split: str) -> dict[str, dict[str, fl
     """
     adapter = f"model.adapter={folder / model / 'final'}"
     config = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
-    encoder, accelerator = Encoder.load(config.model, config.inputs), Accelerator(cpu=True)
+    embedder = UnimeEmbedder(Encoder.load(config.model, config.inputs))
+    accelerator = Accelerator(cpu=True)
     found = {}
     for name, batches in (("training", training_batches(config)), ("flags", [flags(split)])):
         counts = torch.zeros(4, dtype=torch.long)
         for batch in batches:
-            asked = encode_items(accelerator, encoder, batch.queries, batch_size=64)  # (B, D)
-            offered = encode_items(accelerator, encoder, batch.targets, batch_size=64)  # (B, D)
+            asked = encode_items(accelerator, embedder, batch.queries, batch_size=64)  # (B, D)
+            offered = encode_items(accelerator, embedder, batch.targets, batch_size=64)  # (B, D)
             counts += _agreement(asked @ offered.T, batch, config.loss.false_negative_margin)
         pairs, right, filtered, both = counts.tolist()
         found[name] = {
@@ -87,9 +89,9 @@ def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
 
 def flags(split: str) -> MarkedPairs:
     """The flags among the queries of the task over groups that no stage sees, with their names."""
-    task = load_eval_task(str(DATA / split), "Groups_i2t", "test")
+    task = read_mmeb(str(DATA / split), "Groups_i2t")
     looks = {concept.name: same(concept) for concept in load_concepts() if concept.is_flag}
-    rows = zip(task.queries, (own[0] for own in task.candidates), strict=True)
+    rows = zip(task.queries, (own[0] for own in task.candidate_items()), strict=True)
     found = [(query, name) for query, name in rows if name.text in looks]
     return MarkedPairs(
         [query for query, _ in found],

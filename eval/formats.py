@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from eval.beir import Beir
 from eval.caption_retrieval import CaptionedRows
 from eval.long_captions import ShareGpt4v, Urban1k
-from eval.beir import Beir
+from eval.mmeb_instruct import MmebInstructRows
 from eval.mmeb_v1 import MmebRows
 from eval.moment_retrieval import MomentRetrieval, MomentSeeker
 from eval.sources import Source
@@ -32,6 +33,7 @@ class Format(Protocol):
 
 FORMATS: dict[str, type] = {
     "mmeb": MmebRows,
+    "mmeb_instruct": MmebInstructRows,
     "captioned_rows": CaptionedRows,
     "sharegpt4v": ShareGpt4v,
     "urban1k": Urban1k,

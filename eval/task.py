@@ -51,6 +51,11 @@ class EvalTask:
                     f" {len(own)} candidates"
                 )
 
+    def candidate_items(self) -> list[list[Item]]:
+        """The candidates themselves."""
+        places = self.candidates or [list(range(len(self.targets)))] * len(self.queries)
+        return [[self.targets[place] for place in own] for own in places]
+
 
 @dataclass
 class Targets:

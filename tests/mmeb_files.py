@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,92 @@ def write_eval_suite(root: Path, suite: Path, queries: int = 5) -> None:
         "Words_i2t: {meta_task: retrieval, distribution: ood}\n"
         "Names: {meta_task: vqa, distribution: ind}\n"
     )
+
+
+TOKEN = "<|image_1|>\n"
+WITH_PICTURES = ("image_t2i", "image_i2i_vg")  # among which candidates are
+ASK = "Represent the given image with the following question:"
+NEWS = "Find a news image that matches the provided caption:"
+RELATED = "Represent the given image with related text information:"
+CHANGE = "Given an image, find a similar everyday image with the described changes:"
+CROP = "Represent the given cropped image of the object"
+PART = "Select the portion of the image that follows the language expressions:"
+# Query n and candidate m: their texts in version 1; instructions and texts in MMEB-V2's rows.
+BOTH_ENCODINGS = {
+    "Kinds": ("image_cls", f"{TOKEN}Represent the given image for classification\n", "kind {m}",
+              (f"{TOKEN}Represent the given image for classification", ""), ("", "kind {m}")),
+    "Questions": ("image_qa", f"{TOKEN}{ASK} Is it {{n}}?\n", "kind {m}",
+                  (f"{TOKEN}{ASK}\n", "Is it {n}?"), ("", "kind {m}")),
+    "Captions": ("image_i2t", f"{TOKEN}Find an image caption describing it.\n", "It shows {m}.",
+                 (f"{TOKEN}Find an image caption describing it.", ""), ("", "It shows {m}.")),
+    "Dialogues": ("image_t2i", "Represent the given dialogue: Q:is it {n}\nA:yes\n\n",
+                  f"{TOKEN}Represent the given image.\n",
+                  ("Represent the given dialogue:", "Q:is it {n}\nA:yes"),
+                  (f"{TOKEN}Represent the given image.", "")),
+    "News": ("image_t2i", f"{TOKEN}{NEWS} It is {{n}}.\n", f"{TOKEN}{RELATED} News of {{m}}.\n",
+             (f"{TOKEN}{NEWS}", "It is {n}."), (f"{TOKEN}{RELATED}", "News of {m}.")),
+    "Changes": ("image_i2i_vg", f"{TOKEN}{CHANGE} Show {{n}} more.\n", f"{TOKEN}{CROP}",
+                (f"{TOKEN}{CHANGE}", "Show {n} more."), (f"{TOKEN}{CROP}", "")),
+    "Parts": ("image_i2i_vg", f'{TOKEN}{PART} "the {{n}}"\n', f'{TOKEN}{PART} "the {{m}}"\n',
+              (f"{TOKEN}{PART}", '"the {n}"'), (f"{TOKEN}{PART}", '"the {m}"')),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TwiceWritten:
+    """A task in both of MMEB's encodings, and how MMEB-V2 reads it."""
+
+    parser: str
+    v1: list[dict[str, Any]]
+    instruct: list[dict[str, Any]]
+    blank_line: bool
+
+
+def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWritten]:
+    """Small tasks for each way in which MMEB-V2 reads rows, with pictures below ``image-tasks``.
+
+    A row of News has two candidates more: its right picture with another caption, and the right
+    candidate again. The candidates of Parts are in one picture.
+    """
+    for number in range(2 * queries):
+        write_picture(root / f"image-tasks/Tiny/{number}.png", number)
+    tasks = {}
+    for name, (
+        parser,
+        asked,
+        searched,
+        (inst, text),
+        (tgt_inst, tgt_text),
+    ) in BOTH_ENCODINGS.items():
+        rows: tuple[list[dict[str, Any]], ...] = ([], [])
+        for n in range(queries):
+            own = [n, *(m for m in range(queries) if m != n)]
+            shown = [queries if name == "Parts" else queries + m for m in own]
+            words: list[object] = [*own]
+            if name == "News":
+                words, shown = [*own, "others", n], [*shown, shown[0], shown[0]]
+            pictures = [f"Tiny/{m}.png" if parser in WITH_PICTURES else "" for m in shown]
+            paths = {"qry_img_path": "" if parser == "image_t2i" else f"Tiny/{n}.png",
+                     "tgt_img_path": pictures}  # fmt: skip
+            of_v1 = [searched.format(m=m) for m in words]
+            rows[0].append({"qry_text": asked.format(n=n), "tgt_text": of_v1, **paths})
+            texts = {
+                "qry_text": text.format(n=n),
+                "tgt_text": [tgt_text.format(m=m) for m in words],
+            }
+            rows[1].append({"qry_inst": inst, "tgt_inst": tgt_inst, **texts, **paths})
+        tasks[name] = TwiceWritten(parser, *rows, blank_line=name == "Dialogues")
+    return tasks
+
+
+def write_instruct_suite(root: Path, suite: Path, queries: int = 4) -> None:
+    """MMEB's image tasks as MMEB-V2 reads them, one for each parser, below a folder of the hub
+    repository's name, and the YAML that lists them."""
+    lines = []
+    for name, task in tasks_in_both_encodings(root, queries).items():
+        write_rows(root / "ziyjiang/MMEB_Test_Instruct", name, "test", task.instruct)
+        settings = f"format: mmeb_instruct, parser: {task.parser}"
+        settings += ", blank_line: true" if task.blank_line else ""
+        settings += ", repository: ziyjiang/MMEB_Test_Instruct"
+        lines.append(f"{name}: {{meta_task: retrieval, distribution: ind, {settings}}}\n")
+    suite.write_text("".join(lines))

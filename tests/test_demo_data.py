@@ -25,10 +25,11 @@ from data_prep.demo_texts import (
     telling_keywords,
 )
 from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
+from eval.mmeb_v1 import read_mmeb
 from eval.suites import load_suite
+from eval.task import EvalTask
 from unime.config import ConfigError, PairData, PairSource, Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset
-from unime.mmeb import EvalTask, load_eval_task
 from unime.tables import load_table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -74,7 +75,7 @@ def texts(folder: Path) -> set[str]:
 
 def tasks_of(folder: Path, split: str) -> dict[str, EvalTask]:
     suite = load_suite(str(CONFIGS / "suites/demo.yaml"))
-    return {name: load_eval_task(str(folder / split), name, "test") for name in suite}
+    return {name: read_mmeb(str(folder / split), name) for name in suite}
 
 
 def pixels_below(folder: Path) -> set[bytes]:
@@ -162,9 +163,11 @@ def test_every_task_is_what_the_evaluation_reads(folder: Path, split: str) -> No
     count = SMALL.test_queries if split == "test" else SMALL.validation_queries
     for name, task in tasks_of(folder, split).items():
         assert len(task.queries) == count, name
-        for query, candidates in zip(task.queries, task.candidates, strict=True):
+        rows = load_table(str(folder / split), name, "test", None, ("tgt_text",), ()).rows
+        listed = [len(texts) for texts in rows["tgt_text"]]
+        assert listed == [len(own) for own in task.candidates], f"{name}: a candidate twice"
+        for query, candidates in zip(task.queries, task.candidate_items(), strict=True):
             assert query.text and "<|image" not in query.text
-            assert len(set(candidates)) == len(candidates), f"{name}: a candidate twice"
             assert 20 <= len(candidates) <= SMALL.candidates, name
             assert len({candidate.kind for candidate in candidates}) == 1, name
 
@@ -193,7 +196,7 @@ def test_splits_show_different_concepts_and_pictures(folder: Path, pairs: PairDa
     for split in SPLITS:
         tasks = tasks_of(folder, split)
         for name in ("Scene-Place", "Scene-Neighbour", "Emoji-Sketch"):
-            shown = {item.text for row in tasks[name].candidates for item in row}
+            shown = {item.text for row in tasks[name].candidate_items() for item in row}
             assert shown == splits[split], name
     pixels = [pixels_below(folder / split) for split in ("train", *SPLITS)]
     assert sum(map(len, pixels)) == len(set.union(*pixels))
@@ -218,7 +221,7 @@ def test_stage_1_reads_no_text_of_what_is_held_out(folder: Path, texts: set[str]
         tasks = tasks_of(folder, split)
         for name in ("Definition_t2t", "Keywords_t2t", "Dictionary_t2t"):
             asked = {query.text for query in tasks[name].queries}
-            asked |= {item.text for row in tasks[name].candidates for item in row}
+            asked |= {item.text for row in tasks[name].candidate_items() for item in row}
             assert not asked & texts, f"{split}/{name}"
 
 
@@ -227,7 +230,7 @@ def test_definitions_fit_one_thing_only(folder: Path) -> None:
                 for concept in CONCEPTS.values() for background in BACKGROUNDS}  # fmt: skip
     for split in SPLITS:
         task = tasks_of(folder, split)["Definition_t2t"]
-        for query, candidates in zip(task.queries, task.candidates, strict=True):
+        for query, candidates in zip(task.queries, task.candidate_items(), strict=True):
             right, *wrong = [candidate.text for candidate in candidates]
             named = CONCEPTS.get(query.text) or captions.get(query.text) or CONCEPTS[right]
             assert named.split == split and named.definition in (right, query.text)
@@ -239,7 +242,7 @@ def test_definitions_fit_one_thing_only(folder: Path) -> None:
 def test_keywords_fit_one_name_only(folder: Path) -> None:
     for split in SPLITS:
         task = tasks_of(folder, split)["Keywords_t2t"]
-        for query, candidates in zip(task.queries, task.candidates, strict=True):
+        for query, candidates in zip(task.queries, task.candidate_items(), strict=True):
             asked = set(query.text.split(", "))
             assert asked <= set(telling_keywords(CONCEPTS[candidates[0].text]))
             for wrong in candidates[1:]:

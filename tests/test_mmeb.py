@@ -1,4 +1,4 @@
-"""MMEB's formats: what becomes of the rows, and what is said about bad ones.
+"""MMEB's training rows: what becomes of the rows, and what is said about bad ones.
 
 ./launch.sh test tests/test_mmeb.py
 """
@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mmeb_files import train_rows, write_picture, write_rows
+from tests.mmeb_files import train_rows, write_rows
 from unime.items import DataError, Item
-from unime.mmeb import load_eval_task, load_train_subset
+from unime.mmeb import load_train_subset
 from unime.mmeb_rows import strip_image_tokens
 
 Rows = list[dict[str, Any]]
@@ -246,67 +246,3 @@ def test_a_root_with_characters_of_patterns(tmp_path: Path) -> None:
     root = tmp_path / "a[b]*{c}"
     write_rows(root, "X", "original", train_rows(root, "X", 1))
     assert len(load_train_subset(str(root), "X", "original")) == 1
-
-
-def eval_rows(root: Path) -> Rows:
-    write_picture(root / "eval_images/Task/q.png", 1)
-    write_picture(root / "Task/t.png", 2)
-    return [
-        {
-            "qry_text": "<|image_1|>\nWhich?\n",
-            "qry_img_path": "Task/q.png",
-            "tgt_text": ["", "word", "both"],
-            "tgt_img_path": ["Task/t.png", "", "Task/t.png"],
-        },
-        {
-            "qry_text": "a text",
-            "qry_img_path": None,
-            "tgt_text": ["word", "another"],
-            "tgt_img_path": [None, ""],
-        },
-    ]
-
-
-def test_eval_rows_become_queries_and_candidates(tmp_path: Path) -> None:
-    write_rows(tmp_path, "Task", "test", eval_rows(tmp_path))
-    task = load_eval_task(str(tmp_path), "Task", "test")
-    target = str(tmp_path / "Task/t.png")
-    assert task.queries == [
-        Item("Which?", (str(tmp_path / "eval_images/Task/q.png"),)),
-        Item("a text"),
-    ]
-    assert task.candidates == [
-        [Item("", (target,)), Item("word"), Item("both", (target,))],
-        [Item("word"), Item("another")],
-    ]
-    assert task.candidates[0][1] is task.candidates[1][0]
-    assert len(load_eval_task(str(tmp_path), "Task", "test", limit=1).queries) == 1
-
-
-BAD_EVAL = [
-    (with_first(qry_img_path="Task/no.png"),
-     "row 0, column 'qry_img_path': 'Task/no.png': no such image in ROOT or ROOT/eval_images"),
-    (with_first(qry_text=None, qry_img_path=""),
-     "row 0, columns 'qry_text' and 'qry_img_path': got None and '', both empty"),
-    (with_first(tgt_img_path=["Task/t.png", "../t.png", ""]),
-     "row 0, column 'tgt_img_path[1]': '../t.png': leaves the image folder"),
-    (with_first(tgt_text=["", "", "x"]),
-     "row 0, columns 'tgt_text[1]' and 'tgt_img_path[1]': got '' and '', both empty"),
-    (with_first(tgt_text=["a"]), "'tgt_text', 'tgt_img_path': 1 and 3 entries, expected equally"),
-    (with_first(tgt_text=["a"], tgt_img_path=[""]), "1 and 1 entries, expected equally many, 2 or"),
-    (with_first(tgt_text=None), "row 0, column 'tgt_text': got None, expected a list"),
-    (every(tgt_text="word"), "row 0, column 'tgt_text': got 'word', expected a list"),
-    (every(tgt_text=[1, 2, 3]), "row 0, column 'tgt_text[0]': got 1, expected a text"),
-    (every(qry_text=1.5), "row 0, column 'qry_text': got 1.5, expected a text"),
-    (lambda rows: [{"qry_inst": "i", "tgt_inst": "j"} | row for row in without("tgt_text")(rows)],
-     "no column 'tgt_text'; it has 'qry_inst', 'tgt_inst', 'qry_text', 'qry_img_path', 'tgt_img_"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_EVAL, ids=[m[:50] for _, m in BAD_EVAL])
-def test_bad_eval_rows(tmp_path: Path, change: Callable[[Rows], Rows], message: str) -> None:
-    path = write_rows(tmp_path, "Task", "test", change(eval_rows(tmp_path)))
-    with pytest.raises(DataError) as error:
-        load_eval_task(str(tmp_path), "Task", "test")
-    assert str(path) in str(error.value)
-    assert message.replace("ROOT", str(tmp_path)) in str(error.value)

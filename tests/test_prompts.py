@@ -149,6 +149,32 @@ def test_presets_without_a_chat(family, token, tiny_model):
     assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|>\n<|image_2|>\nWhich is larger?\n"
 
 
+def test_white_space_of_the_source_without_a_chat(tiny_model):
+    """VLM2Vec's prompts are its rows to the last byte, which is what its last token stands for; a
+    chat has white space of its own."""
+    processor, backbone = (
+        AutoProcessor.from_pretrained(tiny_model("qwen2_vl")),
+        BACKBONES["qwen2_vl"],
+    )
+    items = [
+        replace(TEXT, spacing=("\n", "\n\n")),
+        replace(IMAGE, spacing=("\n", "\n")),  # no text: the preset's
+        replace(BOTH, spacing=("\n", "")),
+        replace(TWO, spacing=(" ", "\n")),
+    ]
+    assert [render(item, processor, backbone, "vlm2vec") for item in items] == [
+        "a red bird\n\n",
+        "<|image_pad|>\nRepresent the given image.\n",
+        "<|image_pad|>\nWhich animal is it?",
+        "<|image_pad|>\n<|image_pad|> Which is larger?\n",
+    ]
+    assert render(items[2], processor, backbone, "unime-v2") == "<|image_pad|>\nWhich animal is it?"
+    for preset in set(PRESETS) - {"vlm2vec", "unime-v2"}:
+        for item, plain in zip(items, ITEMS, strict=True):
+            found = render(item, processor, backbone, preset)
+            assert found == render(plain, processor, backbone, preset)
+
+
 def test_the_task_stands_in_the_system_turn(tiny_model):
     """Qwen3-VL-Embedding's form."""
     processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))

@@ -133,7 +133,7 @@ def test_a_release_scores_as_the_same_weights(
     expected = evaluate(path, [*words, *same], tmp_path / "expected")
     assert len(found) == 3
     for task, result in found.items():
-        assert result["hits"] == expected[task]["hits"]
+        assert result["values"] == expected[task]["values"]
         for key in ("mean_similarity", "effective_rank"):
             assert result[key] == pytest.approx(expected[task][key], rel=1e-5)
         resolved = result["resolved"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,10 @@ class Item:
     images: tuple[str, ...] = ()  # absolute paths
     video: tuple[str, ...] = ()  # absolute paths of its frames, of which some are taken
     instruction: str = ""  # the task, where the data keeps it apart from the text
+    # White space that the source has between the images and the text, and after the text, where it
+    # is not the usual one: a prompt without a chat format keeps it. Items that differ in nothing
+    # else are equal.
+    spacing: tuple[str, str] | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> str:
@@ -72,8 +76,10 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
 
 
 def item_key(item: Item) -> int:
-    """A signed 64-bit number that is equal for items of equal :func:`item_digest`."""
-    return int.from_bytes(item_digest(item)[:8], "big", signed=True)
+    """A signed 64-bit number that is equal for items of equal :func:`item_digest`, but for white
+    space around the text."""
+    digest = item_digest(replace(item, spacing=None))
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def item_digest(item: Item) -> bytes:
@@ -89,6 +95,7 @@ def item_digest(item: Item) -> bytes:
     for image in item.images:
         digest = hashlib.blake2b(digest.digest() + _image_digest(image), digest_size=KEY_BYTES)
     apart = [item.instruction.encode("utf-8", "surrogatepass")] if item.instruction else []
+    apart += [repr(item.spacing).encode()] if item.spacing is not None else []
     for part in apart + [_image_digest(frame) for frame in item.video]:
         digest = hashlib.blake2b(digest.digest() + b"|" + part, digest_size=KEY_BYTES)
     return digest.digest()

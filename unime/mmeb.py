@@ -1,7 +1,7 @@
-"""MMEB's own formats, from a local folder or the hub; mmeb_rows.py knows the columns.
+"""MMEB's training rows, from a local folder or the hub; mmeb_rows.py knows the columns, and the
+evaluation's rows are read by eval/mmeb_v1.py.
 
-The images are unpacked below the local folder (training), below it or its ``eval_images``
-(evaluation), or where ``data.image_root`` says.
+The images are unpacked below the local folder, or where ``data.image_root`` says.
 """
 
 from __future__ import annotations
@@ -15,15 +15,11 @@ import numpy as np
 
 from unime.config import InputConfig
 from unime.images import unreadable_images
-from unime.items import DataError, Item, Pair
+from unime.items import DataError, Pair
 from unime.mmeb_rows import (
-    EVAL_COLUMNS,
     NEGATIVE_COLUMNS,
     TRAIN_COLUMNS,
-    read_candidates,
-    read_item,
     read_pair,
-    read_query,
 )
 from unime.progress import progress_bar
 from unime.tables import ImageFolder, Table, image_folder, load_table, plain_rows
@@ -98,16 +94,6 @@ class TrainSubset:
         return f"{self.name}:{row}"
 
 
-@dataclass
-class EvalTask:
-    """Queries with their own candidates, the right one first."""
-
-    name: str
-    num_rows: int  # of the data; more than there are queries if a limit cut them
-    queries: list[Item]
-    candidates: list[list[Item]]  # equal items are the same object
-
-
 def load_train_subset(
     root: str,
     subset: str,
@@ -138,39 +124,6 @@ def load_train_subset(
         selected = list(range(count))
     result = TrainSubset(subset, table, selected, image_folder(root, image_root, []))
     result.check(on_bad_row, verify_images)
-    return result
-
-
-def load_eval_task(
-    root: str,
-    task: str,
-    split: str,
-    revision: str | None = None,
-    *,
-    image_root: str | None = None,
-    limit: int | None = None,
-) -> EvalTask:
-    """The queries and candidates of one MMEB-eval task, the first `limit` queries of it.
-
-    Raises:
-        DataError: as :func:`load_train_subset`; here a bad row is never left out.
-    """
-    table = load_table(root, task, split, revision, EVAL_COLUMNS, ())
-    images = image_folder(root, image_root, ["eval_images"])
-    count = len(table.rows) if limit is None else min(limit, len(table.rows))
-    find = cache(images.find)
-
-    @cache
-    def shared(text: str, path: str) -> Item:
-        return read_item(text, path, find)
-
-    result = EvalTask(task, len(table.rows), [], [])
-    rows = plain_rows(table.rows.select(range(count)))
-    bar = progress_bar(rows, total=count, desc=f"reading {task}", unit="row")
-    for number, row in enumerate(bar):
-        where = table.where(number)
-        result.queries.append(read_query(row, where, shared))
-        result.candidates.append(read_candidates(row, where, shared))
     return result
 
 

@@ -13,6 +13,7 @@ TRAIN_COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path")
 NEGATIVE_COLUMNS = ("neg_text", "neg_image_path")
 EVAL_COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
 IMAGE_TOKEN = re.compile(r"\s*<\|image_\d+\|>\s*")
+FIRST_TOKENS = re.compile(r"\s*(?:<\|image_\d+\|>(\s*))+")
 MakeItem = Callable[[str, str], Item]
 
 
@@ -20,8 +21,9 @@ def strip_image_tokens(text: str) -> str:
     """The text without MMEB's inline ``<|image_1|>``, which only marks that there is an image.
 
     A token goes with the white space around it, leaving one line break if that had any, else one
-    space; white space at both ends goes too, because the prompt adds its own. Line breaks inside
-    stay, as they separate the instruction from the text:
+    space; white space at both ends goes too, because chats add their own (:func:`read_item` keeps
+    it for prompts that have no chat). Line breaks inside stay, as they separate the instruction
+    from the text:
 
     - ``"<|image_1|>\\nRepresent the given image …\\nWhat is it?\\n"`` (the canonical layout) gives
       ``"Represent the given image …\\nWhat is it?"``.
@@ -30,6 +32,14 @@ def strip_image_tokens(text: str) -> str:
       alone say whether there is an image.
     """
     return IMAGE_TOKEN.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
+
+
+def _spacing(text: str, has_image: bool) -> tuple[str, str] | None:
+    """The white space after the image token that a text begins with, and at its end; None: a line
+    break each beside an image and nothing after a text alone, as prompts have it by themselves."""
+    found = FIRST_TOKENS.match(text) if has_image else None
+    spacing = (found[1] if found else "\n"), text[len(text.rstrip()) :]
+    return None if spacing == ("\n", "\n" if has_image else "") else spacing
 
 
 def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_id: str) -> Pair:
@@ -53,7 +63,8 @@ def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_i
 
 def read_item(text: str, path: str, find: Callable[[str], str]) -> Item:
     """A text and an image path, "" for none, as one item."""
-    return Item(strip_image_tokens(text), (find(path),) if path else ())
+    images = (find(path),) if path else ()
+    return Item(strip_image_tokens(text), images, spacing=_spacing(text, bool(path)))
 
 
 def _side(

@@ -45,7 +45,8 @@ PRESETS = {
         both="{images}\n{text}\n",
         raw=True,
     ),
-    # VLM2Vec was trained on the very strings of MMEB's rows.
+    # VLM2Vec was trained on the very strings of MMEB's rows. This is the white space of most; the
+    # items of the others hold theirs.
     "vlm2vec": Preset(
         text="{text}",
         media="{images}\nRepresent the given {media}.\n",
@@ -168,11 +169,14 @@ def _own_template(processor: Any) -> str | None:
 
 def user_text(item: Item, preset: str, media: Sequence[str], tokens: str = "") -> str:
     """What the user says: the item's text and the request that sums it up, and in a raw preset the
-    image tokens."""
+    image tokens, with the white space of the item's source if that is not the usual one."""
     forms = preset_named(preset)
     in_system = forms.system is not None
     text = "\n".join(filter(None, ("" if in_system else item.instruction, item.text)))
     shown = " and ".join(kind for kind in ("image", "video") if kind in media)
+    if forms.raw and text and item.spacing is not None:
+        between, after = item.spacing
+        return (tokens + between if shown else "") + text + after
     form = forms.text if not shown else forms.both if text else forms.media
     form = form.replace("{media}", shown).replace("{images}", tokens)
     before, found, after = form.partition("{text}")  # text last: its own braces are only text
