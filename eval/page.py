@@ -20,7 +20,7 @@ from eval.page_files import TaskFiles, item_of, read_task_files
 from eval.page_gallery import Items, choose_queries, gallery_card
 from eval.page_maps import packed, project, similarity_matrix
 from eval.page_pictures import Pictures
-from eval.page_scores import averages, provenance, published, settings, task_scores
+from eval.page_scores import entry, provenance, score_tables, settings, task_scores
 from unime.config import ConfigError
 
 PARTS = Path(__file__).parent / "page"
@@ -45,7 +45,8 @@ def write_page(
     Args:
         report: the content of report.json.
         models: each model's output folder, with <task>.json and the files beside it.
-        baseline: the model that others are compared with at first; None: the first.
+        baseline: the model that others are compared with at first; None: the report's own, or the
+            first.
         examples: queries of each task in the gallery.
         map_points: queries and targets in the map, of all tasks together.
         max_megabytes: of thumbnails; the pictures beyond are left out and counted.
@@ -55,6 +56,7 @@ def write_page(
         DataError: a model's files are damaged.
     """
     names = list(report["models"])
+    baseline = report.get("baseline") if baseline is None else baseline
     if baseline is not None and baseline not in names:
         raise ConfigError(f"baseline: no model {baseline!r}, expected {', '.join(names)}")
     files = {
@@ -100,7 +102,6 @@ def page_content(
 ) -> dict[str, Any]:
     """Everything that the page shows, as its scripts read it; models and tasks by their place."""
     tasks, items = _tasks(report), Items(pictures)
-    labels = averages(report)
     content = {
         "written": datetime.now(UTC).strftime("%Y-%m-%d"),
         "suite": Path(str(report.get("suite", ""))).stem,
@@ -108,8 +109,13 @@ def page_content(
         "chance": report.get("chance"),
         "models": [{"name": name, **provenance(files[name])} for name in report["models"]],
         "settings": settings(list(files.values())),
-        "averages": labels,
-        "published": published(report, [average["key"] for average in labels]),
+        "overall": {
+            "label": report["overall"],
+            "cells": [
+                entry(m["averages"].get(report["overall"])) for m in report["models"].values()
+            ],
+        },
+        "tables": score_tables(report),
         "tasks": [task_scores(report, files, task) for task in tasks],
         "gallery": _gallery(tasks, files, examples, items),
         "matrices": [_matrices(task, files) for task in tasks],
@@ -128,9 +134,7 @@ def _tasks(report: dict[str, Any]) -> list[str]:
     return list(next(iter(report["models"].values()))["tasks"])
 
 
-def _gallery(
-    tasks: list[str], files: Files, examples: int, items: Items
-) -> list[dict[str, Any]]:
+def _gallery(tasks: list[str], files: Files, examples: int, items: Items) -> list[dict[str, Any]]:
     """The examples of all tasks. The first of every task ask for their pictures first, so that a
     page at its limit shows some of each."""
     chosen: list[list[tuple[int, int]]] = []

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from unime.items import DataError, Item
 
-PREDICTION = {  # of each line of <task>_pred.jsonl
+PREDICTION: dict[str, type | tuple[type, ...]] = {  # of each line of <task>_pred.jsonl
     "prediction": list,
     "label": list,
     "scores": list,

@@ -7,8 +7,6 @@ from typing import Any
 
 from eval.page_files import TaskFiles
 
-LABELS = {"ind": "IND", "ood": "OOD"}  # other keys are shown as they are, without underscores
-APART = ("meta_tasks", "tasks", "averages")  # of a model in the report: no averages themselves
 PACKAGES = ("torch", "transformers", "sentence-transformers", "python")
 Files = dict[str, dict[str, TaskFiles]]
 
@@ -21,36 +19,56 @@ def entry(found: Any) -> list[float] | None:
     return [round(number, 5) for number in (found["score"], low, high)]
 
 
-def averages(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every average that the report has, by name: meta-tasks first, then the means over them."""
-    rows: dict[str, list[list[float] | None]] = {}
-    models = list(report["models"].values())
-    for place, model in enumerate(models):
-        named = model.get("averages") or {k: v for k, v in model.items() if k not in APART}
-        for key, found in {**model.get("meta_tasks", {}), **named}.items():
-            if entry(found) is not None:
-                rows.setdefault(key, [None] * len(models))[place] = entry(found)
-    return [{"key": key, "label": _label(key), "cells": cells} for key, cells in rows.items()]
+def score_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The averages of our models, and for each benchmark the published rows beside ours; the former
+    only where they have more than one of the latter shows."""
+    benchmarks = [_benchmark(report, found) for found in (report.get("published") or {}).values()]
+    keys = list(report["averages"])
+    if any(set(keys) <= {column["key"] for column in table["columns"]} for table in benchmarks):
+        return benchmarks
+    columns = [{"key": key, "label": _label(report["averages"][key], key)} for key in keys]
+    own = {"title": "Averages", "columns": columns, "ours": _ours(report, keys), "published": []}
+    return [own, *benchmarks]
 
 
-def _label(key: str) -> str:
-    return LABELS.get(key, key.replace("_", " "))
+def _label(average: dict[str, Any], key: str) -> str:
+    same_name = [key] if "/" not in key else key.split("/")
+    return f"{same_name[-1]}, {average['modality']}" if len(same_name) > 1 else key
 
 
-def published(report: dict[str, Any], keys: list[str]) -> list[dict[str, Any]]:
-    """The rows of papers and leaderboards that the report stands beside."""
-    rows = []
-    for row in report.get("published") or []:
-        values = row.get("averages") or row.get("scores") or row
-        numbers = {key: values[key] for key in keys if isinstance(values.get(key), int | float)}
-        name = str(row.get("name") or row.get("model") or "?")
-        rows.append({"name": name, "source": str(row.get("source", "")), "scores": numbers})
-    return [row for row in rows if row["scores"]]
+def _ours(report: dict[str, Any], keys: list[str]) -> list[list[Any]]:
+    """A row a model: what it has for each key, of an average or a task."""
+    models = report["models"].values()
+    return [[entry(m["averages"].get(key) or m["tasks"].get(key)) for key in keys] for m in models]
+
+
+def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Published scores are per cent; the best row first, by the report's main average."""
+    labels, keys = list(found["columns"]), list(found["columns"].values())
+    main = labels[keys.index(report["overall"])] if report["overall"] in keys else labels[-1]
+    rows = sorted(found["rows"], key=lambda row: -row["scores"].get(main, -1))
+    return {
+        "title": found["title"],
+        "columns": [{"key": k, "label": name} for name, k in zip(labels, keys, strict=True)],
+        "ours": _ours(report, keys),
+        "published": [_published(row, labels) for row in rows],
+    }
+
+
+def _published(row: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    printed = [f"{score} printed as overall" for score in (row.get("printed") or {}).values()]
+    remarks = [row["source"], row.get("note"), *printed]
+    scores = [row["scores"].get(label) for label in labels]
+    return {
+        "name": row["name"],
+        "remark": "; ".join(filter(None, remarks)),
+        "scores": [None if score is None else round(score / 100, 5) for score in scores],
+    }
 
 
 def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, Any]:
     found = [model["tasks"].get(task) for model in report["models"].values()]
-    first = next((one for one in found if entry(one) is not None), {})
+    first: dict[str, Any] = next((one for one in found if entry(one) is not None), {})
     results = [model[task].result for model in files.values()]
     return {
         "name": task,
@@ -66,13 +84,12 @@ def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, An
 
 
 def _differences(report: dict[str, Any], task: str) -> dict[str, list[float]]:
-    """"model|baseline" -> difference and its interval, where the report has paired ones."""
+    """ "model|baseline" -> difference and its interval, where the report has paired ones."""
     found: dict[str, list[float]] = {}
-    paired = report.get("paired")
-    for key, pair in paired.items() if isinstance(paired, dict) else ():
-        one = pair.get("tasks", {}).get(task) if isinstance(pair, dict) else None
-        if isinstance(one, dict) and "difference" in one:
-            found[key] = [one["difference"], *one.get("ci95", [])]
+    for key, pair in (report.get("paired") or {}).items():
+        one = pair["tasks"].get(task)
+        if one is not None:
+            found[key] = [round(number, 5) for number in (one["difference"], *one["ci95"])]
     return found
 
 

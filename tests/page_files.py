@@ -24,6 +24,15 @@ TASKS = {  # name -> meta-task, distribution, modality, kinds of query and targe
     "FashionIQ": ("retrieval", "ood", "image", "image+text", "image"),
     "MSR-VTT": ("video retrieval", "ood", "video", "text", "video"),
 }
+AVERAGES = {
+    **{
+        f"image/{meta}": [task for task, facts in TASKS.items() if facts[0] == meta]
+        for meta in ("classification", "vqa", "retrieval")
+    },
+    "image-ind": [task for task, facts in TASKS.items() if facts[1] == "ind"],
+    "image-ood": [task for task, facts in TASKS.items() if facts[1] == "ood"],
+    "micro-5": list(TASKS),
+}
 
 
 def write_results(
@@ -33,50 +42,62 @@ def write_results(
     random = np.random.default_rng(0)
     models = {name: root / name.replace(" ", "_") for name in MODELS}
     report: dict[str, Any] = {
-        "suite": "configs/suites/generated.yaml",
-        "limit": num_queries,
-        "num_tasks": len(TASKS),
-        "chance": 0.1,
-        "models": {name: {"tasks": {}, "meta_tasks": {}} for name in MODELS},
-        "published": [
-            {"name": "UniME (Phi-3.5-V)", "source": "arXiv 2504.17432", "scores": {"overall": 0.613}},
-            {"name": "Other", "source": "its paper", "scores": {"overall": 0.7, "ind": 0.75}},
-        ],
-        "paired": {},
-    }
+        "suite": "configs/suites/generated.yaml", "limit": num_queries, "num_tasks": len(TASKS),
+        "chance": 0.1, "overall": "micro-5", "baseline": MODELS[0],
+        "averages": {
+            key: {"label": f"{key} (mean)", "modality": "image"} for key in AVERAGES
+        },
+        "models": {name: {"tasks": {}} for name in MODELS},
+        "published": {"generated": {
+            "title": "Generated benchmark",
+            "columns": {"IND": "image-ind", "OOD": "image-ood", "micro-5": "micro-5"},
+            "rows": [
+                {"name": "Another", "source": "its paper", "scores": {"micro-5": 70.1, "IND": 75}},
+                {"name": "A third", "source": "its card", "scores": {"micro-5": 81.3}, "note": "n"},
+            ],
+        }},
+    }  # fmt: skip
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in MODELS}
     for task in TASKS:
         sides = [_items(root / "pictures", task, side, num_queries, size) for side in (0, 1)]
         meaning = random.normal(size=(num_queries, width))
         for name, noise in zip(MODELS, NOISE, strict=True):
             targets = meaning + noise * random.normal(size=meaning.shape)
             result = _write_task(models[name], name, task, sides, meaning + 1, targets + 1)
-            report["models"][name]["tasks"][task] = _entry([result["score"]], num_queries) | {
+            values[name][task] = result["values"]
+            report["models"][name]["tasks"][task] = _entry(result["values"]) | {
                 "metric": "hit@1", "num_queries": num_queries, "chance": result["chance"]
             }  # fmt: skip
-    for model in report["models"].values():
-        metas = {meta for meta, *_ in TASKS.values()}
-        model["meta_tasks"] = {
-            meta: _mean(model, [t for t in TASKS if TASKS[t][0] == meta]) for meta in sorted(metas)
+    for name, model in report["models"].items():
+        model["averages"] = {
+            key: _entry([value for task in tasks for value in values[name][task]])
+            for key, tasks in AVERAGES.items()
         }
-        model["ind"] = _mean(model, [t for t in TASKS if TASKS[t][1] == "ind"])
-        model["ood"] = _mean(model, [t for t in TASKS if TASKS[t][1] == "ood"])
-        model["overall"] = _mean(model, list(TASKS))
+    report["paired"] = {
+        f"{name}|{MODELS[0]}": {
+            "tasks": {
+                task: _difference(values[name][task], values[MODELS[0]][task]) for task in TASKS
+            }
+        }
+        for name in MODELS[1:]
+    }
     return report, models
 
 
-def _mean(model: dict[str, Any], tasks: list[str]) -> dict[str, Any]:
-    return _entry([model["tasks"][task]["score"] for task in tasks], 24)
-
-
-def _entry(scores: list[float], count: int) -> dict[str, Any]:
-    score = float(np.mean(scores))
-    reach = 1.96 * (score * (1 - score) / (count * len(scores))) ** 0.5
+def _entry(values: list[float]) -> dict[str, Any]:
+    score = float(np.mean(values))
+    reach = 1.96 * (score * (1 - score) / len(values)) ** 0.5
     return {"score": score, "ci95": [max(0, score - reach), min(1, score + reach)]}
 
 
-def _items(
-    folder: Path, task: str, side: int, count: int, size: int
-) -> list[dict[str, Any]]:
+def _difference(ours: list[float], baseline: list[float]) -> dict[str, Any]:
+    differences = np.subtract(ours, baseline)
+    reach = 1.96 * float(differences.std()) / len(differences) ** 0.5
+    mean = float(differences.mean())
+    return {"difference": mean, "ci95": [mean - reach, mean + reach]}
+
+
+def _items(folder: Path, task: str, side: int, count: int, size: int) -> list[dict[str, Any]]:
     kind = TASKS[task][3 + side]
     start = 100 * list(TASKS).index(task) + 50 * side
     items = []
@@ -92,7 +113,9 @@ def _items(
             item["video"] = [
                 str(write_picture(folder / f"{task}_{number}/{frame}.png", start + number, size))
                 if frame == 0
-                else str(write_picture(folder / f"{task}_{number}/{frame}.png", start + frame, size))
+                else str(
+                    write_picture(folder / f"{task}_{number}/{frame}.png", start + frame, size)
+                )
                 for frame in range(6 if number < 4 else 1)
             ]
         items.append(item)

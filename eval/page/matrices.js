@@ -46,11 +46,12 @@ function drawMatrices(state) {
     "Point at a cell, or focus a matrix and press the arrow keys. ", note));
 }
 
-// From the paper's colour over the accent to the ink's: higher is further from the background.
+// From the ground over the accent to the ink: higher is further from the ground, in even steps.
 function ramp() {
-  const stops = [colour("--raised"), colour("--accent"), colour("--ink")];
+  const [ground, accent, ink] = [colour("--raised"), colour("--accent"), colour("--ink")];
+  const stops = [ground, ground.map((value, channel) => (value + accent[channel]) / 2), accent, ink];
   return (share) => {
-    const place = Math.min(1.999, Math.max(0, 2 * share));
+    const place = Math.min(2.999, Math.max(0, 3 * share));
     const [from, to, part] = [stops[Math.floor(place)], stops[Math.floor(place) + 1], place % 1];
     return from.map((value, channel) => value + part * (to[channel] - value));
   };

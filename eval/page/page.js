@@ -32,7 +32,7 @@ function filled(element, attributes, children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -133,14 +133,13 @@ function showTheme() {
 function showHeader() {
   const names = data.models.map((model) => model.name);
   document.title = `${names.join(", ")} on ${data.suite}`;
-  byId("title").textContent = names.join(" · ");
+  byId("title").textContent = data.suite;
   const commits = [...new Set(data.models.map((model) => model.facts.commit))].join(", ");
   const limit = data.limit === null ? "all queries" : `only the first ${data.limit} queries of each task`;
   byId("facts").textContent = [
-    data.suite, `${data.tasks.length} tasks`, limit, `commit ${commits}`, data.written,
+    `${data.tasks.length} ${data.tasks.length === 1 ? "task" : "tasks"}`, limit, `commit ${commits}`, data.written,
   ].join(" · ");
-  const main = data.averages.find((row) => row.key === "overall") || data.averages[0];
-  if (!main) return;
+  const main = data.overall;
   const best = Math.max(...main.cells.map((cell) => (cell ? cell[0] : 0)));
   byId("figures").append(...main.cells.map((cell, place) =>
     h("li", { class: cell && cell[0] === best ? "best" : null },

@@ -37,38 +37,43 @@ function sortedTable(table, columns, rows, chosen = null) {
 }
 
 function showAverages() {
-  const rows = data.models.map((model, place) => ({
-    name: model.name,
-    cells: Object.fromEntries(data.averages.map((row) => [row.key, row.cells[place]])),
-  }));
-  for (const { name, source, scores } of data.published) {
-    const cells = Object.fromEntries(Object.entries(scores).map(([key, score]) => [key, [score]]));
-    rows.push({ name, source, cells, kind: "published" });
-  }
-  const score = (row, key) => (row.cells[key] ? row.cells[key][0] : null);
-  const columns = data.averages.map(({ key, label }) => {
-    const best = Math.max(...rows.map((row) => score(row, key) ?? -1));
-    return {
-      label,
-      key: (row) => score(row, key),
-      cell: (row) => {
-        const cell = row.cells[key];
-        if (!cell) return "—";
-        const number = h(cell[0] === best ? "strong" : "span", {}, percent(cell[0]));
-        return [number, cell.length > 1 ? h("span", { class: "small" }, interval(cell)) : null];
-      },
-    };
-  });
-  const name = {
-    label: "Model",
-    key: (row) => row.name,
-    cell: (row) => [row.name, row.source ? h("span", { class: "small" }, row.source) : null],
-  };
+  const some = data.tables.some((table) => table.published.length);
+  const grey = some ? " Rows in grey are published ones, as their sources give them, without intervals." : "";
   const chance = data.chance === null ? "" : ` Chance: ${percent(data.chance)}.`;
-  const grey = data.published.length ? " Rows in grey are published ones, as their sources give them." : "";
   byId("scores-note").textContent =
     `In %, with 95 % bootstrap intervals over queries; the best of each column is bold.${grey}${chance}`;
-  sortedTable(byId("averages"), [name, ...columns], rows);
+  byId("averages").append(...data.tables.map(({ title, columns, ours, published }, place) => {
+    const rows = [
+      ...data.models.map(({ name }, model) => ({ name, cells: ours[model] })),
+      ...published.map(({ name, remark, scores }) =>
+        ({ name, remark, kind: "published", cells: scores.map((score) => (score === null ? null : [score])) })),
+    ];
+    const table = h("table", { "aria-labelledby": `table-${place}` });
+    sortedTable(table, [nameColumn, ...columns.map(({ label }, column) => scoreColumn(label, column, rows))], rows);
+    return [
+      h("h3", { id: `table-${place}` }, title),
+      h("div", { class: "scroll", role: "region", "aria-labelledby": `table-${place}`, tabindex: 0 }, table)];
+  }).flat());
+}
+
+const nameColumn = {
+  label: "Model",
+  key: (row) => row.name || "",
+  cell: (row) => [row.name, row.remark ? h("span", { class: "small" }, row.remark) : null],
+};
+
+function scoreColumn(label, column, rows) {
+  const best = Math.max(...rows.map((row) => row.cells[column]?.[0] ?? -1));
+  return {
+    label,
+    key: (row) => row.cells?.[column]?.[0] ?? null,
+    cell: (row) => {
+      const cell = row.cells[column];
+      if (!cell) return "—";
+      const number = h(cell[0] === best ? "strong" : "span", {}, percent(cell[0]));
+      return [number, cell.length > 1 ? h("span", { class: "small" }, interval(cell)) : null];
+    },
+  };
 }
 
 function showTasks() {
