@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.mmeb_files import write_picture
 
 MODELS = ("before", "after stage 1", "after stage 2")
-NOISE = (1.6, 0.9, 0.6)  # of each model's targets around their queries
+NOISE = (1.8, 1.1, 0.8)  # of each model's targets around their queries
 NASTY = 'Which is </script><img src=x onerror="document.title=1"> "quoted" & <b>bold</b>? \u2028'
 WORDS = "a red bird over the sea, drawn with a thick line on a pale ground".split()
 TASKS = {  # name -> meta-task, distribution, modality, kinds of query and target
@@ -151,7 +151,7 @@ def _write_task(
             "gold": [sides[1][number]],
             "top": [sides[1][place] for place in best[:3]],
         })  # fmt: skip
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     (folder / modality / f"{task}_pred.jsonl").write_text(text)
     sample = {"queries": torch.tensor(left[:50]).half(), "targets": torch.tensor(right[:50]).half()}
     save_file(sample, folder / modality / f"{task}_sample.safetensors")

@@ -108,7 +108,7 @@ function itemElement(place) {
 
 function pictureElement(picture) {
   if (typeof picture === "string") return h("span", { class: "absent" }, picture);
-  return h("img", { src: data.pictures[picture], alt: "" });
+  return h("img", { src: data.pictures[picture], alt: "picture" });
 }
 
 function openCard(state, place) {
