@@ -26,14 +26,20 @@ def score_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     keys = list(report["averages"])
     if any(set(keys) <= {column["key"] for column in table["columns"]} for table in benchmarks):
         return benchmarks
-    columns = [{"key": key, "label": _label(report["averages"][key], key)} for key in keys]
+    columns = [{"key": key, "label": _label(report, key)} for key in keys]
     own = {"title": "Averages", "columns": columns, "ours": _ours(report, keys), "published": []}
     return [own, *benchmarks]
 
 
-def _label(average: dict[str, Any], key: str) -> str:
-    same_name = [key] if "/" not in key else key.split("/")
-    return f"{same_name[-1]}, {average['modality']}" if len(same_name) > 1 else key
+def _label(report: dict[str, Any], key: str) -> str:
+    """ "vqa" of "image/vqa" and "IND" of "image-ind", with the modality where there are several."""
+    modality = report["averages"][key].get("modality")
+    several = len({average.get("modality") for average in report["averages"].values()} - {None}) > 1
+    if not modality or not key.startswith((f"{modality}/", f"{modality}-i", f"{modality}-o")):
+        return key
+    short = key[len(modality) + 1 :].replace("_", " ")
+    short = short.upper() if short in ("ind", "ood") else short
+    return f"{short} ({modality})" if several else short
 
 
 def _ours(report: dict[str, Any], keys: list[str]) -> list[list[Any]]:
