@@ -7,7 +7,6 @@ from typing import Any
 
 from eval.page_files import TaskFiles
 
-PACKAGES = ("torch", "transformers", "sentence-transformers", "python")
 Files = dict[str, dict[str, TaskFiles]]
 
 
@@ -122,10 +121,10 @@ def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
     seconds = sum(result.get("seconds") or 0 for result in results)
     encoded = sum(result.get("num_encoded") or 0 for result in results)
     versions = {
-        f"{name} {result['versions'][name]}"
+        f"{package} {version}"
         for result in results
-        for name in PACKAGES
-        if name in (result.get("versions") or {})
+        for package, version in (result.get("versions") or {}).items()
+        if version
     }
     facts = {
         "model": _each(results, "model"),

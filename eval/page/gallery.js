@@ -3,7 +3,8 @@
 const CARDS = 12; // of a page: pictures of other pages are not decoded
 
 function showGallery() {
-  const last = data.models.length - 1;
+  const shows = data.models.map((_, place) => data.gallery.some((card) => card.answers[place]));
+  const last = Math.max(0, shows.lastIndexOf(true));
   const state = { model: last, task: "", outcome: "all", words: "", page: 0, found: data.gallery };
   const change = (key, value) => {
     Object.assign(state, { [key]: value, page: 0 });
@@ -52,6 +53,8 @@ function drawGallery(state) {
     `${state.found.length} of ${data.gallery.length} examples: ${hits} ${hits === 1 ? "hit" : "hits"}, `
     + `${state.found.length - hits} ${state.found.length - hits === 1 ? "miss" : "misses"}`;
   const from = state.page * CARDS;
+  const none = data.gallery.some((card) => card.answers[state.model]) ? "" : "There are no predictions of this model.";
+  if (!state.found.length) byId("gallery-count").append(` ${none}`);
   byId("cards").replaceChildren(...state.found.slice(from, from + CARDS).map((card, place) => cardElement(state, card, from + place)));
   byId("pager").replaceChildren(...(pages === 1 ? [] : [
     h("button", { type: "button", disabled: state.page === 0, onclick: () => turn(-1) }, "← Previous"),

@@ -159,7 +159,7 @@ function taskBars(task, baseline) {
   const x = (score) => (width - 2) * Math.min(1, Math.max(0, score)) + 1;
   const said = data.models.map((model, place) =>
     `${model.name} ${task.scores[place] ? percent(task.scores[place][0]) : "not supported"}`);
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": `${task.name}: ${said.join(", ")}` });
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, preserveAspectRatio: "none", role: "img", "aria-label": `${task.name}: ${said.join(", ")}` });
   const line = (from, to, top, bottom, style) =>
     svg("line", { x1: from, x2: to, y1: top, y2: bottom, style });
   for (const tick of [0, 0.5, 1]) picture.append(line(x(tick), x(tick), 0, height, "stroke: var(--line)"));
