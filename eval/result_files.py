@@ -18,7 +18,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from eval.task import EvalTask
+from eval.task import EvalTask, Relevance
 from unime.items import Item
 
 SAMPLED = 50  # queries and their targets: the matrices of the paper's figures are 50 x 50
@@ -44,7 +44,7 @@ def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) ->
     _write(folder / f"{name}_score.json", json.dumps(scores, indent=4).encode())
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in predictions(ranked))
     _write(folder / f"{name}_pred.jsonl", "".join(lines).encode("utf-8", "replace"))
-    gold = [min(own) for own in ranked.task.relevance[:SAMPLED]]
+    gold = [most_relevant(own)[0] for own in ranked.task.relevance[:SAMPLED]]
     sample = {
         "queries": ranked.queries[:SAMPLED].half().contiguous(),
         "targets": ranked.targets[gold].half().contiguous(),
@@ -58,7 +58,7 @@ def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
     rows = zip(task.queries, task.relevance, ranked.found.tolist(), ranked.scores, strict=True)
     for number, (query, relevance, places, scores) in enumerate(rows):
         found = [place for place in places if place >= 0]
-        gold = sorted(relevance, key=lambda place: (-relevance[place], place))
+        gold = most_relevant(relevance)
         similarity = ranked.queries[number] @ ranked.targets[gold[0]]
         yield {
             "prediction": [task.target_names[place] for place in found],
@@ -70,6 +70,12 @@ def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
             "gold": [_plain(task.targets[place]) for place in gold[:SHOWN]],
             "top": [_plain(task.targets[place]) for place in found[:SHOWN]],
         }
+
+
+def most_relevant(relevance: Relevance) -> list[int]:
+    """The right targets, the most relevant first: the first is the one that the predictions show
+    and the sample holds."""
+    return sorted(relevance, key=lambda place: (-relevance[place], place))
 
 
 def _plain(item: Item) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Thumbnails for the page of the report: each distinct picture once, as a data URI."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+from PIL import Image
+
+from unime.config import InputConfig
+from unime.images import READERS, load_image
+from unime.items import DataError
+
+SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
+MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"
+
+
+class Pictures:
+    """Pictures that the page shows, in the order in which they are asked for: what is asked for
+    first has its place when the page would grow above its limit.
+
+    Attributes:
+        uris: the thumbnails, each once, however many files hold the same picture.
+        problems: path -> why the page does not show it.
+        counts: how many pictures (paths) are missing, unreadable, or left out for the size.
+    """
+
+    def __init__(self, inputs: InputConfig | None = None) -> None:
+        self.inputs = inputs or InputConfig()
+        self.uris: list[str] = []
+        self.problems: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self._wanted: dict[str, int | str] = {}  # path -> place in uris, or the problem's kind
+
+    def ask(self, paths: list[str] | tuple[str, ...]) -> list[str]:
+        for path in paths:
+            self._wanted.setdefault(path, LEFT_OUT)
+        return list(paths)
+
+    def load(self, max_bytes: int) -> None:
+        """Read what was asked for, until the thumbnails take `max_bytes`."""
+        places: dict[str, int] = {}
+        used = 0
+        paths = list(self._wanted)
+        with ThreadPool(READERS) as pool:
+            for path, (uri, problem) in zip(paths, pool.imap(self._thumbnail, paths), strict=True):
+                if problem:
+                    kind = UNREADABLE if Path(path).is_file() else MISSING
+                    self._wanted[path], self.problems[path] = kind, problem
+                    self.counts[kind] += 1
+                elif uri not in places and used + len(uri) > max_bytes:
+                    self.problems[path] = f"{path}: left out, the page's limit is reached"
+                    self.counts[LEFT_OUT] += 1
+                else:
+                    used += 0 if uri in places else len(uri)
+                    self._wanted[path] = places.setdefault(uri, len(places))
+        self.uris = list(places)
+
+    def shown(self, path: str) -> int | str:
+        """The place of its thumbnail, or what to say instead."""
+        found = self._wanted[path]
+        return found if isinstance(found, int) else f"{found}: {Path(path).name}"
+
+    def _thumbnail(self, path: str) -> tuple[str, str]:
+        try:
+            picture = load_image(path, self.inputs)
+        except DataError as error:
+            return "", str(error)
+        picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
+        held = io.BytesIO()
+        picture.save(held, "WEBP", quality=QUALITY, method=4)
+        return "data:image/webp;base64," + base64.b64encode(held.getvalue()).decode(), ""
