@@ -178,7 +178,7 @@ class Beir:
         if self.instruction == "apart":
             return Item(text, images, instruction=instruction)
         words = " ".join(part for part in (instruction, text) if part)
-        return Item(words, images, spacing=(" ", ""))
+        return Item(words, images, spacing=(" ", "") if images else None)
 
 
 def _undecoded(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:

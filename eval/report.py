@@ -19,6 +19,8 @@ import numpy as np
 
 from eval.averages import MMEB, Average, averages_of, overall_of
 from eval.bootstrap import drawn_means, interval, two_sided_p
+from eval.leaderboard import write_leaderboard
+from eval.page import write_page
 from eval.printing import markdown_report, print_report
 from eval.published_rows import published_for
 from eval.results import (
@@ -59,16 +61,11 @@ def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
     written = []
     found = {task["modality"] for task in report["tasks"].values()}
     for name, metadata in config.leaderboard.items():
-        from eval.leaderboard import write_leaderboard
-
         path = Path(config.output).with_name(f"{metadata['model_name']}.json")
         write_leaderboard(models[name], path, metadata, [m for m in MMEB if m in found])
         written.append(path)
     if config.html is not None:
-        from eval.page import write_page
-
-        write_page(report, models, Path(config.html), seed=config.seed)
-        written.append(Path(config.html))
+        write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
     return written
 
 

@@ -88,7 +88,8 @@ class VideoRows:
         are the prompt's to add."""
         if instruction and self.instruction == "apart":
             return Item(text, images, video, instruction.strip())
-        return Item(" ".join(filter(None, (instruction, text))), images, video)
+        spacing = (" ", "") if images or video else None
+        return Item(" ".join(filter(None, (instruction, text))), images, video, spacing=spacing)
 
 
 def check_template(key: str, template: str, names: tuple[str, ...]) -> None:
