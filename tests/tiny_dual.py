@@ -23,7 +23,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-LENGTH = 16  # tokens of a text
+LENGTH = 32  # tokens of a text
 SIDE = 24  # pixels of an image
 _SENTENCES = ["a photo of a cat on a chair", "two red birds over the sea, and a dog in the garden"]
 
@@ -34,9 +34,7 @@ def build_clip(folder: Path, seed: int = 0) -> Path:
     begin, end = tokenizer.convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
     sizes["text"] |= {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
     torch.manual_seed(seed)
-    config = CLIPConfig(
-        text_config=sizes["text"], vision_config=sizes["vision"], projection_dim=12
-    )
+    config = CLIPConfig(text_config=sizes["text"], vision_config=sizes["vision"], projection_dim=12)
     size = {"shortest_edge": SIDE}
     images = CLIPImageProcessor(size=size, crop_size={"height": SIDE, "width": SIDE})
     return _save(folder, CLIPModel(config), CLIPProcessor(images, tokenizer))
@@ -45,7 +43,9 @@ def build_clip(folder: Path, seed: int = 0) -> Path:
 def build_siglip(folder: Path, seed: int = 0) -> Path:
     tokenizer = _tokenizer("$A </s>", ("</s>",))
     sizes = _sizes(tokenizer)
+    end = tokenizer.convert_tokens_to_ids("</s>")
     sizes["text"] |= {"projection_size": sizes["text"]["hidden_size"]}
+    sizes["text"] |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     torch.manual_seed(seed)
     config = SiglipConfig(text_config=sizes["text"], vision_config=sizes["vision"])
     images = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
@@ -82,8 +82,9 @@ def _tokenizer(form: str, special: tuple[str, ...]) -> PreTrainedTokenizerFast:
 
 def _save(folder: Path, model: PreTrainedModel, processor: Any) -> Path:
     with torch.no_grad():
-        for parameter in model.parameters():  # wide apart, so that what is wrong shows
-            parameter.normal_(0, 0.3)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.5)  # vectors wide apart, so that what is wrong shows
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -92,8 +92,9 @@ class DualEncoder:
                 ignore_mismatched_sizes=True,  # check_complete says which
                 **code,
             )
+        embedder = cls(loaded[0].to(device), processor, inputs)
         check_complete(model.name, loaded[0], loaded[1])
-        return cls(loaded[0].to(device), processor, inputs)
+        return embedder
 
     @property
     def device(self) -> torch.device:
