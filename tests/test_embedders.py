@@ -120,7 +120,7 @@ def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos):
     found = embedder.embed(prepared.inputs)
     assert found.dtype is torch.float32 and found.shape == (len(mixture), embedder.dimension)
     assert difference(found, expected) < 1e-5
-    assert prepared.num_truncated == 1  # LONG
+    assert [i for i, cut in enumerate(prepared.truncated) if cut] == [2]  # LONG
     alone = torch.cat([vectors(embedder, [item]) for item in mixture])
     assert difference(alone, expected) < 1e-5
     order = [5, 2, 7, 0, 3, 6, 1, 4]
@@ -178,7 +178,11 @@ def test_fewer_tokens_if_asked(tmp_path):
     folder = build_clip(tmp_path / "clip")
     short = load("dual_encoder", folder, InputConfig(max_text_tokens=4))
     prepared = short.prepare([Item("a cat"), Item("a cat on a chair"), Item(LONG)])
-    assert prepared.inputs["texts"]["input_ids"].shape == (3, 4) and prepared.num_truncated == 2
+    assert prepared.inputs["texts"]["input_ids"].shape == (3, 4) and prepared.truncated == [
+        False,
+        True,
+        True,
+    ]
     assert short.describe()["max_text_tokens"] == 4
     assert load("dual_encoder", folder, InputConfig(max_text_tokens=999)).max_text_tokens == LENGTH
     with pytest.raises(ConfigError, match="max_text_tokens: got 4, expected null for siglip"):
@@ -261,7 +265,7 @@ def test_a_text_model(photos):
     texts = ["a cat", LONG, "https://example.org/picture.jpg", "word " * 400]
     prepared = embedder.prepare([Item(text) for text in texts])
     found = embedder.embed(prepared.inputs)
-    assert prepared.num_truncated == 1
+    assert prepared.truncated == [False, False, False, True]
     assert difference(found, torch.from_numpy(model.encode(texts))) < 1e-5
     alone = torch.cat([vectors(embedder, [Item(text)]) for text in texts])
     assert difference(alone, found) < 1e-5
@@ -295,7 +299,10 @@ def test_the_prompts_of_a_text_model(tmp_path):
     with pytest.raises(ConfigError, match="prompt_name: got 'nope', expected one of .*query"):
         load("sentence_transformers", tmp_path / "prompted", prompt_name="nope")
     short = load("sentence_transformers", tmp_path / "prompted", InputConfig(max_text_tokens=5))
-    assert short.prepare([Item("a cat"), Item(LONG)]).num_truncated == 2  # with the prompt's tokens
+    assert short.prepare([Item("a cat"), Item(LONG)]).truncated == [
+        True,
+        True,
+    ]  # with the prompt's tokens
     assert short.describe()["max_text_tokens"] == 5
 
 
@@ -349,14 +356,10 @@ def test_settings_without_a_meaning_are_refused(change, message):
 
 def test_ours_is_the_encoder(load_tiny, items):
     encoder = load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=8))
-    encoder.train()
     embedder = UnimeEmbedder(encoder)
     prepared = embedder.prepare(items)
     assert difference(embedder.embed(prepared.inputs), embed(encoder, items)) < 1e-5
-    encoder.train()
-    embedder.embed(prepared.inputs)
-    assert encoder.training  # as it was
-    assert prepared.num_truncated == 3 and embedder.prepare(items).num_truncated == 3
+    assert sum(prepared.truncated) == 3 and embedder.prepare(items).truncated == prepared.truncated
     assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
     assert embedder.describe() == asdict(encoder.processor.inputs)
     assert not any(embedder.refuses(item) for item in items)

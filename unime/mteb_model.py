@@ -101,6 +101,7 @@ class MtebModel(AbsEncoder):
         embedder = load_embedder(config, torch.device(device))
         return cls(embedder, name or f"unime/{slug}", digest.hexdigest(), instructions)
 
+    @torch.no_grad()
     def encode(
         self,
         inputs: Iterable[Mapping[str, Any]],
