@@ -6,8 +6,9 @@ python -m pytest tests/test_embedders.py -m "evaluation or not evaluation"
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,20 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, AutoProcessor
 
+from eval import evaluate
 from stages import export
 from tests.embedding import difference, embed, exact_model
-from tests.mmeb_files import write_picture
+from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from tests.tiny_dual import LENGTH, build_clip, build_siglip
-from unime.config import ConfigError, EncoderKind, EvalConfig, InputConfig, LoraSettings
+from unime.config import (
+    ConfigError,
+    EncoderKind,
+    EvalConfig,
+    EvalData,
+    InputConfig,
+    LoraSettings,
+    dump_config,
+)
 from unime.embedder import UnimeEmbedder, find_model, load_embedder
 from unime.encoder import Encoder
 from unime.items import DataError, Item
@@ -424,3 +434,38 @@ def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, 
     assert difference(vectors(UnimeEmbedder(loaded), asked), expected) < 1e-5
     with pytest.raises(ConfigError, match="max_text_tokens: got 5, expected null: this model"):
         load("sentence_transformers", tmp_path / "out", InputConfig(max_text_tokens=5))
+
+
+@pytest.mark.evaluation
+def test_baselines_are_evaluated_by_the_same_program(tmp_path):
+    suite = tmp_path / "mini.yaml"
+    write_eval_suite(tmp_path / "data", suite)
+    with suite.open("a") as file:
+        file.write("Texts: {meta_task: retrieval, distribution: ood}\n")
+    rows = [
+        {
+            "qry_text": a,
+            "qry_img_path": "",
+            "tgt_text": [b, "a red house"],
+            "tgt_img_path": ["", ""],
+        }
+        for a, b in (("a dog in the garden", "the dog is in a garden"), ("two birds", "birds"))
+    ]
+    write_rows(tmp_path / "data", "Texts", "test", rows)
+    data = EvalData(root=str(tmp_path / "data"), suite=str(suite))
+    clip = baseline("dual_encoder", build_clip(tmp_path / "clip"))
+    found = {}
+    for name, config in (("clip", clip), ("text", baseline("sentence_transformers", MINILM))):
+        (tmp_path / f"{name}.yaml").write_text(
+            dump_config(replace(config, data=data, output_dir=str(tmp_path / "out" / name)))
+        )
+        evaluate.main(["--config", str(tmp_path / f"{name}.yaml")])
+        files = sorted((tmp_path / "out" / name).glob("*.json"))
+        found[name] = {path.stem: json.loads(path.read_text()) for path in files}
+    assert all("not_supported" not in result for result in found["clip"].values())
+    assert {result["encoder"] for result in found["clip"].values()} == {"dual_encoder"}
+    assert found["text"]["Texts"]["score"] == 1.0
+    assert found["text"]["Texts"]["inputs"]["prompt"] is None
+    for name in ("Names", "Words_t2i", "Words_i2t"):
+        assert "it embeds text, not image" in found["text"][name]["not_supported"]
+        assert "score" not in found["text"][name]

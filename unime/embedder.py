@@ -8,7 +8,7 @@ SigLIP, …; dual_encoder.py) or ``encoder: sentence_transformers`` (sentence_en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +17,12 @@ from accelerate.utils import send_to_device
 from PIL import Image
 from torch import Tensor
 
+from unime.adapter_files import trained_inputs
 from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.encoder import Encoder
 from unime.images import load_image, sample_frames
 from unime.items import DataError, Item
-from unime.published import Source, fetch, locate
+from unime.published import Checkpoint, Source, fetch, locate
 from unime.resolution import Resolution
 from unime.sentence_layout import packaged_model
 
@@ -99,6 +100,16 @@ def find_model(config: EvalConfig) -> Found:
     else:
         source = fetch("model.name", model.name, model.revision, model.trust_remote_code)
     return Baseline(source, config.encoder, config.prompt_name)
+
+
+def inputs_of(config: EvalConfig, found: Found) -> InputConfig:
+    """The settings of the inputs with nulls filled in, as far as a checkpoint's files tell them: a
+    baseline has no preset, no tiles, and a limit of its own on texts."""
+    if isinstance(found, Checkpoint):
+        adapter = found.adapter.folder if found.adapter else None
+        return config.inputs.filled(trained_inputs(found.base.folder, adapter))
+    filled, limit = config.inputs.filled(), config.inputs.max_text_tokens
+    return replace(filled, prompt=None, max_tiles=None, max_text_tokens=limit)
 
 
 def load_embedder(config: EvalConfig, device: torch.device) -> Embedder:
