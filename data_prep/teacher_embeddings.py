@@ -9,9 +9,6 @@ more texts than before it computes only the new ones.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
@@ -19,6 +16,7 @@ from tqdm import tqdm
 from unime.config import ConfigError, TeacherConfig, load_config
 from unime.progress import progress_bar
 from unime.runlog import run_program
+from unime.sentence_layout import packaged_model
 from unime.teacher_store import TeacherMeta, write_store
 from unime.texts import read_texts
 
@@ -76,23 +74,6 @@ def embed_texts(model: SentenceTransformer, config: TeacherConfig, texts: list[s
         convert_to_numpy=True,
         show_progress_bar=False,
     )
-
-
-def packaged_model(module: str) -> Path:
-    """The folder of a sentence-transformers model inside an installed package; nothing is imported.
-
-    Raises:
-        ConfigError: the package is not installed, or holds no model or several.
-    """
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    places = list(spec.submodule_search_locations or []) if spec else []
-    if not places:
-        package = module.replace("_", "-")
-        raise ConfigError(f"name: no Python package {module!r} here; pip install {package}")
-    found = sorted(Path(places[0]).rglob("modules.json"))
-    if len(found) != 1:
-        raise ConfigError(f"name: package {module!r} holds {len(found)} models, expected 1")
-    return found[0].parent
 
 
 def _show(bar: tqdm, done: int) -> None:

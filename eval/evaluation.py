@@ -17,12 +17,10 @@ from eval.result_files import Ranked, write_side_files
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask
-from unime.adapter_files import trained_inputs
 from unime.checkpoint import write_json
 from unime.config import EvalConfig
-from unime.embedder import Embedder, UnimeEmbedder
+from unime.embedder import Embedder, find_model, inputs_of, load_embedder
 from unime.embedding_store import EmbeddingStore
-from unime.encoder import Encoder
 from unime.encoding import (
     DistinctItems,
     Encoded,
@@ -35,7 +33,6 @@ from unime.encoding import (
 from unime.facts import code_digest, device_name, git_commit, installed_versions, write_facts
 from unime.images import sample_frames
 from unime.items import Item
-from unime.published import locate
 from unime.ranking import expected_by_chance, rank_targets, ranking_metrics
 
 PACKAGES = (
@@ -55,10 +52,8 @@ class Evaluation:
         self.output_dir = Path(config.output_dir)
         self.source = Source(config.data)
         self.settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-        self.checkpoint = locate(config.model)
-        adapter = self.checkpoint.adapter
-        trained = trained_inputs(self.checkpoint.base.folder, adapter.folder if adapter else None)
-        self.inputs = config.inputs.filled(trained)
+        self.checkpoint = find_model(config)
+        self.inputs = inputs_of(config, self.checkpoint)
         self.facts: dict[str, Any] = {}
         if accelerator.is_main_process:
             self.facts = _facts(accelerator)
@@ -70,9 +65,7 @@ class Evaluation:
 
     @cached_property
     def embedder(self) -> Embedder:
-        config = self.config
-        encoder = Encoder.load(config.model, config.inputs, device=self.accelerator.device)
-        return UnimeEmbedder(encoder)
+        return load_embedder(self.config, self.accelerator.device)
 
     def run(self, name: str, task: Task) -> str:
         """Evaluate one task, unless its result is there; returns a line about it.
@@ -218,6 +211,7 @@ class Evaluation:
 
     def _provenance(self) -> dict[str, Any]:
         return {
+            "encoder": self.config.encoder.value,
             "model": self.config.model.name,
             "adapter": self.config.model.adapter,
             "resolved": self.checkpoint.describe(),  # where the two lead: an adapter to its base

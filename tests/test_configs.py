@@ -33,6 +33,7 @@ CLASSES = {
     "stage2": Stage2Config,
     "eval": EvalConfig,
     "released": EvalConfig,
+    "baselines": EvalConfig,
     "report": ReportConfig,
     "teacher": TeacherConfig,
     "data": DemoDataConfig,

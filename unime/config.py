@@ -407,10 +407,20 @@ class EvalData:
         require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
 
 
+class EncoderKind(Enum):
+    """What is evaluated: a model of ours, or a baseline."""
+
+    unime = "unime"
+    dual_encoder = "dual_encoder"  # CLIP, SigLIP, … (unime/dual_encoder.py)
+    sentence_transformers = "sentence_transformers"  # (unime/sentence_encoder.py)
+
+
 @dataclass
 class EvalConfig:
     output_dir: str = MISSING
+    encoder: EncoderKind = EncoderKind.unime
     model: ModelConfig = field(default_factory=ModelConfig)
+    prompt_name: str | None = None  # of a sentence-transformers model's own; null: its default
     inputs: InputConfig = field(default_factory=InputConfig)
     data: EvalData = field(default_factory=EvalData)
     batch_size: int = 64  # items encoded at a time on each process
@@ -421,6 +431,23 @@ class EvalConfig:
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
         require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        named = self.prompt_name is None or self.encoder is EncoderKind.sentence_transformers
+        expected = "null unless encoder is sentence_transformers"
+        require(named, "prompt_name", self.prompt_name, expected)
+        if self.encoder is not EncoderKind.unime:
+            self._check_baseline()
+
+    def _check_baseline(self) -> None:
+        """Refuse settings that a baseline would not heed."""
+        without = f"for encoder {self.encoder.value}"
+        quantization = self.model.quantization.value
+        require(quantization == "none", "model.quantization", quantization, f"none {without}")
+        for key in ("adapter", "processor", "pickled_adapter", "merge_adapter"):
+            value = getattr(self.model, key)
+            require(not value, f"model.{key}", value, f"none {without}")
+        for key in ("prompt", "max_tiles"):
+            value = getattr(self.inputs, key)
+            require(value is None, f"inputs.{key}", value, f"null {without}")
 
 
 @dataclass

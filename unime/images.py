@@ -35,7 +35,7 @@ def load_image(path: str, inputs: InputConfig) -> Image.Image:
             if image.width * image.height > limit:
                 size = f"{image.width} x {image.height} pixels"
                 raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
-            picture = _on_white(ImageOps.exif_transpose(image))
+            picture = upright_rgb(image)
     except DataError:
         raise
     except FileNotFoundError:
@@ -62,7 +62,9 @@ def unreadable_images(paths: Sequence[str], inputs: InputConfig, title: str) -> 
         return {path: found for path, found in zip(paths, bar, strict=True) if found}
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turned as its camera was held, in RGB, on white where it is transparent."""
+    image = ImageOps.exif_transpose(image)
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     layer = image.convert("RGBA")

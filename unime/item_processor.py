@@ -211,11 +211,15 @@ class ItemProcessor:
         return next((token for token in (pad, eos) if token is not None), 0)
 
 
-def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
-    """A video whose frames are chosen already, with the times that some families tell of them."""
-    count = len(frames)
+def video_times(count: int) -> dict[str, Any]:
+    """When the frames of a video are, of which all are shown; some families tell the model."""
     times: dict[str, Any] = {"fps": FRAMES_PER_SECOND, "duration": count / FRAMES_PER_SECOND}
-    times |= {"total_num_frames": count, "frames_indices": list(range(count))}
+    return times | {"total_num_frames": count, "frames_indices": list(range(count))}
+
+
+def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
+    """A video whose frames are chosen already."""
+    times = video_times(len(frames))
     return {"videos": [frames], "do_sample_frames": False, "video_metadata": [times]}
 
 

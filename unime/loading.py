@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +38,9 @@ def load_pretrained(
     """
     code = {"trust_remote_code": model.trust_remote_code}
     folder = checkpoint.base.folder
-    try:
+    with explained(model):
         if model.trust_remote_code:
-            _check_own_code(folder)
+            check_own_code(folder)
         config = AutoConfig.from_pretrained(folder, **code)
         check_processor(checkpoint.processor)
         processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
@@ -51,6 +53,16 @@ def load_pretrained(
                 " or ZeRO-2"
             )
         base = _load_base(model, folder, backbone, device, sharded)
+    if backbone.adapt is not None:
+        backbone.adapt(processor, base)
+    return Loaded(backbone, processor, base)
+
+
+@contextmanager
+def explained(model: ModelConfig) -> Iterator[None]:
+    """What goes wrong when `model` is loaded, as a ConfigError that says what to do about it."""
+    try:
+        yield
     except ConfigError:
         raise
     except (OSError, ImportError, ValueError, KeyError) as error:
@@ -60,12 +72,9 @@ def load_pretrained(
                 " where this is true; read it first, and pin model.revision"
             ) from error
         raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
-    if backbone.adapt is not None:
-        backbone.adapt(processor, base)
-    return Loaded(backbone, processor, base)
 
 
-def _check_own_code(folder: Path) -> None:
+def check_own_code(folder: Path) -> None:
     """
     Raises:
         ConfigError: code that lies in another repository, which ``model.revision`` does not pin.

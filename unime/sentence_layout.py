@@ -3,6 +3,7 @@ of the last layer, made a unit vector (Qwen3-VL-Embedding, for one)."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,23 @@ def read_json(path: Path, kind: type = dict) -> Any:
     if not isinstance(value, kind):
         raise ConfigError(f"model.name: {path}: expected a JSON {kind.__name__}")
     return value
+
+
+def packaged_model(module: str, key: str = "name") -> Path:
+    """The folder of a sentence-transformers model inside an installed package; nothing is imported.
+
+    Args:
+        key: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: the package is not installed, or holds no model or several.
+    """
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    places = list(spec.submodule_search_locations or []) if spec else []
+    if not places:
+        package = module.replace("_", "-")
+        raise ConfigError(f"{key}: no Python package {module!r} here; pip install {package}")
+    found = sorted(Path(places[0]).rglob(MODULES))
+    if len(found) != 1:
+        raise ConfigError(f"{key}: package {module!r} holds {len(found)} models, expected 1")
+    return found[0].parent
