@@ -67,7 +67,7 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
         raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
     parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
     own = {
-        str(name): _task(f"{path}: {name}", entry)
+        str(name): _task(f"{path}: {name!s}", entry)
         for name, entry in content.items()
         if not str(name).startswith(".")
     }
