@@ -113,8 +113,10 @@ def published_table(report: Report, benchmark: str) -> Rows:
 
 
 def _sorting_column(columns: dict[str, str], overall: str) -> str:
-    names = [column for column, key in columns.items() if key == overall]
-    return names[0] if names else list(columns)[-1]
+    """The report's own overall average, else a mean over tasks, else the last one: never the mean
+    of meta-tasks where there is another."""
+    ordered = sorted(columns, key=lambda name: (columns[name] == overall, "micro" in name))
+    return ordered[-1] if ordered else ""
 
 
 def _source(row: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
 CHECKS = (sys.executable, "-m", "eval.demo_checks")
 PROGRAMS = ("data", "teacher", "stage1", "stage2", "eval")  # whose settings the demo can override
+EVALUATION = ("evaluate", "evaluation", "mmeb_v1", "result_files", "sources", "suites", "task")
 SPLITS = ("test", "validation")
 INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
@@ -112,7 +113,8 @@ def steps(config: DemoConfig) -> Iterator[Step]:
         yield Step(name, words, after=(before,), output=name)
         yield _evaluation(config, name, f"{out}/{name}/final")
     models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
-    words = ("report", f"{CONFIGS}/report.yaml", f"output={out}/report.json", *models)
+    outputs = (f"output={out}/report.json", f"html={out}/report.html")
+    words = ("report", f"{CONFIGS}/report.yaml", *outputs, *models)
     yield Step("report", words, always=True)
     yield Step("checks", (str(out), config.split, *config.queries), program=CHECKS, always=True)
 
@@ -198,8 +200,9 @@ def sources(step: Step) -> list[Path]:
     if step.name == "data":
         files += [ROOT / f"data_prep/{name}.py" for name in SOURCES]
         return [*files, ROOT / "assets/emoji/concepts.jsonl"]
-    programs = ("data_prep/teacher_embeddings.py", "eval/evaluate.py", "configs/suites/demo.yaml")
+    programs = ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml")
     files += [ROOT / program for program in programs]
+    files += [ROOT / f"eval/{name}.py" for name in EVALUATION]
     files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").glob("*.py"))]
     return [
         *files,
@@ -230,6 +233,7 @@ def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
         f" times the base's {base['score']:.1%} (95 % intervals {apart}),"
         f" {both['score'] / report['chance']:.1f} times chance\n"
         f"pictures found for the queries: {folder / 'contact_sheet.png'}\n"
+        f"scores, similarities and a gallery, in a browser: {folder / 'report.html'}\n"
         f"all numbers: {folder / 'report.json'}"
     )
 

@@ -144,10 +144,10 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     (tmp_path / "unime").mkdir()
     for program in (
         "data_prep/teacher_embeddings.py",
-        "eval/evaluate.py",
         "configs/suites/demo.yaml",
+        *(f"eval/{name}.py" for name in demo.EVALUATION),
     ):
-        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).touch()
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     return runner

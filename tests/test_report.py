@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from eval import report
-from eval.printing import markdown_report, print_report
+from eval.printing import markdown_report, print_report, published_table
 from eval.suites import load_suite
 from eval.tables import markdown, table_sections
 from unime.config import ConfigError, ReportConfig, build_config
@@ -426,22 +424,41 @@ def test_the_page_and_the_leaderboards_file(
 ) -> None:
     """Both are called with what they need, where they are asked for."""
     called: list[Any] = []
-    page, leaderboard = types.ModuleType("eval.page"), types.ModuleType("eval.leaderboard")
-    page.write_page = lambda *words, seed: called.append(words)  # type: ignore[attr-defined]
-    leaderboard.write_leaderboard = lambda *words: called.append(words)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "eval.page", page)
-    monkeypatch.setitem(sys.modules, "eval.leaderboard", leaderboard)
+    monkeypatch.setattr(report, "write_page", lambda *words, **more: called.append((words, more)))
+    monkeypatch.setattr(report, "write_leaderboard", lambda *words: called.append(words))
     play(two_models)
     assert not called
     board = "leaderboard={tuned: {model_name: Mine-2B, model_size: 2B}}"
-    play(two_models, f"html={tmp_path}/out/page.html", board)
-    (folder, output, metadata, modalities), (found, models, path) = called
+    play(two_models, f"html={tmp_path}/out/page.html", board, "baseline=base")
+    (folder, output, metadata, modalities), ((found, models, path), more) = called
     assert (folder, output) == (tmp_path / "tuned", tmp_path / "out/Mine-2B.json")
     assert metadata == {"model_name": "Mine-2B", "model_size": "2B"}
     assert modalities == ["image"]
     assert found == json.loads(Path(two_models.output).read_text())
     assert models == {"base": tmp_path / "base", "tuned": tmp_path / "tuned"}
     assert path == tmp_path / "out/page.html"
+    assert more == {"baseline": "base", "seed": 0}
+
+
+def test_published_rows_are_sorted_by_the_mean_over_tasks() -> None:
+    """UniME LLaVA-1.6's macro average is above VLM2Vec-V2.0's, its micro average below."""
+    rows = {
+        "UniME": {"micro-36": 63.6, "macro-4": 66.6},
+        "V2.0": {"micro-36": 64.9, "macro-4": 66.5},
+    }
+    columns = {"micro-36": "micro-36", "macro-4": "macro-4"}
+    published = [
+        {"name": n, "scores": s, "printed": {}, "source": "", "note": ""} for n, s in rows.items()
+    ]
+    shown = published_table(
+        {
+            "models": {},
+            "overall": "all-78",
+            "published": {"x": {"columns": columns, "rows": published}},
+        },
+        "x",
+    )
+    assert [row[0] for row in shown[1:]] == ["V2.0", "UniME"]
 
 
 @pytest.mark.parametrize(
