@@ -85,7 +85,8 @@ def test_every_shipped_config_loads(path: Path, tmp_path: Path) -> None:
 
 def test_every_backbone_has_every_config() -> None:
     for folder in ("stage1", "stage2", "eval", "report"):
-        assert tuple(path.stem for path in shipped(folder)) == BACKBONES, folder
+        found = tuple(path.stem for path in shipped(folder) if path.stem != "miniatures")
+        assert found == BACKBONES, folder
 
 
 @pytest.mark.parametrize("name", BACKBONES)
