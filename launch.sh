@@ -22,7 +22,7 @@ Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says mor
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
-  eval CONFIG [key=value …]     hit@1 on every task of a suite
+  eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
 

@@ -20,6 +20,24 @@ from unime.items import Item
 torch.set_num_threads(1)
 
 
+EVALUATION = (  # what `-m evaluation` runs whole; a plain run leaves out what is marked in them
+    *("test_averages", "test_beir", "test_embedders", "test_embedding_store", "test_encoding"),
+    *("test_evaluation", "test_mmeb_instruct", "test_mmeb_v1", "test_page", "test_published_rows"),
+    *("test_ranking", "test_report", "test_retrieval_errors", "test_retrieval_sets"),
+    *("test_split_files", "test_video_tasks", "test_vlm2vec_conformance"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The quick tests of the evaluation belong to its group and to a plain run."""
+    for item in items:
+        own = {mark.name for mark in item.iter_markers()}
+        if item.path.stem in EVALUATION and not own & {"evaluation", "backbones"}:
+            item.add_marker("evaluation")
+            item.add_marker("fast")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def code_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The copies of models' own code that transformers runs stay out of the user's cache."""
