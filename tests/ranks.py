@@ -40,8 +40,12 @@ def spawn(function: Callable[..., None], *args: object, nprocs: int = 2) -> None
 
 
 def _run_rank(rank: int, function: Callable[..., None], *args: object) -> None:
-    """Once it has returned, nothing may hold a DDP model: one that lives on until Python ends keeps
-    the process group's threads, and they abort the process now and then."""
     function(rank, *args)
+    leave_world()
+
+
+def leave_world() -> None:
+    """Once a rank is done, nothing may hold a DDP model: one that lives on until Python ends keeps
+    the process group's threads, and they abort the process now and then."""
     gc.collect()  # of tracebacks and frames that hold each other
     dist.destroy_process_group()

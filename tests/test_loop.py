@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.ranks import leave_world
 from unime import checkpoint, interruption
 from unime.chunks import Batch, ChunkLimits
 from unime.config import (
@@ -647,7 +648,7 @@ def _two_rank_program(folder: Path) -> None:
         latest = checkpoint.latest(folder / "stopped")
         assert latest is not None and latest.name == f"step_0000000{step - 1}"
     fit(config)
-    torch.distributed.destroy_process_group()
+    leave_world()
 
 
 def test_interrupted_equals_straight_on_two_ranks(two_ranks: Path) -> None:

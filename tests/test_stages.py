@@ -25,6 +25,7 @@ from torch import Tensor
 
 from stages import stage1_distill, stage2_instruct
 from tests.mmeb_files import train_rows, write_picture, write_rows
+from tests.ranks import leave_world
 from unime.config import ConfigError, InputConfig, ModelConfig, Quantization
 from unime.data import DataError, Item
 from unime.encoder import Encoder
@@ -230,7 +231,7 @@ def _two_rank_program(folder: Path, adapter: str) -> None:
         settings = (*EXACT, "optim.batch_size_per_device=4", f"optim.chunk_size={chunk_size}")
         stage1(folder, f"{name}/stage1", *settings)
         stage2(folder, f"{name}/stage2", *settings, adapter)
-    torch.distributed.destroy_process_group()
+    leave_world()
 
 
 def test_ctrl_c_on_the_terminal(material: Path) -> None:
