@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
             line = evaluation.run(name, task)
         except DataError as error:
             failed[name] = str(error)
+            evaluation.forget(name, task)  # else a report would average what does not hold
             line = f"{name}: failed: {error}"
         if accelerator.is_main_process:
             tqdm.write(line)

@@ -13,12 +13,12 @@ from typing import Any
 from accelerate import Accelerator
 from omegaconf import OmegaConf
 
-from eval.result_files import Ranked, write_side_files
+from eval.result_files import Ranked, side_files, write_side_files
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask
 from unime.checkpoint import write_json
-from unime.config import EvalConfig
+from unime.config import ConfigError, EvalConfig
 from unime.embedder import Embedder, find_model, inputs_of, load_embedder
 from unime.embedding_store import EmbeddingStore
 from unime.encoding import (
@@ -32,12 +32,12 @@ from unime.encoding import (
 )
 from unime.facts import code_digest, device_name, git_commit, installed_versions, write_facts
 from unime.images import sample_frames
-from unime.items import Item
+from unime.items import DataError, Item
 from unime.ranking import expected_by_chance, rank_targets, ranking_metrics
 
 PACKAGES = (
-    *("python", "torch", "transformers", "peft", "accelerate", "bitsandbytes"),
-    *("sentence-transformers", "datasets", "pillow"),
+    *("python", "torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate"),
+    *("bitsandbytes", "sentence-transformers", "datasets", "numpy", "pillow"),
 )
 Result = dict[str, Any]
 
@@ -59,6 +59,7 @@ class Evaluation:
             self.facts = _facts(accelerator)
             write_facts(self.output_dir, config, self.facts["commit"])
         self.fingerprint = on_main(accelerator, self._settings_fingerprint)
+        self.vectors = on_main(accelerator, self._vectors_fingerprint)
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
         )
@@ -86,10 +87,15 @@ class Evaluation:
             "metric": task.metric,
             "num_rows": loaded.num_rows,
             "data_fingerprint": data_fingerprint,
+            "items_fingerprint": hashlib.blake2b(
+                b"".join(distinct.keys), digest_size=16
+            ).hexdigest(),
+            "vectors_fingerprint": self.vectors,
         }
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is not None:
             return f"{_line(kept)} (kept)"
+        self.forget(name, task)
         missing = self._missing(distinct)
         refusal = self._refusal(distinct, missing)
         if refusal is None:
@@ -107,6 +113,19 @@ class Evaluation:
             return result
 
         return _line(on_main(self.accelerator, finish))
+
+    def forget(self, name: str, task: Task) -> None:
+        """Remove what an earlier evaluation wrote of a task, which holds no longer."""
+        paths = [
+            self.output_dir / f"{name}.json",
+            *side_files(self.output_dir / task.modality, name),
+        ]
+
+        def remove() -> None:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+        on_main(self.accelerator, remove)
 
     def close(self) -> None:
         if self.store is not None:
@@ -126,6 +145,13 @@ class Evaluation:
 
     def _refusal(self, distinct: DistinctItems, missing: list[int]) -> str | None:
         """Why the model cannot do a task at all, if so."""
+        if not missing:
+            return None
+        try:  # on all ranks or none: the others would wait for one that goes on to the next task
+            together(self.accelerator, lambda: self.embedder)
+        except DataError as error:
+            name = self.config.model.name
+            raise ConfigError(f"model.name: {name} cannot be loaded: {error}") from error
         reasons = (self.embedder.refuses(distinct.items[place]) for place in missing)
         return next((reason for reason in reasons if reason is not None), None)
 
@@ -200,14 +226,16 @@ class Evaluation:
         self.checkpoint.add_to(digest)
         return digest.hexdigest()
 
-    def _open_store(self) -> EmbeddingStore:
+    def _vectors_fingerprint(self) -> str:
         """Vectors are those of this model, these settings, this code and these packages."""
         versions = self.facts["versions"]
         code = json.dumps([self.fingerprint, code_digest(), versions], sort_keys=True)
-        name = hashlib.blake2b(code.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(code.encode(), digest_size=16).hexdigest()
+
+    def _open_store(self) -> EmbeddingStore:
         described = {"settings_fingerprint": self.fingerprint, **self._provenance()}
         root = Path(self.config.store) if self.config.store else self.output_dir / "embeddings"
-        return EmbeddingStore(root / name, described)
+        return EmbeddingStore(root / self.vectors, described)
 
     def _provenance(self) -> dict[str, Any]:
         return {

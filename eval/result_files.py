@@ -36,20 +36,27 @@ class Ranked:
     scores: Tensor  # (Q, 10)
 
 
+def side_files(folder: Path, name: str) -> list[Path]:
+    """What `write_side_files` writes of a task: scores, predictions and sample."""
+    endings = ("score.json", "pred.jsonl", "sample.safetensors")
+    return [folder / f"{name}_{ending}" for ending in endings]
+
+
 def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) -> None:
     """Write the files of a task into `folder`, each aside and then renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     name, count = ranked.task.name, len(ranked.task.queries)
+    of_scores, of_predictions, of_sample = side_files(folder, name)
     scores = metrics | {"num_pred": count, "num_data": count}
-    _write(folder / f"{name}_score.json", json.dumps(scores, indent=4).encode())
+    _write(of_scores, json.dumps(scores, indent=4).encode())
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in predictions(ranked))
-    _write(folder / f"{name}_pred.jsonl", "".join(lines).encode("utf-8", "replace"))
+    _write(of_predictions, "".join(lines).encode("utf-8", "replace"))
     gold = [most_relevant(own)[0] for own in ranked.task.relevance[:SAMPLED]]
     sample = {
         "queries": ranked.queries[:SAMPLED].half().contiguous(),
         "targets": ranked.targets[gold].half().contiguous(),
     }
-    _write(folder / f"{name}_sample.safetensors", save(sample))
+    _write(of_sample, save(sample))
 
 
 def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:

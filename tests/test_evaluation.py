@@ -18,12 +18,20 @@ import pytest
 import torch
 
 from eval import evaluate as program
+from eval import evaluation
 from eval.mmeb_v1 import MmebRows
 from eval.sources import Source
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
-from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
+from unime.config import (
+    ConfigError,
+    EvalData,
+    InputConfig,
+    LoraSettings,
+    ModelConfig,
+    Precision,
+)
 from unime.encoder import Encoder
-from unime.items import Item
+from unime.items import DataError, Item
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("Words_t2i", "Words_i2t", "Names")
@@ -213,3 +221,37 @@ def test_failures_are_named(
     printed = capsys.readouterr().out
     assert "1 of 1 tasks failed:\n  Names: " in printed
     assert message.replace("ROOT", str(folder)) in printed
+
+
+def test_other_code_or_packages_make_results_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(folder, "data.tasks=[Names]")
+    monkeypatch.setattr(evaluation, "code_digest", lambda: "other code")
+    evaluate(folder, "data.tasks=[Names]")
+    assert "(kept)" not in capsys.readouterr().out
+    evaluate(folder, "data.tasks=[Names]")
+    assert "(kept)" in capsys.readouterr().out
+
+
+def test_a_task_that_fails_leaves_no_result(folder: Path) -> None:
+    """Else a report would average what an earlier evaluation found on other data."""
+    evaluate(folder)
+    for path in (folder / "data/eval_images").rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(SystemExit):
+        evaluate(folder)
+    assert not results(folder / "out") and not list((folder / "out/image").iterdir())
+
+
+def test_a_model_that_cannot_be_loaded_ends_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task can go on without it, and on several ranks none may go on alone."""
+
+    def fail(*_: Any) -> None:
+        raise DataError("damaged")
+
+    monkeypatch.setattr(evaluation, "load_embedder", fail)
+    with pytest.raises(ConfigError, match="model.name: .* cannot be loaded: damaged"):
+        evaluate(folder)

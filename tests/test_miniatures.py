@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from benchmarks import kill_evaluation
@@ -22,6 +23,7 @@ from eval import evaluate, report
 from eval.suites import load_suite
 from tests import vlm2vec_reporter
 from tests.miniatures import CONFIG, SUITES, write_miniatures
+from tests.video_files import write_video_tasks
 from unime.ranking import METRICS
 
 pytestmark = pytest.mark.evaluation
@@ -174,3 +176,25 @@ def test_killed_and_resumed(miniatures: Path, tmp_path: Path, processes: int) ->
     outcome = json.loads((tmp_path / "killed/outcome.json").read_text())
     assert outcome["same_results"] and outcome["encoded_twice"] <= 4 * processes * 10
     assert outcome["killed_after_items"], "no kill came in time"
+
+
+def test_another_frame_is_another_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data's fingerprint knows a video by its first frame; a result is of all that is shown."""
+    write_video_tasks(tmp_path, 4)
+    command = [
+        *("--config", str(CONFIG), f"data.root={tmp_path}", "data.tasks=[HMDB51]"),
+        f"output_dir={tmp_path}/out",
+    ]
+    evaluate.main(command)
+    before = json.loads((tmp_path / "out/HMDB51.json").read_text())
+    frame = sorted((tmp_path / "video-tasks/frames/video_cls/HMDB51/v0").glob("frame_*.png"))[1]
+    with Image.open(frame) as picture:
+        ImageOps.invert(picture.convert("RGB")).save(frame)
+    capsys.readouterr()
+    evaluate.main(command)
+    assert "(kept)" not in capsys.readouterr().out
+    after = json.loads((tmp_path / "out/HMDB51.json").read_text())
+    assert after["num_encoded"] == 1 and after["mean_similarity"] != before["mean_similarity"]
+    assert after["data_fingerprint"] == before["data_fingerprint"]
