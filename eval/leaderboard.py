@@ -129,21 +129,32 @@ def _read_scores(folder: Path, modality: str, task: str) -> dict[str, float]:
             raise DataError(f"{path}: {key} is {value!r}, expected a number")
         if value < (1 if is_count else 0) or (value > 1 and not is_count):
             raise DataError(f"{path}: {key} is {value!r}, which it cannot be")
-    _refuse_limited(folder / f"{task}.json")
+    _refuse_other_result(folder / f"{task}.json", scores)
     return {key: scores[key] for key in KEYS}
 
 
-def _refuse_limited(path: Path) -> None:
-    """Scores of the first queries alone are nothing to publish; our result says if they are."""
-    if path.is_file():
-        settings = _read_object(path).get("config")
-        data = settings.get("data") if isinstance(settings, dict) else None
-        limit = data.get("limit") if isinstance(data, dict) else None
-        if limit is not None:
-            raise DataError(
-                f"{path}: evaluated on its first {limit} queries (data.limit), the leaderboard"
-                " takes all"
-            )
+def _refuse_other_result(path: Path, scores: dict[str, Any]) -> None:
+    """Our result says if the scores are of the first queries alone, or were left by another model:
+    neither is to be published."""
+    if not path.is_file():
+        return
+    result = _read_object(path)
+    settings = result.get("config")
+    data = settings.get("data") if isinstance(settings, dict) else None
+    limit = data.get("limit") if isinstance(data, dict) else None
+    if limit is not None:
+        raise DataError(
+            f"{path}: evaluated on its first {limit} queries (data.limit), the leaderboard takes"
+            " all"
+        )
+    reason, metrics = result.get("not_supported"), result.get("metrics")
+    differ = isinstance(metrics, dict) and any(metrics.get(key) != scores[key] for key in METRICS)
+    if reason is not None or differ:
+        what = f"not supported ({reason})" if reason is not None else "of other scores"
+        raise DataError(
+            f"{path}: {what}; the scores beside it are another evaluation's, evaluate anew in an"
+            " empty folder"
+        )
 
 
 def _read_object(path: Path) -> dict[str, Any]:

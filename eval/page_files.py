@@ -56,6 +56,8 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
         beside = folder / str(result.get("modality", ""))
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not the result of a task: {error}") from None
+    if result.get("not_supported") is not None:  # what lies beside it is another evaluation's
+        return TaskFiles(result, None, None, None)
     predictions = _read_predictions(beside / f"{task}_pred.jsonl")
     if predictions is not None and len(predictions) != result.get("num_queries"):
         raise DataError(

@@ -241,6 +241,10 @@ def cut(base: Path) -> None:
          "ROOT/image/GQA_score.json: cannot read it: Expecting property name"),
         (lambda base: (base / "image/GQA_score.json").write_text("[]"),
          "ROOT/image/GQA_score.json: got list, expected an object"),
+        (lambda base: (base / "MSVD.json").write_text('{"not_supported": "it embeds text"}'),
+         "ROOT/MSVD.json: not supported (it embeds text); the scores beside it are another"),
+        (lambda base: (base / "MSVD.json").write_text('{"metrics": {"hit@1": 0.123}}'),
+         "ROOT/MSVD.json: of other scores; the scores beside it are another evaluation's"),
         (cut, "ROOT/MSVD.json: evaluated on its first 10 queries (data.limit), the leaderboard"),
     ],
 )  # fmt: skip
