@@ -9,6 +9,7 @@ UNIME_REQUIRE_BROWSER=1 is set.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -369,6 +370,21 @@ def test_no_horizontal_scroll(opened: Callable[..., Any], viewport: dict[str, in
     tab.wait_for_selector("dialog[open]")
     body = tab.evaluate("(d => [d.scrollWidth, d.clientWidth])(document.querySelector('dialog'))")
     assert body[0] <= body[1]
+
+
+def test_long_names_and_a_model_without_files(
+    opened: Callable[..., Any], made: Made, tmp_path: Path
+) -> None:
+    """The map opens on a model that it can show, and no name widens the page."""
+    data = json.loads(json.dumps(made.data))
+    for place, model in enumerate(data["models"]):
+        model["name"] = f"organisation/a-model-with-a-name-that-is-rather-long-indeed-{place}"
+    nowhere = base64.b64encode(b"\x00\x80" * (2 * len(data["map"]["points"]))).decode()
+    data["map"]["places"][-1] = nowhere
+    (tmp_path / "long.html").write_text(render(data))
+    tab = opened(tmp_path / "long.html", viewport=NARROW)
+    assert tab.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+    assert tab.locator("#map-controls select").first.input_value() == str(len(MODELS) - 2)
 
 
 def test_large_data(opened: Callable[..., Any], made: Made, tmp_path: Path) -> None:
