@@ -63,7 +63,8 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
         raise ConfigError(f"{path}: not a suite of tasks: expected task: {{meta_task, …}}")
     suite: dict[str, Task] = {}
     included: Any = content.pop("include", [])
-    if not isinstance(included, list) or path.resolve() in above:
+    are_names = isinstance(included, list) and all(isinstance(name, str) for name in included)
+    if not are_names or path.resolve() in above:
         raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
     parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
     own = {
@@ -76,12 +77,18 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
             if name in suite:
                 raise ConfigError(f"{path}: task {name!r} comes twice")
             suite[name] = task
+    if not suite:
+        raise ConfigError(f"{path}: no task: names that begin with a dot are none")
     return suite
 
 
 def _task(place: str, entry: Any) -> Task:
     if not isinstance(entry, dict) or "meta_task" not in entry:
         raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
+    named = {"meta_task": entry["meta_task"], "modality": entry.get("modality", "image")}
+    for key, value in {"the task's name": place.split(": ")[-1], **named}.items():
+        if not isinstance(value, str) or not value or "/" in value:  # they name files and folders
+            raise ConfigError(f"{place}.{key}: got {value!r}, expected a name without a slash")
     own = {key: entry[key] for key in entry if key in ("meta_task", "distribution", "modality")}
     metric, format_name = entry.get("metric", "hit@1"), entry.get("format", "mmeb")
     known: dict[str, tuple[Any, tuple[str, ...]]] = {

@@ -609,6 +609,12 @@ def test_a_selection_of_tasks(tmp_path: Path) -> None:
     [
         ("A: {distribution: ind}", "A: got {'distribution': 'ind'}, expected meta_task and dist"),
         ("A: {meta_task: vqa, distribution: both}", "A.distribution: got 'both', expected ind or"),
+        ("A: {meta_task: null}", "A.meta_task: got None, expected a name"),
+        ("A: {meta_task: [a, b]}", "A.meta_task: got ['a', 'b'], expected a name"),
+        ("A: {meta_task: a, modality: ../b}", "A.modality: got '../b', expected a name without"),
+        ("A/B: {meta_task: a}", "A/B.the task's name: got 'A/B', expected a name without a slash"),
+        ("include: [1]\nA: {meta_task: a}", "include: got [1], expected a list of other suites"),
+        (".a: {meta_task: a}", "no task: names that begin with a dot are none"),
         ("A: vqa", "A: got 'vqa', expected meta_task"),
         ("[A, B]", "not a suite of tasks"),
         ("A: {", "not a suite of tasks"),
