@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 from eval.caption_retrieval import Captioned, CaptionRetrieval, check_caption, find_image
@@ -19,8 +20,10 @@ from eval.task import EvalTask
 from unime.items import DataError
 
 CHUNK = 1 << 20  # characters read at a time
-LONGEST = 1 << 24  # of one item; more is no item but a broken file
+LONGEST = 1 << 24  # characters of one item; more is no item but a broken file
+LARGEST = 1 << 26  # bytes of one file of an archive; more is no picture of it
 BETWEEN = re.compile(r"[\s,]*")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,28 +92,51 @@ def _unpacked(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
             for kind in ("image", "caption")
         )
         return (
-            {path.stem: str(path) for path in images},
-            {path.stem: path.read_bytes() for path in texts},
+            _by_id(folder, ((path, str(path)) for path in images)),
+            _by_id(folder, ((path, path.read_bytes()) for path in texts)),
         )
     except OSError as error:
         raise DataError(f"{error.filename}: cannot read it: {error.strerror}") from None
 
 
 def _packed(archive: Path, source: Source) -> tuple[dict[str, str], dict[str, bytes]]:
-    images, texts = {}, {}
     try:
         with ZipFile(archive) as opened:
-            for name in opened.namelist():
-                path = PurePosixPath(name)
-                if name.endswith("/") or path.name.startswith("."):
-                    continue  # folders, and what macOS adds
-                if path.parent.name == "image":
-                    images[path.stem] = source.keep_image({"bytes": opened.read(name)})
-                elif path.parent.name == "caption":
-                    texts[path.stem] = opened.read(name)
-    except (OSError, BadZipFile, DataError) as error:
+            files = [(PurePosixPath(info.filename), info) for info in opened.infolist()
+                     if not info.is_dir()]  # fmt: skip
+            for path, info in files:
+                if info.file_size > LARGEST:
+                    raise DataError(
+                        f"{path} takes {info.file_size} bytes, expected a picture or a caption"
+                    )
+            images, texts = (
+                [one for one in files if one[0].parent.name == kind and one[0].name[0] != "."]
+                for kind in ("image", "caption")  # macOS adds what begins with a dot
+            )
+            kept = (
+                (path, source.keep_image({"bytes": opened.read(info)})) for path, info in images
+            )
+            return (
+                _by_id(archive, kept),
+                _by_id(archive, ((path, opened.read(info)) for path, info in texts)),
+            )
+    # damaged, with a password, or packed in another way
+    except (OSError, BadZipFile, zlib.error, RuntimeError, NotImplementedError, DataError) as error:
         raise DataError(f"{archive}: cannot read it: {error}") from None
-    return images, texts
+
+
+def _by_id(place: Path, files: Iterable[tuple[PurePath, T]]) -> dict[str, T]:
+    """
+    Raises:
+        DataError: two files of one id.
+    """
+    paths: dict[str, PurePath] = {}
+    found: dict[str, T] = {}
+    for path, content in files:
+        if path.stem in paths:
+            raise DataError(f"{place}: two files of id {path.stem}: {paths[path.stem]} and {path}")
+        paths[path.stem], found[path.stem] = path, content
+    return found
 
 
 def json_items(path: Path) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -168,6 +169,38 @@ def test_urban1k_without_its_folders(tmp_path: Path) -> None:
         Urban1k("i2t", URBAN1K).read("", source(tmp_path))
     (folder / "Urban1k.zip").write_bytes(b"no archive")
     with pytest.raises(DataError, match="Urban1k.zip: cannot read it: File is not a zip file"):
+        Urban1k("i2t", URBAN1K).read("", source(tmp_path))
+
+
+def test_urban1k_with_two_files_of_one_id(tmp_path: Path) -> None:
+    folder = write_urban1k(tmp_path, 2)
+    (folder / "image/9.png").write_bytes((folder / "image/9.jpg").read_bytes())
+    with pytest.raises(DataError, match=rf"^{folder}: two files of id 9: .*image/9\.(jpg|png) and"):
+        Urban1k("i2t", URBAN1K).read("", source(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("method", "compression method"), ("bytes", "decompressing"), ("large", "bytes, expected")],
+)
+def test_urban1k_in_an_archive_that_cannot_be_unpacked(
+    tmp_path: Path, damage: str, message: str
+) -> None:
+    folder = tmp_path / URBAN1K
+    folder.mkdir(parents=True)
+    archive = folder / "Urban1k.zip"
+    with ZipFile(archive, "w", ZIP_DEFLATED) as opened:
+        size = (1 << 26) + 1 if damage == "large" else 4000
+        opened.writestr("Urban1k/caption/1.txt", b"a caption " * (size // 10 + 1))
+        info = opened.infolist()[0]
+    content = bytearray(archive.read_bytes())
+    if damage == "method":
+        content[content.index(b"PK\1\2") + 10] = content[8] = 99
+    if damage == "bytes":
+        start = 30 + len(info.filename)
+        content[start : start + 9] = b"\xff" * 9
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{archive}: cannot read it: .*{message}"):
         Urban1k("i2t", URBAN1K).read("", source(tmp_path))
 
 
