@@ -11,8 +11,11 @@ middle of a task. A task that fails is reported and the others go on; the exit s
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from eval.evaluation import Evaluation
@@ -21,11 +24,14 @@ from unime.config import EvalConfig, load_config
 from unime.items import DataError
 from unime.runlog import run_program
 
+PATIENCE = timedelta(hours=2)
+
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(EvalConfig, argv)
     suite = load_suite(config.data.suite, config.data.tasks)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    waiting = InitProcessGroupKwargs(timeout=PATIENCE)  # while the main process ranks and writes
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
     evaluation = Evaluation(config, accelerator)
     failed: dict[str, str] = {}
     for name, task in suite.items():

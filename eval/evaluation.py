@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from omegaconf import OmegaConf
 
 from eval.result_files import Ranked, side_files, write_side_files
 from eval.sources import Source
@@ -30,15 +29,18 @@ from unime.encoding import (
     on_main,
     together,
 )
-from unime.facts import code_digest, device_name, git_commit, installed_versions, write_facts
+from unime.facts import device_name, git_commit, write_facts
 from unime.images import sample_frames
 from unime.items import DataError, Item
+from unime.provenance import (
+    check_folders,
+    package_versions,
+    plain,
+    settings_fingerprint,
+    vectors_fingerprint,
+)
 from unime.ranking import expected_by_chance, rank_targets, ranking_metrics
 
-PACKAGES = (
-    *("python", "torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate"),
-    *("bitsandbytes", "sentence-transformers", "datasets", "numpy", "pillow"),
-)
 Result = dict[str, Any]
 
 
@@ -51,15 +53,15 @@ class Evaluation:
         self.accelerator = accelerator
         self.output_dir = Path(config.output_dir)
         self.source = Source(config.data)
-        self.settings: Any = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-        self.checkpoint = find_model(config)
-        self.inputs = inputs_of(config, self.checkpoint)
-        self.facts: dict[str, Any] = {}
+        self.found = find_model(config)
+        check_folders(config, self.found)
+        self.inputs = inputs_of(config, self.found)
+        self.fingerprint = on_main(
+            accelerator, lambda: settings_fingerprint(config, self.found, self.inputs)
+        )
+        self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
-            self.facts = _facts(accelerator)
-            write_facts(self.output_dir, config, self.facts["commit"])
-        self.fingerprint = on_main(accelerator, self._settings_fingerprint)
-        self.vectors = on_main(accelerator, self._vectors_fingerprint)
+            write_facts(self.output_dir, config, git_commit())
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
         )
@@ -74,7 +76,6 @@ class Evaluation:
         Raises:
             DataError: data that cannot be used, or a failure of the model, on any rank.
         """
-        started = time.monotonic()
         loaded = together(self.accelerator, lambda: task.format.read(name, self.source))
         everything = [*loaded.queries, *loaded.targets]
         distinct = distinct_items(self.accelerator, map(self._shown, everything))
@@ -87,9 +88,8 @@ class Evaluation:
             "metric": task.metric,
             "num_rows": loaded.num_rows,
             "data_fingerprint": data_fingerprint,
-            "items_fingerprint": hashlib.blake2b(
-                b"".join(distinct.keys), digest_size=16
-            ).hexdigest(),
+            "items_fingerprint": digest_of(*distinct.keys),
+            "settings_fingerprint": self.fingerprint,
             "vectors_fingerprint": self.vectors,
         }
         kept = on_main(self.accelerator, lambda: self._kept(described))
@@ -98,16 +98,17 @@ class Evaluation:
         self.forget(name, task)
         missing = self._missing(distinct)
         refusal = self._refusal(distinct, missing)
+        started = time.monotonic()
         if refusal is None:
             self._encode(name, distinct, missing)
+        seconds = time.monotonic() - started  # of encoding: the model is loaded, the rows are read
 
         def finish() -> Result:
             found: Result = {"not_supported": refusal}
             if refusal is None:
                 found = self._score(loaded, task, distinct)
-                seconds = time.monotonic() - started
                 found |= {"num_encoded": len(missing), "seconds": seconds}
-                found["items_per_second"] = len(missing) / seconds
+                found["items_per_second"] = len(missing) / seconds if missing else None
             result = described | {"left_out": loaded.left_out} | found | self._provenance()
             write_json(self.output_dir / f"{name}.json", result)
             return result
@@ -160,6 +161,8 @@ class Evaluation:
         store, accelerator, config = self.store, self.accelerator, self.config
         if not missing:
             return
+        if store is not None:
+            store.facts.setdefault("shown", self.embedder.describe())
         items = [distinct.items[place] for place in missing]
         rounds = encode(
             accelerator, self.embedder, items, config.batch_size, config.num_workers, name
@@ -200,8 +203,7 @@ class Evaluation:
             return None
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            expected = described | {"settings_fingerprint": self.fingerprint}
-            return result if all(result[key] == expected[key] for key in expected) else None
+            return result if all(result[key] == described[key] for key in described) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # not a result: made anew
 
@@ -212,42 +214,35 @@ class Evaluation:
         frame and how many there are, so that runs with 8 and with 64 frames can be compared."""
         if any(item.video for item in everything):
             distinct = distinct_items(self.accelerator, map(_told_by_first_frame, everything))
-        digest = hashlib.blake2b(b"".join(distinct.keys), digest_size=16)
-        digest.update(distinct.index.numpy().tobytes())
-        digest.update(json.dumps([loaded.relevance, loaded.candidates]).encode())
-        return digest.hexdigest()
-
-    def _settings_fingerprint(self) -> str:
-        """Of everything that decides a result but the data: settings, and the content of model,
-        adapter and processor."""
-        inputs = OmegaConf.to_container(OmegaConf.structured(self.inputs))
-        settings = json.dumps([self.settings["model"], inputs], sort_keys=True)
-        digest = hashlib.blake2b(settings.encode(), digest_size=16)
-        self.checkpoint.add_to(digest)
-        return digest.hexdigest()
-
-    def _vectors_fingerprint(self) -> str:
-        """Vectors are those of this model, these settings, this code and these packages."""
-        versions = self.facts["versions"]
-        code = json.dumps([self.fingerprint, code_digest(), versions], sort_keys=True)
-        return hashlib.blake2b(code.encode(), digest_size=16).hexdigest()
+        right = json.dumps([loaded.relevance, loaded.candidates]).encode()
+        return digest_of(*distinct.keys, distinct.index.numpy().tobytes(), right)
 
     def _open_store(self) -> EmbeddingStore:
-        described = {"settings_fingerprint": self.fingerprint, **self._provenance()}
         root = Path(self.config.store) if self.config.store else self.output_dir / "embeddings"
-        return EmbeddingStore(root / self.vectors, described)
+        return EmbeddingStore(root / self.vectors, self._provenance())
 
     def _provenance(self) -> dict[str, Any]:
+        """On the main process."""
+        shown = self.store.facts.get("shown") if hasattr(self, "store") and self.store else None
         return {
             "encoder": self.config.encoder.value,
             "model": self.config.model.name,
             "adapter": self.config.model.adapter,
-            "resolved": self.checkpoint.describe(),  # where the two lead: an adapter to its base
-            "inputs": OmegaConf.to_container(OmegaConf.structured(self.inputs)),  # nulls filled in
-            "settings_fingerprint": self.fingerprint,
-            "config": self.settings,
-            **self.facts,
+            "resolved": self.found.describe(),  # where the two lead: an adapter to its base
+            "inputs": plain(self.inputs),  # nulls filled in
+            "shown": shown,  # as the model itself says it, prompts and limits in full
+            "config": plain(self.config),
+            "commit": git_commit(),
+            "versions": package_versions(),
+            "device": f"{self.accelerator.num_processes} x {device_name()}",
         }
+
+
+def digest_of(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _told_by_first_frame(item: Item) -> Item:
@@ -270,12 +265,3 @@ def _line(result: Result) -> str:
         f" queries (chance {result['chance']:.1%}); {result['num_items']} items, of which"
         f" {result['num_encoded']} new, in {result['seconds']:.1f} s"
     )
-
-
-def _facts(accelerator: Accelerator) -> dict[str, Any]:
-    versions = installed_versions()
-    return {
-        "commit": git_commit(),
-        "versions": {package: versions.get(package) for package in PACKAGES},
-        "device": f"{accelerator.num_processes} x {device_name()}",
-    }

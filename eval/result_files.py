@@ -19,9 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eval.task import EvalTask, Relevance
+from unime.images import sample_frames
 from unime.items import Item
 
 SAMPLED = 50  # queries and their targets: the matrices of the paper's figures are 50 x 50
+FRAMES = 8  # of a video that are named there
 SHOWN = 3  # items that a line of the predictions holds in full
 
 
@@ -86,7 +88,11 @@ def most_relevant(relevance: Relevance) -> list[int]:
 
 
 def _plain(item: Item) -> dict[str, Any]:
-    return {key: value for key, value in asdict(item).items() if value}
+    """An item for people: of a video some of its frames, and how many there are."""
+    found = {key: value for key, value in asdict(item).items() if value and key != "spacing"}
+    if item.video:
+        found |= {"video": sample_frames(item.video, FRAMES), "num_saved_frames": len(item.video)}
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:

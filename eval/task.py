@@ -37,18 +37,24 @@ class EvalTask:
     def __post_init__(self) -> None:
         """
         Raises:
-            DataError: no query, or a query without a right target among its candidates.
+            DataError: no query, one without a right target among its candidates, or a candidate
+                that comes twice.
         """
         if not self.queries:
             raise DataError(f"task {self.name}: no query")
         everything = range(len(self.targets))
+        for number, own in enumerate(self.candidates or []):
+            if len(set(own)) < len(own) or not all(place in everything for place in own):
+                raise DataError(
+                    f"task {self.name}, query {number}: a candidate comes twice or is no target"
+                )
         for number, relevant in enumerate(self.relevance):
-            own = everything if self.candidates is None else self.candidates[number]
-            among = all(place in own for place in relevant)
+            own = list(relevant) if self.candidates is None else self.candidates[number]
+            among = all(place in own and place in everything for place in relevant)
             if not relevant or not among or min(relevant.values()) <= 0:
                 raise DataError(
-                    f"task {self.name}, query {number}: its right targets are {relevant}, of"
-                    f" {len(own)} candidates"
+                    f"task {self.name}, query {number}: its right targets are {relevant}, not all"
+                    " among its candidates, or of no relevance"
                 )
 
     def candidate_items(self) -> list[list[Item]]:

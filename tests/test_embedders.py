@@ -371,7 +371,11 @@ def test_ours_is_the_encoder(load_tiny, items):
     assert difference(embedder.embed(prepared.inputs), embed(encoder, items)) < 1e-5
     assert sum(prepared.truncated) == 3 and embedder.prepare(items).truncated == prepared.truncated
     assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
-    assert embedder.describe() == asdict(encoder.processor.inputs)
+    described = embedder.describe()
+    prompts = described.pop("prompts")
+    assert described == asdict(encoder.processor.inputs)
+    assert "TEXT\nSummary above sentence in one word:" in prompts["text"]
+    assert "Summary above image in one word:" in prompts["image"]
     assert not any(embedder.refuses(item) for item in items)
 
 

@@ -111,6 +111,14 @@ def test_equal_items_are_encoded_once(
     assert distinct.index.tolist() == [0, 1, 0, 1]
 
 
+def test_items_of_other_spacing_have_embeddings_of_their_own(accelerator: Accelerator) -> None:
+    """They are equal where only their content counts, and ask a model without a chat otherwise."""
+    items = [Item("x"), Item("x", spacing=("\n", "\n")), Item("x")]
+    assert items[0] == items[1]
+    assert distinct_items(accelerator, items).index.tolist() == [0, 1, 0]
+    assert distinct_items(accelerator, items[::-1]).index.tolist() == [0, 1, 0]
+
+
 def test_worker_processes_change_nothing(
     accelerator: Accelerator, embedder: UnimeEmbedder, items: list[Item], tmp_path: Path
 ) -> None:
@@ -199,6 +207,12 @@ def three_ranks(rank: int, port: int, folder: str) -> None:
     twice = encode_items(accelerator, letters, [items[3], items[0], items[3]], batch_size=1)
     assert torch.equal(twice, letters.embed([texts[3], texts[0], texts[3]]))
     assert on_main(accelerator, lambda: rank) == 0
+    with pytest.raises(DataError, match="the ranks have read different rows"):
+        distinct_items(accelerator, [Item("the same"), Item(f"row of {rank}")])
+    there = [Item("", (str(Path(folder) / f"host{rank}/x.png"),))]  # the same file on each host
+    Path(there[0].images[0]).parent.mkdir()
+    Path(there[0].images[0]).write_bytes(b"pixels")
+    assert len(distinct_items(accelerator, there).keys) == 1
     for kind in (DataError, ConfigError):
         with pytest.raises(kind, match="only on rank 1"):
             together(accelerator, lambda kind=kind: fail(kind) if rank == 1 else None)

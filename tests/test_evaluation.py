@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +21,11 @@ import torch
 from eval import evaluate as program
 from eval import evaluation
 from eval.mmeb_v1 import MmebRows
+from eval.result_files import _plain
 from eval.sources import Source
+from eval.task import EvalTask
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
+from unime import provenance
 from unime.config import (
     ConfigError,
     EvalData,
@@ -227,11 +231,55 @@ def test_other_code_or_packages_make_results_anew(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(folder, "data.tasks=[Names]")
-    monkeypatch.setattr(evaluation, "code_digest", lambda: "other code")
-    evaluate(folder, "data.tasks=[Names]")
-    assert "(kept)" not in capsys.readouterr().out
-    evaluate(folder, "data.tasks=[Names]")
-    assert "(kept)" in capsys.readouterr().out
+    stores = [set((folder / "out/embeddings").iterdir())]
+    for name, value in (
+        ("code_digest", "other code"),
+        ("package_versions", {"transformers": "0.0.1"}),
+    ):
+        monkeypatch.setattr(provenance, name, lambda value=value: value)
+        evaluate(folder, "data.tasks=[Names]")
+        assert "(kept)" not in capsys.readouterr().out
+        evaluate(folder, "data.tasks=[Names]")
+        assert "(kept)" in capsys.readouterr().out
+        stores.append(set((folder / "out/embeddings").iterdir()))
+    assert [len(found) for found in stores] == [1, 2, 3], "nor are the vectors taken for those"
+
+
+def test_results_inside_of_the_model_are_refused(folder: Path) -> None:
+    """They would change its fingerprint each time, and nothing would ever be kept."""
+    model = json.loads((make_once(folder) / "Names.json").read_text())["model"]
+    for key in ("output_dir", "store"):
+        with pytest.raises(
+            ConfigError, match=f"{key}: got .* expected a folder that is not inside"
+        ):
+            evaluate(folder, f"{key}={model}/results")
+
+
+def test_of_each_video_as_many_frames_are_named_as_matter(tmp_path: Path) -> None:
+    frames = tuple(f"/frames/{number}.png" for number in range(64))
+    item = Item("what", video=frames, spacing=(" ", ""))
+    assert _plain(item) == {
+        "text": "what",
+        "video": [frames[place] for place in (0, 9, 18, 27, 36, 45, 54, 63)],
+        "num_saved_frames": 64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("candidates", "relevance", "message"),
+    [
+        ([[0, 0, 1]], [{0: 1.0}], "query 0: a candidate comes twice or is no target"),
+        ([[0, 2]], [{0: 1.0}], "query 0: a candidate comes twice or is no target"),
+        ([[0]], [{1: 1.0}], "query 0: its right targets are {1: 1.0}"),
+        (None, [{2: 1.0}], "query 0: its right targets are {2: 1.0}"),
+        (None, [{}], "query 0: its right targets are {}"),
+        ([[]], [{}], "query 0: its right targets are {}"),
+        (None, [{0: 0.0}], "query 0: its right targets are {0: 0.0}"),
+    ],
+)
+def test_tasks_that_make_no_sense(candidates: Any, relevance: Any, message: str) -> None:
+    with pytest.raises(DataError, match=f"task T, {re.escape(message)}"):
+        EvalTask("T", 1, [Item("q")], [Item("a"), Item("b")], ["a", "b"], relevance, candidates)
 
 
 def test_a_task_that_fails_leaves_no_result(folder: Path) -> None:

@@ -90,8 +90,12 @@ def test_a_suite(suite: str, count: int, evaluated: Callable[[str], Any], miniat
         assert result["metric"] == expected[name].metric
         assert result["score"] == pytest.approx(sum(result["values"]) / len(result["values"]))
         assert result["inputs"]["num_frames"] == 8 and result["inputs"]["resolution"] == "native"
-        for fact in ("commit", "config", "versions", "device", "seconds", "items_per_second"):
+        for fact in ("commit", "config", "versions", "device", "seconds"):
             assert result[fact] is not None
+        assert "Summary above" in result["shown"]["prompts"]["image"]
+        encoded = result["num_encoded"]
+        speed = encoded / result["seconds"] if encoded else None
+        assert result["items_per_second"] == (speed and pytest.approx(speed))
         beside = folder / expected[name].modality
         scores = json.loads((beside / f"{name}_score.json").read_text())
         assert list(scores) == [*METRICS, "num_pred", "num_data"]
@@ -174,8 +178,9 @@ def test_killed_and_resumed(miniatures: Path, tmp_path: Path, processes: int) ->
         ]
     )
     outcome = json.loads((tmp_path / "killed/outcome.json").read_text())
-    assert outcome["same_results"] and outcome["encoded_twice"] <= 4 * processes * 10
-    assert outcome["killed_after_items"], "no kill came in time"
+    kills = len(outcome["killed_after_items"])
+    assert outcome["same_results"] and outcome["encoded_twice"] <= 4 * processes * kills
+    assert kills >= (8 if processes == 1 else 2), "a kill may come after the end, most must not"
 
 
 def test_another_frame_is_another_result(

@@ -22,6 +22,7 @@ from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.encoder import Encoder
 from unime.images import load_image, sample_frames
 from unime.items import DataError, Item
+from unime.prompts import render
 from unime.published import Checkpoint, Source, fetch, locate
 from unime.resolution import Resolution
 from unime.sentence_layout import packaged_model
@@ -69,6 +70,9 @@ class Found(Protocol):
 
     def add_to(self, digest: Any) -> None: ...
 
+    def folders(self) -> list[Path]:
+        """Local folders whose content is put into digests."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -84,6 +88,9 @@ class Baseline:
     def add_to(self, digest: Any) -> None:
         digest.update(f"{self.kind.value}|{self.prompt_name}|".encode())
         self.source.add_to(digest)
+
+    def folders(self) -> list[Path]:
+        return [self.source.folder] if self.source.commit is None else []
 
 
 def find_model(config: EvalConfig) -> Found:
@@ -161,7 +168,14 @@ class UnimeEmbedder:
         return self.encoder(parts).float().cpu()[places.argsort()]  # (B, D)
 
     def describe(self) -> dict[str, Any]:
-        return asdict(self.encoder.processor.inputs)
+        """Also the prompts themselves, of a text and of an image."""
+        processor = self.encoder.processor
+        own, backbone, preset = processor.hf_processor, processor.backbone, processor.prompt
+        prompts = {
+            "text": render(Item("TEXT"), own, backbone, preset),
+            "image": render(Item(images=("IMAGE",)), own, backbone, preset),
+        }
+        return asdict(processor.inputs) | {"prompts": prompts}
 
 
 class Media:

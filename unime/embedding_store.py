@@ -33,8 +33,12 @@ NORM_TOLERANCE = 1e-2
 class EmbeddingStore:
     """The embeddings of one model with one set of settings; open in one process at a time.
 
+    Attributes:
+        facts: what the embeddings depend on, for people and results; written with the first of
+            them, from then on those of the file.
+
     Args:
-        described: what the embeddings depend on, written beside them to be read by people.
+        described: the facts of a new store.
 
     Raises:
         ConfigError: the folder cannot be written, or another process has it open.
@@ -48,10 +52,15 @@ class EmbeddingStore:
         except OSError as error:
             raise ConfigError(f"store: {folder} cannot be written: {error}") from None
         self._take_lock()
-        facts = folder / "store.json"
-        known = json.loads(facts.read_text()) if facts.is_file() else {"dimension": None}
-        self.dimension: int | None = known["dimension"]
-        self._described = described
+        self.facts = dict(described)
+        self.dimension: int | None = None
+        path = folder / "store.json"
+        if path.is_file():
+            try:
+                self.facts = json.loads(path.read_text(encoding="utf-8"))
+                self.dimension = int(self.facts["dimension"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"store: {path} is damaged ({error}); remove {folder}") from None
         self._rows: dict[bytes, int] = {}
         self._truncated: list[bool] = []
         self._cut_incomplete()
@@ -67,8 +76,13 @@ class EmbeddingStore:
             ConfigError: the disk is full or cannot be written; nothing is lost.
         """
         if self.dimension is None:
-            self.dimension = vectors.shape[1]
-            write_json(self.folder / "store.json", {"dimension": self.dimension, **self._described})
+            self.dimension = self.facts["dimension"] = vectors.shape[1]
+            write_json(self.folder / "store.json", self.facts)
+        if vectors.shape[1] != self.dimension:
+            raise ConfigError(
+                f"store: {self.folder} has embeddings of {self.dimension} dimensions, got"
+                f" {vectors.shape[1]}"
+            )
         records = np.zeros(len(keys), dtype=RECORD)
         records["key"] = np.frombuffer(b"".join(keys), dtype=f"V{KEY_BYTES}")
         records["truncated"] = list(truncated)

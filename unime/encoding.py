@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +27,7 @@ from unime.losses import effective_rank
 from unime.progress import progress_bar
 
 T = TypeVar("T")
-MOST_ROWS = 4096  # embeddings that the statistics are computed from
+MOST_ROWS = 2048  # embeddings that the statistics are computed from
 PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
 
 
@@ -76,15 +78,19 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
 
 
 def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctItems:
-    """Find equal items: equal text and equal image content, whatever the paths. Each image file is
-    read on one rank only.
+    """Find equal items: equal text and equal image content, whatever the paths. Each is read on one
+    rank only.
 
     Raises:
-        DataError: an image that cannot be read.
+        DataError: an image that cannot be read, or ranks that were given different items.
     """
-    first: dict[Item, int] = {}
-    index = torch.tensor([first.setdefault(item, len(first)) for item in items], dtype=torch.long)
-    different = list(first)  # by text and paths
+    first: dict[tuple[Item, object], int] = {}  # spacing is no part of what makes items equal
+    places = [first.setdefault((item, item.spacing), len(first)) for item in items]
+    index = torch.tensor(places, dtype=torch.long)
+    different = [item for item, _ in first]  # by text and paths
+    told = hashlib.blake2b(repr(_without_folders(different)).encode("utf-8", "replace")).digest()
+    if len(set(gather_object([told]))) > 1:
+        raise DataError("the ranks have read different rows: is the data the same on every host?")
     own = range(accelerator.process_index, len(different), accelerator.num_processes)
     digests = together(accelerator, lambda: [item_digest(different[place]) for place in own])
     written = bytearray(b"".join(digests)) or bytearray(KEY_BYTES)
@@ -168,6 +174,14 @@ def _pixels(path: str) -> int:
             return image.width * image.height
     except Exception:  # whoever reads it in full will say what is wrong with it
         return 0
+
+
+def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
+    """What items are, wherever their files lie on this host."""
+    return [
+        (item.text, item.instruction, *map(os.path.basename, (*item.images, *item.video)))
+        for item in items
+    ]
 
 
 class _Batches(Dataset["Prepared | DataError"]):

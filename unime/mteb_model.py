@@ -9,7 +9,6 @@ The prompt of an input is the preset's for what it holds (text, image, both), as
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -22,15 +21,15 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
 from unime.config import EvalConfig
-from unime.embedder import Embedder, find_model, load_embedder
+from unime.embedder import Embedder, find_model, inputs_of, load_embedder
 from unime.images import upright_rgb
 from unime.items import DataError, Item
 from unime.progress import progress_bar
+from unime.provenance import settings_fingerprint, vectors_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -92,14 +91,12 @@ class MtebModel(AbsEncoder):
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = config.model
         slug = re.sub(r"[^\w.-]+", "-", model.adapter or model.name).strip("-.")
-        settings = [
-            OmegaConf.to_container(OmegaConf.structured(part), enum_to_str=True)
-            for part in (model, config.inputs)
-        ]
-        digest = hashlib.blake2b(json.dumps([settings, instructions]).encode(), digest_size=16)
-        find_model(config).add_to(digest)
+        found = find_model(config)
+        settings = settings_fingerprint(config, found, inputs_of(config, found))
+        vectors = vectors_fingerprint(settings, torch.device(device).type)
+        revision = hashlib.blake2b(f"{vectors} {instructions}".encode(), digest_size=16).hexdigest()
         embedder = load_embedder(config, torch.device(device))
-        return cls(embedder, name or f"unime/{slug}", digest.hexdigest(), instructions)
+        return cls(embedder, name or f"unime/{slug}", revision, instructions)
 
     @torch.no_grad()
     def encode(

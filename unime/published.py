@@ -66,9 +66,16 @@ class Checkpoint:
         return described | {"processor": self.processor.describe()}
 
     def add_to(self, digest: Any) -> None:
-        for source in dict.fromkeys((self.base, self.adapter, self.processor)):
-            if source is not None:
-                source.add_to(digest)
+        for source in self._sources():
+            source.add_to(digest)
+
+    def folders(self) -> list[Path]:
+        """Local folders whose content `add_to` puts into a digest."""
+        return [source.folder for source in self._sources() if source.commit is None]
+
+    def _sources(self) -> list[Source]:
+        different = dict.fromkeys((self.base, self.adapter, self.processor))
+        return [source for source in different if source is not None]
 
 
 def locate(model: ModelConfig) -> Checkpoint:

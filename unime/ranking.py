@@ -5,6 +5,7 @@ Only the ten best are ever kept: the 24 numbers that MMEB-V2 reports ask for no 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,8 @@ def first_equal(rows: Tensor) -> Tensor:
     """For each row the first row that equals it bit by bit (N,)."""
     first: dict[bytes, int] = {}
     plain = rows.detach().cpu().contiguous().numpy()
-    found = [first.setdefault(row.tobytes(), place) for place, row in enumerate(plain)]
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in plain)
+    found = [first.setdefault(digest, place) for place, digest in enumerate(digests)]
     return torch.tensor(found, dtype=torch.long, device=rows.device)
 
 
@@ -181,7 +183,11 @@ def ranking_metrics(targets: Tensor, relevance: Sequence[Mapping[int, float]]) -
 def expected_by_chance(
     metric: str, relevance: Sequence[Mapping[int, float]], num_candidates: Sequence[int]
 ) -> float:
-    """The mean of hit@1 or of ndcg_linear@k when every query's candidates are in random order."""
+    """The mean of hit@1 or of ndcg_linear@k when every query's candidates are in random order.
+
+    Raises:
+        ValueError: another metric.
+    """
     values = []
     for own, count in zip(relevance, num_candidates, strict=True):
         if metric == "hit@1":
