@@ -19,6 +19,7 @@ Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says mor
   test [pytest arguments]  the test suite
   lint                     ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare miniatures FOLDER   every benchmark in miniature, for configs/eval/miniatures.yaml
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
@@ -61,10 +62,12 @@ EOF
       ;;
     prepare) cat <<'EOF'
 Usage: ./launch.sh prepare [teacher|demo] CONFIG [key=value …]
+       ./launch.sh prepare miniatures FOLDER
 
 teacher (the default) embeds stage 1's texts with the teacher (data_prep.teacher_embeddings):
     ./launch.sh prepare configs/teacher/nli.yaml
 demo draws the demo's pictures and writes its MMEB-format folders (data_prep.demo_data).
+miniatures writes small folders in the format of every benchmark (tests.miniatures).
 EOF
       ;;
     stage1 | stage2 | eval) cat <<EOF
@@ -312,6 +315,11 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo_data && shift ;;
+    miniatures)
+      [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
+      setup
+      run_python -m tests.miniatures "$2"
+      ;;
   esac
 fi
 case $command in

@@ -57,9 +57,20 @@ class Source:
         return load_table(repository, subset, split, revision, required, optional)
 
     def folder(self, repository: str) -> Path | None:
-        """The local folder of a repository, below ``data.root``; None: there is none."""
-        below = Path(self.data.root, repository) if self.data.root is not None else None
-        return below.absolute() if below is not None and below.is_dir() else None
+        """The local folder of a repository, below ``data.root``; None: there is none.
+
+        Raises:
+            DataError: ``data.root`` is no folder.
+        """
+        if self.data.root is None:
+            return None
+        if not Path(self.data.root).is_dir():
+            raise DataError(
+                f"data.root: no folder {self.data.root!r} (null: repositories are taken from the"
+                " hub)"
+            )
+        below = Path(self.data.root, repository).absolute()
+        return below if below.is_dir() else None
 
     def file(self, repository: str, path: str, revision: str | None) -> Path:
         """One file of a repository: of its local folder if there is one, else of the hub.

@@ -22,6 +22,7 @@ from eval.mmeb_v1 import MmebRows
 from unime.config import ConfigError
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
+OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "format")
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
@@ -110,7 +111,7 @@ def _format(place: str, cls: type, settings: dict[str, Any]) -> Format:
     known = [entry.name for entry in fields(cls)]
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(str(key), [*OF_A_TASK, *known], n=1, cutoff=0.0)
             raise ConfigError(f"{place}.{key}: no such setting; the nearest is {near[0]!r}")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), settings)

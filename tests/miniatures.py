@@ -1,7 +1,7 @@
 """Writes a miniature of every benchmark where the shipped suites look for it: MMEB in both
 encodings, the video and document tasks of MMEB-V2, UniME's retrieval suite and SugarCrepe.
 
-    python -m tests.miniatures data/miniatures          (the tests call it too)
+    ./launch.sh prepare miniatures data/miniatures
     ./launch.sh eval configs/eval/miniatures.yaml
 """
 

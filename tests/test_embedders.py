@@ -158,6 +158,7 @@ def test_frames_and_resolution_are_heeded(tiny_dual, photos):
     other = vectors(load("dual_encoder", tiny_dual), [Item(video=tuple(photos))])
     assert difference(found, other) > 1e-3
     described = embedder.describe()
+    assert described.pop("pixel_budget")["image"]["size"] == dict(embedder.image_processor.size)
     assert described == {
         "prompt": None,
         "max_text_tokens": LENGTH,
@@ -372,7 +373,10 @@ def test_ours_is_the_encoder(load_tiny, items):
     assert sum(prepared.truncated) == 3 and embedder.prepare(items).truncated == prepared.truncated
     assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
     described = embedder.describe()
-    prompts = described.pop("prompts")
+    prompts, budget = described.pop("prompts"), described.pop("pixel_budget")
+    own = encoder.processor.hf_processor
+    assert budget["image"]["size"] == dict(own.image_processor.size)
+    assert budget["video"]["cap_pixels_per_frame"] is True, "as Qwen's own code has it"
     assert described == asdict(encoder.processor.inputs)
     assert "TEXT\nSummary above sentence in one word:" in prompts["text"]
     assert "Summary above image in one word:" in prompts["image"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from unime.config import ConfigError, EncoderKind, InputConfig, ModelConfig
 from unime.embedder import Media, Prepared, check_not_empty, item_name, own_text
 from unime.items import DataError, Item
 from unime.loading import check_own_code, explained
+from unime.pixel_budget import pixel_budget
 from unime.progress import quiet_transformers
 from unime.published import Source, check_complete, check_weights
 
@@ -142,7 +144,8 @@ class DualEncoder:
         return functional.normalize(parts.sum(dim=1), dim=1)  # (B, D); a part that is not there: 0
 
     def describe(self) -> dict[str, Any]:
-        return self.media.describe(self.max_text_tokens)
+        budget = pixel_budget(SimpleNamespace(image_processor=self.image_processor))
+        return self.media.describe(self.max_text_tokens) | {"pixel_budget": budget}
 
     def _limit(self, wanted: int | None) -> int:
         """Tokens of a text: as many as there are positions, or fewer if asked for."""

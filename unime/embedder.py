@@ -22,6 +22,7 @@ from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.encoder import Encoder
 from unime.images import load_image, sample_frames
 from unime.items import DataError, Item
+from unime.pixel_budget import pixel_budget
 from unime.prompts import render
 from unime.published import Checkpoint, Source, fetch, locate
 from unime.resolution import Resolution
@@ -168,14 +169,15 @@ class UnimeEmbedder:
         return self.encoder(parts).float().cpu()[places.argsort()]  # (B, D)
 
     def describe(self) -> dict[str, Any]:
-        """Also the prompts themselves, of a text and of an image."""
+        """Also the prompts themselves, of a text and of an image, and the processor's limits."""
         processor = self.encoder.processor
         own, backbone, preset = processor.hf_processor, processor.backbone, processor.prompt
         prompts = {
             "text": render(Item("TEXT"), own, backbone, preset),
             "image": render(Item(images=("IMAGE",)), own, backbone, preset),
         }
-        return asdict(processor.inputs) | {"prompts": prompts}
+        budget = {"pixel_budget": pixel_budget(own)}
+        return asdict(processor.inputs) | {"prompts": prompts} | budget
 
 
 class Media:

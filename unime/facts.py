@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 from functools import cache
@@ -53,8 +54,16 @@ def code_digest() -> str:
 
 
 def device_name() -> str:
-    """The first GPU, or the kind of CPU."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    """The first GPU; or the CPU, its cores, and the threads that this process uses of them."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def write_facts(output_dir: Path, config: object, commit: str) -> None:

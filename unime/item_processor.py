@@ -47,6 +47,10 @@ class ItemProcessor:
         if self.resolution.pixels is not None and backbone.pixel_range is not None:
             backbone.pixel_range(hf_processor, *self.resolution.pixels)
             self.resolution = Resolution()  # its processor does it, wherever the model is loaded
+        video_processor: Any = getattr(hf_processor, "video_processor", None)
+        if getattr(video_processor, "cap_pixels_per_frame", False) is None:
+            # As Qwen's own code and MMEB-V2 do, which transformers leaves to a later release.
+            video_processor.cap_pixels_per_frame = True
         self.num_truncated = 0  # texts cut so far (by this process)
         self.tokenizer = hf_processor.tokenizer
         special = set(self.tokenizer.all_special_tokens)
