@@ -18,6 +18,7 @@ from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
 from unime.items import DataError, video_frames
+from unime.split_files import inside
 from unime.tables import ImageFolder, Table, image_folder, load_table
 
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
@@ -57,9 +58,15 @@ class Source:
         return load_table(repository, subset, split, revision, required, optional)
 
     def folder(self, repository: str) -> Path | None:
-        """The local folder of a repository, below ``data.root``; None: there is none."""
-        below = Path(self.data.root, repository) if self.data.root is not None else None
-        return below.absolute() if below is not None and below.is_dir() else None
+        """The local folder of a repository, below ``data.root``; None: there is none.
+
+        Raises:
+            DataError: its name leads out of ``data.root``.
+        """
+        if self.data.root is None:
+            return None
+        below = Path(self.data.root, inside(repository, "repository"))
+        return below.absolute() if below.is_dir() else None
 
     def file(self, repository: str, path: str, revision: str | None) -> Path:
         """One file of a repository: of its local folder if there is one, else of the hub.
@@ -67,7 +74,7 @@ class Source:
         Raises:
             DataError: no such file, repository or revision.
         """
-        local = self.folder(repository)
+        local, path = self.folder(repository), inside(path, "file")
         if local is not None:
             if not (local / path).is_file():
                 raise DataError(f"{local}: no file {path!r}")
