@@ -23,6 +23,7 @@ from unime.progress import progress_bar
 from unime.tables import Table, plain_rows
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
+FIRST = 5  # of what is left out, so many are named
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Beir:
     def read(self, name: str, source: Source) -> EvalTask:
         places, documents, left_out = self._read_corpus(name, source)
         asked = self._read_queries(source)
-        relevant = self._read_qrels(source, places, asked)
+        relevant, of_others = self._read_qrels(source, places, asked)
+        left_out += of_others
         of_language = [query for query in asked.values() if self.language in (None, query.language)]
         if not of_language:
             raise DataError(f"{self.repository}, queries: none has the language {self.language!r}")
@@ -145,15 +147,18 @@ class Beir:
 
     def _read_qrels(
         self, source: Source, places: dict[str, int], asked: dict[str, _Query]
-    ) -> dict[str, Relevance]:
-        """The relevant documents of each query that has any."""
+    ) -> tuple[dict[str, Relevance], list[str]]:
+        """The relevant documents of each query that has any, and what is said of queries that are
+        not there (VLM2Vec reads past them too)."""
         table = self._table(source, "qrels", ("query-id", "corpus-id", "score"))
         relevant: dict[str, Relevance] = {}
+        others: list[str] = []  # a row
         for number, row in enumerate(plain_rows(table.rows)):
             where = table.where(number)
             query_id, document_id = _id(row, "query-id", where), _id(row, "corpus-id", where)
             if query_id not in asked:
-                raise DataError(f"{where}, column 'query-id': no query {query_id!r}")
+                others += [f"{where}: {query_id!r}"]
+                continue
             if document_id not in places:
                 raise DataError(f"{where}, column 'corpus-id': no document {document_id!r}")
             score = row["score"]
@@ -163,7 +168,10 @@ class Beir:
                 own = relevant.setdefault(query_id, {})
                 place = places[document_id]
                 own[place] = max(own.get(place, 0.0), float(score))
-        return relevant
+        if not others:
+            return relevant, []
+        named = ", ".join(others[:FIRST]) + (", …" if len(others) > FIRST else "")
+        return relevant, [f"{len(others)} rows of qrels, whose query is not there: {named}"]
 
     def _table(
         self, source: Source, subset: str, required: tuple[str, ...], optional: tuple[str, ...] = ()

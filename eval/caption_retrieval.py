@@ -20,7 +20,7 @@ from omegaconf import MISSING
 
 from eval.sources import Source
 from eval.task import EvalTask, Relevance
-from unime.config import ConfigError
+from unime.config import ConfigError, require
 from unime.items import DataError, Item
 from unime.progress import progress_bar
 
@@ -102,6 +102,10 @@ class CaptionedRows(CaptionRetrieval):
     subset: str | None = None  # None: the default configuration
     split: str = "test"
     max_captions: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.max_captions >= 1, "max_captions", self.max_captions, "1 or more")
 
     def read(self, name: str, source: Source) -> EvalTask:
         table = source.rows(

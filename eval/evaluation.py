@@ -161,8 +161,8 @@ class Evaluation:
         store, accelerator, config = self.store, self.accelerator, self.config
         if not missing:
             return
-        if store is not None:
-            store.facts.setdefault("shown", self.embedder.describe())
+        if store is not None and store.facts.get("shown") is None:
+            store.facts["shown"] = self.embedder.describe()
         items = [distinct.items[place] for place in missing]
         rounds = encode(
             accelerator, self.embedder, items, config.batch_size, config.num_workers, name

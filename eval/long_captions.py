@@ -22,7 +22,8 @@ from unime.items import DataError
 CHUNK = 1 << 20  # characters read at a time
 LONGEST = 1 << 24  # characters of one item; more is no item but a broken file
 LARGEST = 1 << 26  # bytes of one file of an archive; more is no picture of it
-BETWEEN = re.compile(r"[\s,]*")
+BEGIN, BETWEEN = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # before an item
+END = re.compile(r"\s*[],]")  # after it
 T = TypeVar("T")
 
 
@@ -75,7 +76,7 @@ class Urban1k(CaptionRetrieval):
         for key in sorted(images):
             where = f"{place}, caption of {key}"
             try:
-                first, *rest = texts[key].decode().replace("\r\n", "\n").split("\n")
+                first, *rest = texts[key].decode("utf-8-sig").replace("\r\n", "\n").split("\n")
             except UnicodeDecodeError as error:
                 raise DataError(f"{where}: {error}") from None
             pictures.append(Captioned(key, images[key], (check_caption(first, where),)))
@@ -146,26 +147,27 @@ def json_items(path: Path) -> Iterator[Any]:
     Raises:
         DataError: unreadable, no list, or broken before the next item.
     """
-    decoder, buffer, begun = json.JSONDecoder(), "", False
+    decoder, buffer, before = json.JSONDecoder(), "", BEGIN
     try:
         with path.open(encoding="utf-8") as opened:
             while chunk := opened.read(CHUNK):
                 buffer += chunk
-                if not buffer.strip():
-                    continue
-                if not begun and not buffer.lstrip().startswith("["):
+                if before is BEGIN and buffer.strip() and not BEGIN.match(buffer):
                     raise DataError(f"{path}: no JSON list")
-                place = 0 if begun else buffer.index("[") + 1
-                begun = True
+                place = 0
                 with suppress(json.JSONDecodeError):  # the rest of an item is in the next chunk
-                    while True:
-                        place = BETWEEN.match(buffer, place).end()  # type: ignore[union-attr]
-                        item, place = decoder.raw_decode(buffer, place)
+                    while found := before.match(buffer, place):
+                        item, end = decoder.raw_decode(buffer, found.end())
+                        if isinstance(item, int | float) and not END.match(buffer, end):
+                            break  # perhaps the first digits of a number
                         yield item
+                        place, before = end, BETWEEN
                 buffer = buffer[place:]
                 if len(buffer) > LONGEST:
                     break
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: cannot read it: {error}") from None
-    if buffer.strip() != "]":
-        raise DataError(f"{path}: broken JSON at {buffer[:60]!r}")
+    if "".join(buffer.split()) != ("[]" if before is BEGIN else "]"):
+        found = before.match(buffer)
+        place = found.end() if found else 0
+        raise DataError(f"{path}: broken JSON at {buffer[place : place + 60].strip()!r}")

@@ -93,6 +93,12 @@ class MmebInstructRows:
     Candidates are told apart by path and caption, as in version 1; VLM2Vec's own image_t2i goes by
     the path alone, by which one picture with two captions (WebQA, EDIS) keeps only the first.
 
+    Whether a candidate has a caption is asked of each one. VLM2Vec asks the first one of a row: if
+    that has none, it drops all others' captions; if it has one, it gives the blank ones a space and
+    (image_i2i_vg) a new line at the end. The same strings come of rows whose candidates all have
+    captions or all have none: by VLM2Vec's comments those of WebQA, EDIS and RefCOCO-Matching, and
+    of all other tasks. Of mixed rows ours is right: no caption is lost, whatever the others are.
+
     Pictures (``image-tasks/mmeb_v1.tar.gz`` of ``TIGER-Lab/MMEB-V2``, or version 1's) are looked
     for below ``data.root``, its ``image-tasks`` or ``eval_images``, or ``data.image_root``.
     """

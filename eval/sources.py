@@ -18,6 +18,7 @@ from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
 from unime.items import DataError, video_frames
+from unime.split_files import inside
 from unime.tables import ImageFolder, Table, image_folder, load_table
 
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
@@ -60,7 +61,7 @@ class Source:
         """The local folder of a repository, below ``data.root``; None: there is none.
 
         Raises:
-            DataError: ``data.root`` is no folder.
+            DataError: ``data.root`` is no folder, or the name leads out of it.
         """
         if self.data.root is None:
             return None
@@ -69,7 +70,7 @@ class Source:
                 f"data.root: no folder {self.data.root!r} (null: repositories are taken from the"
                 " hub)"
             )
-        below = Path(self.data.root, repository).absolute()
+        below = Path(self.data.root, inside(repository, "repository")).absolute()
         return below if below.is_dir() else None
 
     def file(self, repository: str, path: str, revision: str | None) -> Path:
@@ -78,7 +79,7 @@ class Source:
         Raises:
             DataError: no such file, repository or revision.
         """
-        local = self.folder(repository)
+        local, path = self.folder(repository), inside(path, "file")
         if local is not None:
             if not (local / path).is_file():
                 raise DataError(f"{local}: no file {path!r}")

@@ -40,7 +40,7 @@ class SugarCrepe:
         path = source.file(self.repository, self.file, self.revision)
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot read it: {error}") from None
         if not isinstance(rows, dict):
             raise DataError(f"{path}: got a {type(rows).__name__}, expected {{key: row}}")

@@ -134,6 +134,17 @@ def test_queries_without_a_relevant_document_are_left_out_and_listed(root: Path)
     assert task.left_out == [f"{file}, row 0: query 'a' has no relevant document"]
 
 
+def test_judgements_of_queries_that_are_not_there_are_counted(root: Path) -> None:
+    file = write_qrels(root, ("z", "p9", 1), ("a", "p1", 1), ("y", "p0", 2))
+    task = read(root)
+    assert task.relevance == [{1: 1.0}]
+    said = f"2 rows of qrels, whose query is not there: {file}, row 0: 'z', {file}, row 2: 'y'"
+    assert task.left_out[0] == said
+    write_qrels(root, ("a", "p1", 1), ("b", "p1", 1), *((f"z{n}", "p0", 1) for n in range(9)))
+    (said,) = read(root).left_out
+    assert said.startswith("9 rows of qrels, ") and said.endswith(f"{file}, row 6: 'z4', …")
+
+
 def test_a_limit_takes_the_first_queries_and_the_whole_corpus(root: Path) -> None:
     task = read(root, limit=1)
     assert len(task.queries) == 1
@@ -313,8 +324,6 @@ def no_image_column(root: Path) -> Path:
     [
         (lambda root: write_qrels(root, ("a", "p0", 1), ("a", "p9", 1)),
          "FILE, row 1, column 'corpus-id': no document 'p9'"),
-        (lambda root: write_qrels(root, ("a", "p0", 1), ("z", "p0", 0)),
-         "FILE, row 1, column 'query-id': no query 'z'"),
         (lambda root: write_qrels(root, ("a", "p0", math.nan)),
          "FILE, row 0, column 'score': got nan, expected a number"),
         (lambda root: write_table(root, "qrels", "test", ("query-id", "corpus-id", "score"),

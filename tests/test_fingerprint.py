@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from unime import fingerprint
 from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
@@ -62,18 +64,43 @@ def test_folders_are_equal_by_names_and_contents(tmp_path: Path) -> None:
     assert folder_digest(first) != folder_digest(second)
 
 
-def test_of_large_files_pieces_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"LARGE_FILE": 10_000, "PIECES": 5, "PIECE_SIZE": 200}.items():
-        monkeypatch.setattr(fingerprint, name, value)
-    folder = write_folder(tmp_path / "model")
-    weights = folder / "00-rank8" / "adapter_model.safetensors"
-    whole = weights.read_bytes()
-    before = folder_digest(folder)
-    for place, seen in ((0, True), (5_100, True), (len(whole) - 1, True), (1_000, False)):
-        weights.write_bytes(whole[:place] + b"?" + whole[place + 1 :])
-        assert (folder_digest(folder) != before) is seen, place
-    weights.write_bytes(whole + b"?")
-    assert folder_digest(folder) != before
+def test_every_tensor_of_a_large_file_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "LARGE_FILE", 1 << 19)
+    tensors = {"layers.0": torch.zeros(1 << 18), "projector": torch.zeros(3),
+               "layers.1": torch.zeros(1 << 18)}  # fmt: skip
+
+    def digest(key: str, place: int, of: str = "pt") -> str:
+        tensors[key][place] += 1
+        save_file(tensors, tmp_path / "model.safetensors", {"format": of})
+        tensors[key][place] -= 1
+        return folder_digest(tmp_path)
+
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    found = [folder_digest(tmp_path)]
+    assert folder_digest(tmp_path) == found[0]
+    found += [digest("projector", place) for place in range(3)]
+    found += [digest(f"layers.{n}", place) for n in (0, 1) for place in (0, 1 << 17, -1)]
+    assert len(set(found)) == 1 + 3 + 6
+    assert digest("layers.1", 1 << 16) == found[0]  # between the pieces
+    assert digest("layers.1", 1 << 16, "np") != found[0]  # by its header
+
+
+@pytest.mark.parametrize("begin", [b"", b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{:"])
+def test_other_large_files_count_whole(
+    begin: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "LARGE_FILE", 10_000)
+    found = set()
+    for name in ("model.safetensors", "rows.arrow"):
+        for place in (1_000, 300_000, 599_999):
+            content = bytearray(600_000)
+            content[: len(begin)] = begin
+            content[place] = 1
+            (tmp_path / name).write_bytes(content)
+            found.add(folder_digest(tmp_path))
+    assert len(found) == 6
 
 
 def test_pictures_drawn_anew_are_other_data(tmp_path: Path) -> None:

@@ -184,6 +184,19 @@ def test_candidates_are_told_apart_by_path_and_caption(folder: Folder) -> None:
     assert task.relevance[0] == {task.candidates[0][0]: 1.0}
 
 
+@pytest.mark.parametrize(("name", "end"), [("News", "\n"), ("Parts", "")])
+def test_each_candidate_has_its_own_caption_or_none(folder: Folder, name: str, end: str) -> None:
+    """VLM2Vec goes by the first one of a row, which is the same where all are alike: its first row
+    here would lose a caption, its second have ": \\n" for the blank one."""
+    task = folder[1][name]
+    rows = MmebInstructRows(task.parser)
+    row = task.instruct[0]
+    for captions in (["", "a bird"], ["a bird", ""]):
+        texts = rows.row_of_v1(row | {"tgt_inst": f"{IMAGE}\nRelated:"}, captions)["tgt_text"]
+        expected = {"": f"{IMAGE}\nRelated:{end}", "a bird": f"{IMAGE}\nRelated: a bird\n"}
+        assert texts == [expected[one] for one in captions]
+
+
 def test_instructions_apart(folder: Folder) -> None:
     root, _ = folder
     picture = str(root / "image-tasks/Tiny/0.png")

@@ -45,6 +45,12 @@ from unime.items import DataError
         ('[{"a": 1}, oops]', "broken JSON at 'oops]'"),
         ('[{"a": 1}] more', "broken JSON at '] more'"),
         ("", "broken JSON at ''"),
+        ('[{"a": 1}{"b": 2}]', r"broken JSON at '\{\"b\": 2\}\]'"),
+        ('[{"a": 1},,{"b": 2}]', r"broken JSON at ',\{\"b\": 2\}\]'"),
+        ('[{"a": 1},]', r"broken JSON at '\]'"),
+        ('[,{"a": 1}]', r"broken JSON at ',\{"),
+        ("[1 2]", "broken JSON at '1 2]'"),
+        ("[" * 100_000, "cannot read it: maximum recursion"),
         (b"[\xff]", "cannot read it: 'utf-8'"),
     ],
 )
@@ -54,6 +60,18 @@ def test_broken_json(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         list(json_items(path))
     assert str(path) in str(error.value)
+
+
+def test_deep_json(tmp_path: Path) -> None:
+    path = write_sugarcrepe(tmp_path, "add_att", {})
+    path.write_text('{"0":' * 100_000)
+    with pytest.raises(DataError, match=f"^{path}: cannot read it: maximum recursion"):
+        SugarCrepe(file="data/add_att.json").read("", source(tmp_path))
+    path = tmp_path / "set/test.json"
+    path.parent.mkdir()
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=f"^{path}: cannot read it: maximum recursion"):
+        source(tmp_path).rows("set", None, "test", None, ("a",))
 
 
 def test_endless_json_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +264,7 @@ def test_sugarcrepe_files_that_are_none(tmp_path: Path) -> None:
     [
         ("direction: i2i", "direction: got 'i2i', expected t2i or i2t"),
         ("revision: abc", "direction"),
+        ("direction: t2i, max_captions: 0", "max_captions: got 0, expected 1 or more"),
         ("direction: t2i, directon: i2t", "no such setting; the nearest is 'direction'"),
     ],
 )

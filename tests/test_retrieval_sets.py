@@ -252,6 +252,7 @@ def test_json_items_are_those_of_json(
         json.dumps(items, indent=2, ensure_ascii=False),
         " [ ]\n",
         "[]",
+        "[12, -3.25e2, true, null, 7]",
     ):
         path = tmp_path / "items.json"
         path.write_text(text, encoding="utf-8")
@@ -261,7 +262,7 @@ def test_json_items_are_those_of_json(
 @pytest.mark.parametrize("below", ["", "Urban1k", "zip"])
 def test_urban1k(tmp_path: Path, below: str) -> None:
     folder = write_urban1k(tmp_path, 3, below.replace("zip", "Urban1k"))
-    (folder / "caption/9.txt").write_bytes(b"Line one.\r\nLine two.\r\n")
+    (folder / "caption/9.txt").write_bytes(b"\xef\xbb\xbfLine one.\r\nLine two.\r\n")
     (folder / "image/.DS_Store").write_bytes(b"junk")
     contents = [(folder / f"image/{n}.jpg").read_bytes() for n in (10, 8, 9)]
     place = folder

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from eval.sources import Source
 from tests.video_files import write_json, write_parquet
+from unime.config import EvalData
 from unime.items import DataError
 from unime.split_files import split_files
 from unime.tables import load_table
@@ -117,7 +120,19 @@ def test_what_is_not_clear_is_not_read(
             "- config_name: a\n  data_files: lost.json\n",
             "configuration 'a': there is no 'lost.json'",
         ),
-        ("- config_name: a\n  data_files: ../x.json\n", "'../x.json' leaves the folder"),
+        (
+            "- config_name: a\n  data_files: ../x.json\n",
+            "data_files: '../x.json' leaves the folder",
+        ),
+        ("- config_name: a\n  data_files: /x.json\n", "data_files: '/x.json' leaves the folder"),
+        ("- config_name: a\n  data_dir: ../out\n", "data_dir: '../out' leaves the folder"),
+        ("- config_name: a\n  data_dir: /out\n", "data_dir: '/out' leaves the folder"),
+        ("- config_name: a\n  data_dir: 3\n", "data_dir: got 3, expected a path"),
+        ("- config_name: a\n  data_files: ''\n", "data_files: got '', expected a path"),
+        ("- config_name: a\n  data_files: [1]\n", "data_files: got 1, expected a path"),
+        ("- config_name: a\n  data_files:\n", "data_files: got None, expected a path"),
+        ("- config_name: a\n  data_files: .\n", "'a': data_files: "),
+        ("- config_name: a\n  data_files: '**x'\n", "'**x'"),
         (
             "- config_name: a\n  data_files: rows.csv\n",
             "rows.csv: expected one of .parquet, .jsonl",
@@ -132,6 +147,24 @@ def test_bad_declarations(tmp_path: Path, configs: str, message: str) -> None:
     with pytest.raises(DataError) as error:
         files(tmp_path, "a", "train")
     assert message in str(error.value)
+    assert "README.md" in str(error.value) or "rows.csv" in message or "no such" in message
+
+
+@pytest.mark.parametrize("out", ["../out", "/out", "x/../../out", "C:/out", "..\\out"])
+def test_nothing_outside_of_the_folders_is_read(tmp_path: Path, out: str) -> None:
+    root = tmp_path / "root"
+    make(root, f"data/{SHARD}")
+    make(tmp_path, f"out/{SHARD}")
+    named = out if out != "/out" else str(tmp_path / "out")
+    said = re.escape(f"subset: {named!r} leaves the folder")
+    with pytest.raises(DataError, match=said):
+        files(root, named)
+    source = Source(EvalData(root=str(root), suite=""))
+    said = re.escape(f"repository: {named!r} leaves the folder")
+    with pytest.raises(DataError, match=said):
+        source.rows(named, None, "test", None, ("a",))
+    with pytest.raises(DataError, match=re.escape(f"file: {named!r} leaves the folder")):
+        source.file("data", named, None)
 
 
 def test_a_readme_that_declares_nothing(tmp_path: Path) -> None:

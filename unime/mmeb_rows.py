@@ -36,7 +36,18 @@ def strip_image_tokens(text: str) -> str:
 
 def _spacing(text: str, has_image: bool) -> tuple[str, str] | None:
     """The white space after the image token that a text begins with, and at its end; None: a line
-    break each beside an image and nothing after a text alone, as prompts have it by themselves."""
+    break each beside an image and nothing after a text alone, as prompts have it by themselves.
+
+    By these the preset "vlm2vec" gives back the row's own string, if the row has either one image,
+    whose token comes first and a text after it, or neither image nor token. It is another string:
+
+    - White space at the beginning of the text, before or without the token, is lost.
+    - A token inside or at the end of the text stands first, before a line break, and where it
+      was there is one space or line break (nothing at the end).
+    - A token too many is lost, as where there is no image (WebQA's queries, with the line break
+      after it); one that lacks is put first. VLM2Vec leaves the former as they are.
+    - An image whose text is nothing but the token is asked with the preset's own words.
+    """
     found = FIRST_TOKENS.match(text) if has_image else None
     spacing = (found[1] if found else "\n"), text[len(text.rstrip()) :]
     return None if spacing == ("\n", "\n" if has_image else "") else spacing

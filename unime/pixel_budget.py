@@ -16,10 +16,14 @@ def pixel_budget(hf_processor: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in ("image", "video"):
         part = getattr(hf_processor, f"{kind}_processor", None)
-        limits = {name: getattr(part, name, None) for name in BUDGET}
-        found[kind] = {
-            name: dict(limit) if isinstance(limit, Mapping) else limit
-            for name, limit in limits.items()
-            if isinstance(limit, Mapping | bool | int | list | tuple)
-        }
+        limits = {name: _plain(getattr(part, name, None)) for name in BUDGET}
+        found[kind] = {name: limit for name, limit in limits.items() if limit is not None}
     return {kind: limits for kind, limits in found.items() if limits}
+
+
+def _plain(limit: Any) -> Any:
+    """A limit as JSON value; sizes are small objects of transformers' own."""
+    if limit is None or isinstance(limit, bool | int | list | tuple):
+        return limit
+    values = limit if isinstance(limit, Mapping) else vars(limit)
+    return {name: value for name, value in values.items() if value is not None}

@@ -32,7 +32,12 @@ Groups = list[tuple[list[int], dict[str, Any]]]  # places of items, and their fe
 
 
 class SentenceEncoder:
-    """
+    """A model in sentence-transformers' layout, with one prompt for all items.
+
+    Asymmetric models (E5, BGE, Qwen3-Embedding) have one prompt for queries and another one, or
+    none, for documents. Here both get the same, and such a model may score lower than its authors
+    say, unless the suite's instructions stand in for the prompts (texts: before the text).
+
     Args:
         prompt_name: of the model's own prompts; None: its default one, if it has one.
 

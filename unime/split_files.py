@@ -34,11 +34,13 @@ def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
     """
     config = _declared(root, subset)
     if config is not None:
-        folder = root / str(config.get("data_dir") or "")
+        place = f"{root / 'README.md'}: configuration {config.get('config_name')!r}"
+        folder = root / inside(config.get("data_dir") or ".", f"{place}: data_dir")
         if "data_files" in config:
-            return _declared_files(root, folder, config, split)
+            return _declared_files(place, folder, config["data_files"], split)
         return _named(folder, split)
     if subset is not None:
+        inside(subset, f"{root}: subset")
         if not (root / subset).is_dir():
             have = sorted(entry.name for entry in root.iterdir() if _has(entry, split))
             listed = ", ".join(have) or "none"
@@ -52,6 +54,20 @@ def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
         names = ", ".join(entry.name for entry in below)
         raise DataError(f"{root}: split {split!r} is in several folders, name a subset: {names}")
     return _named(below[0] if below else only, split)
+
+
+def inside(path: Any, key: str) -> str:
+    """A path that names something in a folder, itself or below.
+
+    Raises:
+        DataError: no path, or one that leads out of the folder; names `key` and the value.
+    """
+    if not isinstance(path, str) or not path:
+        raise DataError(f"{key}: got {path!r}, expected a path")
+    pure = PurePosixPath(path.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or ":" in path.split("/")[0]:
+        raise DataError(f"{key}: {path!r} leaves the folder")
+    return path
 
 
 def _has(folder: Path, split: str) -> bool:
@@ -111,25 +127,25 @@ def _is_default(config: dict[str, Any]) -> bool:
     return bool(config.get("default")) or config.get("config_name") == "default"
 
 
-def _declared_files(root: Path, folder: Path, config: dict[str, Any], split: str) -> list[Path]:
-    place = f"{root / 'README.md'}: configuration {config.get('config_name')!r}"
-    data_files = config["data_files"]
+def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> list[Path]:
     entries = data_files if isinstance(data_files, list) else [data_files]
-    splits: dict[str, list[str]] = {}
+    splits: dict[str, list[Any]] = {}
     for entry in entries:  # paths without a split are those of "train", as on the hub
         named = entry if isinstance(entry, dict) else {"split": "train", "path": entry}
         paths = named.get("path")
         splits.setdefault(str(named.get("split")), []).extend(
-            paths if isinstance(paths, list) else [str(paths)]
+            paths if isinstance(paths, list) else [paths]
         )
     if split not in splits:
         raise DataError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
     files: list[Path] = []
     for pattern in splits[split]:
-        pure = PurePosixPath(pattern)
-        if pure.is_absolute() or ".." in pure.parts:
-            raise DataError(f"{place}: {pattern!r} leaves the folder")
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        key = f"{place}: data_files"
+        try:
+            matches = list(folder.glob(inside(pattern, key)))
+        except (ValueError, IndexError) as error:  # "**x", "."; Python says it in several ways
+            raise DataError(f"{key}: got {pattern!r}, expected a pattern: {error}") from None
+        found = sorted(path for path in matches if path.is_file())
         if not found:
             raise DataError(f"{place}: there is no {pattern!r}")
         files += found

@@ -150,7 +150,7 @@ def _read_json(file: Path) -> list[dict[str, Any]]:
             for number, line in enumerate(text.split("\n"), 1):
                 place = f"{file}, line {number}"
                 rows += [json.loads(line)] if line.strip() else []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{place}: cannot read it: {error}") from None
     if not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{file}: expected objects, one for each row")
