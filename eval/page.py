@@ -69,6 +69,7 @@ def write_page(
     page = render(content)
     aside = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(page, encoding="utf-8", newline="\n")
         os.replace(aside, path)
     except OSError as error:

@@ -61,7 +61,7 @@ def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
     written = []
     found = {task["modality"] for task in report["tasks"].values()}
     for name, metadata in config.leaderboard.items():
-        path = Path(config.output).with_name(f"{metadata['model_name']}.json")
+        path = config.leaderboard_file(name)
         write_leaderboard(models[name], path, metadata, [m for m in MMEB if m in found])
         written.append(path)
     if config.html is not None:

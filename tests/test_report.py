@@ -474,12 +474,30 @@ def test_published_rows_are_sorted_by_the_mean_over_tasks() -> None:
         ),
         ("leaderboard={base: {url: u}}", "leaderboard.base: got '', expected a file's name in mod"),
         ("leaderboard={base: {model_name: a/b}}", "leaderboard.base: got 'a/b', expected a file's"),
+        ("output=runs/report.md", "output: got 'runs/report.md', expected a name that ends in .j"),
+        ("output=runs/report", "output: got 'runs/report', expected a name that ends in .json"),
+        (
+            "output=r/a.json & html=r/a.md",
+            "html: got 'r/a.md', expected another file than that of output, as Markdown",
+        ),
+        (
+            "output=r/a.json & html=r/../r/a.json",
+            "html: got 'r/../r/a.json', expected another file than that of output",
+        ),
+        (
+            "output=r/a.json & leaderboard={base: {model_name: a}}",
+            "leaderboard.base: got 'r/a.json', expected another file than that of output",
+        ),
+        (
+            "leaderboard={base: {model_name: M}, stage1: {model_name: M}}",
+            "expected another file than that of leaderboard.base",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(words: str, message: str) -> None:
     path = Path(__file__).parent.parent / "configs/report/qwen2-vl-2b.yaml"
     with pytest.raises(ConfigError) as error:
-        build_config(ReportConfig, path, [words])
+        build_config(ReportConfig, path, words.split(" & "))
     assert message in str(error.value)
 
 

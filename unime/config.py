@@ -10,9 +10,11 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -481,6 +483,25 @@ class ReportConfig:
         samples = self.bootstrap_samples
         require(samples > 0, "bootstrap_samples", samples, "positive")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        self._refuse_equal_paths()
+
+    def leaderboard_file(self, name: str) -> Path:
+        """What is written for MMEB's leaderboard of one of the models, beside the report."""
+        return Path(self.output).with_name(f"{self.leaderboard[name]['model_name']}.json")
+
+    def _refuse_equal_paths(self) -> None:
+        """No file of the report takes the place of another."""
+        if self.output == MISSING:
+            return
+        output = Path(self.output)
+        require(output.suffix == ".json", "output", self.output, "a name that ends in .json")
+        written = {"output": output, "output, as Markdown": output.with_suffix(".md")}
+        written |= {} if self.html is None else {"html": Path(self.html)}
+        written |= {f"leaderboard.{name}": self.leaderboard_file(name) for name in self.leaderboard}
+        taken: dict[str, str] = {}
+        for key, path in written.items():
+            other = taken.setdefault(os.path.abspath(path), key)
+            require(other == key, key, str(path), f"another file than that of {other}")
 
 
 class ExportForm(Enum):
