@@ -22,12 +22,28 @@ def score_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The averages of our models, and for each benchmark the published rows beside ours; the former
     only where they have more than one of the latter shows."""
     benchmarks = [_benchmark(report, found) for found in (report.get("published") or {}).values()]
-    keys = list(report["averages"])
+    keys = _ordered(report)
     if any(set(keys) <= {column["key"] for column in table["columns"]} for table in benchmarks):
         return benchmarks
     columns = [{"key": key, "label": _label(report, key)} for key in keys]
     own = {"title": "Averages", "columns": columns, "ours": _ours(report, keys), "published": []}
     return [own, *benchmarks]
+
+
+def _ordered(report: dict[str, Any]) -> list[str]:
+    """The keys of the averages: the overall one first, then those of a whole modality, then of its
+    meta-tasks, so that a wide table begins with what is looked for."""
+    kinds = ("micro", "macro", "ind", "ood")
+    averages = report["averages"]
+    modalities = list(dict.fromkeys(average.get("modality") for average in averages.values()))
+
+    def place(key: str) -> tuple[bool, bool, int, int]:
+        kind = averages[key].get("kind")
+        rank = kinds.index(kind) if kind in kinds else len(kinds)
+        modality = modalities.index(averages[key].get("modality"))
+        return key != report["overall"], "/" in key, modality, rank
+
+    return sorted(averages, key=place)
 
 
 def _label(report: dict[str, Any], key: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
@@ -385,6 +386,88 @@ def test_long_names_and_a_model_without_files(
     tab = opened(tmp_path / "long.html", viewport=NARROW)
     assert tab.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
     assert tab.locator("#map-controls select").first.input_value() == str(len(MODELS) - 2)
+
+
+def with_models(data: dict[str, Any], count: int) -> dict[str, Any]:
+    """The page's data with its first model `count` times."""
+    data = json.loads(json.dumps(data))
+    places = [0] * (count - len(MODELS)) + list(range(len(MODELS)))
+    repeat = lambda found: [found[place] for place in places]  # noqa: E731
+    models = enumerate(repeat(data["models"]))
+    data["models"] = [model | {"name": f"model-{number}"} for number, model in models]
+    data["overall"]["cells"] = repeat(data["overall"]["cells"])
+    for table in data["tables"]:
+        table["ours"] = repeat(table["ours"])
+    for task in data["tasks"]:
+        for key in ("scores", "not_supported", "without_examples"):
+            task[key] = repeat(task[key])
+    for holder, key in [(m, "models") for m in data["matrices"]] + [(data["map"], "places")]:
+        holder[key] = repeat(holder[key])
+    data["map"]["methods"] = repeat(data["map"]["methods"])
+    for setting in data["settings"]:
+        setting["values"] = repeat(setting["values"])
+    for card in data["gallery"]:
+        card["answers"] = repeat(card["answers"])
+    return data
+
+
+def apart(one: list[float], other: list[float]) -> float:
+    """The distance of two colours in OKLab, as one without red or without green cones sees them
+    (the matrices of Machado, Oliveira and Fernandes 2009), where it is least."""
+    seen = [
+        np.eye(3),
+        np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+        np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    ]
+    cones = np.array([[0.412, 0.536, 0.052], [0.212, 0.681, 0.107], [0.088, 0.282, 0.630]])
+    lab = np.array([[0.211, 0.794, -0.004], [1.978, -2.429, 0.451], [0.026, 0.783, -0.809]])
+    linear = [(np.array(colour[:3]) / 255) ** 2.2 for colour in (one, other)]
+    places = [[lab @ np.cbrt(cones @ np.clip(m @ x, 0, 1)) for x in linear] for m in seen]
+    return min(float(np.linalg.norm(left - right)) for left, right in places)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("count", [3, 4, 8])
+def test_models_are_told_apart(
+    opened: Callable[..., Any], made: Made, tmp_path: Path, scheme: str, count: int
+) -> None:
+    (tmp_path / "many.html").write_text(render(with_models(made.data, count)))
+    tab = opened(tmp_path / "many.html", color_scheme=scheme)
+    script = """all => all.map((one) => {
+      const pen = document.createElement("canvas").getContext("2d");
+      pen.fillStyle = getComputedStyle(one).backgroundColor;
+      pen.fillRect(0, 0, 1, 1);
+      return [...pen.getImageData(0, 0, 1, 1).data];
+    })"""
+    colours = tab.eval_on_selector_all("#task-legend i", script)
+    (ground,) = tab.eval_on_selector_all("body", script)
+    assert len(colours) == count
+    assert [colour for colour in colours if ratio(colour, ground) < 3] == []
+    pairs = [(a, b) for place, a in enumerate(colours) for b in colours[:place]]
+    assert min(apart(*pair) for pair in pairs) > 0.08
+
+
+def test_wide_tables_show_that_there_is_more(
+    opened: Callable[..., Any], made: Made, tmp_path: Path
+) -> None:
+    data = json.loads(json.dumps(made.data))
+    table = data["tables"][0]
+    table["columns"] += [{"key": f"macro-{n}", "label": f"macro-{n}"} for n in range(20)]
+    table["ours"] = [cells + cells[:1] * 20 for cells in table["ours"]]
+    data["models"][0]["name"] = "Some-Organisations-Embedding model"
+    (tmp_path / "wide.html").write_text(render(data))
+    tab = opened(tmp_path / "wide.html", viewport=NARROW)
+    box = tab.locator("#averages .scroll").first
+    fade = lambda: box.evaluate("one => getComputedStyle(one).maskImage")  # noqa: E731
+    tab.wait_for_selector("#averages .scroll.more")
+    assert "gradient" in fade()
+    box.evaluate("one => one.scrollTo({ left: one.scrollWidth, behavior: 'instant' })")
+    tab.wait_for_selector("#averages .scroll:not(.more)")
+    assert fade() == "none"
+    lines = box.locator("thead .whole").evaluate_all(
+        "all => all.map((one) => one.getClientRects().length)"
+    )
+    assert len(lines) >= 20 and set(lines) == {1}  # no hyphen breaks a line
 
 
 def test_large_data(opened: Callable[..., Any], made: Made, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ function start() {
   showGallery();
   showProvenance();
   markSection();
+  hintScrolling();
 }
 
 // h("button", {class: "x", onclick: f}, "text", child, …)
@@ -80,12 +81,26 @@ const cosine = (number) => number.toFixed(3).replace("-", "−");
 const interval = (cell) => `${percent(cell[1])}–${percent(cell[2])}`;
 const signed = (number) => (number < 0 ? "−" : "+") + percent(Math.abs(number));
 
-// The accent stands for the last model; the baseline is grey, those between are mixed.
+// The baseline is grey, the last model has the accent, and those between have hues of their own,
+// which stay the model's when the baseline changes.
+const HUES = 6; // --model-1 … of the style sheet
 function modelColour(place, baseline) {
   if (place === baseline) return "var(--edge)";
-  const others = data.models.map((_, other) => other).filter((other) => other !== baseline);
-  const share = 100 - (60 * (others.length - 1 - others.indexOf(place))) / Math.max(1, others.length);
-  return `color-mix(in oklab, var(--accent) ${share}%, var(--paper))`;
+  return place === data.models.length - 1 ? "var(--accent)" : `var(--model-${(place % HUES) + 1})`;
+}
+
+// A text that breaks between its words only: not at the hyphen of "micro-36".
+const unbroken = (text) => text.split(/( )/).map((word) =>
+  (word.includes("-") && word.length < 16 ? h("span", { class: "whole" }, word) : word));
+
+// What has more to the right fades there.
+function hintScrolling() {
+  const mark = (box) => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 4);
+  const sized = new ResizeObserver((entries) => entries.forEach(({ target }) => mark(target.closest(".scroll"))));
+  for (const box of document.querySelectorAll(".scroll")) {
+    box.addEventListener("scroll", () => mark(box), { passive: true });
+    for (const part of [box, ...box.children]) sized.observe(part);
+  }
 }
 
 // What a colour of the style sheet is now: [red, green, blue] of 255.

@@ -18,7 +18,7 @@ function sortedTable(table, columns, rows, chosen = null) {
     }
     const heads = columns.map(({ label, key, header }, place) => {
       const sort = place !== column ? "none" : down ? "descending" : "ascending";
-      const inside = key ? h("button", { type: "button", onclick: () => sortBy(place) }, label) : header || label;
+      const inside = key ? h("button", { type: "button", onclick: () => sortBy(place) }, unbroken(label)) : header || label;
       return h("th", { scope: "col", "aria-sort": key ? sort : null }, inside);
     });
     table.replaceChildren(
