@@ -142,7 +142,7 @@ def _gallery(tasks: list[str], files: Files, examples: int, items: Items) -> lis
     for place, task in enumerate(tasks):
         found = [model[task] for model in files.values() if model[task].predictions is not None]
         if found:
-            count = len(found[0].predictions or [])
+            count = len(found[0].predictions or ())
             hits = [[model.is_hit(number) for model in found] for number in range(count)]
             chosen.append([(place, number) for number in choose_queries(hits, examples)])
     cards = [
@@ -167,7 +167,8 @@ def _matrices(task: str, files: Files) -> dict[str, Any]:
         for model in found
     ]
     size = next((len(m.queries) for m in found if m.queries is not None), 0)
-    rows = next((m.predictions for m in found if m.predictions is not None), [])[:size]
+    known = next((m.predictions for m in found if m.predictions is not None), None)
+    rows = [] if known is None else [known[number] for number in range(min(size, len(known)))]
     labels = [[_label(row["query"]), _label(row["gold"][0])] for row in rows]
     return {"size": size, "models": matrices, "labels": labels}
 
@@ -194,7 +195,8 @@ def _map(
         first = next(m for m in models if _has_both(m))
         assert first.predictions is not None and first.queries is not None
         targets: dict[Any, int] = {}
-        for number, row in enumerate(first.predictions[: min(share, len(first.queries))]):
+        for number in range(min(share, len(first.queries), len(first.predictions))):
+            row = first.predictions[number]
             query, target = item_of(row["query"]), item_of(row["gold"][0])
             pair = [len(points), targets.get(target, len(points) + 1)]
             points.append([tasks.index(task), 0, items.place(query)])

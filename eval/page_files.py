@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,92 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from eval.results import is_number, problem_of_kinds
 from unime.items import DataError, Item
 
-PREDICTION: dict[str, type | tuple[type, ...]] = {  # of each line of <task>_pred.jsonl
-    "prediction": list,
-    "label": list,
-    "scores": list,
-    "gold_score": (int, float),
-    "query": dict,
-    "gold": list,
-    "top": list,
+LISTS: dict[str, Callable[[Any], bool]] = {  # of each line of <task>_pred.jsonl: what they hold
+    "prediction": lambda value: isinstance(value, str),
+    "label": lambda value: isinstance(value, str),
+    "scores": is_number,
+    "gold": lambda value: isinstance(value, dict),
+    "top": lambda value: isinstance(value, dict),
 }
+ITEM: dict[str, type] = {"text": str, "instruction": str, "images": list, "video": list}
+
+
+class Predictions:
+    """The lines of a <task>_pred.jsonl, which may be large: all are looked at once, but only
+    where they begin is kept, and whether each is a hit.
+
+    Attributes:
+        hits: (Q) whether the first candidate that was found for a query is a right one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            DataError: a line is not what the evaluation writes.
+        """
+        self.path = path
+        self.hits: list[bool] = []
+        self._begins: list[int] = []
+        place = 0
+        with path.open("rb") as file:  # of bytes, a line ends at "\n" alone: not at U+2028
+            for line in file:
+                if line.strip():
+                    row = self._parsed(line, len(self.hits))
+                    self._begins.append(place)
+                    self.hits.append(row["prediction"][0] in row["label"])
+                place += len(line)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(self._begins[number])
+            return self._parsed(file.readline(), number)
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            raise DataError(f"{self.path}, row {number}: not JSON: {error}") from None
+        problem = _problem_of_row(row)
+        if problem is not None:
+            raise DataError(f"{self.path}, row {number}: {problem}")
+        found: dict[str, Any] = row
+        return found
+
+
+def _problem_of_row(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return f"got {row!r}, expected an object"
+    for key, fits in LISTS.items():
+        values = row.get(key)
+        if not isinstance(values, list):
+            return f"{key} is {values!r}"
+        wrong = [value for value in values if not fits(value)]
+        if wrong:
+            return f"{key} holds {wrong[0]!r}"
+    if not is_number(row.get("gold_score")):
+        return f"gold_score is {row.get('gold_score')!r}"
+    if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
+        return "no prediction, no gold, or no score of one"
+    items = [("query", row.get("query"))]
+    items += [(key, item) for key in ("gold", "top") for item in row[key]]
+    return next(filter(None, (_problem_of_item(key, item) for key, item in items)), None)
+
+
+def _problem_of_item(key: str, item: Any) -> str | None:
+    if not isinstance(item, dict):
+        return f"{key} is {item!r}"
+    for name, kind in ITEM.items():
+        value = item.get(name)
+        texts = kind is str or all(isinstance(path, str) for path in value or [])
+        if value is not None and not (isinstance(value, kind) and texts):
+            return f"{name} of {key} is {value!r}"
+    return None
 
 
 @dataclass
@@ -35,14 +111,13 @@ class TaskFiles:
     """
 
     result: dict[str, Any]
-    predictions: list[dict[str, Any]] | None
+    predictions: Predictions | None
     queries: torch.Tensor | None
     targets: torch.Tensor | None
 
     def is_hit(self, number: int) -> bool:
         """Whether the first candidate that was found for a query is a right one."""
-        found = (self.predictions or [])[number]
-        return found["prediction"][0] in found["label"]
+        return self.predictions is not None and self.predictions.hits[number]
 
 
 def read_task_files(folder: Path, task: str) -> TaskFiles:
@@ -58,10 +133,14 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
         raise DataError(f"{path}: not the result of a task: {error}") from None
     if result.get("not_supported") is not None:  # what lies beside it is another evaluation's
         return TaskFiles(result, None, None, None)
-    predictions = _read_predictions(beside / f"{task}_pred.jsonl")
+    problem = problem_of_kinds(result)
+    if problem is not None:
+        raise DataError(f"{path}: not the result of a task: {problem}")
+    lines = beside / f"{task}_pred.jsonl"
+    predictions = Predictions(lines) if lines.is_file() else None
     if predictions is not None and len(predictions) != result.get("num_queries"):
         raise DataError(
-            f"{beside / f'{task}_pred.jsonl'}: {len(predictions)} lines, but num_queries is"
+            f"{lines}: {len(predictions)} lines, but num_queries is"
             f" {result.get('num_queries')} in {path}; evaluate again"
         )
     return TaskFiles(result, predictions, *_read_sample(beside / f"{task}_sample.safetensors"))
@@ -75,27 +154,6 @@ def item_of(found: dict[str, Any]) -> Item:
         video=tuple(found.get("video") or ()),
         instruction=found.get("instruction") or "",
     )
-
-
-def _read_predictions(path: Path) -> list[dict[str, Any]] | None:
-    if not path.is_file():
-        return None
-    rows: list[dict[str, Any]] = []
-    # Not splitlines(): a text may hold U+2028, which JSON does not escape.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(filter(None, lines)):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, row {number}: not JSON: {error}") from None
-        for key, kind in PREDICTION.items():
-            if not isinstance(row, dict) or not isinstance(row.get(key), kind):
-                value = row.get(key) if isinstance(row, dict) else row
-                raise DataError(f"{path}, row {number}: {key} is {value!r}")
-        if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
-            raise DataError(f"{path}, row {number}: no prediction, no gold, or no score of one")
-        rows.append(row)
-    return rows
 
 
 def _read_sample(path: Path) -> tuple[torch.Tensor | None, torch.Tensor | None]:

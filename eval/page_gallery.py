@@ -88,8 +88,8 @@ def gallery_card(
     number: int, task: int, files: Sequence[TaskFiles | None], items: Items
 ) -> dict[str, Any]:
     """One query, and what each model (None: it has no predictions) finds for it."""
-    first = next(f for f in files if f is not None and f.predictions is not None)
-    asked = (first.predictions or [])[number]
+    known = next(f.predictions for f in files if f is not None and f.predictions is not None)
+    asked = known[number]
     return {
         "task": task,
         "number": number,

@@ -26,6 +26,13 @@ NEEDED_OF_SCORED = {
     "effective_rank": float,
     "seconds": float,
 }
+NUMBER = (int, float)
+OPTIONAL: dict[str, type | tuple[type, ...]] = {  # null, or left out, where there is none
+    "chance": NUMBER, "num_queries": int, "num_encoded": int, "num_truncated": int,
+    "seconds": NUMBER, "left_out": list, "values": list, "metrics": dict, "inputs": dict,
+    "versions": dict, "encoder": str, "model": str, "adapter": str, "device": str,
+    "not_supported": str,
+}  # fmt: skip
 OF_A_COMMON_KIND = ("num_frames", "resolution", "prompt", "max_image_pixels")  # of "inputs"
 Results = dict[str, dict[str, Any]]  # task -> its file
 
@@ -69,8 +76,11 @@ def _read_task(path: Path, name: str, task: Task) -> dict[str, Any]:
     is_scored = result.get("not_supported") is None
     for key, kind in (NEEDED | (NEEDED_OF_SCORED if is_scored else {})).items():
         value = result.get(key)
-        if not isinstance(value, (int, float) if kind is float else kind):
+        if not (is_number(value) if kind is float else isinstance(value, kind)):
             raise DataError(f"{refused}: {key} is {value!r}")
+    problem = problem_of_kinds(result)
+    if problem is not None:
+        raise DataError(f"{refused}: {problem}")
     if result["task"] != name:
         raise DataError(f"{path}: holds the result of task {result['task']!r}")
     if result["metric"] != task.metric:
@@ -82,13 +92,35 @@ def _read_task(path: Path, name: str, task: Task) -> dict[str, Any]:
     return result
 
 
+def is_number(value: Any) -> bool:
+    """Neither true or false, nor NaN, nor infinite."""
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def problem_of_kinds(result: dict[str, Any]) -> str | None:
+    """What of a result is not of its kind."""
+    for key, kind in OPTIONAL.items():
+        value = result.get(key)
+        right = is_number(value) if kind in (NUMBER, int) else True
+        if value is not None and not (right and isinstance(value, kind)):
+            return f"{key} is {value!r}"
+    for key in ("values", "metrics"):
+        numbers = result.get(key) or []
+        for value in numbers.values() if isinstance(numbers, dict) else numbers:
+            if not is_number(value):
+                return f"{key} hold {value!r}, expected numbers"
+    return None
+
+
 def _problem_of_values(result: dict[str, Any]) -> str | None:
     values, score = result["values"], result["score"]
-    numbers = all(isinstance(v, (int, float)) and -1e-6 <= v <= 1 + 1e-6 for v in values)
+    numbers = all(-1e-6 <= value <= 1 + 1e-6 for value in values)
     if not values or not numbers:
         return "values are not a list of numbers in [0, 1]"
     if result["metric"].startswith("hit@") and set(values) - {0, 1}:
         return f"values of {result['metric']} are not a list of 0 and 1"
+    if result["metric"] not in result["metrics"]:
+        return f"metrics have no {result['metric']}"
     try:
         limit = result["config"]["data"]["limit"]
     except (KeyError, TypeError):

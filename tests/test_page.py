@@ -237,18 +237,31 @@ def test_long_texts_are_cut_and_say_so() -> None:
     assert "length" not in full and cut["length"] == LONGEST + 1 and cut["text"] == full["text"]
 
 
+def of(line: str, **values: Any) -> str:
+    return json.dumps(json.loads(line) | values)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda lines: lines[:-1], "7 lines, but num_queries is 8"),
         (lambda lines: ["{", *lines[1:]], "row 0: not JSON"),
+        (lambda lines: ["\udcff", *lines[1:]], "row 0: not JSON: 'utf-8' codec"),
+        (
+            lambda lines: [*lines[:2], of(lines[2], query={"images": [5]}), *lines[3:]],
+            r"row 2: images of query is \[5\]",
+        ),
+        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], "row 0: scores holds 'a'"),
+        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], "row 0: gold holds 'a'"),
+        (lambda lines: [of(lines[0], gold_score=float("nan")), *lines[1:]], "gold_score is nan"),
         (lambda lines: [*lines[:-1], '{"prediction": 5}'], "row 7: prediction is 5"),
     ],
 )
 def test_damaged_predictions(results: Written, tmp_path: Path, change: Any, message: str) -> None:
     report, models = copied(results, tmp_path)
     path = models["before"] / "image/OK-VQA_pred.jsonl"
-    path.write_text("\n".join(change(path.read_text().split("\n")[:-1])) + "\n")
+    changed = "\n".join(change(path.read_text().split("\n")[:-1])) + "\n"
+    path.write_bytes(changed.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=f"OK-VQA_pred.jsonl.*{message}"):
         write_page(report, models, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
