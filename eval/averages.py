@@ -76,10 +76,10 @@ def overall_of(averages: Mapping[str, Average]) -> Average:
 def _of_modality(modality: str, tasks: Mapping[str, Task]) -> list[Average]:
     metas = [
         Average(
-            f"{modality}/{meta}", f"mean of {meta}", "meta_task", modality,
-            tuple(name for name, task in tasks.items() if task.meta_task == meta),
+            f"{modality}/{meta}", f"mean of {meta}{_count(own)}", "meta_task", modality, own
         )
         for meta in dict.fromkeys(task.meta_task for task in tasks.values())
+        for own in [tuple(name for name, task in tasks.items() if task.meta_task == meta)]
     ]  # fmt: skip
     if modality == "compositional":
         label = "compositional (mean of " + ", ".join(m.key.split("/")[1] for m in metas) + ")"
@@ -88,10 +88,15 @@ def _of_modality(modality: str, tasks: Mapping[str, Task]) -> list[Average]:
     for kind, words in (("ind", "in distribution"), ("ood", "out of distribution")):
         own = tuple(name for name, task in tasks.items() if task.distribution == kind)
         if own:
-            found.append(Average(f"{modality}-{kind}", words, kind, modality, own))
+            found.append(Average(f"{modality}-{kind}", words + _count(own), kind, modality, own))
     if modality == "image" and len(metas) > 1:
         label = f"macro-{len(metas)} (mean of meta-tasks)"
         found.append(Average(f"macro-{len(metas)}", label, "macro", modality, tuple(metas)))
     key = f"{'micro' if modality == 'image' else modality}-{len(tasks)}"
     found.append(Average(key, f"{key} (mean of tasks)", "micro", modality, tuple(tasks)))
     return found
+
+
+def _count(tasks: tuple[str, ...]) -> str:
+    """A part of a suite has averages of the same keys: how many tasks it has tells it."""
+    return f" ({len(tasks)} {'task' if len(tasks) == 1 else 'tasks'})"

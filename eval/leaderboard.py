@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,21 @@ TASKS = {
         *("ViDoSeek-page", "ViDoSeek-doc", "MMLongBench-page", "MMLongBench-doc"),
     ),
 }
+# Queries of each task: num_data of the scores that VLM2Vec publishes (experiments/public/
+# all_scores).
+VIDEO_QUERIES = (
+    *(1000, 1000, 1000, 1000, 433, 4000, 2700, 8564, 500, 1000),
+    *(1004, 1000, 670, 4478, 3179, 1083, 727, 1602),
+)
+VISDOC_QUERIES = (
+    *(500, 451, 494, 280, 1646, 100, 100, 100, 100, 100, 52, 640, 232, 228),
+    *(816, 63, 591, 556, 718, 863, 1142, 1142, 838, 838),
+)
+QUERIES = {
+    **dict.fromkeys(TASKS["image"], 1000),
+    **dict(zip(TASKS["video"], VIDEO_QUERIES, strict=True)),
+    **dict(zip(TASKS["visdoc"], VISDOC_QUERIES, strict=True)),
+}
 RENAMED = {name: f"{name}-fixed" for name in ("ViDoSeek-page", "MMLongBench-page")}
 METADATA = (  # in the file's order; model_name alone must be given
     *("model_name", "model_backbone", "model_size", "embedding_dimension", "max_length_tokens"),
@@ -52,8 +67,23 @@ METADATA = (  # in the file's order; model_name alone must be given
 NOT_EVALUATED = "DIR_N/A"  # what stands for the tasks of a modality of which there is no folder
 
 
+def other_sizes(counts: Mapping[str, int]) -> list[str]:
+    """Of MMEB's tasks those that have another number of queries than the benchmark, in words: their
+    data are not the benchmark's."""
+    return [
+        f"{task} has {count} queries, the benchmark {QUERIES[task]}"
+        for task, count in counts.items()
+        if task in QUERIES and count != QUERIES[task]
+    ]
+
+
 def write_leaderboard(
-    folder: Path, output: Path, metadata: dict[str, Any], modalities: Iterable[str] = tuple(TASKS)
+    folder: Path,
+    output: Path,
+    metadata: dict[str, Any],
+    modalities: Iterable[str] = tuple(TASKS),
+    *,
+    any_size: bool = False,
 ) -> None:
     """Write the leaderboard's file of an evaluation.
 
@@ -62,6 +92,7 @@ def write_leaderboard(
         metadata: what METADATA lists; null where it is not given, but for the date and
             ``data_source: Self-Reported``.
         modalities: of image, video and visdoc those that were evaluated.
+        any_size: also of data that are not the benchmark's by their number of queries (tests).
 
     Raises:
         DataError: a task is missing, a file holds no scores or those of a part of its queries, or
@@ -93,6 +124,17 @@ def write_leaderboard(
         }
         for modality, tasks in TASKS.items()
     }
+    counts = {
+        task: int(_read_object(_score_file(folder, modality, task))["num_data"])
+        for modality in chosen
+        for task in TASKS[modality]
+    }
+    wrong = [] if any_size else other_sizes(counts)
+    if wrong:
+        raise DataError(
+            f"leaderboard: {folder} holds scores on data that are not the benchmark's"
+            f" ({len(wrong)} of {len(counts)} tasks): {'; '.join(wrong)}"
+        )
     content = json.dumps({"metadata": described, "metrics": metrics}, indent=4)
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_name(f".{output.name}.partial")

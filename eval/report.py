@@ -19,7 +19,7 @@ import numpy as np
 
 from eval.averages import MMEB, Average, averages_of, overall_of
 from eval.bootstrap import drawn_means, interval, two_sided_p
-from eval.leaderboard import write_leaderboard
+from eval.leaderboard import other_sizes, write_leaderboard
 from eval.page import write_page
 from eval.printing import markdown_report, print_report
 from eval.published_rows import published_for
@@ -116,6 +116,7 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
             for name, found in results.items()
             if config.baseline not in (None, name)
         },
+        "other_sizes": [] if limits[0] is not None else other_sizes(_sizes(results)),
         "differing_settings": differing_settings(results),
         "published": published_for(averages, list(suite), config.published_rows)
         if config.published
@@ -142,6 +143,15 @@ def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, f
             t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
         }
     return {task: found[task] for task in suite if task in found}
+
+
+def _sizes(results: dict[str, Results]) -> dict[str, int]:
+    """The number of queries of each task that some model can do."""
+    return {
+        task: len(result["values"])
+        for found in results.values()
+        for task, result in scored(found).items()
+    }
 
 
 def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:

@@ -115,6 +115,13 @@ def notes(report: Report) -> list[str]:
     for setting, values in report["differing_settings"].items():
         each = ", ".join(f"{name} {value}" for name, value in values.items())
         lines.append(f"not strictly comparable: the models differ in {setting} ({each})")
+    sizes = report["other_sizes"]
+    if sizes:
+        count = f"{len(sizes)} {'task' if len(sizes) == 1 else 'tasks'}"
+        lines.append(
+            f"not the benchmark's data, so not comparable with published rows: {sizes[0]}"
+            f" ({count}; the JSON names them)"
+        )
     for name, model in report["models"].items():
         reasons = [e["not_supported"] for e in model["tasks"].values() if e["score"] is None]
         if reasons:

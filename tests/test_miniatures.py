@@ -20,10 +20,12 @@ from safetensors.torch import load_file
 
 from benchmarks import kill_evaluation
 from eval import evaluate, report
+from eval.leaderboard import write_leaderboard
 from eval.suites import load_suite
 from tests import vlm2vec_reporter
 from tests.miniatures import CONFIG, SUITES, write_miniatures
 from tests.video_files import write_video_tasks
+from unime.items import DataError
 from unime.ranking import METRICS
 
 pytestmark = pytest.mark.evaluation
@@ -155,7 +157,13 @@ def test_a_baseline_and_a_report(
         f"suite: {SUITES}/mmeb_v2.yaml\noutput: {folder}/report.json\nhtml: {folder}/page.html\n"
         "leaderboard: {ours: {model_name: Tiny, model_backbone: tiny, model_size: 8M, url: none}}\n"
     )
-    report.main(["--config", str(folder / "report.yaml")])
+    with pytest.raises(DataError, match="not the benchmark's.*78 of 78.*K700 has"):
+        report.main(["--config", str(folder / "report.yaml")])
+    assert not (folder / "Tiny.json").exists()
+    report.main(["--config", str(folder / "report.yaml"), "leaderboard={}"])
+    assert "not the benchmark's data" in (folder / "report.md").read_text()
+    described = {"model_name": "Tiny", "model_size": "8M"}
+    write_leaderboard(folder / "mmeb_v2", folder / "Tiny.json", described, any_size=True)
     written = json.loads((folder / "report.json").read_text())
     assert written["models"]["text"]["averages"]["all-78"]["missing"]
     assert 0 <= written["models"]["ours"]["averages"]["all-78"]["score"] <= 1

@@ -243,7 +243,7 @@ def test_a_suite_without_ood_tasks(tmp_path: Path) -> None:
     built = report.build_report(one_model(tmp_path, {"Find": SUITE["Find"]}))
     assert list(built["averages"]) == ["image-ind", "micro-1"]
     assert [row[0] for row in table_sections(built)[1][1]] == [
-        "in distribution", "micro-1 (mean of tasks)",
+        "in distribution (1 task)", "micro-1 (mean of tasks)",
     ]  # fmt: skip
 
 
@@ -499,6 +499,19 @@ def test_settings_that_make_no_sense(words: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         build_config(ReportConfig, path, words.split(" & "))
     assert message in str(error.value)
+
+
+def test_data_that_are_not_the_benchmarks_are_noted(tmp_path: Path) -> None:
+    suite = {"K700": "{meta_task: cls, modality: video}", "Own": "{meta_task: a, modality: video}"}
+    write_results(tmp_path / "m", {name: [1, 0, 1, 1] for name in suite})
+    settings = one_model(tmp_path, suite)
+    built = report.build_report(settings)
+    assert built["other_sizes"] == ["K700 has 4 queries, the benchmark 1000"]
+    assert "rows: K700 has 4 queries, the benchmark 1000 (1 task; the" in markdown_report(built)
+    write_results(tmp_path / "full", {"K700": [1] * 1000, "Own": [1]})
+    settings.models = {"m": str(tmp_path / "full")}
+    built = report.build_report(settings)
+    assert built["other_sizes"] == [] and "benchmark's data" not in markdown_report(built)
 
 
 # Limits ------------------------------------------------------------------------------------------

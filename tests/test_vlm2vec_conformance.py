@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from eval.leaderboard import KEYS, METADATA, RENAMED, TASKS, write_leaderboard
+from eval import leaderboard
+from eval.leaderboard import KEYS, METADATA, QUERIES, RENAMED, TASKS
 from eval.result_files import Ranked, write_side_files
 from eval.suites import load_suite
 from eval.task import EvalTask
@@ -64,6 +67,9 @@ PUBLISHED = """{
     "num_pred": 1000,
     "num_data": 1000
 }"""
+
+
+write_leaderboard = partial(leaderboard.write_leaderboard, any_size=True)  # 4 queries a task
 
 
 def write_task(base: Path, modality: str, name: str, seed: int) -> None:
@@ -292,3 +298,28 @@ def test_bad_metadata(folder: Path, metadata: dict[str, Any], message: str) -> N
     with pytest.raises(DataError) as error:
         write_leaderboard(folder, folder / "out.json", metadata)
     assert str(error.value).startswith(message)
+
+
+def test_data_that_are_not_the_benchmarks_are_refused(folder: Path, tmp_path: Path) -> None:
+    """By the number of queries, which must be the benchmark's for every task."""
+    output = tmp_path / "out.json"
+    for modality, names in TASKS.items():
+        for name in names:
+            path = folder / modality / f"{name}_score.json"
+            path.write_text(json.dumps(read(path) | {"num_data": QUERIES[name]}))
+    leaderboard.write_leaderboard(folder, output, DESCRIBED)
+    path = folder / "video/K700_score.json"
+    path.write_text(json.dumps(read(path) | {"num_data": 4}))
+    output.unlink()
+    with pytest.raises(DataError, match="1 of 78 tasks.*K700 has 4 queries, the benchmark 1000"):
+        leaderboard.write_leaderboard(folder, output, DESCRIBED)
+    assert not output.exists()
+
+
+def test_the_numbers_of_queries_are_those_that_the_suite_says() -> None:
+    """After the name of each video task: "MVBench:  # 4000 of 3 to 5"."""
+    text = Path("configs/suites/mmeb_v2_video.yaml").read_text()
+    said = {name: int(count) for name, count in re.findall(r"^(\S+):  # (\d+)", text, re.M)}
+    assert said == {name: QUERIES[name] for name in TASKS["video"]}
+    assert {QUERIES[name] for name in TASKS["image"]} == {1000}
+    assert len(QUERIES) == 78 and QUERIES["VisRAG_ChartQA"] == 63
