@@ -69,7 +69,7 @@ def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     main = labels[keys.index(report["overall"])] if report["overall"] in keys else labels[-1]
     rows = sorted(found["rows"], key=lambda row: -row["scores"].get(main, -1))
     return {
-        "title": found["title"],
+        "title": "; ".join(filter(None, [found["title"], found.get("note")])),
         "columns": [{"key": k, "label": name} for name, k in zip(labels, keys, strict=True)],
         "ours": _ours(report, keys),
         "published": [_published(row, labels) for row in rows],

@@ -35,6 +35,7 @@ def markdown_report(report: Report) -> str:
     for benchmark, found in report["published"].items():
         table = published_table(report, benchmark)
         parts += [f"{found['title']}:", markdown(table[0], [table[1:]])]
+        parts += [f"- {found['note']}"] if found["note"] else []
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -65,6 +66,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         table = [row[:-1] for row in published_table(report, benchmark)]  # sources: the Markdown
         ours, published = table[1 : 1 + len(models)], table[1 + len(models) :]
         _print(console, found["title"], table[0], [ours, published])
+        if found["note"]:
+            console.print(found["note"], markup=False)
 
 
 def _print(console: Console, title: str, header: list[str], sections: Iterable[Rows]) -> None:

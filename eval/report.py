@@ -37,6 +37,7 @@ from unime.config import ConfigError, ReportConfig, load_config
 from unime.runlog import run_program
 
 DESCRIBED = ("modality", "meta_task", "distribution", "metric")
+OF_UNIME = ("unime-retrieval", "sugarcrepe")  # benchmarks of which the rows have UniME's prompts
 Averages = Mapping[str, Average]
 
 
@@ -117,8 +118,13 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
             if config.baseline not in (None, name)
         },
         "other_sizes": [] if limits[0] is not None else other_sizes(_sizes(results)),
-        "differing_settings": differing_settings(results),
-        "published": published_for(averages, list(suite), config.published_rows)
+        "differing_settings": differing_settings(
+            results, any(task.modality == "video" for task in suite.values())
+        ),
+        "published": {
+            key: found | {"note": _other_prompts(suite, results) if key in OF_UNIME else ""}
+            for key, found in published_for(averages, list(suite), config.published_rows).items()
+        }
         if config.published
         else {},
     }
@@ -143,6 +149,18 @@ def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, f
             t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
         }
     return {task: found[task] for task in suite if task in found}
+
+
+def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
+    """What our results were asked with, where it is not what UniME's published rows were."""
+    inputs = {name: next(iter(r.values())).get("inputs") or {} for name, r in results.items()}
+    prompts = {name: own.get("prompt", "unime") for name, own in inputs.items()}
+    yours = [f"{name}: {prompt}" for name, prompt in prompts.items() if prompt != "unime"]
+    if any(getattr(task.format, "image_instruction", "") for task in suite.values()):
+        yours.append("suite with instructions")
+    if not yours:
+        return ""
+    return f"not strictly comparable: rows of UniME have prompt unime; yours {', '.join(yours)}"
 
 
 def _sizes(results: dict[str, Results]) -> dict[str, int]:

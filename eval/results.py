@@ -33,7 +33,9 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {  # null, or left out, where the
     "versions": dict, "encoder": str, "model": str, "adapter": str, "device": str,
     "not_supported": str,
 }  # fmt: skip
-OF_A_COMMON_KIND = ("num_frames", "resolution", "prompt", "max_image_pixels")  # of "inputs"
+OF_A_COMMON_KIND = (  # of "inputs"
+    *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),
+)
 Results = dict[str, dict[str, Any]]  # task -> its file
 
 
@@ -171,11 +173,15 @@ def refuse_other_data(first: str, ours: Results, name: str, theirs: Results) -> 
             )
 
 
-def differing_settings(models: dict[str, Results]) -> dict[str, dict[str, Any]]:
+def differing_settings(models: dict[str, Results], videos: bool) -> dict[str, dict[str, Any]]:
     """Settings that decide scores and are not the same for all models: setting -> model -> value.
-    Only models that have such a setting are compared (a dual encoder has no prompt)."""
+    Only models that have such a setting are compared (a dual encoder has no prompt).
+
+    Args:
+        videos: whether there are any: without, the number of frames decides nothing.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for key in OF_A_COMMON_KIND:
+    for key in OF_A_COMMON_KIND if videos else OF_A_COMMON_KIND[1:]:
         values = {
             name: next(iter(results.values())).get("inputs", {}) for name, results in models.items()
         }

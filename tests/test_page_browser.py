@@ -382,10 +382,17 @@ def test_long_names_and_a_model_without_files(
         model["name"] = f"organisation/a-model-with-a-name-that-is-rather-long-indeed-{place}"
     nowhere = base64.b64encode(b"\x00\x80" * (2 * len(data["map"]["points"]))).decode()
     data["map"]["places"][-1] = nowhere
+    data["matrices"][0]["models"][1] = None
+    for task in data["tasks"]:
+        task["without_examples"][0] = True
     (tmp_path / "long.html").write_text(render(data))
     tab = opened(tmp_path / "long.html", viewport=NARROW)
     assert tab.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
     assert tab.locator("#map-controls select").first.input_value() == str(len(MODELS) - 2)
+    assert tab.locator("#matrix-figures figure").count() == len(MODELS) - 1  # and no hole
+    bare = tab.locator("#bare")
+    assert bare.locator("summary").inner_text().endswith(f"{len(TASKS)} tasks")
+    assert not bare.locator("p").is_visible()
 
 
 def with_models(data: dict[str, Any], count: int) -> dict[str, Any]:

@@ -303,18 +303,43 @@ def test_the_table_of_a_family_of_tasks(family: ReportConfig) -> None:
 
 
 def test_settings_that_differ_are_named(tmp_path: Path) -> None:
-    inputs = {"prompt": "unime", "num_frames": 8, "resolution": "native"}
-    write_results(tmp_path / "base", HITS)
-    write_results(tmp_path / "tuned", HITS, inputs=inputs | {"num_frames": 64})
-    write_results(tmp_path / "clip", HITS, inputs={})  # has no such settings
-    settings = config(tmp_path)
-    settings.models["clip"] = str(tmp_path / "clip")
-    built = report.build_report(settings)
-    assert built["differing_settings"] == {"num_frames": {"base": 8, "tuned": 64}}
-    line = "not strictly comparable: the models differ in num_frames (base 8, tuned 64)"
-    assert line in markdown_report(built)
-    del settings.models["tuned"]
-    assert "comparable" not in markdown_report(report.build_report(settings))
+    inputs = {"prompt": "unime", "num_frames": 8, "max_tiles": 4}
+    other = inputs | {"num_frames": 64, "max_tiles": 16}
+    for suite, expected in (("image", ["max_tiles"]), ("video", ["num_frames", "max_tiles"])):
+        folder = tmp_path / suite
+        write_results(folder / "base", HITS, inputs=inputs)
+        write_results(folder / "tuned", HITS, inputs=other)
+        write_results(folder / "clip", HITS, inputs={})  # has no such settings
+        entry = f"{{meta_task: a, modality: {suite}}}"
+        settings = config(folder, dict.fromkeys(SUITE, entry))
+        settings.models["clip"] = str(folder / "clip")
+        built = report.build_report(settings)
+        pairs = {key: {"base": inputs[key], "tuned": other[key]} for key in expected}
+        assert built["differing_settings"] == pairs
+        line = "not strictly comparable: the models differ in max_tiles (base 4, tuned 16)"
+        assert line in markdown_report(built)
+        del settings.models["tuned"]
+        assert "comparable" not in markdown_report(report.build_report(settings))
+
+
+@pytest.mark.parametrize(
+    ("suite", "prompt", "said"),
+    [
+        ("retrieval", "unime", ""),
+        ("retrieval", "vlm2vec", "yours m: vlm2vec"),
+        ("retrieval_instruct", "unime", "yours suite with instructions"),
+    ],
+)
+def test_rows_of_other_prompts_are_noted(
+    tmp_path: Path, suite: str, prompt: str, said: str
+) -> None:
+    path = f"configs/suites/{suite}.yaml"
+    inputs = {"prompt": prompt}
+    write_results(tmp_path / "m", dict.fromkeys(load_suite(path), [1, 0]), inputs=inputs)
+    built = report.build_report(ReportConfig({"m": str(tmp_path / "m")}, path, output="r.json"))
+    note = built["published"]["unime-retrieval"]["note"]
+    assert note.endswith(said) and bool(note) == bool(said)
+    assert (f"- {note}" in markdown_report(built)) or not said
 
 
 # The program -------------------------------------------------------------------------------------

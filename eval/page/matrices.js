@@ -24,9 +24,9 @@ function drawMatrices(state) {
   const there = models.filter(Boolean);
   const shared = [Math.min(...there.map((one) => one.range[0])), Math.max(...there.map((one) => one.range[1]))];
   state.views = [];
-  byId("matrix-figures").replaceChildren(...models.map((one, place) => {
+  byId("matrix-figures").replaceChildren(...models.flatMap((one, place) => {
+    if (!one) return []; // the model has no embeddings of this task
     const caption = h("figcaption", {}, h("h3", {}, data.models[place].name));
-    if (!one) return h("figure", {}, caption, h("p", { class: "muted" }, "no embeddings of this task"));
     const range = state.scale === "shared" ? shared : one.range;
     const cells = unpacked(one.cells);
     const rest = one.off_diagonal === null ? [] : [` · elsewhere `, h("b", {}, cosine(one.off_diagonal))];

@@ -196,7 +196,9 @@ function showProvenance() {
   const shown = Object.entries(data.not_shown).map(([kind, count]) => `${count} ${kind}`);
   filled(byId("notes"), {}, [
     same.length ? h("p", {}, `The same for all: ${same.map(({ name, values }) => `${name} ${values[0]}`).join("; ")}.`) : null,
-    bare.length ? h("p", {}, `Without predictions of some model, so not (wholly) in the gallery: ${bare.join(", ")}.`) : null,
+    bare.length ? h("details", { id: "bare" },
+      h("summary", {}, `Without predictions of some model, so not (wholly) in the gallery: ${bare.length} ${bare.length === 1 ? "task" : "tasks"}`),
+      h("p", {}, bare.join(", "))) : null,
     shown.length ? h("p", { id: "not-shown" }, `Pictures that are not shown: ${shown.join(", ")}.`) : null,
     data.problems.length ? h("ul", {}, data.problems.map((problem) => h("li", {}, problem))) : null]);
 }
