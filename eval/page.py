@@ -21,6 +21,7 @@ from eval.page_gallery import Items, choose_queries, gallery_card
 from eval.page_maps import packed, project, similarity_matrix
 from eval.page_pictures import Pictures
 from eval.page_scores import entry, provenance, score_tables, settings, task_scores
+from eval.tables import notes
 from unime.config import ConfigError
 
 PARTS = Path(__file__).parent / "page"
@@ -110,6 +111,7 @@ def page_content(
         "chance": report.get("chance"),
         "models": [{"name": name, **provenance(files[name])} for name in report["models"]],
         "settings": settings(list(files.values())),
+        "notes": notes({"differing_settings": {}, "other_sizes": [], **report}),
         "overall": {
             "label": report["overall"],
             "cells": [

@@ -86,7 +86,8 @@ def paired_rows(report: Report) -> Rows:
     for group in ("averages", "tasks"):
         for key in report[group]:
             entries = [pair[group].get(key) for pair in report["paired"].values()]
-            rows.append([key, *map(_difference, entries)])
+            if any(entries):  # else none of the models can do it, or the baseline cannot
+                rows.append([key, *map(_difference, entries)])
     return [["", *models], *rows] if models else []
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from eval.averages import MMEB, Average, averages_of, overall_of
 from eval.bootstrap import drawn_means, interval, two_sided_p
-from eval.leaderboard import other_sizes, write_leaderboard
+from eval.leaderboard import TASKS, other_sizes, write_leaderboard
 from eval.page import write_page
 from eval.printing import markdown_report, print_report
 from eval.published_rows import published_for
@@ -44,6 +44,7 @@ Averages = Mapping[str, Average]
 def main(argv: list[str] | None = None) -> None:
     config = load_config(ReportConfig, argv)
     report = build_report(config)
+    boards = _write_leaderboards(config, report)  # first: what is refused leaves no half a report
     output = Path(config.output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -52,21 +53,32 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         raise ConfigError(f"output: {output} cannot be written: {error}") from None
     print_report(report)
-    for path in [output, output.with_suffix(".md"), *_write_others(config, report)]:
+    for path in [output, output.with_suffix(".md"), *boards]:
         print(f"written: {path}")
+    if config.html is not None:
+        models = {name: Path(folder) for name, folder in config.models.items()}
+        write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
 
 
-def _write_others(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
-    """The page and the leaderboard's files, as far as they are asked for."""
-    models = {name: Path(folder) for name, folder in config.models.items()}
-    written = []
+def _write_leaderboards(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
+    """The leaderboard's files that are asked for.
+
+    Raises:
+        ConfigError: the suite lacks tasks of MMEB.
+    """
     found = {task["modality"] for task in report["tasks"].values()}
+    asked = [modality for modality in MMEB if modality in found]
+    lacking = [
+        task for modality in asked for task in TASKS[modality] if task not in report["tasks"]
+    ]
+    if config.leaderboard and (lacking or not asked):
+        some = f": it lacks {', '.join(lacking[:3])}, …" if lacking else ""
+        raise ConfigError(f"leaderboard: {config.suite} is not MMEB's{some}")
+    written = []
     for name, metadata in config.leaderboard.items():
         path = config.leaderboard_file(name)
-        write_leaderboard(models[name], path, metadata, [m for m in MMEB if m in found])
+        write_leaderboard(Path(config.models[name]), path, metadata, asked)
         written.append(path)
-    if config.html is not None:
-        write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
     return written
 
 

@@ -31,7 +31,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {  # null, or left out, where the
     "chance": NUMBER, "num_queries": int, "num_encoded": int, "num_truncated": int,
     "seconds": NUMBER, "left_out": list, "values": list, "metrics": dict, "inputs": dict,
     "versions": dict, "encoder": str, "model": str, "adapter": str, "device": str,
-    "not_supported": str,
+    "not_supported": str, "shown": dict,
 }  # fmt: skip
 OF_A_COMMON_KIND = (  # of "inputs"
     *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),
@@ -188,4 +188,8 @@ def differing_settings(models: dict[str, Results], videos: bool) -> dict[str, di
         own = {name: inputs[key] for name, inputs in values.items() if key in (inputs or {})}
         if len({str(value) for value in own.values()}) > 1:
             found[key] = own
+    shown = {n: next(iter(results.values())).get("shown") or {} for n, results in models.items()}
+    budgets = {n: own["pixel_budget"] for n, own in shown.items() if "pixel_budget" in own}
+    if len({str(value) for value in budgets.values()}) > 1:
+        found["pixel_budget"] = budgets
     return found

@@ -113,7 +113,9 @@ def notes(report: Report) -> list[str]:
     """What a reader of the table must know, a line each."""
     lines = []
     for setting, values in report["differing_settings"].items():
-        each = ", ".join(f"{name} {value}" for name, value in values.items())
+        each = ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+        if setting == "pixel_budget":  # of many numbers
+            each = "shown.pixel_budget of the results"
         lines.append(f"not strictly comparable: the models differ in {setting} ({each})")
     sizes = report["other_sizes"]
     if sizes:
@@ -128,7 +130,7 @@ def notes(report: Report) -> list[str]:
             counts = f"{len(reasons)} of {len(model['tasks'])} tasks"
             lines.append(f"{name} cannot do {counts} ({NONE}): {reasons[0]}")
     entries = chain(*(model["averages"].values() for model in report["models"].values()))
-    if any(entry["missing"] for entry in entries):
+    if any(entry.get("missing") for entry in entries):
         lines.append(f"{NONE} (n): no average, n of its tasks are missing; the JSON names them")
     return lines
 

@@ -298,7 +298,7 @@ def test_the_table_of_a_family_of_tasks(family: ReportConfig) -> None:
     assert "compositional (mean of add, swap)" in rows
     assert rows["mean similarity"] == "| mean similarity |  | 0.500 | – |"
     assert "- – (n): no average, n of its tasks are missing; the JSON names them" in lines
-    assert "| F_t2i | +0.0 [+0.0, +0.0] p 1 |" in lines and "| Clips | – |" in lines
+    assert "| F_t2i | +0.0 [+0.0, +0.0] p 1 |" in lines and "| Clips | – |" not in lines
     assert sum(line.startswith("|   R@10 ") for line in lines) == 3
 
 
@@ -454,6 +454,11 @@ def test_the_page_and_the_leaderboards_file(
     play(two_models)
     assert not called
     board = "leaderboard={tuned: {model_name: Mine-2B, model_size: 2B}}"
+    Path(two_models.output).unlink()
+    with pytest.raises(ConfigError, match="leaderboard: .* is not MMEB's: it lacks ImageNet-1K, "):
+        play(two_models, board)
+    assert not called and not Path(two_models.output).exists(), "half a report"
+    monkeypatch.setattr(report, "TASKS", {"image": tuple(HITS)})
     play(two_models, f"html={tmp_path}/out/page.html", board, "baseline=base")
     (folder, output, metadata, modalities), ((found, models, path), more) = called
     assert (folder, output) == (tmp_path / "tuned", tmp_path / "out/Mine-2B.json")

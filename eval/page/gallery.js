@@ -3,8 +3,8 @@
 const CARDS = 12; // of a page: pictures of other pages are not decoded
 
 function showGallery() {
-  const shows = data.models.map((_, place) => data.gallery.some((card) => card.answers[place]));
-  const last = Math.max(0, shows.lastIndexOf(true));
+  const counts = data.models.map((_, place) => data.gallery.filter((card) => card.answers[place]).length);
+  const last = counts.lastIndexOf(Math.max(...counts)); // of those with most to show
   const state = { model: last, task: "", outcome: "all", words: "", page: 0, found: data.gallery };
   const change = (key, value) => {
     Object.assign(state, { [key]: value, page: 0 });

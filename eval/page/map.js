@@ -19,8 +19,8 @@ function showMap() {
   }
   const kinds = points.map((point) => shownKind(data.items[point[2]].kind));
   const present = Object.keys(KINDS).filter((kind) => kinds.includes(kind));
-  const shows = places.map((packed) => unpacked(packed).some((number) => !Number.isNaN(number)));
-  const state = { model: shows.lastIndexOf(true), task: "", kinds: new Set(present), roles: new Set(["0", "1"]), active: -1, kinds_of: kinds };
+  const counts = places.map((packed) => unpacked(packed).filter((number) => !Number.isNaN(number)).length);
+  const state = { model: counts.lastIndexOf(Math.max(...counts)), task: "", kinds: new Set(present), roles: new Set(["0", "1"]), active: -1, kinds_of: kinds };
   const change = (key, value) => { state[key] = value; state.active = -1; draw(); };
   const draw = () => {
     state.places = unpacked(places[state.model]);

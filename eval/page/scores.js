@@ -42,6 +42,7 @@ function showAverages() {
   const chance = data.chance === null ? "" : ` Chance: ${percent(data.chance)}.`;
   byId("scores-note").textContent =
     `In %, with 95 % bootstrap intervals over queries; the best of each column is bold.${grey}${chance}`;
+  byId("scores-notes").replaceChildren(...data.notes.map((note) => h("li", {}, note)));
   byId("averages").append(...data.tables.map(({ title, columns, ours, published }, place) => {
     const rows = [
       ...data.models.map(({ name }, model) => ({ name, cells: ours[model] })),
