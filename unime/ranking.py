@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,9 +89,8 @@ def _against_own(
     candidates: Sequence[Sequence[int]],
     depth: int,
 ) -> list[Block]:
-    width = max(map(len, candidates))
-    filled = [[*row, *[-1] * (width - len(row))] for row in candidates]
-    index = torch.tensor(filled, device=targets.device)  # (Q, C)
+    index = padded_index(candidates).to(targets.device)  # (Q, C)
+    width = index.shape[1]
     is_unique = bool((same == torch.arange(len(same), device=same.device)).all())
     shared = len(targets) <= SHARED * width  # one product for all, of which each takes its own
     size = max(1, BLOCK_VALUES // (len(targets) if shared else width * targets.shape[1]))
@@ -106,6 +107,16 @@ def _against_own(
         found = own.gather(1, places.clamp(min=0))
         blocks.append((found.where(places >= 0, -1), values))
     return blocks
+
+
+def padded_index(candidates: Sequence[Sequence[int]]) -> Tensor:
+    """Lists of different lengths as one matrix (Q, C), filled up with -1."""
+    lengths = torch.tensor([len(row) for row in candidates])
+    places = np.fromiter(chain.from_iterable(candidates), dtype=np.int64, count=int(lengths.sum()))
+    width = int(lengths.max())
+    index = torch.full((len(candidates), width), -1)
+    index[torch.arange(width) < lengths[:, None]] = torch.from_numpy(places)
+    return index
 
 
 def best(scores: Tensor, depth: int) -> Block:
