@@ -62,6 +62,7 @@ class Evaluation:
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
             write_facts(self.output_dir, config, git_commit())
+        self.store: EmbeddingStore | None = None
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
         )
@@ -223,7 +224,7 @@ class Evaluation:
 
     def _provenance(self) -> dict[str, Any]:
         """On the main process."""
-        shown = self.store.facts.get("shown") if hasattr(self, "store") and self.store else None
+        shown = None if self.store is None else self.store.facts.get("shown")
         return {
             "encoder": self.config.encoder.value,
             "model": self.config.model.name,
