@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from unime.checkpoint import write_aside
 from unime.items import DataError
 from unime.ranking import METRICS
 
@@ -137,9 +137,7 @@ def write_leaderboard(
         )
     content = json.dumps({"metadata": described, "metrics": metrics}, indent=4)
     output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial")
-    aside.write_text(content, encoding="utf-8")
-    os.replace(aside, output)
+    write_aside(output, content)
 
 
 def _described(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,7 @@ def read_task(
         queries.append(query)
         candidates.append(each_once(targets.place(*candidate) for candidate in own))
     relevance = [{places[0]: 1.0} for places in candidates]
-    return EvalTask(
-        name, len(table.rows), queries, targets.items, targets.names, relevance, candidates
-    )
+    return targets.task(name, len(table.rows), queries, relevance, candidates)
 
 
 def read_mmeb(root: str, name: str) -> EvalTask:

@@ -62,15 +62,7 @@ class MomentRetrieval(VideoRows):
                 )
             candidates.append(own)
             relevance.append(right)
-        return EvalTask(
-            name,
-            count_rows(tables),
-            queries,
-            targets.items,
-            targets.names,
-            relevance,
-            candidates,
-        )
+        return targets.task(name, count_rows(tables), queries, relevance, candidates)
 
     def _clips(self, source: Source, folder: str) -> list[str]:
         below = Path(source.images().find_folder(folder)).iterdir()
@@ -123,15 +115,7 @@ class MomentSeeker(VideoRows):
             right = clips(row, self.positives, where)
             candidates.append(each_once(right + clips(row, self.negatives, where)))
             relevance.append(dict.fromkeys(right, 1.0))
-        return EvalTask(
-            name,
-            count_rows(tables),
-            queries,
-            targets.items,
-            targets.names,
-            relevance,
-            candidates,
-        )
+        return targets.task(name, count_rows(tables), queries, relevance, candidates)
 
     def _query(self, row: Row, where: str, finder: FrameFinder) -> Item:
         text, path = read_text(row, self.text, where), row[self.video] or ""

@@ -7,7 +7,6 @@ put into it together with the data (JSON, which the scripts only ever show as te
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -22,6 +21,7 @@ from eval.page_maps import packed, project, similarity_matrix
 from eval.page_pictures import Pictures
 from eval.page_scores import entry, provenance, score_tables, settings, task_scores
 from eval.tables import notes
+from unime.checkpoint import write_aside
 from unime.config import ConfigError
 
 PARTS = Path(__file__).parent / "page"
@@ -68,11 +68,9 @@ def write_page(
     content = page_content(report, files, pictures, examples, map_points, max_megabytes, seed)
     content["baseline"] = 0 if baseline is None else names.index(baseline)
     page = render(content)
-    aside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(aside, path)
+        write_aside(path, page)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error}") from None
     shown = f"{len(content['gallery'])} examples, {len(pictures.uris)} pictures"

@@ -10,7 +10,6 @@ average: the report is refused. Where a model cannot do a task, the averages tha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from eval.results import (
     scored,
 )
 from eval.suites import Task, load_suite
-from unime.checkpoint import write_json
+from unime.checkpoint import write_aside, write_json
 from unime.config import ConfigError, ReportConfig, load_config
 from unime.runlog import run_program
 
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, report)
-        _write_text(output.with_suffix(".md"), markdown_report(report))
+        write_aside(output.with_suffix(".md"), markdown_report(report))
     except OSError as error:
         raise ConfigError(f"output: {output} cannot be written: {error}") from None
     print_report(report)
@@ -257,12 +256,6 @@ def _compare(
             if set(average.tasks) <= common
         },
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ embeddings, for its pictures of similarities.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eval.task import EvalTask, Relevance
+from unime.checkpoint import write_aside
 from unime.images import sample_frames
 from unime.items import Item
 
@@ -50,15 +50,15 @@ def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) ->
     name, count = ranked.task.name, len(ranked.task.queries)
     of_scores, of_predictions, of_sample = side_files(folder, name)
     scores = metrics | {"num_pred": count, "num_data": count}
-    _write(of_scores, json.dumps(scores, indent=4).encode())
+    write_aside(of_scores, json.dumps(scores, indent=4).encode())
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in predictions(ranked))
-    _write(of_predictions, "".join(lines).encode("utf-8", "replace"))
+    write_aside(of_predictions, "".join(lines).encode("utf-8", "replace"))
     gold = [most_relevant(own)[0] for own in ranked.task.relevance[:SAMPLED]]
     sample = {
         "queries": ranked.queries[:SAMPLED].half().contiguous(),
         "targets": ranked.targets[gold].half().contiguous(),
     }
-    _write(of_sample, save(sample))
+    write_aside(of_sample, save(sample))
 
 
 def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
@@ -93,9 +93,3 @@ def _plain(item: Item) -> dict[str, Any]:
     if item.video:
         found |= {"video": sample_frames(item.video, FRAMES), "num_saved_frames": len(item.video)}
     return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)

@@ -79,6 +79,17 @@ class Targets:
             self.names.append(name)
         return place
 
+    def task(
+        self,
+        name: str,
+        num_rows: int,
+        queries: list[Item],
+        relevance: list[Relevance],
+        candidates: list[list[int]] | None = None,
+    ) -> EvalTask:
+        """The task of searching them."""
+        return EvalTask(name, num_rows, queries, self.items, self.names, relevance, candidates)
+
 
 def each_once(places: Iterable[int]) -> list[int]:
     """A list of candidates without repetitions: a candidate that is listed twice is one."""

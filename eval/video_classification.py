@@ -59,15 +59,8 @@ class VideoClassification(VideoRows):
                     f" classes of {among}"
                 )
             relevance.append({right: 1.0})
-        return EvalTask(
-            name,
-            count_rows(tables),
-            queries,
-            targets.items,
-            targets.names,
-            relevance,
-            candidates if self.candidates else None,
-        )
+        own_lists = candidates if self.candidates else None
+        return targets.task(name, count_rows(tables), queries, relevance, own_lists)
 
 
 def read_labels(file: str) -> list[str]:

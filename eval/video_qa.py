@@ -87,15 +87,7 @@ class VideoQA(VideoRows):
             queries.append(self.item(self.query_instruction, text, video=video))
             candidates.append(each_once(own))
             relevance.append({own[place]: 1.0 for place in self._right(row, options, where)})
-        return EvalTask(
-            name,
-            count_rows(tables),
-            queries,
-            targets.items,
-            targets.names,
-            relevance,
-            candidates,
-        )
+        return targets.task(name, count_rows(tables), queries, relevance, candidates)
 
     def _options(self, row: Row, where: str) -> list[str]:
         if self.fixed_options:

@@ -36,4 +36,4 @@ class VideoRetrieval(VideoRows):
                 text = read_first(row, self.text, where)
                 queries.append(self.item(self.query_instruction, text))
                 relevance.append({place: 1.0})
-        return EvalTask(name, count_rows(tables), queries, targets.items, targets.names, relevance)
+        return targets.task(name, count_rows(tables), queries, relevance)

@@ -39,8 +39,13 @@ STEP_FOLDER = re.compile(r"step_\d{8,}")
 
 def write_json(path: Path, content: object) -> None:
     """Write aside, then rename."""
+    write_aside(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Write a whole file, or leave the one that is there as it is."""
     aside = path.with_name(path.name + PARTIAL)
-    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    aside.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(aside, path)
 
 

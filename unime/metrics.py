@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from unime.checkpoint import write_aside
 from unime.chunks import Batch
 from unime.distributed import gather_numbers
 
@@ -128,9 +128,7 @@ class Metrics:
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         if self._accelerator.is_main_process:
             kept = [line for line in self.read() if line["step"] <= step]
-            aside = self.path.with_name(self.path.name + ".partial")
-            aside.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(aside, self.path)
+            write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def read(self) -> list[dict[str, Any]]:
         """The lines written so far; one that a kill cut short is left out."""
