@@ -45,7 +45,10 @@ def write_json(path: Path, content: object) -> None:
 def write_aside(path: Path, content: str | bytes) -> None:
     """Write a whole file, or leave the one that is there as it is."""
     aside = path.with_name(path.name + PARTIAL)
-    aside.write_bytes(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, str):
+        aside.write_text(content, encoding="utf-8")
+    else:
+        aside.write_bytes(content)
     os.replace(aside, path)
 
 
