@@ -1,7 +1,7 @@
 """What a collapsed model is: the one rule for training, evaluation, report, page, export and card.
 
-A collapsed model gives different items nearly one embedding. Its rankings are noise, and neither its
-loss nor a map of its embeddings shows it. Numbers in, words out.
+A collapsed model gives different items nearly one embedding. Its rankings are noise, and neither
+its loss nor a map of its embeddings shows it. Numbers in, words out.
 """
 
 from __future__ import annotations
