@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     collate = TextCollator(encoder.processor, ChunkLimits.of(config.optim))
 
-    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return distillation_loss(embeddings["text"], labels["teacher"], config.loss)
 
     train(run, encoder, dataset, sampler, collate, loss)

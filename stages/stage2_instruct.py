@@ -53,11 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         gradient_checkpointing=config.optim.gradient_checkpointing,
         sharded=run.shards_weights,
     )
-    symmetric = config.loss.symmetric
-    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim), query_keys=symmetric)
+    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim))
 
-    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
-        return instruction_loss(embeddings, labels, config.loss)
+    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        return instruction_loss(embeddings, labels, config.loss, step)
 
     train(run, encoder, dataset, sampler, collate, loss)
 

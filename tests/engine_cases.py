@@ -151,7 +151,7 @@ def by_group(rows: Tensor, batch: Batch) -> dict[str, Tensor]:
 def plain(case: Case, folder: Path, rows: list[Pair], engine: str) -> dict[str, Tensor]:
     """One un-chunked step over the global batch, in one process: no cache, no engine."""
     encoder = build(case, folder, engine)
-    collate = PairCollator(encoder.processor, ChunkLimits(999, 999), query_keys=True)
+    collate = PairCollator(encoder.processor, ChunkLimits(999, 999))
     batch = collate(rows)
     (parts,) = batch.chunks
     with torch.autocast("cpu", torch.bfloat16, case.mixed_precision == "bf16"):
@@ -258,7 +258,7 @@ def run(name: str, engine: str, folder: Path) -> None:
     encoder = build(case, folder, engine)
     world = accelerator.num_processes
     first, last = SPLITS[world][rank()], SPLITS[world][rank() + 1]
-    batch = PairCollator(encoder.processor, case.limits, query_keys=True)(rows[first:last])
+    batch = PairCollator(encoder.processor, case.limits)(rows[first:last])
     rounds = case.precision != "float32" or case.mixed_precision != "no"
     if case.dropout or rounds:
         expected = keeping_graphs(case, folder, batch, accelerator)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unime.collapse import collapsed
+from unime.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
 from unime.encoding import embedding_statistics
 
 
@@ -71,3 +71,24 @@ def test_a_few_items_say_nothing() -> None:
 def test_what_is_no_number_is_no_collapse(numbers: tuple[float, float]) -> None:
     """Another check's business."""
     assert collapsed(*numbers, 64) is None
+
+
+def values(similarity: float, rank: float, prefix: str = "") -> dict[str, float]:
+    numbers = {"mean_similarity": similarity, "effective_rank": rank, "distinct_items": 64.0}
+    return {f"{prefix}{name}": number for name, number in numbers.items()}
+
+
+def test_a_run_has_collapsed_after_so_many_steps_in_a_row() -> None:
+    """The warm-up does not count, and one healthy batch begins anew."""
+    watch = CollapseWatch(warmup_steps=5)
+    healthy, bad = values(0.6, 40.0), values(0.999, 2.0)
+    batches = [bad] * 5 + [bad] * (COLLAPSED_STEPS - 1) + [healthy] + [bad] * COLLAPSED_STEPS
+    told = [watch.add(step, batch) for step, batch in enumerate(batches, 1)]
+    assert told[:-1] == [None] * (len(batches) - 1)
+    assert told[-1] is not None and watch.steps == COLLAPSED_STEPS
+
+
+def test_one_side_may_collapse_alone() -> None:
+    batch = values(0.6, 40.0) | values(0.2, 30.0, "query_") | values(0.9999, 1.2, "target_")
+    assert of_batch(batch) and not of_batch(values(0.6, 40.0) | values(0.2, 30.0, "query_"))
+    assert of_batch({"loss": 1.0}) is None

@@ -341,7 +341,7 @@ def test_pair_collator(pictures, processor):
     c, d = Item("what is it?", (pictures[1],)), Item("a dog")
     pairs = [Pair(c, a, (d, b), "T:0"), Pair(b, d, (), "T:1"), Pair(c, a, (a,), "T:2")]
     prepare = processor(max_text_tokens=4)
-    batch = PairCollator(prepare, ChunkLimits(2, 2), query_keys=True)(pairs)
+    batch = PairCollator(prepare, ChunkLimits(2, 2))(pairs)
     sizes = [[len(part["input_ids"]) for part in chunk] for chunk in batch.chunks]
     assert sizes == [[2], [1], [2], [2], [2]]
     assert batch.chunks[1][0]["input_ids"].shape[1] < batch.chunks[0][0]["input_ids"].shape[1]
@@ -353,14 +353,6 @@ def test_pair_collator(pictures, processor):
     assert batch.labels["is_positive"].tolist() == [True] * 3 + [False] * 3
     assert batch.row_ids == ["T:0", "T:1", "T:2"]
     assert batch.num_truncated == 2  # "what is it?", twice
-
-
-def test_queries_are_not_read_twice_for_nothing(pictures, processor, monkeypatch):
-    hashed = []
-    monkeypatch.setattr("unime.collator.item_key", lambda item: hashed.append(item) or 0)
-    a, b = Item("a cat"), Item("what is it?", (pictures[1],))
-    batch = PairCollator(processor(), ChunkLimits(2, 2))([Pair(b, a, (), "T:0")])
-    assert hashed == [a] and batch.labels.keys() == {"target_key", "is_positive"}
 
 
 def test_a_bad_row_is_named(processor):

@@ -30,6 +30,7 @@ from unime.config import (
     ConfigError,
     DistillationLossConfig,
     ModelConfig,
+    OnCollapse,
     OnNonfinite,
     OptimConfig,
     ResumeConfig,
@@ -144,7 +145,7 @@ def fit(
             interrupt(before + batches)
         return collate(batch)
 
-    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         nonlocal calls
         calls += 1
         if not while_collating:
@@ -190,14 +191,44 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Collapsed(StandIn):
+    """Gives different texts nearly one embedding."""
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        constant = functional.normalize(torch.ones(1, 8), dim=1)
+        return functional.normalize(1e-3 * super().forward(chunk) + constant, dim=1)
+
+
 # What a run does and leaves behind
+
+
+def test_a_collapsed_run_stops(tmp_path: Path) -> None:
+    """Not in its warm-up of 2 steps, and not before 10 more; no checkpoint of it is written."""
+    config = make_config(tmp_path / "run", steps=20, save_every=5)
+    with pytest.raises(RunError, match=r"step 12: collapsed: .*optim.learning_rate.*on_collapse"):
+        fit(config, encoder=Collapsed(0.0))
+    assert checkpoint.latest(tmp_path / "run").name == "step_00000010"  # type: ignore[union-attr]
+    assert not (tmp_path / "run/final").exists()
+    with pytest.raises(RunError, match="step 12: collapsed"):  # counted on over a resumption
+        fit(config, encoder=Collapsed(0.0))
+
+
+def test_a_collapsed_run_that_goes_on_says_so(tmp_path: Path, capsys: Any) -> None:
+    config = make_config(tmp_path / "run", steps=20, on_collapse=OnCollapse.warn)
+    fit(config, encoder=Collapsed(0.0))
+    told = capsys.readouterr().err
+    assert told.count("step 12: collapsed") == 1
+    assert told.count("the model that came out has collapsed") == 1
+    finished = json.loads((tmp_path / "run/finished.json").read_text())
+    assert "collapsed" in finished["collapsed"] and finished["steps"] == 20
 
 
 def test_metrics_and_files(straight: Path) -> None:
     lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert list(lines[0]) == [
-        "step", "loss", "grad_norm", "mean_similarity", "teacher_correlation", "effective_rank",
+        "step", "loss", "grad_norm", "teacher_correlation", "teacher_mean_similarity",
+        "mean_similarity", "effective_rank", "distinct_items",
         "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share",
         "memory_gib", "pairs_per_second", "tokens_per_second", "seconds",
     ]  # fmt: skip

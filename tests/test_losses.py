@@ -14,10 +14,13 @@ from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 from unime.losses import (
+    SPREAD_ROWS,
     distillation_loss,
     effective_rank,
     hard_negative_loss,
     instruction_loss,
+    negatives_of,
+    spread,
     without_diagonal,
 )
 
@@ -226,6 +229,7 @@ def test_instruction_loss_masks_duplicates_and_uses_explicit_negatives() -> None
     loss = instruction_loss({"query": queries, "target": targets}, labels, config).loss
     scores = queries @ targets.T / 0.1
     scores[0, 2] = scores[2, 0] = float("-inf")
+    scores[1, 2] = float("-inf")  # of equal targets the first is query 1's negative
     expected = F.cross_entropy(scores, torch.arange(3))
     assert float(loss) == pytest.approx(float(expected), abs=1e-12)
 
@@ -240,9 +244,12 @@ def test_symmetric_is_the_mean_of_both_directions() -> None:
     config = HardNegativeLossConfig(0.1, None, None, symmetric=True)
     output = instruction_loss({"query": queries, "target": targets}, labels, config)
     positives = torch.tensor([0, 1, 3, 5])
-    forward = F.cross_entropy(queries @ targets.T / 0.1, positives)
+    scores = queries @ targets.T / 0.1
+    scores[0, 5] = scores[3, 0] = float("-inf")  # each is right for the other's equal query
+    forward = F.cross_entropy(scores, positives)
     scores = targets[positives] @ queries.T / 0.1
     scores[0, 3] = scores[3, 0] = float("-inf")
+    scores[1, 3] = scores[2, 3] = float("-inf")  # of equal queries the first takes part
     backward = F.cross_entropy(scores, torch.arange(4))
     assert float(output.loss) == pytest.approx(float(forward + backward) / 2, abs=1e-12)
     assert "reverse_positive_similarity" in output.stats
@@ -257,3 +264,149 @@ def test_a_missing_positive_is_refused() -> None:
     embeddings = {"query": unit(2, 3), "target": unit(2, 3)}
     with pytest.raises(ValueError, match="2 queries but 1 positives"):
         instruction_loss(embeddings, labels, HardNegativeLossConfig())
+
+
+def collapsed_pairs(rows: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    one = torch.ones(rows, 3, dtype=torch.float64) / 3**0.5
+    labels = {
+        "query_key": torch.arange(rows),
+        "target_key": torch.arange(rows),
+        "is_positive": torch.ones(rows, dtype=torch.bool),
+    }
+    return {"query": one, "target": one.clone()}, labels
+
+
+@pytest.mark.parametrize("copies", [1, 5, 16])
+def test_the_k_hardest_are_k_different_ones(copies: int) -> None:
+    """Targets of which each comes `copies` times: a collapsed model pays log(1 + 3) for its 3
+    hardest of 4 different ones, and the gradient reaches one row of each."""
+    embeddings, _ = collapsed_pairs(4 * copies)
+    targets = embeddings["target"].requires_grad_()
+    labels = {
+        "query_key": torch.arange(4 * copies),
+        "target_key": torch.arange(4).repeat(copies),
+        "is_positive": torch.ones(4 * copies, dtype=torch.bool),
+    }
+    config = HardNegativeLossConfig(0.1, 8, None)
+    output = instruction_loss(embeddings, labels, config)
+    assert float(output.loss.detach()) == pytest.approx(math.log(1 + 3))
+    assert float(output.stats["distinct_negatives"]) == 3
+    output.loss.backward()
+    assert targets.grad is not None
+    # query 0 pushes at one copy of each other label and pulls at its own positive
+    pushed = {0, 1, 2, 3}
+    queries = embeddings["query"][:1]
+    is_negative = negatives_of(
+        labels["query_key"][:1], labels["target_key"][:1], labels["target_key"]
+    )
+    assert set(is_negative[0].nonzero()[:, 0].tolist()) == pushed - {0}
+    alone = targets.detach().clone().requires_grad_()
+    hard_negative_loss(queries, alone, torch.tensor([0]), is_negative, config).loss.backward()
+    assert alone.grad is not None
+    assert set(alone.grad.abs().sum(dim=1).nonzero()[:, 0].tolist()) == pushed
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_right_answers_of_one_query_are_no_negatives_of_each_other(symmetric: bool) -> None:
+    """Rows (A, a1), (A, a2), (B, b): no gradient of d sim(A, a2) in the row of a1, nor the other
+    way; a copy of a2 that another row names as its negative is none of A's either."""
+    queries = unit(3, 4)
+    queries[1] = queries[0]
+    targets = unit(4, 4, seed=1)
+    targets[3] = targets[1]
+    labels = {
+        "query_key": torch.tensor([7, 7, 8]),
+        "target_key": torch.tensor([1, 2, 3, 2]),
+        "is_positive": torch.tensor([True, True, True, False]),
+    }
+    config = HardNegativeLossConfig(0.1, None, None, symmetric=symmetric)
+    similarity = queries @ targets.T / 0.1
+    rows = [
+        torch.stack([similarity[0, 0], similarity[0, 2]]),
+        torch.stack([similarity[1, 1], similarity[1, 2]]),
+        torch.stack([similarity[2, 2], similarity[2, 0], similarity[2, 1]]),
+    ]
+    if symmetric:  # of the equal queries of rows 0 and 1 one takes part
+        reverse = [
+            torch.stack([similarity[0, 0], similarity[2, 0]]),
+            torch.stack([similarity[1, 1], similarity[2, 1]]),
+            torch.stack([similarity[2, 2], similarity[0, 2]]),
+        ]
+    expected = sum(float(row.logsumexp(0) - row[0]) for row in rows) / 3
+    if symmetric:
+        back = sum(float(row.logsumexp(0) - row[0]) for row in reverse) / 3
+        expected = (expected + back) / 2
+    loss = instruction_loss({"query": queries, "target": targets}, labels, config).loss
+    assert float(loss) == pytest.approx(expected, abs=1e-12)
+
+
+def test_negatives_equal_a_loop() -> None:
+    """Against the sentence itself, one query and one target at a time, on random keys."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        query = torch.randint(6, (9,), generator=generator).tolist()
+        target = torch.randint(8, (14,), generator=generator).tolist()
+        positive = target[:9]
+        found = negatives_of(*(torch.tensor(keys) for keys in (query, positive, target)))
+        for i, own in enumerate(query):
+            right = {p for q, p in zip(query, positive, strict=True) if q == own}
+            for j, key in enumerate(target):
+                assert bool(found[i, j]) == (key not in right and target.index(key) == j)
+
+
+@pytest.mark.parametrize(
+    ("after", "step", "hard"),
+    [
+        (0, 0, True),
+        (5, 4, False),
+        (5, 5, True),
+        ("5", 5, True),
+        (5, None, True),
+        ("auto", None, True),
+    ],
+)
+def test_hard_negatives_begin_after_so_many_steps(after: int | str, step: int, hard: bool) -> None:
+    queries, targets = unit(10, 6), unit(10, 6, seed=1)
+    config = HardNegativeLossConfig(0.05, 3, None, hard_negatives_after=after)
+    arguments = (queries, targets, torch.arange(10), identity_negatives(10))
+    output = hard_negative_loss(*arguments, config, step)
+    k = 3 if hard else None
+    alone = hard_negative_loss(*arguments, HardNegativeLossConfig(0.05, k, None))
+    assert float(output.loss) == pytest.approx(float(alone.loss), abs=1e-12)
+    assert float(output.stats["hard_negatives"]) == hard
+
+
+@pytest.mark.parametrize(("noise", "hard"), [(9.0, False), (0.1, True)])
+def test_hard_negatives_wait_until_they_cost_less_than_collapse(noise: float, hard: bool) -> None:
+    """auto: while the k hardest cost more than ln(1 + k) all negatives count, without a filter."""
+    queries = unit(32, 16)
+    targets = F.normalize(queries + noise * unit(32, 16, seed=1), dim=1)
+    config = HardNegativeLossConfig(0.05, 8, 0.1)
+    arguments = (queries, targets, torch.arange(32), identity_negatives(32))
+    output = hard_negative_loss(*arguments, config, 0)
+    assert (float(output.stats["hard_negative_loss"]) < math.log(9)) == hard
+    expected = config if hard else HardNegativeLossConfig(0.05, None, None)
+    assert float(output.loss) == pytest.approx(float(hard_negative_loss(*arguments, expected).loss))
+
+
+def test_spread_closed_forms() -> None:
+    same, apart = torch.ones(9, 4) / 2, torch.eye(9)[:, :9]
+    stats = spread({"query": same})
+    assert float(stats["mean_similarity"]) == pytest.approx(1)
+    assert float(stats["effective_rank"]) == pytest.approx(1, abs=1e-4)
+    assert float(stats["distinct_items"]) == 9
+    stats = spread({"query": apart, "target": apart})
+    assert float(stats["query_mean_similarity"]) == pytest.approx(0)
+    assert float(stats["query_effective_rank"]) == pytest.approx(9)
+    assert float(stats["mean_similarity"]) == pytest.approx(2 * 9 / (18 * 17))
+    assert float(stats["distinct_items"]) == 18
+    assert float(spread({"text": unit(2 * SPREAD_ROWS, 8)})["distinct_items"]) == SPREAD_ROWS
+
+
+def test_statistics_of_what_is_not_finite_are_nan() -> None:
+    rows = unit(5, 4)
+    rows[2] = float("nan")
+    assert math.isnan(float(effective_rank(rows)))
+    assert not math.isfinite(
+        float(distillation_loss(rows, unit(5, 3), DistillationLossConfig()).loss)
+    )

@@ -6,6 +6,7 @@ its loss nor a map of its embeddings shows it. Numbers in, words out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 
 MIN_ITEMS = 8  # of fewer neither number says much: the rank is at most their number
@@ -16,6 +17,8 @@ LIMITS = (
     (-1.0, 3.0),  # two or three points (every picture here, every text there), however far apart
 )
 ITEMS_A_DIRECTION = 4  # a limit of the rank is never above a quarter of the number of items
+COLLAPSED_STEPS = 10  # in a row, after the warm-up
+STATISTICS = ("mean_similarity", "effective_rank", "distinct_items")  # of a batch: losses.spread
 
 
 def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> str | None:
@@ -42,3 +45,42 @@ def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> 
         f"collapsed: {num_items} different items are hardly told apart (mean similarity"
         f" {mean_similarity:.3f}, effective rank {effective_rank:.1f})"
     )
+
+
+class CollapseWatch:
+    """Follows the statistics of a run's batches (losses.spread), which are equal on every rank.
+
+    One batch may be of near copies, so only :data:`COLLAPSED_STEPS` collapsed ones in a row are a
+    collapse; and a base model may begin like one, so the steps of the warm-up do not count.
+
+    Attributes:
+        steps: collapsed ones in a row, up to the last.
+    """
+
+    def __init__(self, warmup_steps: int) -> None:
+        self.steps = 0
+        self._warmup_steps = warmup_steps
+
+    def add(self, step: int, values: Mapping[str, float]) -> str | None:
+        """Take in step number `step` (from 1); why the run has collapsed, if it has by now."""
+        words = of_batch(values)
+        self.steps = self.steps + 1 if words and step > self._warmup_steps else 0
+        if self.steps < COLLAPSED_STEPS:
+            return None
+        return f"{words} for {self.steps} steps in a row"
+
+
+def of_batch(values: Mapping[str, float]) -> str | None:
+    """Whether the items of a batch, or those of one of its sides, have collapsed: why, in words."""
+    for prefix, side in (
+        ("", ""),
+        ("query_", " among the queries"),
+        ("target_", " among the targets"),
+    ):
+        names = [f"{prefix}{name}" for name in STATISTICS]
+        if all(name in values for name in names):
+            similarity, rank, count = (values[name] for name in names)
+            words = collapsed(similarity, rank, round(count))
+            if words:
+                return words + side
+    return None

@@ -76,17 +76,7 @@ class TextCollator(Collator):
 
 
 class PairCollator(Collator):
-    """Stage 2: B queries; their B targets, then every explicit negative (n of them).
-
-    Args:
-        query_keys: also the queries' keys, which the symmetric loss needs (all their images read).
-    """
-
-    def __init__(
-        self, item_processor: ItemProcessor, limits: ChunkLimits, query_keys: bool = False
-    ) -> None:
-        super().__init__(item_processor, limits)
-        self.query_keys = query_keys
+    """Stage 2: B queries; their B targets, then every explicit negative (n of them)."""
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         row_ids = [pair.row_id for pair in pairs]
@@ -100,8 +90,7 @@ class PairCollator(Collator):
         batch = self._batch(groups, row_ids)
         batch.labels = {
             "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
+            "query_key": torch.tensor([item_key(item) for item in queries]),  # (B,)
             "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
         }
-        if self.query_keys:
-            batch.labels["query_key"] = torch.tensor([item_key(item) for item in queries])  # (B,)
         return batch

@@ -63,6 +63,13 @@ class OnNonfinite(Enum):
     skip = "skip"
 
 
+class OnCollapse(Enum):
+    """What to do when the embeddings have collapsed (collapse.py) for COLLAPSED_STEPS steps."""
+
+    stop = "stop"
+    warn = "warn"
+
+
 class Schedule(Enum):
     linear = "linear"
     cosine = "cosine"
@@ -191,6 +198,7 @@ class OptimConfig:
     auto_chunk: bool = False  # halve chunks when the GPU's memory is full, and go on
     gradient_checkpointing: bool = False
     on_nonfinite: OnNonfinite = OnNonfinite.stop
+    on_collapse: OnCollapse = OnCollapse.stop
 
     def __post_init__(self) -> None:
         both = f"steps={self.steps}, epochs={self.epochs}"
@@ -278,9 +286,16 @@ class HardNegativeLossConfig:
     false_negative_margin: float | None = 0.1  # beta; null: no filter
     on_short: OnShort = OnShort.mask
     symmetric: bool = False  # also target to query
+    # Steps in which all negatives count before the hardest do. auto: in each batch whose hardest
+    # negatives cost more than they would in a collapsed model, ln(1 + k), all count instead
+    # (docs/decisions.md). 0: hard negatives from the first step, as the paper says.
+    hard_negatives_after: int | str = "auto"
 
     def __post_init__(self) -> None:
-        k = self.num_hard_negatives
+        k, after = self.num_hard_negatives, self.hard_negatives_after
+        is_number = str(after).isdecimal()
+        expected = "auto, or a number of steps"
+        require(is_number or after == "auto", "loss.hard_negatives_after", after, expected)
         require(self.temperature > 0, "loss.temperature", self.temperature, "positive")
         require(k is None or k > 0, "loss.num_hard_negatives", k, "positive or null")
         repeats_all = k is None and self.on_short is OnShort.repeat

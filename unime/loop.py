@@ -13,11 +13,11 @@ from tqdm import tqdm
 from unime.data import GlobalBatchSampler
 from unime.encoder import Encoder
 from unime.faults import stall_watch
-from unime.grad_cache import ChunkTooLarge, LossFunction, StepLeft
+from unime.grad_cache import ChunkTooLarge, StepLeft
 from unime.interruption import Interruption
 from unime.metrics import of_batch
 from unime.runlog import Run
-from unime.trainer import Collate, Rows, Trainer
+from unime.trainer import Collate, Rows, StageLoss, Trainer
 
 
 def train(
@@ -26,7 +26,7 @@ def train(
     dataset: Rows,
     sampler: GlobalBatchSampler,
     collate: Collate,
-    loss_fn: LossFunction,
+    loss_fn: StageLoss,
 ) -> None:
     """Train the encoder's adapters to the last step, from the newest checkpoint if there is one,
     and write them to ``final/``.
@@ -64,7 +64,7 @@ def _take_steps(
     trainer: Trainer,
     dataset: Rows,
     collate: Collate,
-    loss_fn: LossFunction,
+    loss_fn: StageLoss,
     bar: tqdm,
     interruption: Interruption,
 ) -> None:

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 
+SPREAD_ROWS = (
+    256  # of which statistics are taken: singular values of thousands of rows take seconds
+)
+
 
 @dataclass
 class LossOutput:
@@ -62,11 +66,10 @@ def distillation_loss(
     with torch.no_grad():
         pairs = torch.stack([student_others.flatten(), teacher_others.flatten()])
         stats = {
-            "mean_similarity": student_others.mean(),
             "teacher_correlation": torch.corrcoef(pairs)[0, 1],
-            "effective_rank": effective_rank(student),
+            "teacher_mean_similarity": teacher_others.mean(),
         }
-    return LossOutput(loss, stats)
+    return LossOutput(loss, stats | spread({"text": student}))
 
 
 def without_diagonal(matrix: Tensor) -> Tensor:
@@ -76,11 +79,43 @@ def without_diagonal(matrix: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def spread(sides: dict[str, Tensor]) -> dict[str, Tensor]:
+    """How far the different items of a batch lie apart: the mean similarity and the effective rank
+    of all of them, and of each side alone, where one may collapse by itself; by which a collapse
+    is known (collapse.py).
+
+    Args:
+        sides: name -> embeddings of different items (N, D); one side: just its own numbers.
+    """
+    named = {"": torch.cat(list(sides.values()))}
+    if len(sides) > 1:
+        named |= {f"{name}_": rows for name, rows in sides.items()}
+    stats: dict[str, Tensor] = {}
+    for prefix, rows in named.items():
+        rows = _sample(rows.detach().double(), SPREAD_ROWS)
+        count = len(rows)
+        total = rows.sum(dim=0).square().sum() - count  # of all pairs, both ways
+        stats[f"{prefix}mean_similarity"] = total / max(1, count * (count - 1))
+        stats[f"{prefix}effective_rank"] = effective_rank(rows)
+        stats[f"{prefix}distinct_items"] = rows.new_tensor(float(count))
+    return stats
+
+
+def _sample(rows: Tensor, count: int) -> Tensor:
+    """At most `count` rows, evenly spaced."""
+    if len(rows) <= count:
+        return rows
+    return rows[torch.linspace(0, len(rows) - 1, count, device=rows.device).round().long()]
+
+
+@torch.no_grad()
 def effective_rank(embeddings: Tensor) -> Tensor:
     """exp of the entropy of the normalised singular values (Roy & Vetterli 2007): about 1 when all
     embeddings have collapsed into one direction, at most min(N, D). Singular values come from the
-    smaller Gram matrix."""
+    smaller Gram matrix; NaN where anything is not finite."""
     rows = embeddings.double()
+    if not rows.isfinite().all():
+        return rows.new_tensor(float("nan"))
     gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-30)
@@ -93,9 +128,10 @@ def hard_negative_loss(
     positive_index: Tensor,
     is_negative: Tensor,
     config: HardNegativeLossConfig,
+    step: int | None = None,
 ) -> LossOutput:
     """InfoNCE over the positive and the k hardest negatives that survive the false-negative filter
-    (paper 3.3, equations 3 and 4).
+    (paper 3.3, equations 3 and 4), or over all negatives until hard ones may begin.
 
     A negative more similar to the query than ``positive + false_negative_margin`` is taken for a
     false one and dropped; of the rest the ``num_hard_negatives`` most similar stay. What was
@@ -107,8 +143,9 @@ def hard_negative_loss(
         queries: unit-norm (Q, D).
         candidates: unit-norm (C, D); positives, explicit negatives, everything in the pool.
         positive_index: the row of `candidates` that is right for each query (Q,).
-        is_negative: False where a candidate may not serve as a query's negative: its positive and
-            exact duplicates of that (Q, C).
+        is_negative: which candidates may serve as a query's negatives (Q, C); of equal ones at most
+            one, and no right answer (:func:`negatives_of`).
+        step: optimizer steps taken so far; None: long after ``hard_negatives_after``.
     """
     similarity = queries @ candidates.T  # (Q, C)
     positive = similarity.gather(1, positive_index[:, None])  # (Q, 1)
@@ -116,10 +153,41 @@ def hard_negative_loss(
         is_false = false_negatives(similarity, positive, is_negative, config.false_negative_margin)
         hardest, kept = _hardest(similarity, is_negative & ~is_false, config)  # (Q, k) each
     negatives = similarity.gather(1, hardest).masked_fill(~kept, float("-inf"))  # (Q, k)
-    logits = torch.cat([positive, negatives], dim=1) / config.temperature  # (Q, 1 + k)
-    loss = F.cross_entropy(logits, torch.zeros_like(positive_index))
+    hard = _info_nce(positive, negatives, config.temperature)
+    begun = _hard_negatives_begun(hard.detach(), kept, config, step)
+    if begun:
+        loss = hard
+    else:
+        every = similarity.masked_fill(~is_negative, float("-inf"))  # (Q, C)
+        loss = _info_nce(positive, every, config.temperature)
     stats = _hard_negative_stats(positive, negatives, is_negative, is_false, config)
+    stats |= {"hard_negative_loss": hard.detach(), "hard_negatives": loss.new_tensor(float(begun))}
     return LossOutput(loss, stats)
+
+
+def _info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """The mean over queries, of similarities (Q, 1) and (Q, N), -inf where there is none."""
+    logits = torch.cat([positive, negatives], dim=1) / temperature  # (Q, 1 + N)
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+
+
+def _hard_negatives_begun(
+    hard_loss: Tensor, kept: Tensor, config: HardNegativeLossConfig, step: int | None
+) -> bool:
+    """Whether this batch is past ``hard_negatives_after``. With ``auto``: its hard negatives cost
+    less than they would in a collapsed model, where all similarities are equal, ln(1 + k). Above
+    that level, collapse lies downhill.
+
+    Args:
+        hard_loss: of the batch's hardest negatives, a scalar.
+        kept: which of the places of the k hardest are filled (Q, k).
+    """
+    after = config.hard_negatives_after
+    if config.num_hard_negatives is None or after == 0 or step is None:
+        return True
+    if after == "auto":
+        return bool(hard_loss < kept.sum(dim=1).add(1).double().log().mean())
+    return step >= int(after)
 
 
 def false_negatives(
@@ -167,6 +235,7 @@ def _hard_negative_stats(
         "positive_similarity": positive.mean(),
         "hardest_negative_similarity": hardest[some].sum() / some.sum().clamp(min=1),
         "accuracy": (positive[:, 0] > hardest).float().mean(),
+        "distinct_negatives": is_negative.sum(dim=1).float().mean(),
         "filtered_share": is_false.sum() / is_negative.sum().clamp(min=1),
         "filtered_queries": is_false.any(dim=1).float().mean(),
         "short_queries": (left < (config.num_hard_negatives or 0)).sum().float(),
@@ -174,31 +243,58 @@ def _hard_negative_stats(
     }
 
 
+def negatives_of(query_key: Tensor, positive_key: Tensor, target_key: Tensor) -> Tensor:
+    """Which targets may be whose negatives: different ones that are not known to be right (Q, C).
+
+    Every target that some row of the batch gives as the positive of an equal query is right, and so
+    is any copy of it. Of equal targets the first takes part, so that the k hardest are k different
+    ones.
+
+    Args:
+        query_key: equal exactly for equal queries (Q,).
+        positive_key: of each query's positive (Q,).
+        target_key: of everything in the pool (C,).
+    """
+    same_query = (query_key[:, None] == query_key).float()  # (Q, Q)
+    gives = (positive_key[:, None] == target_key).float()  # (Q, C)
+    is_right = same_query @ gives > 0  # (Q, C)
+    return ~is_right & is_first(target_key)
+
+
+def is_first(keys: Tensor) -> Tensor:
+    """True where a key comes for the first time (N,)."""
+    return ~(keys[:, None] == keys).tril(-1).any(dim=1)
+
+
 def instruction_loss(
-    embeddings: dict[str, Tensor], labels: dict[str, Tensor], config: HardNegativeLossConfig
+    embeddings: dict[str, Tensor],
+    labels: dict[str, Tensor],
+    config: HardNegativeLossConfig,
+    step: int | None = None,
 ) -> LossOutput:
     """Stage 2's loss over the global batch: each query against all targets, and with ``symmetric``
     each positive target against all queries (the mean of the two).
 
     Args:
         embeddings: "query" (Q, D) and "target" (C, D).
-        labels: "target_key" (C,) and, if ``symmetric``, "query_key" (Q,), equal exactly for items
-            of equal text and image content; "is_positive" (C,), True for Q targets, in the order of
-            their queries.
+        labels: "query_key" (Q,) and "target_key" (C,), equal exactly for items of equal text and
+            image content; "is_positive" (C,), True for Q targets, in the order of their queries.
+        step: optimizer steps taken so far, see :func:`hard_negative_loss`.
     """
     queries, targets = embeddings["query"], embeddings["target"]
+    query_key, target_key = labels["query_key"], labels["target_key"]
     positive_index = labels["is_positive"].nonzero()[:, 0]  # (Q,)
     if len(positive_index) != len(queries):
         raise ValueError(f"{len(queries)} queries but {len(positive_index)} positives")
-    positive_key = labels["target_key"][positive_index]  # (Q,)
-    is_negative = positive_key[:, None] != labels["target_key"][None, :]  # (Q, C)
-    output = hard_negative_loss(queries, targets, positive_index, is_negative, config)
+    positive_key = target_key[positive_index]  # (Q,)
+    is_negative = negatives_of(query_key, positive_key, target_key)
+    output = hard_negative_loss(queries, targets, positive_index, is_negative, config, step)
+    sides = {"query": queries[is_first(query_key)], "target": targets[is_first(target_key)]}
+    stats = output.stats | spread(sides)
     if not config.symmetric:
-        return output
-    # A query is no negative of a target that equals its own positive, nor of its own duplicate.
-    query_key = labels["query_key"]
-    is_negative = (query_key[:, None] != query_key) & (positive_key[:, None] != positive_key)
+        return LossOutput(output.loss, stats)
+    is_negative = negatives_of(positive_key, query_key, query_key)
     own = torch.arange(len(queries), device=queries.device)
-    reverse = hard_negative_loss(targets[positive_index], queries, own, is_negative, config)
-    stats = output.stats | {f"reverse_{name}": value for name, value in reverse.stats.items()}
+    reverse = hard_negative_loss(targets[positive_index], queries, own, is_negative, config, step)
+    stats |= {f"reverse_{name}": value for name, value in reverse.stats.items()}
     return LossOutput((output.loss + reverse.loss) / 2, stats)

@@ -8,7 +8,8 @@ at any step at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, cast
 
@@ -19,13 +20,14 @@ from torch.utils.data import DataLoader
 
 from unime import checkpoint
 from unime.chunks import Batch, ChunkLimits
-from unime.config import ConfigError, OnNonfinite, OptimConfig
+from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
+from unime.config import ConfigError, OnCollapse, OnNonfinite, OptimConfig, Stage2Config
 from unime.data import GlobalBatchSampler, Pair, TextRow
 from unime.distributed import gather_numbers
 from unime.encoder import Encoder
 from unime.faults import RunError
 from unime.fingerprint import data_fingerprint
-from unime.grad_cache import ChunkTooLarge, LossFunction, cached_backward
+from unime.grad_cache import ChunkTooLarge, cached_backward
 from unime.interruption import leave_signals_to_parent, typed_command
 from unime.losses import LossOutput
 from unime.metrics import Metrics
@@ -34,6 +36,13 @@ from unime.schedule import learning_rate, total_steps
 from unime.sharding import whole
 
 Rows = Sequence[TextRow] | Sequence[Pair]
+StageLoss = Callable[[int, dict[str, Tensor], dict[str, Tensor]], LossOutput]  # steps taken, …
+TO_TRY = {  # when a model collapses
+    1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
+    " base knows",
+    2: "loss.hard_negatives_after=auto, a lower optim.learning_rate, a larger"
+    " loss.num_hard_negatives (null: all), or stage 1 first",
+}
 
 
 class Collate(Protocol):
@@ -59,6 +68,7 @@ class Trainer:
         path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
         size, steps = run.global_batch_size, self.total_steps
         self.metrics = Metrics(path, run.accelerator, every, size, steps)
+        self.collapse = CollapseWatch(self.optim.warmup_steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
         if run.checkpoint is not None:
@@ -104,7 +114,7 @@ class Trainer:
         )
 
     def take_step(
-        self, batch: Batch, loss_fn: LossFunction, signum: Callable[[], int]
+        self, batch: Batch, loss_fn: StageLoss, signum: Callable[[], int]
     ) -> dict[str, float]:
         """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
         accelerator = self.run.accelerator
@@ -112,7 +122,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with accelerator.accumulate():  # no model: cached_backward says which backward syncs
-            output = cached_backward(accelerator, self.model, batch, loss_fn, signum)
+            loss = partial(loss_fn, self.step)
+            output = cached_backward(accelerator, self.model, batch, loss, signum)
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
@@ -124,7 +135,24 @@ class Trainer:
             self.optimizer.zero_grad()
         values["learning_rate"] = rate
         self.step += 1
+        self._watch(values)
         return values
+
+    def _watch(self, values: Mapping[str, float]) -> None:
+        """Say when the embeddings have collapsed, or stop (``optim.on_collapse``).
+
+        Raises:
+            RunError: to stop; the checkpoints stay as they are.
+        """
+        before = self.collapse.steps
+        words = self.collapse.add(self.step, values)
+        if words is None or before >= COLLAPSED_STEPS:
+            return
+        stage = 2 if isinstance(self.run.config, Stage2Config) else 1
+        what = f"step {self.step}: {words}; what may help: {TO_TRY[stage]}"
+        if self.optim.on_collapse is OnCollapse.stop:
+            raise RunError(f"{what} (optim.on_collapse=warn goes on all the same)")
+        self.run.log.warning("%s", what)
 
     def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
         """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
@@ -158,6 +186,7 @@ class Trainer:
             "step": self.step,
             "total_steps": self.total_steps,
             "metrics": self.metrics.state,
+            "collapsed_steps": self.collapse.steps,
             "world_size": run.accelerator.num_processes,
             "data": self.data,
             "identity": run.identity,
@@ -180,17 +209,22 @@ class Trainer:
         run = self.run
         final = run.output_dir / "final"
         self.encoder.save_adapters(final, writes=run.is_main_process)
+        metrics = self.metrics.read()[-1] if run.is_main_process else {}
+        collapsed = of_batch(metrics)
         if run.is_main_process:
             outcome = {
                 "steps": self.step,
                 "seconds": self.metrics.seconds,
                 "skipped_steps": self.metrics.skipped,
-                "metrics": self.metrics.read()[-1],
+                "metrics": metrics,
+                "collapsed": collapsed,
                 "identity": run.identity,
             }
             checkpoint.write_json(run.output_dir / "finished.json", outcome)
         run.accelerator.wait_for_everyone()
         skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
+        if collapsed:
+            run.log.warning("the model that came out has %s", collapsed)
         run.log.info(
             "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
         )
@@ -225,6 +259,7 @@ class Trainer:
             run.log.warning("%s; resume.force: going on all the same", what)
         self.step = self.saved = state["step"]
         self.metrics.go_on(self.step, state["metrics"])
+        self.collapse.steps = state["collapsed_steps"]
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
         warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
