@@ -64,6 +64,8 @@ def result(task: str, values: list[float]) -> dict[str, Any]:
         "left_out": [],
         "mean_similarity": 0.5,
         "effective_rank": len(values),
+        "num_items": 2 * len(values),
+        "tied_queries": 0,
         "seconds": 2.0,
         "encoder": "unime",
         "model": "some/model",
@@ -354,7 +356,10 @@ def test_the_program_prints_and_writes(
         assert words in printed
     written = json.loads(Path(two_models.output).read_text())
     assert written == report.build_report(two_models)
-    table = Path(two_models.output).with_suffix(".md").read_text().splitlines()
+    text = Path(two_models.output).with_suffix(".md").read_text()
+    warnings, _, table_text = text.partition("\n\n")
+    table = table_text.splitlines()
+    assert warnings.startswith("- **warning**: base: ")
     assert table[:2] == ["|  | chance | base | tuned |", "| --- | ---: | ---: | ---: |"]
     assert "| CatsVQA | 50.0 | 0.0 [0.0, 0.0] | 50.0 [0.0, 100.0] |" in table
     assert any(line.startswith("| micro-3 (mean of tasks) | 41.7 |") for line in table)
@@ -422,7 +427,8 @@ def test_rows_of_others_stand_beside_ours(
     assert "MMEB (V1), 36 image tasks" in printed and "UniME Phi-3.5-V" in printed
     assert max(map(len, printed.split("written: ")[0].splitlines())) <= 80
     lines = Path(settings.output).with_suffix(".md").read_text().splitlines()
-    assert lines[2] == "|  | chance | m | UniME LLaVA-1.6 |"  # its scores of each task
+    assert lines[2].startswith("hit@1 in %")
+    assert lines[4] == "|  | chance | m | UniME LLaVA-1.6 |"  # its scores of each task
     assert any(
         line.startswith("| EDIS | 50.0 | 75.0 [") and line.endswith("] | 86.2 |") for line in lines
     )
@@ -607,7 +613,7 @@ BAD_RESULTS = [
     (change("tuned/Find", seconds=float("inf")), REFUSED + "seconds is inf"),
     (change("tuned/Find", metrics={}), REFUSED + "metrics have no hit@1"),
     (change("tuned/Find", metrics={"hit@1": "a"}), REFUSED + "metrics hold 'a', expected numbers"),
-    (change("tuned/Find", values=[0.5]), REFUSED + "values of hit@1 are not a list of 0 and 1"),
+    (change("tuned/Find", values=[0.5]), REFUSED + "1 values of hit@1 are neither 0 nor 1, of queries without"),
     (change("tuned/Find", score=0.5), REFUSED + "score is 0.5, the mean of its values 0.875"),
     (change("tuned/Find", score="good"), REFUSED + "score is 'good'"),
     (change("tuned/Find", not_supported=None, score=None), REFUSED + "score is None"),

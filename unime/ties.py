@@ -43,6 +43,12 @@ class Ties:
         they are worth."""
         return int(self.is_mixed[:, :depth].any(dim=1).sum())
 
+    def shared_first(self, num_queries: int) -> Tensor:
+        """How many candidates share the highest score of each query (num_queries,); 1: none."""
+        found = torch.ones(num_queries, dtype=torch.long)
+        found[self.rows] = self.size[:, 0].long()
+        return found
+
     @property
     def hits(self) -> Tensor:
         """How likely the candidate at each place is right."""
@@ -80,7 +86,7 @@ def as_ranked(targets: Tensor, relevance: Sequence[Mapping[int, float]]) -> Ties
     """Rankings (Q, 10) without ties: every place is a group of its own."""
     rows = zip(targets.tolist(), relevance, strict=True)
     found = [[own.get(place, 0.0) for place in row] for row, own in rows]
-    gains = torch.tensor(found, dtype=torch.float64)
+    gains = torch.tensor(found, dtype=torch.float64).reshape(-1, DEPTH)
     start = torch.arange(DEPTH, dtype=torch.float64).expand_as(gains).clone()
     return Ties(
         rows=torch.arange(len(gains)),

@@ -196,7 +196,7 @@ function showProvenance() {
   const bare = data.tasks.filter((task) => task.without_examples.some(Boolean)).map((task) => task.name);
   const shown = Object.entries(data.not_shown).map(([kind, count]) => `${count} ${kind}`);
   filled(byId("notes"), {}, [
-    same.length ? h("p", {}, `The same for all: ${same.map(({ name, values }) => `${name} ${values[0]}`).join("; ")}.`) : null,
+    same.length ? h("p", {}, `The same for all that have them: ${same.map(({ name, common }) => `${name} ${common}`).join("; ")}.`) : null,
     bare.length ? h("details", { id: "bare" },
       h("summary", {}, `Without predictions of some model, so not (wholly) in the gallery: ${bare.length} ${bare.length === 1 ? "task" : "tasks"}`),
       h("p", {}, bare.join(", "))) : null,
