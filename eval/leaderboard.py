@@ -190,9 +190,10 @@ def _refuse_other_result(path: Path, scores: dict[str, Any]) -> None:
         )
     if is_tied(result):
         raise DataError(
-            f"{path}: different candidates have exactly equal scores for {result['tied_queries']} of"
-            f" {result['num_queries']} queries; VLM2Vec counts these by the order of the candidates,"
-            " the right one first, so the leaderboard would show what the model cannot do"
+            f"{path}: different candidates have exactly equal scores for {result['tied_queries']}"
+            f" of {result['num_queries']} queries; VLM2Vec counts these by the order of the"
+            " candidates, the right one first, so the leaderboard would show what the model cannot"
+            " do"
         )
     reason, metrics = result.get("not_supported"), result.get("metrics")
     differ = isinstance(metrics, dict) and any(metrics.get(key) != scores[key] for key in METRICS)

@@ -126,7 +126,9 @@ def _problem_of_values(result: dict[str, Any]) -> str | None:
         return "values are not a list of numbers in [0, 1]"
     between = sum(value not in (0, 1) for value in values)
     if result["metric"].startswith("hit@") and between > result["tied_queries"]:
-        return f"{between} values of {result['metric']} are neither 0 nor 1, of queries without a tie"
+        return (
+            f"{between} values of {result['metric']} are neither 0 nor 1, of queries without a tie"
+        )
     if result["metric"] not in result["metrics"]:
         return f"metrics have no {result['metric']}"
     try:

@@ -124,9 +124,7 @@ def test_equal_embeddings_never_part() -> None:
     ]
 
 
-def all_orders(
-    scores: list[float], items: list[int], own: list[int]
-) -> Iterator[tuple[int, ...]]:
+def all_orders(scores: list[float], items: list[int], own: list[int]) -> Iterator[tuple[int, ...]]:
     """Every order of candidates that their scores allow, by the rule of ties: copies of one item
     stand as in the list, different items in any order."""
     groups = []

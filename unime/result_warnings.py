@@ -125,7 +125,7 @@ def _where(found: Mapping[str, str], done: Mapping[str, Entry]) -> str:
 def _each(found: Mapping[str, str], done: Mapping[str, Entry]) -> str:
     """The same, with each one's own words."""
     named = _named([f"{name} {said}" for name, said in found.items()])
-    return f" on {len(found)} of {len(done)} {'task' if len(done) == 1 else 'tasks'}: {named}"
+    return f": {named}" if len(done) == 1 else f" on {len(found)} of {len(done)} tasks: {named}"
 
 
 def _named(words: list[str]) -> str:

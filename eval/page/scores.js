@@ -45,7 +45,8 @@ function showAverages() {
   byId("scores-notes").replaceChildren(...data.notes.map((note) => h("li", {}, note)));
   byId("averages").append(...data.tables.map(({ title, columns, ours, published }, place) => {
     const rows = [
-      ...data.models.map(({ name }, model) => ({ name, cells: ours[model] })),
+      ...data.models.map(({ name, warnings }, model) =>
+        ({ name, remark: warnings.length ? "⚠ see the warning above" : null, cells: ours[model] })),
       ...published.map(({ name, remark, scores }) =>
         ({ name, remark, kind: "published", cells: scores.map((score) => (score === null ? null : [score])) })),
     ];
