@@ -294,7 +294,6 @@ def test_what_a_model_cannot_tell_apart_is_at_chance(
     warning = "\n  warning: "
     assert f"{warning}not above chance: Words_t2i 20.0% (chance 20.0%)" in printed
     assert f"{warning}tied scores: Words_t2i 5 of 5 queries" in printed
-    assert (found["Words_i2t"]["tied_queries"] == 0) == (blind_to == "pictures")
     assert ("collapsed: 10 different items" in printed) == (blind_to == "everything")
     if blind_to == "everything":
         assert all(own["score"] == pytest.approx(own["chance"]) for own in found.values())
