@@ -118,10 +118,11 @@ class Beir:
     def _document(self, row: dict[str, Any], where: str, source: Source) -> Item:
         text, picture = "", row.get("image")
         if self.document_text is not None:
-            text = row[self.document_text] or ""
-            if not isinstance(text, str):
+            text = row[self.document_text]
+            if not isinstance(text, str | None):
                 column = self.document_text
                 raise DataError(f"{where}, column {column!r}: got {text!r}, expected a text")
+            text = text or ""
         if picture is None and not text.strip():
             raise DataError(f"{where}: neither text nor image")
         try:

@@ -45,6 +45,9 @@ def main(argv: list[str] | None = None) -> None:
             tqdm.write(line)
     evaluation.close()
     accelerator.wait_for_everyone()
+    if accelerator.is_main_process and len(evaluation.results) > 1:  # else its line has said it
+        for words in evaluation.warnings():
+            tqdm.write(f"warning: {words}")
     if failed and accelerator.is_main_process:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
         tqdm.write(f"{len(failed)} of {len(suite)} tasks failed:{reasons}")

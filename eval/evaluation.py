@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from eval.result_files import Ranked, side_files, write_side_files
+from eval.scoring import score_task, summary
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask
@@ -29,7 +30,7 @@ from unime.encoding import (
     on_main,
     together,
 )
-from unime.facts import device_name, git_commit, write_facts
+from unime.facts import code_digest, device_name, git_commit, write_facts
 from unime.images import sample_frames
 from unime.items import DataError, Item
 from unime.provenance import (
@@ -39,7 +40,7 @@ from unime.provenance import (
     settings_fingerprint,
     vectors_fingerprint,
 )
-from unime.ranking import expected_by_chance, rank_targets, ranking_metrics
+from unime.result_warnings import warnings_of
 
 Result = dict[str, Any]
 
@@ -62,6 +63,7 @@ class Evaluation:
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
             write_facts(self.output_dir, config, git_commit())
+        self.results: dict[str, Result] = {}
         self.store: EmbeddingStore | None = None
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
@@ -92,10 +94,11 @@ class Evaluation:
             "items_fingerprint": digest_of(*distinct.keys),
             "settings_fingerprint": self.fingerprint,
             "vectors_fingerprint": self.vectors,
+            "scoring_fingerprint": code_digest(Path(__file__).parent),
         }
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is not None:
-            return f"{_line(kept)} (kept)"
+            return self._told(kept, " (kept)")
         self.forget(name, task)
         missing = self._missing(distinct)
         refusal = self._refusal(distinct, missing)
@@ -114,7 +117,17 @@ class Evaluation:
             write_json(self.output_dir / f"{name}.json", result)
             return result
 
-        return _line(on_main(self.accelerator, finish))
+        return self._told(on_main(self.accelerator, finish))
+
+    def warnings(self) -> list[str]:
+        """What makes the model's scores doubtful, over all tasks that were run."""
+        return warnings_of(self.results)
+
+    def _told(self, result: Result, remark: str = "") -> str:
+        """Remember a result, and put it into words."""
+        self.results[result["task"]] = result
+        warnings = warnings_of({result["task"]: result})
+        return "".join([_line(result), remark, *(f"\n  warning: {words}" for words in warnings)])
 
     def forget(self, name: str, task: Task) -> None:
         """Remove what an earlier evaluation wrote of a task, which holds no longer."""
@@ -176,22 +189,19 @@ class Evaluation:
         """On the main process: rank, measure, and write what reports read beside the result."""
         assert self.store is not None
         vectors = self.store.embeddings(distinct.keys)  # (U, D)
-        queries, targets = vectors[distinct.index].split([len(loaded.queries), len(loaded.targets)])
+        sides = [len(loaded.queries), len(loaded.targets)]
+        queries, targets = vectors[distinct.index].split(sides)
+        items = distinct.index.split(sides)[1]
         device = self.accelerator.device
-        ranking = rank_targets(queries.to(device), targets.to(device), loaded.candidates)
-        metrics = ranking_metrics(ranking.targets, loaded.relevance)
-        means = {metric: values.mean().item() for metric, values in metrics.items()}
-        ranked = Ranked(loaded, queries, targets, ranking.targets.cpu(), ranking.scores.cpu())
-        write_side_files(self.output_dir / task.modality, ranked, means)
-        sizes = [len(row) for row in loaded.candidates or []]
-        sizes = sizes or [len(loaded.targets)] * len(loaded.queries)
+        ranking, metrics = score_task(loaded, queries.to(device), targets.to(device), items)
+        scores = summary(loaded, ranking, metrics, task.metric)
+        assert ranking.ties is not None
+        shared = ranking.ties.shared_first(len(queries))
+        found = [ranking.targets.cpu(), ranking.scores.cpu(), shared]
+        ranked = Ranked(loaded, queries, targets, *found)
+        write_side_files(self.output_dir / task.modality, ranked, scores["metrics"])
         return {
-            "score": means[task.metric],
-            "values": metrics[task.metric].tolist(),
-            "metrics": means,
-            "num_queries": len(loaded.queries),
-            "num_candidates": sum(sizes) / len(sizes),
-            "chance": expected_by_chance(task.metric, loaded.relevance, sizes),
+            **scores,
             "num_items": len(distinct.items),
             "num_truncated": self.store.num_truncated(distinct.keys),
             **embedding_statistics(vectors),
@@ -259,7 +269,7 @@ def _keep(store: EmbeddingStore | None, keys: list[bytes], encoded: Encoded) -> 
 
 
 def _line(result: Result) -> str:
-    if result.get("not_supported"):
+    if result.get("not_supported") is not None:
         return f"{result['task']}: not supported: {result['not_supported']}"
     return (
         f"{result['task']}: {result['metric']} {result['score']:.1%} of {result['num_queries']}"

@@ -17,6 +17,7 @@ from typing import Any
 from unime.checkpoint import write_aside
 from unime.items import DataError
 from unime.ranking import METRICS
+from unime.result_warnings import is_tied
 
 KEYS = (*METRICS, "num_pred", "num_data")  # of a score file, in their order
 TASKS = {
@@ -174,8 +175,8 @@ def _read_scores(folder: Path, modality: str, task: str) -> dict[str, float]:
 
 
 def _refuse_other_result(path: Path, scores: dict[str, Any]) -> None:
-    """Our result says if the scores are of the first queries alone, or were left by another model:
-    neither is to be published."""
+    """Our result says if the scores are of the first queries alone, hang on ties, or were left by
+    another model: none of it is to be published."""
     if not path.is_file():
         return
     result = _read_object(path)
@@ -186,6 +187,13 @@ def _refuse_other_result(path: Path, scores: dict[str, Any]) -> None:
         raise DataError(
             f"{path}: evaluated on its first {limit} queries (data.limit), the leaderboard takes"
             " all"
+        )
+    if is_tied(result):
+        raise DataError(
+            f"{path}: different candidates have exactly equal scores for {result['tied_queries']}"
+            f" of {result['num_queries']} queries; VLM2Vec counts these by the order of the"
+            " candidates, the right one first, so the leaderboard would show what the model cannot"
+            " do"
         )
     reason, metrics = result.get("not_supported"), result.get("metrics")
     differ = isinstance(metrics, dict) and any(metrics.get(key) != scores[key] for key in METRICS)

@@ -118,9 +118,10 @@ class MomentSeeker(VideoRows):
         return targets.task(name, count_rows(tables), queries, relevance, candidates)
 
     def _query(self, row: Row, where: str, finder: FrameFinder) -> Item:
-        text, path = read_text(row, self.text, where), row[self.video] or ""
-        if not isinstance(path, str):
+        text, path = read_text(row, self.text, where), row[self.video]
+        if not isinstance(path, str | None):
             raise DataError(f"{where}, column {self.video!r}: got {path!r}, expected a path")
+        path = path or ""
         ending = PurePosixPath(path).suffix
         if ending == ".mp4":
             video = finder.frames(self.places(frames_name(path)), where, self.video)

@@ -17,12 +17,13 @@ import numpy as np
 
 from eval.page_files import TaskFiles, item_of, read_task_files
 from eval.page_gallery import Items, choose_queries, gallery_card
-from eval.page_maps import packed, project, similarity_matrix
+from eval.page_maps import collapse_of, packed, project, similarity_matrix
 from eval.page_pictures import Pictures
 from eval.page_scores import entry, provenance, score_tables, settings, task_scores
 from eval.tables import notes
 from unime.checkpoint import write_aside
 from unime.config import ConfigError
+from unime.result_warnings import warnings_of_report
 
 PARTS = Path(__file__).parent / "page"
 SCRIPTS = ("page.js", "scores.js", "matrices.js", "map.js", "gallery.js")  # in this order
@@ -107,7 +108,10 @@ def page_content(
         "suite": Path(str(report.get("suite", ""))).stem,
         "limit": report.get("limit"),
         "chance": report.get("chance"),
-        "models": [{"name": name, **provenance(files[name])} for name in report["models"]],
+        "models": [
+            {"name": n, "warnings": warnings_of_report(report, n), **provenance(files[n])}
+            for n in report["models"]
+        ],
         "settings": settings(list(files.values())),
         "notes": notes({"differing_settings": {}, "other_sizes": [], **report}),
         "overall": {
@@ -207,11 +211,14 @@ def _map(
                 sides = [model.queries, model.targets][: len(points) - pair[0]]
                 vectors[place] += [_row(side, number) for side in sides]
             pairs.append(pair)
-    projected = [project(_stacked(rows), seed) for rows in vectors if points]
+    stacked = [_stacked(rows) for rows in vectors if points]
+    projected = [project(rows, seed) for rows in stacked]
+    shown = [item for _, _, item in points]
     return {
         "points": points,
         "pairs": pairs,
         "methods": [method for method, _ in projected],
+        "collapsed": [collapse_of(rows, shown) for rows in stacked],
         "places": [packed(places.ravel()) for _, places in projected],
     }
 

@@ -30,7 +30,8 @@ class Predictions:
     where they begin is kept, and whether each is a hit.
 
     Attributes:
-        hits: (Q) whether the first candidate that was found for a query is a right one.
+        hits: (Q) whether the first candidate that was found for a query is a right one, which no
+            other candidate ties with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +48,8 @@ class Predictions:
                 if line.strip():
                     row = self._parsed(line, len(self.hits))
                     self._begins.append(place)
-                    self.hits.append(row["prediction"][0] in row["label"])
+                    is_right = row["prediction"][0] in row["label"]
+                    self.hits.append(is_right and row.get("tied") is None)
                 place += len(line)
 
     def __len__(self) -> int:
@@ -82,6 +84,8 @@ def _problem_of_row(row: Any) -> str | None:
             return f"{key} holds {wrong[0]!r}"
     if not is_number(row.get("gold_score")):
         return f"gold_score is {row.get('gold_score')!r}"
+    if not isinstance(row.get("tied"), int | None):
+        return f"tied is {row['tied']!r}"
     if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
         return "no prediction, no gold, or no score of one"
     items = [("query", row.get("query"))]
@@ -116,7 +120,7 @@ class TaskFiles:
     targets: torch.Tensor | None
 
     def is_hit(self, number: int) -> bool:
-        """Whether the first candidate that was found for a query is a right one."""
+        """Whether the first candidate that was found for a query is right, and tied with none."""
         return self.predictions is not None and self.predictions.hits[number]
 
 

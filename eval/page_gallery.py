@@ -114,6 +114,9 @@ def _answer(files: TaskFiles, number: int, items: Items) -> dict[str, Any] | Non
         ],
     }
     values = files.result.get("values") or []
-    if files.result.get("metric", "hit@1") != "hit@1" and number < len(values):
+    if found.get("tied") is not None:
+        answer["tied"] = found["tied"]
+    is_graded = files.result.get("metric", "hit@1") != "hit@1" or "tied" in answer
+    if is_graded and number < len(values):
         answer["value"] = round(values[number], 5)
     return answer

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+
+from unime.collapse import collapsed
+from unime.encoding import embedding_statistics
 
 STEPS = 32767  # of 16-bit numbers between 0 and 1, or -1 and 0
 NOWHERE = -32768  # a point that a model has no embedding of
@@ -44,6 +48,23 @@ def similarity_matrix(queries: torch.Tensor, targets: torch.Tensor) -> dict[str,
         "off_diagonal": float(cosines[beside].mean()) if beside.any() else None,
         "copies": int((same & beside).sum()),
     }
+
+
+def collapse_of(embeddings: np.ndarray, items: Sequence[int]) -> str | None:
+    """Why the points of a map show noise and nothing else, in words; None: they do not. A map is
+    drawn as large as it can be, so that noise looks like groups.
+
+    Args:
+        embeddings: (P, D); a row of NaN is a point that there is no embedding of.
+        items: (P) which item each point is; each counts once.
+    """
+    first = np.unique(np.asarray(items), return_index=True)[1]
+    points = embeddings[first]
+    points = torch.from_numpy(points[~np.isnan(points).any(axis=1)])
+    if not len(points):
+        return None
+    signs = embedding_statistics(points)
+    return collapsed(signs["mean_similarity"], signs["effective_rank"], len(points))
 
 
 def project(embeddings: np.ndarray, seed: int) -> tuple[str, np.ndarray]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.page_files import TaskFiles
+from eval.tables import said
 
 Files = dict[str, dict[str, TaskFiles]]
 
@@ -115,20 +116,22 @@ def _differences(report: dict[str, Any], task: str) -> dict[str, list[float]]:
 
 
 def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
-    """What the models were given: prompt, frames, resolution …; `differs` where they were not
-    given the same."""
+    """What the models were given: prompt, frames, resolution …; `differs` where those that have the
+    setting were not given the same."""
     inputs = [next(iter(model.values())).result for model in models]
     keys = dict.fromkeys(key for result in inputs for key in result.get("inputs") or {})
+    rows: list[tuple[str, list[Any]]]
     rows = [("encoder", [str(result.get("encoder", "unime")) for result in inputs])]
-    rows += [(key, [_said((r.get("inputs") or {}).get(key)) for r in inputs]) for key in keys]
+    rows += [(key, [(r.get("inputs") or {}).get(key) for r in inputs]) for key in keys]
     return [
-        {"name": name.replace("_", " "), "values": values, "differs": len(set(values)) > 1}
+        {
+            "name": name.replace("_", " "),
+            "values": [said(value) for value in values],
+            "common": said(next((value for value in values if value is not None), None)),
+            "differs": len({str(value) for value in values if value is not None}) > 1,
+        }
         for name, values in rows
     ]
-
-
-def _said(value: Any) -> str:
-    return "default" if value is None else str(value)
 
 
 def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:

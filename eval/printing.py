@@ -19,15 +19,19 @@ from eval.tables import (
     table_sections,
     title_of,
 )
+from unime.result_warnings import warnings_of_report
 
 MINUS = {ord("-"): "−"}
 
 
 def markdown_report(report: Report) -> str:
-    """All tables of a report; a title only where the table does not speak for itself."""
+    """All tables of a report, after what is to be known before any of its numbers is believed; a
+    title only where the table does not speak for itself."""
     parts = [markdown(*table_sections(report, published=True))]
     if report["limit"] is not None or len(report["published"]) + len(report["paired"]):
         parts = [title_of(report), *parts]
+    warnings = warnings_of_report(report)
+    parts = ["\n".join(f"- **warning**: {words}" for words in warnings)] * bool(warnings) + parts
     parts += ["\n".join(f"- {note}" for note in notes(report))] if notes(report) else []
     paired = paired_rows(report)
     if paired:
@@ -56,6 +60,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         entries = {name: model["averages"][report["overall"]] for name, model in models.items()}
         each = [f"{n} [{ends(e['ci95'])}]" for n, e in entries.items() if e["score"] is not None]
         console.print(f"{report['overall']}: {'; '.join(each)}", markup=False)
+    for words in warnings_of_report(report):
+        console.print(f"warning: {words}", markup=False)
     for note in notes(report):
         console.print(note, markup=False)
     paired = paired_rows(report)

@@ -33,8 +33,10 @@ from eval.results import (
 from eval.suites import Task, load_suite
 from unime.checkpoint import write_aside, write_json
 from unime.config import ConfigError, ReportConfig, load_config
+from unime.result_warnings import warnings_of_report
 from unime.runlog import run_program
 
+SIGNS = ("tied_queries", "mean_similarity", "effective_rank", "num_items")
 DESCRIBED = ("modality", "meta_task", "distribution", "metric")
 OF_UNIME = ("unime-retrieval", "sugarcrepe")  # benchmarks of which the rows have UniME's prompts
 Averages = Mapping[str, Average]
@@ -96,7 +98,7 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
         refuse_other_data(first, results[first], name, results[name])
     overall = overall_of(averages)
     chance = _chances(suite, results)
-    return {
+    report: dict[str, Any] = {
         "suite": config.suite,
         "limit": limits[0],  # equal data have equal limits
         "bootstrap_samples": config.bootstrap_samples,
@@ -139,6 +141,9 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
         if config.published
         else {},
     }
+    for name, model in report["models"].items():
+        model["warnings"] = warnings_of_report(report, name)
+    return report
 
 
 def _selected(config: ReportConfig) -> dict[str, Task]:
@@ -165,8 +170,8 @@ def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, f
 def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
     """What our results were asked with, where it is not what UniME's published rows were."""
     inputs = {name: next(iter(r.values())).get("inputs") or {} for name, r in results.items()}
-    prompts = {name: own.get("prompt", "unime") for name, own in inputs.items()}
-    yours = [f"{name}: {prompt}" for name, prompt in prompts.items() if prompt != "unime"]
+    prompts = {name: own.get("prompt") for name, own in inputs.items()}  # null: a baseline's
+    yours = [f"{n}: {prompt}" for n, prompt in prompts.items() if prompt not in (None, "unime")]
     if any(getattr(task.format, "image_instruction", "") for task in suite.values()):
         yours.append("suite with instructions")
     if not yours:
@@ -212,8 +217,9 @@ def _summarise(
             return {"score": None, "not_supported": result["not_supported"]} | described
         entry = {"score": exact[name], "ci95": interval(samples[name])} | described
         entry |= {"num_queries": len(result["values"]), "metrics": result["metrics"]}
+        entry |= {key: result[key] for key in SIGNS}
         if result["metric"].startswith("hit@"):
-            entry["num_correct"] = int(sum(result["values"]))
+            entry["num_correct"] = result["values"].count(1)
         return entry | {"metric": result["metric"]}
 
     complete = len(done) == len(results)

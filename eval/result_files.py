@@ -36,6 +36,7 @@ class Ranked:
     targets: Tensor  # (T, D)
     found: Tensor  # (Q, 10), -1 where there are fewer candidates
     scores: Tensor  # (Q, 10)
+    shared_first: Tensor  # (Q) how many different candidates share the highest score, 1: none
 
 
 def side_files(folder: Path, name: str) -> list[Path]:
@@ -62,19 +63,22 @@ def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) ->
 
 
 def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
-    """What was found for each query; of several right targets the most relevant come first."""
+    """What was found for each query; of several right targets the most relevant come first. `tied`
+    says how many different candidates have the first one's score, if any other has."""
     task = ranked.task
     rows = zip(task.queries, task.relevance, ranked.found.tolist(), ranked.scores, strict=True)
     for number, (query, relevance, places, scores) in enumerate(rows):
         found = [place for place in places if place >= 0]
         gold = most_relevant(relevance)
         similarity = ranked.queries[number] @ ranked.targets[gold[0]]
+        shared = int(ranked.shared_first[number])
         yield {
             "prediction": [task.target_names[place] for place in found],
             "label": [task.target_names[place] for place in gold],
             "rel_scores": [relevance[place] for place in gold],
             "scores": scores[: len(found)].tolist(),
             "gold_score": similarity.item(),
+            **({"tied": shared} if shared > 1 else {}),
             "query": _plain(query),
             "gold": [_plain(task.targets[place]) for place in gold[:SHOWN]],
             "top": [_plain(task.targets[place]) for place in found[:SHOWN]],

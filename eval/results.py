@@ -24,6 +24,9 @@ NEEDED_OF_SCORED = {
     "metrics": dict,
     "mean_similarity": float,
     "effective_rank": float,
+    "num_items": int,
+    "num_queries": int,
+    "tied_queries": int,
     "seconds": float,
 }
 NUMBER = (int, float)
@@ -31,7 +34,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {  # null, or left out, where the
     "chance": NUMBER, "num_queries": int, "num_encoded": int, "num_truncated": int,
     "seconds": NUMBER, "left_out": list, "values": list, "metrics": dict, "inputs": dict,
     "versions": dict, "encoder": str, "model": str, "adapter": str, "device": str,
-    "not_supported": str, "shown": dict,
+    "not_supported": str, "shown": dict, "tied_queries": int, "num_items": int, "ci95": list,
 }  # fmt: skip
 OF_A_COMMON_KIND = (  # of "inputs"
     *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),
@@ -79,7 +82,9 @@ def _read_task(path: Path, name: str, task: Task) -> dict[str, Any]:
     for key, kind in (NEEDED | (NEEDED_OF_SCORED if is_scored else {})).items():
         value = result.get(key)
         if not (is_number(value) if kind is float else isinstance(value, kind)):
-            raise DataError(f"{refused}: {key} is {value!r}")
+            older = key == "tied_queries" and value is None  # right by the order of the candidates
+            what = "ties are not counted in it, evaluate again" if older else f"{key} is {value!r}"
+            raise DataError(f"{refused}: {what}")
     problem = problem_of_kinds(result)
     if problem is not None:
         raise DataError(f"{refused}: {problem}")
@@ -119,8 +124,11 @@ def _problem_of_values(result: dict[str, Any]) -> str | None:
     numbers = all(-1e-6 <= value <= 1 + 1e-6 for value in values)
     if not values or not numbers:
         return "values are not a list of numbers in [0, 1]"
-    if result["metric"].startswith("hit@") and set(values) - {0, 1}:
-        return f"values of {result['metric']} are not a list of 0 and 1"
+    between = sum(value not in (0, 1) for value in values)
+    if result["metric"].startswith("hit@") and between > result["tied_queries"]:
+        return (
+            f"{between} values of {result['metric']} are neither 0 nor 1, of queries without a tie"
+        )
     if result["metric"] not in result["metrics"]:
         return f"metrics have no {result['metric']}"
     try:
@@ -144,7 +152,10 @@ def query_limit(name: str, results: Results) -> int | None:
     """
     rows = {task: result["num_rows"] for task, result in results.items()}
     limits = {task: result["config"]["data"]["limit"] for task, result in results.items()}
-    counts = {task: min(rows[task], limits[task] or rows[task]) for task in results}
+    counts = {
+        task: rows[task] if limit is None else min(rows[task], limit)
+        for task, limit in limits.items()
+    }
     cut = {task: count for task, count in counts.items() if count < rows[task]}
     if not cut:
         return None
@@ -175,7 +186,8 @@ def refuse_other_data(first: str, ours: Results, name: str, theirs: Results) -> 
 
 def differing_settings(models: dict[str, Results], videos: bool) -> dict[str, dict[str, Any]]:
     """Settings that decide scores and are not the same for all models: setting -> model -> value.
-    Only models that have such a setting are compared (a dual encoder has no prompt).
+    Only models that have such a setting are compared: a dual encoder has no prompt, which its
+    `inputs` say by a null.
 
     Args:
         videos: whether there are any: without, the number of frames decides nothing.
@@ -185,7 +197,7 @@ def differing_settings(models: dict[str, Results], videos: bool) -> dict[str, di
         values = {
             name: next(iter(results.values())).get("inputs", {}) for name, results in models.items()
         }
-        own = {name: inputs[key] for name, inputs in values.items() if key in (inputs or {})}
+        own = {n: v[key] for n, v in values.items() if (v or {}).get(key) is not None}
         if len({str(value) for value in own.values()}) > 1:
             found[key] = own
     shown = {n: next(iter(results.values())).get("shown") or {} for n, results in models.items()}

@@ -1,8 +1,8 @@
 """SugarCrepe: of two captions that differ in one thing, which one does the picture show?
 (RAIVNLab/sugar-crepe, main_eval.py; arXiv 2306.14610)
 
-Correct is only a caption that scores strictly above its negative. The negative is listed first, so
-that a tie is wrong: of equal scores the first ranks first.
+Correct is only a caption that scores strictly above its negative: a tie is wrong (`ties_lose`). The
+negative is listed first, and of equal scores the first ranks first.
 
 Of the seven subsets Replace (3), Swap (2) and Add (2) are unweighted means, whatever their sizes,
 as SugarCrepe's own table and UniME's have them: CLIP ViT-L/14's Replace is
@@ -60,4 +60,6 @@ class SugarCrepe:
         candidates = [[2 * number, 2 * number + 1] for number in range(len(queries))]
         right = CANDIDATES.index("caption")
         relevance = [{pair[right]: 1.0} for pair in candidates]
-        return EvalTask(name, len(rows), queries, targets, names, relevance, candidates)
+        return EvalTask(
+            name, len(rows), queries, targets, names, relevance, candidates, ties_lose=True
+        )

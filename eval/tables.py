@@ -113,7 +113,7 @@ def notes(report: Report) -> list[str]:
     """What a reader of the table must know, a line each."""
     lines = []
     for setting, values in report["differing_settings"].items():
-        each = ", ".join(f"{name} {value or 'none'}" for name, value in values.items())
+        each = ", ".join(f"{name} {said(value)}" for name, value in values.items())
         if setting == "pixel_budget":  # of many numbers
             each = "shown.pixel_budget of the results"
         lines.append(f"not strictly comparable: the models differ in {setting} ({each})")
@@ -159,6 +159,11 @@ def narrow_table(title: str, names: Sequence[str]) -> Table:
 
 def ends(interval: list[float]) -> str:
     return ", ".join(f"{100 * end:.1f}" for end in interval)
+
+
+def said(value: Any) -> str:
+    """A setting in words: 0 and an empty text are values too."""
+    return "none" if value is None else str(value) if value != "" else "''"
 
 
 def percent(score: float | None) -> str:

@@ -12,8 +12,9 @@ Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
 
 @dataclass
 class EvalTask:
-    """The queries of a task and their candidates, in the source's order, which decides ties: of
-    equal scores the candidate that comes first ranks first.
+    """The queries of a task and their candidates, in the source's order, which decides between
+    copies of one item: the one that comes first ranks first. Different items with equal scores
+    count as in random order (:func:`unime.ranking.ranking_metrics`).
 
     Attributes:
         queries: (Q) what is asked.
@@ -22,6 +23,7 @@ class EvalTask:
         relevance: (Q) the right targets of each query, at least one.
         candidates: (Q) the targets among which each query is searched, no place twice; None: all.
         num_rows: queries in the data, of which there are more if a limit cut them.
+        ties_lose: of equal scores none is right: candidates, the right one last, keep their order.
         left_out: rows that the task does not ask about, each with its place and the reason.
     """
 
@@ -32,6 +34,7 @@ class EvalTask:
     target_names: list[str]
     relevance: list[Relevance]
     candidates: list[list[int]] | None = None
+    ties_lose: bool = False
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

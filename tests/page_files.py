@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.mmeb_files import write_picture
 
@@ -82,6 +82,32 @@ def write_results(
         for name in MODELS[1:]
     }
     return report, models
+
+
+def collapse(report: dict[str, Any], models: dict[str, Path], name: str) -> None:
+    """Make one model a collapsed one: every embedding the same but for rounding, every query tied
+    with all candidates."""
+    random = np.random.default_rng(1)
+    for task, entry in report["models"][name]["tasks"].items():
+        count = entry["num_queries"]
+        entry |= {"score": 1 / count, "ci95": [1 / count, 1 / count], "chance": 1 / count}
+        entry |= {"mean_similarity": 0.9999, "effective_rank": 1.1, "num_items": 2 * count}
+        entry |= {"tied_queries": count}
+        folder = models[name] / TASKS[task][2]
+        path = folder / f"{task}_sample.safetensors"
+        near = {side: nearly_equal(random, rows) for side, rows in load_file(path).items()}
+        save_file(near, path)
+        lines = folder / f"{task}_pred.jsonl"
+        rows = [json.loads(line) for line in lines.read_text().split("\n")[:-1]]
+        lines.write_text("".join(json.dumps(row | {"tied": count}) + "\n" for row in rows))
+        result = models[name] / f"{task}.json"
+        values = {"values": [1 / count] * count, "tied_queries": count}
+        result.write_text(json.dumps(json.loads(result.read_text()) | values))
+
+
+def nearly_equal(random: np.random.Generator, rows: torch.Tensor) -> torch.Tensor:
+    noise = torch.tensor(random.normal(size=rows.shape))
+    return ((1 + 0.01 * noise) / rows.shape[1] ** 0.5).half()
 
 
 def _entry(values: list[float]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from unime.config import (
     ModelConfig,
     Precision,
 )
+from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.items import DataError, Item
 
@@ -94,6 +95,7 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
         assert result["task"] == task
         assert -1 <= result["mean_similarity"] <= 1
         assert 1 <= result["effective_rank"] <= result["num_items"]
+        assert result["tied_queries"] == 0 and result["ci95"][0] <= result["score"]
         assert result["items_per_second"] > 0
         assert (result["inputs"]["prompt"], result["adapter"]) == ("unime", None)
         assert result["config"]["model"]["quantization"] == "nf4"
@@ -243,6 +245,59 @@ def test_other_code_or_packages_make_results_anew(
         assert "(kept)" in capsys.readouterr().out
         stores.append(set((folder / "out/embeddings").iterdir()))
     assert [len(found) for found in stores] == [1, 2, 3], "nor are the vectors taken for those"
+
+
+def test_other_code_of_the_evaluation_scores_anew(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the vectors that are there: no model is loaded."""
+    evaluate(folder, "data.tasks=[Names]")
+    monkeypatch.setattr(evaluation, "code_digest", lambda package: f"other code of {package.name}")
+    monkeypatch.setattr(Encoder, "load", lambda *a, **k: pytest.fail("the model is loaded"))
+    evaluate(folder, "data.tasks=[Names]")
+    assert "(kept)" not in capsys.readouterr().out
+    assert results(folder / "out")["Names"]["num_encoded"] == 0
+    evaluate(folder, "data.tasks=[Names]")
+    assert "(kept)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("blind_to", ["pictures", "everything"])
+def test_what_a_model_cannot_tell_apart_is_at_chance(
+    blind_to: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """MMEB lists the right candidate first: a model that gives all pictures one vector would find
+    every one of them. Log, result and predictions say what it is."""
+    sees = UnimeEmbedder.embed
+
+    def embed(self: UnimeEmbedder, inputs: Any) -> torch.Tensor:
+        rows = sees(self, inputs)
+        for places, part in inputs:
+            if blind_to == "everything" or "pixel_values" in part:
+                rows[places] = self.dimension**-0.5
+        return rows
+
+    monkeypatch.setattr(UnimeEmbedder, "embed", embed)
+    evaluate(folder)
+    printed = capsys.readouterr().out
+    found = results(folder / "out")
+    of_pictures = found["Words_t2i"]
+    assert of_pictures["score"] == pytest.approx(of_pictures["chance"]) == 0.2
+    assert of_pictures["metrics"]["mrr@10"] < 1
+    assert (of_pictures["tied_queries"], of_pictures["num_queries"]) == (5, 5)
+    assert of_pictures["values"] == pytest.approx([0.2] * 5)
+    assert of_pictures["ci95"] == pytest.approx([0.2, 0.2])
+    lines = (folder / "out/image/Words_t2i_pred.jsonl").read_text().splitlines()
+    assert [json.loads(line)["tied"] for line in lines] == [5] * 5
+    warning = "\n  warning: "
+    assert f"{warning}not above chance: Words_t2i 20.0% (chance 20.0%)" in printed
+    assert f"{warning}tied scores: Words_t2i 5 of 5 queries" in printed
+    assert ("collapsed: 10 different items" in printed) == (blind_to == "everything")
+    if blind_to == "everything":
+        assert all(own["score"] == pytest.approx(own["chance"]) for own in found.values())
+        assert "\nwarning: not above chance on 3 of 3 tasks: " in printed
 
 
 def test_results_inside_of_the_model_are_refused(folder: Path) -> None:

@@ -25,7 +25,7 @@ from eval.page_gallery import LONGEST, Items, choose_queries, spread
 from eval.page_maps import FEW, packed, project, similarity_matrix
 from eval.page_pictures import SIZE, Pictures
 from tests.mmeb_files import write_picture
-from tests.page_files import MODELS, NASTY, TASKS, write_results
+from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
 from unime.config import ConfigError
 from unime.items import DataError, Item
 
@@ -106,6 +106,36 @@ def test_scores_stand_as_the_report_has_them(results: Written, tmp_path: Path) -
     facts = data["models"][1]["facts"]
     assert facts["seconds"] == 12.5 * 5 and facts["commit"] == "0123456789"
     assert facts["items / s"] == round(16 * 5 / 62.5, 1) and facts["texts cut"] == 5
+
+
+def test_a_collapsed_model_is_marked(results: Written, tmp_path: Path) -> None:
+    """At the model, on its map and at every query; the others are not."""
+    report, models = copied(results, tmp_path)
+    collapse(report, models, "before")
+    data = written((report, models), tmp_path / "report.html")[1]
+    before, *others = data["models"]
+    said = " ".join(before["warnings"])
+    assert "collapsed" in said and "tied scores" in said and "not above chance" in said
+    assert "collapsed" in data["map"]["collapsed"][0]
+    assert data["map"]["collapsed"][1:] == [None, None]
+    assert not any(word in str(others) for word in ("collapsed", "tied scores"))
+    answers = [card["answers"] for card in data["gallery"]]
+    assert all(a["tied"] == 8 and a["value"] == 1 / 8 and not a["hit"] for a, *_ in answers)
+    assert not any("tied" in answer for _, *rest in answers for answer in rest)
+
+
+def test_settings_that_a_baseline_lacks_do_not_differ(results: Written, tmp_path: Path) -> None:
+    """And a 0 is a value."""
+    report, models = copied(results, tmp_path)
+    for name, tiles in zip(MODELS, (None, 0, 0), strict=True):
+        for path in models[name].glob("*.json"):
+            found = json.loads(path.read_text())
+            inputs = found["inputs"] | {"max_tiles": tiles, "num_frames": 8}
+            path.write_text(json.dumps(found | {"inputs": inputs}))
+    data = written((report, models), tmp_path / "report.html")[1]
+    (tiles_row,) = [row for row in data["settings"] if row["name"] == "max tiles"]
+    assert tiles_row["values"] == ["none", "0", "0"] and tiles_row["common"] == "0"
+    assert not tiles_row["differs"]
 
 
 def test_a_task_that_a_model_cannot_do(results: Written, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval.page import render, write_page
-from tests.page_files import MODELS, NASTY, TASKS, write_results
+from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.evaluation
@@ -93,6 +93,31 @@ def opened(browser: Any, made: Made) -> Iterator[Callable[..., Any]]:
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
     assert {url for url in asked if url.startswith("file:")} == opened_files
+
+
+@pytest.mark.fast
+def test_a_collapsed_model_says_so(
+    opened: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """At the top, in the table and on the map, in words; of the other models nothing does."""
+    folder = tmp_path_factory.mktemp("collapsed")
+    report, models = write_results(folder, num_queries=16, size=24)
+    collapse(report, models, "before")
+    write_page(report, models, folder / "report.html", map_points=60)
+    for options in ({}, {"color_scheme": "dark", "viewport": NARROW}):
+        tab = opened(folder / "report.html", **options)
+        banner = tab.locator("#warnings .warning")
+        assert banner.first.is_visible() and "Warning: before" in banner.first.inner_text()
+        assert "collapsed: 32 different items" in banner.first.inner_text()
+        assert tab.locator("#averages tr:has-text('before') .small").first.is_visible()
+        tab.locator("#map-controls select").first.select_option("0")
+        warning = tab.locator("#map-warning")
+        assert warning.is_visible() and "next to nothing" in warning.inner_text()
+        tab.locator("#map-controls select").first.select_option("1")
+        assert warning.is_hidden()
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        tab.locator("#gallery-controls select").first.select_option("0")
+        assert "tied with 15 others" in tab.locator(".card .badge").first.inner_text()
 
 
 def found_of(made: Made, model: int, **wanted: Any) -> list[dict[str, Any]]:

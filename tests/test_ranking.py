@@ -10,6 +10,7 @@ import json
 import math
 import random
 import statistics
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -43,13 +44,15 @@ def test_the_best_without_a_sort(seed: int) -> None:
     scores = torch.randint(-3, 4, (30, width), generator=generator).float() / 2
     scores[torch.rand(scores.shape, generator=generator) < 0.1] = NONE
     scores[torch.rand(scores.shape, generator=generator) < 0.1] = -0.0
-    columns, values = best(scores, 10)
+    columns, values, tied = best(scores, 10)
     expected = scores.sort(dim=1, descending=True, stable=True)
     count = min(10, width)
     places = expected.indices[:, :10].where(expected.values[:, :10] > NONE, -1)
     assert torch.equal(columns[:, :count], places)
     assert torch.equal(values[:, :count], expected.values[:, :10])
     assert (columns[:, count:] == -1).all() and (values[:, count:] == NONE).all()
+    shares = (scores[:, None] == values[:, :, None]).sum(dim=2) > 1  # (30, 10)
+    assert torch.equal(tied, (shares & (values > NONE)).any(dim=1))
 
 
 def test_metrics_by_hand() -> None:
@@ -121,13 +124,94 @@ def test_equal_embeddings_never_part() -> None:
     ]
 
 
-def test_the_right_one_wins_a_tie_and_sugarcrepe_loses_it() -> None:
-    """MMEB lists the right candidate first; SugarCrepe's format lists it last, for its strict >."""
-    same = torch.nn.functional.normalize(torch.ones(2, 4))
-    query = torch.nn.functional.normalize(torch.ones(1, 4))
-    first = ranking_metrics(rank_targets(query, same, [[0, 1]]).targets, [{0: 1.0}])
-    last = ranking_metrics(rank_targets(query, same, [[0, 1]]).targets, [{1: 1.0}])
-    assert (first["hit@1"].item(), last["hit@1"].item()) == (1.0, 0.0)
+def all_orders(scores: list[float], items: list[int], own: list[int]) -> Iterator[tuple[int, ...]]:
+    """Every order of candidates that their scores allow, by the rule of ties: copies of one item
+    stand as in the list, different items in any order."""
+    groups = []
+    for score in sorted(set(scores), reverse=True):
+        group = [place for place, value in zip(own, scores, strict=True) if value == score]
+        differ = len({items[place] for place in group}) > 1
+        groups.append(list(itertools.permutations(group)) if differ else [tuple(group)])
+    for chosen in itertools.product(*groups):
+        yield tuple(itertools.chain(*chosen))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_are_worth_the_mean_of_all_orders(
+    seed: int, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 24 metrics, graded relevance, copies; against enumeration."""
+    monkeypatch.setattr(ranking, "SHARED", 256 if shared else 0)
+    monkeypatch.setattr(ranking, "BLOCK_VALUES", 40)
+    rng = random.Random(seed)
+    queries, pool = torch.tensor([[1.0]] * 5), 12
+    targets = torch.tensor([[rng.choice([-0.5, 0.0, 0.5])] for _ in range(pool)])
+    items = [rng.randrange(6) for _ in range(pool)]
+    targets = targets[items]  # equal items have equal embeddings
+    lists = [rng.sample(range(pool), rng.randint(2, 6)) for _ in range(5)]
+    for candidates in (lists, None):
+        places = range(6) if candidates is None else range(pool)
+        searched = targets[: len(places)]
+        relevance = [
+            {place: float(rng.randint(1, 3)) for place in rng.sample(own, rng.randint(1, 2))}
+            for own in (candidates or [list(places)] * 5)
+        ]
+        found = rank_targets(
+            queries, searched, candidates, relevance=relevance, items=torch.tensor(items)[places]
+        )
+        metrics = ranking_metrics(found.targets, relevance, found.ties)
+        assert found.ties is not None
+        decided = 0
+        for number, relevant in enumerate(relevance):
+            own = candidates[number] if candidates else list(places)
+            scores = [targets[place].item() for place in own]
+            values = [
+                scoring.reference_metrics(order, relevant)
+                for order in all_orders(scores, items, own)
+            ]
+            for name in METRICS:
+                expected = statistics.fmean(value[name] for value in values)
+                assert metrics[name][number].item() == pytest.approx(expected, abs=1e-12), name
+            firsts = {order[0] in relevant for order in all_orders(scores, items, own)}
+            decided += len(firsts) > 1
+        gains_differ = found.ties.count(1)
+        assert gains_differ >= decided
+
+
+def test_who_cannot_tell_candidates_apart_scores_at_chance() -> None:
+    """A model that is blind to pictures gives every one the same vector; MMEB lists the right one
+    first. Copies of the right one cost nothing, as in MMEB."""
+    blind = torch.nn.functional.normalize(torch.ones(60, 4))
+    candidates = [[6 * number + place for place in range(6)] for number in range(10)]
+    relevance = [{own[0]: 1.0} for own in candidates]
+    found = rank_targets(blind[:10], blind, candidates, relevance=relevance)
+    assert ranking_metrics(found.targets, relevance)["hit@1"].mean() == 1, "the listed order"
+    metrics = ranking_metrics(found.targets, relevance, found.ties)
+    assert metrics["hit@1"].tolist() == pytest.approx([1 / 6] * 10)
+    for metric in ("hit@1", "ndcg_linear@5"):
+        chance = expected_by_chance(metric, relevance, [6] * 10)
+        assert metrics[metric].mean().item() == pytest.approx(chance)
+    assert found.ties is not None and found.ties.count(1) == 10
+    copies = torch.zeros(60, dtype=torch.long)
+    found = rank_targets(blind[:10], blind, candidates, relevance=relevance, items=copies)
+    metrics = ranking_metrics(found.targets, relevance, found.ties)
+    assert metrics["hit@1"].mean() == 1
+    assert found.ties is not None and found.ties.count(1) == 0
+
+
+def test_a_tie_below_the_right_one_decides_nothing() -> None:
+    """And one that is longer than the ten places that are looked at is counted whole."""
+    targets = torch.tensor([[1.0]] + [[0.5]] * 40)
+    found = rank_targets(torch.ones(1, 1), targets, relevance=[{0: 1.0}])
+    metrics = ranking_metrics(found.targets, [{0: 1.0}], found.ties)
+    assert all(value == 1 for name, value in metrics.items() if name.startswith(("hit", "ndcg")))
+    assert found.ties is not None and found.ties.count(10) == 0
+    found = rank_targets(torch.ones(1, 1), targets, relevance=[{40: 1.0}])
+    metrics = ranking_metrics(found.targets, [{40: 1.0}], found.ties)
+    assert metrics["hit@10"].item() == pytest.approx(9 / 40)
+    assert metrics["mrr@5"].item() == pytest.approx(sum(1 / rank for rank in range(2, 6)) / 40)
+    assert found.ties is not None and (found.ties.count(1), found.ties.count(5)) == (0, 1)
 
 
 @pytest.mark.parametrize("metric", ["hit@1", "ndcg_linear@5"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from eval.suites import load_suite
 from eval.tables import markdown, table_sections
 from unime.config import ConfigError, ReportConfig, build_config
 from unime.items import DataError
+from unime.result_warnings import warnings_of_report
 
 SUITE = {
     "CatsVQA": "{meta_task: vqa, distribution: ind}",
@@ -64,6 +66,8 @@ def result(task: str, values: list[float]) -> dict[str, Any]:
         "left_out": [],
         "mean_similarity": 0.5,
         "effective_rank": len(values),
+        "num_items": 2 * len(values),
+        "tied_queries": 0,
         "seconds": 2.0,
         "encoder": "unime",
         "model": "some/model",
@@ -322,6 +326,65 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
         assert "comparable" not in markdown_report(report.build_report(settings))
 
 
+def test_a_zero_is_a_value_and_a_null_is_none(tmp_path: Path) -> None:
+    """A baseline has neither preset nor tiles, which its inputs say by nulls: nothing differs."""
+    inputs = {"prompt": "unime", "max_tiles": 0}
+    write_results(tmp_path / "base", HITS, inputs=inputs)
+    write_results(tmp_path / "tuned", HITS, inputs=inputs | {"max_tiles": 4})
+    write_results(tmp_path / "clip", HITS, inputs={"prompt": None, "max_tiles": None})
+    settings = config(tmp_path)
+    settings.models["clip"] = str(tmp_path / "clip")
+    text = markdown_report(report.build_report(settings))
+    assert "the models differ in max_tiles (base 0, tuned 4)" in text
+    assert "differ in prompt" not in text
+    del settings.models["tuned"]
+    assert "comparable" not in markdown_report(report.build_report(settings))
+
+
+def test_a_wrong_result_is_said_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Collapse, scores at and below chance, ties; of a model that is fine nothing."""
+    values: Values = {task: [0.5] * 40 for task in SUITE}
+    signs = {"mean_similarity": 0.999, "effective_rank": 2.9, "num_items": 64}
+    write_results(tmp_path / "base", values, tied_queries=40, **signs)
+    write_results(tmp_path / "tuned", {task: [1] * 38 + [0] * 2 for task in SUITE})
+    change("base/DogsVQA", score=0, values=[0] * 40, tied_queries=0)(tmp_path)
+    settings = config(tmp_path)
+    play(settings)
+    printed = " ".join(capsys.readouterr().out.split())
+    found = json.loads(Path(settings.output).read_text())
+    text = Path(settings.output).with_suffix(".md").read_text()
+    assert found["models"]["tuned"]["warnings"] == []
+    warnings = found["models"]["base"]["warnings"]
+    for words in (
+        "collapsed: 64 different items are hardly told apart (mean similarity 0.999",
+        "below chance on 1 of 3 tasks: DogsVQA 0.0% (chance 50.0%)",
+        "not above chance on 1 of 3 tasks: CatsVQA 50.0% (chance 50.0%)",
+        "tied scores on 2 of 3 tasks: CatsVQA 40 of 40 queries, Find 40 of 40 queries",
+        "the average micro-3 is not above chance: 33.3% (chance 41.7%)",
+    ):
+        assert words in text and words in printed, words
+        assert any(words in sentence for sentence in warnings), words
+    assert text.startswith("- **warning**: base: collapsed"), "before any number"
+    assert warnings_of_report(found, "base") == warnings
+    assert warnings_of_report(found) == [f"base: {sentence}" for sentence in warnings]
+    assert "warning" not in markdown_report(report.build_report(only(settings, "tuned")))
+
+
+def only(settings: ReportConfig, name: str) -> ReportConfig:
+    return replace(settings, models={name: settings.models[name]})
+
+
+def test_results_of_the_older_rule_of_ties_are_refused(two_models: ReportConfig) -> None:
+    """They gave the right candidate every tie, and do not say how many there were."""
+    path = Path(two_models.models["base"]) / "Find.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "tied_queries"}
+    path.write_text(json.dumps(old))
+    with pytest.raises(DataError, match=r"Find\.json.*ties are not counted in it, evaluate again"):
+        report.build_report(two_models)
+
+
 @pytest.mark.parametrize(
     ("suite", "prompt", "said"),
     [
@@ -354,7 +417,10 @@ def test_the_program_prints_and_writes(
         assert words in printed
     written = json.loads(Path(two_models.output).read_text())
     assert written == report.build_report(two_models)
-    table = Path(two_models.output).with_suffix(".md").read_text().splitlines()
+    text = Path(two_models.output).with_suffix(".md").read_text()
+    warnings, _, table_text = text.partition("\n\n")
+    table = table_text.splitlines()
+    assert warnings.startswith("- **warning**: base: ")
     assert table[:2] == ["|  | chance | base | tuned |", "| --- | ---: | ---: | ---: |"]
     assert "| CatsVQA | 50.0 | 0.0 [0.0, 0.0] | 50.0 [0.0, 100.0] |" in table
     assert any(line.startswith("| micro-3 (mean of tasks) | 41.7 |") for line in table)
@@ -422,7 +488,8 @@ def test_rows_of_others_stand_beside_ours(
     assert "MMEB (V1), 36 image tasks" in printed and "UniME Phi-3.5-V" in printed
     assert max(map(len, printed.split("written: ")[0].splitlines())) <= 80
     lines = Path(settings.output).with_suffix(".md").read_text().splitlines()
-    assert lines[2] == "|  | chance | m | UniME LLaVA-1.6 |"  # its scores of each task
+    assert lines[2].startswith("hit@1 in %")
+    assert lines[4] == "|  | chance | m | UniME LLaVA-1.6 |"  # its scores of each task
     assert any(
         line.startswith("| EDIS | 50.0 | 75.0 [") and line.endswith("] | 86.2 |") for line in lines
     )
@@ -607,7 +674,7 @@ BAD_RESULTS = [
     (change("tuned/Find", seconds=float("inf")), REFUSED + "seconds is inf"),
     (change("tuned/Find", metrics={}), REFUSED + "metrics have no hit@1"),
     (change("tuned/Find", metrics={"hit@1": "a"}), REFUSED + "metrics hold 'a', expected numbers"),
-    (change("tuned/Find", values=[0.5]), REFUSED + "values of hit@1 are not a list of 0 and 1"),
+    (change("tuned/Find", values=[0.5]), REFUSED + "1 values of hit@1 are neither 0 nor 1, of"),
     (change("tuned/Find", score=0.5), REFUSED + "score is 0.5, the mean of its values 0.875"),
     (change("tuned/Find", score="good"), REFUSED + "score is 'good'"),
     (change("tuned/Find", not_supported=None, score=None), REFUSED + "score is None"),

@@ -22,6 +22,7 @@ from PIL import Image
 from eval import long_captions
 from eval.caption_retrieval import CaptionedRows
 from eval.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.scoring import score_task
 from eval.sources import Source
 from eval.sugarcrepe import SugarCrepe
 from eval.suites import load_suite
@@ -317,9 +318,12 @@ def test_sugarcrepe_is_strict(tmp_path: Path) -> None:
     }  # fmt: skip
     assert hits(task, lambda _, target: scores[target.text]) == [False, True, False, False]
     targets = torch.tensor([[scores[item.text]] for item in task.targets], dtype=torch.float64)
-    ranking = rank_targets(torch.ones(4, 1, dtype=torch.float64), targets, task.candidates)
-    metrics = ranking_metrics(ranking.targets, task.relevance)
+    places = {item: place for place, item in enumerate(task.targets)}
+    items = torch.tensor([places[item] for item in task.targets])  # the fourth's are one item
+    ones = torch.ones(4, 1, dtype=torch.float64)
+    ranking, metrics = score_task(task, ones, targets, items)
     assert metrics["hit@1"].tolist() == [0, 1, 0, 0]
+    assert ranking.ties is not None and ranking.ties.count(1) == 1, "a tie of two captions counts"
 
 
 def test_sugarcrepe_pictures_elsewhere(tmp_path: Path) -> None:

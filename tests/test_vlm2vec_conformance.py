@@ -20,11 +20,11 @@ import torch
 from eval import leaderboard
 from eval.leaderboard import KEYS, METADATA, QUERIES, RENAMED, TASKS
 from eval.result_files import Ranked, write_side_files
+from eval.scoring import score_task
 from eval.suites import load_suite
 from eval.task import EvalTask
 from tests.vlm2vec_reporter import DATASETS, MAIN_METRIC, report
 from unime.items import DataError, Item
-from unime.ranking import rank_targets, ranking_metrics
 
 SUITES = Path(__file__).parent.parent / "configs/suites"
 DESCRIBED: dict[str, Any] = {
@@ -80,10 +80,9 @@ def write_task(base: Path, modality: str, name: str, seed: int) -> None:
     asked, searched = ([Item(f"{kind} {n}") for n in range(6)] for kind in ("query", "target"))
     names = [item.text for item in searched]
     task = EvalTask(name, 4, asked[:4], searched, names, relevance)
-    ranking = rank_targets(queries, targets)
-    metrics = ranking_metrics(ranking.targets, relevance)
+    ranking, metrics = score_task(task, queries, targets, torch.arange(6))
     means = {metric: values.mean().item() for metric, values in metrics.items()}
-    ranked = Ranked(task, queries, targets, ranking.targets, ranking.scores)
+    ranked = Ranked(task, queries, targets, ranking.targets, ranking.scores, torch.ones(4))
     write_side_files(base / modality, ranked, means)
 
 
@@ -251,6 +250,8 @@ def cut(base: Path) -> None:
          "ROOT/MSVD.json: not supported (it embeds text); the scores beside it are another"),
         (lambda base: (base / "MSVD.json").write_text('{"metrics": {"hit@1": 0.123}}'),
          "ROOT/MSVD.json: of other scores; the scores beside it are another evaluation's"),
+        (lambda base: (base / "MSVD.json").write_text('{"tied_queries": 3, "num_queries": 100}'),
+         "ROOT/MSVD.json: different candidates have exactly equal scores for 3 of 100 queries"),
         (cut, "ROOT/MSVD.json: evaluated on its first 10 queries (data.limit), the leaderboard"),
     ],
 )  # fmt: skip
@@ -265,7 +266,8 @@ def test_what_is_refused(
 
 
 def test_a_result_of_all_queries_is_accepted(folder: Path, tmp_path: Path) -> None:
-    (folder / "MSVD.json").write_text(json.dumps({"config": {"data": {"limit": None}}}))
+    few = {"tied_queries": 1, "num_queries": 100}
+    (folder / "MSVD.json").write_text(json.dumps({"config": {"data": {"limit": None}}} | few))
     write_leaderboard(folder, tmp_path / "out.json", DESCRIBED)
 
 

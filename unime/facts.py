@@ -45,10 +45,11 @@ def installed_versions() -> dict[str, str]:
 
 
 @cache
-def code_digest() -> str:
-    """Of this package's own code: what it computed before a change may not be what it computes."""
+def code_digest(package: Path = Path(__file__).parent) -> str:
+    """Of a package's own code, this one's if none is named: what it computed before a change may
+    not be what it computes."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(package.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

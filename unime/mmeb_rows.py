@@ -110,14 +110,14 @@ def _negatives(row: dict[str, Any], where: str, make: MakeItem) -> tuple[Item, .
             dict(zip(NEGATIVE_COLUMNS, side, strict=True)), NEGATIVE_COLUMNS, where, make, f"[{n}]"
         )
         for n, side in enumerate(zip(texts, paths, strict=True))
-        if any(side)
+        if any(value not in (None, "") for value in side)
     )
 
 
 def _as_list(value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
-    return [value] if value else []
+    return [] if value in (None, "") else [value]
 
 
 def read_query(row: dict[str, Any], where: str, make: MakeItem) -> Item:

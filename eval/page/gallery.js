@@ -66,7 +66,7 @@ function drawGallery(state) {
 function cardElement(state, card, place) {
   const answer = card.answers[state.model];
   const name = `${data.tasks[card.task].name} ${card.number}`;
-  return h("article", { class: "card", "aria-label": `${name}, ${answer.hit ? "hit" : "miss"}` },
+  return h("article", { class: "card", "aria-label": `${name}, ${answer.tied ? "tie" : answer.hit ? "hit" : "miss"}` },
     h("header", {}, h("h3", {}, data.tasks[card.task].name, h("span", { class: "muted" }, ` #${card.number}`)), badge(answer)),
     part("Query", null, itemElement(card.query)),
     goldPart(card, cosine(answer.gold_score)),
@@ -76,6 +76,10 @@ function cardElement(state, card, place) {
 }
 
 function badge(answer) {
+  if (answer.tied) {
+    const others = `${answer.tied - 1} other${answer.tied > 2 ? "s" : ""}`;
+    return h("span", { class: "badge miss" }, `≈ tied with ${others} (${percent(answer.value)})`);
+  }
   const value = answer.value === undefined ? "" : ` (${percent(answer.value)})`;
   return h("span", { class: `badge ${answer.hit ? "hit" : "miss"}` }, `${answer.hit ? "✓ hit" : "✗ miss"}${value}`);
 }

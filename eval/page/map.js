@@ -27,6 +27,10 @@ function showMap() {
     byId("map-note").textContent =
       `${points.length} queries and targets in two dimensions (${methods[state.model]}): what a model holds for alike lies together. `
       + "Distances between groups mean little. A line leads from a query to its right target.";
+    const words = data.map.collapsed[state.model];
+    byId("map-warning").hidden = !words;
+    byId("map-warning").textContent = words
+      ? `⚠ ${data.models[state.model].name} has ${words}. A map is drawn as large as it can be: what looks like groups here is next to nothing, enlarged.` : "";
     drawMap(state);
     readMap(state);
   };
@@ -103,6 +107,11 @@ function drawMap(state) {
     context.stroke(path);
   };
   for (const number of state.visible) point(number, radius);
+  if (data.map.collapsed[state.model]) {
+    context.font = "600 15px system-ui, sans-serif";
+    context.fillStyle = `rgb(${colour("--miss").join(" ")})`;
+    context.fillText("⚠ collapsed: these groups are next to nothing, enlarged", 12, 24);
+  }
   if (state.active < 0) return;
   for (const pair of data.map.pairs.filter((found) => found.includes(state.active))) {
     context.beginPath();

@@ -160,7 +160,11 @@ function showHeader() {
     h("li", { class: cell && cell[0] === best ? "best" : null },
       h("span", { class: "name" }, names[place]),
       h("span", { class: "number" }, cell ? percent(cell[0]) : "—"),
-      h("span", { class: "small" }, cell ? `${main.label}, 95 % interval ${interval(cell)}` : "no average"))));
+      h("span", { class: "small" }, cell ? `${main.label}, 95 % interval ${interval(cell)}` : "no average"),
+      data.models[place].warnings.length ? h("a", { class: "small", href: "#warnings" }, "⚠ see the warning below") : null)));
+  byId("warnings").append(...data.models.filter((model) => model.warnings.length).map(({ name, warnings }) =>
+    h("div", { class: "warning", role: "note" }, h("p", {}, h("b", {}, `⚠ Warning: ${name}`)),
+      h("ul", {}, warnings.map((words) => h("li", {}, words))))));
 }
 
 function markSection() {

@@ -45,7 +45,8 @@ function showAverages() {
   byId("scores-notes").replaceChildren(...data.notes.map((note) => h("li", {}, note)));
   byId("averages").append(...data.tables.map(({ title, columns, ours, published }, place) => {
     const rows = [
-      ...data.models.map(({ name }, model) => ({ name, cells: ours[model] })),
+      ...data.models.map(({ name, warnings }, model) =>
+        ({ name, remark: warnings.length ? "⚠ see the warning above" : null, cells: ours[model] })),
       ...published.map(({ name, remark, scores }) =>
         ({ name, remark, kind: "published", cells: scores.map((score) => (score === null ? null : [score])) })),
     ];
@@ -196,7 +197,7 @@ function showProvenance() {
   const bare = data.tasks.filter((task) => task.without_examples.some(Boolean)).map((task) => task.name);
   const shown = Object.entries(data.not_shown).map(([kind, count]) => `${count} ${kind}`);
   filled(byId("notes"), {}, [
-    same.length ? h("p", {}, `The same for all: ${same.map(({ name, values }) => `${name} ${values[0]}`).join("; ")}.`) : null,
+    same.length ? h("p", {}, `The same for all that have them: ${same.map(({ name, common }) => `${name} ${common}`).join("; ")}.`) : null,
     bare.length ? h("details", { id: "bare" },
       h("summary", {}, `Without predictions of some model, so not (wholly) in the gallery: ${bare.length} ${bare.length === 1 ? "task" : "tasks"}`),
       h("p", {}, bare.join(", "))) : null,

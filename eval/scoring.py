@@ -1,0 +1,49 @@
+"""What a model's embeddings are worth on a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from eval.bootstrap import drawn_means, interval
+from eval.task import EvalTask
+from unime.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
+
+SAMPLES = 2000  # of the bootstrap: the interval by which a result is said to be at chance
+
+
+def score_task(
+    task: EvalTask, queries: Tensor, targets: Tensor, items: Tensor
+) -> tuple[Ranking, dict[str, Tensor]]:
+    """Rank, and measure every metric of every query (Q,).
+
+    Args:
+        queries: (Q, D).
+        targets: (T, D), on the same device.
+        items: which item each target is (T,); copies of one have the same number.
+    """
+    ranking = rank_targets(queries, targets, task.candidates, relevance=task.relevance, items=items)
+    ties = None if task.ties_lose else ranking.ties
+    return ranking, ranking_metrics(ranking.targets, task.relevance, ties)
+
+
+def summary(
+    task: EvalTask, ranking: Ranking, metrics: dict[str, Tensor], metric: str
+) -> dict[str, Any]:
+    """The numbers of a result: the task's score by its metric, and what tells whether it is one."""
+    assert ranking.ties is not None
+    means = {name: values.mean().item() for name, values in metrics.items()}
+    values = metrics[metric].tolist()
+    sizes = [len(row) for row in task.candidates or []]
+    sizes = sizes or [len(task.targets)] * len(task.queries)
+    return {
+        "score": means[metric],
+        "ci95": interval(drawn_means(values, SAMPLES, 0, task.name)),
+        "values": values,
+        "metrics": means,
+        "num_queries": len(task.queries),
+        "num_candidates": sum(sizes) / len(sizes),
+        "chance": expected_by_chance(metric, task.relevance, sizes),
+        "tied_queries": ranking.ties.count(int(metric.partition("@")[2])),
+    }
