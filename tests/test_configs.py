@@ -58,8 +58,8 @@ def shipped(folder: str) -> list[Path]:
 
 
 def class_of(path: Path) -> type:
-    """By the folder; configs/demo/ has one of each, which their names tell apart."""
-    name = path.stem if path.parent.name == "demo" else path.parent.name
+    """By the folder; those of examples have one of each, which their names tell apart."""
+    name = path.stem if path.parent.name in ("demo", "stamps") else path.parent.name
     if name in CLASSES:
         return CLASSES[name]
     raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")
