@@ -334,7 +334,8 @@ def test_a_run_begins_with_what_differs_from_the_defaults(stage: str) -> None:
     said = "\n".join(lines)
     assert f"learning_rate={config.optim.learning_rate}" in said and "dropout=0.25" in said
     assert "beta1" not in said and "save_total_limit" not in said
-    build_config(cls, CONFIGS / stage / "qwen2-vl-2b.yaml", said.split("lora: ")[1].split()[:1])
+    word = f"lora.{said.split('lora: ')[1].split()[0]}"  # as it is typed
+    build_config(cls, CONFIGS / stage / "qwen2-vl-2b.yaml", [word])
 
 
 def test_options_may_stand_between_settings(capsys: pytest.CaptureFixture[str]) -> None:
