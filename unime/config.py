@@ -540,6 +540,8 @@ class TeacherConfig:
     name: FilePath = MISSING  # a sentence-transformers model: hub id, folder or pypi:<module>
     revision: str | None = None
     prompt: str = ""  # put before every text (instruction-tuned teachers)
+    max_text_tokens: int | None = None  # longer texts are cut (and listed), prompt and special
+    # tokens count; null: as the model does, which may read more
     texts: list[FilePath] = MISSING
     columns: list[str] = field(default_factory=lambda: ["text"])
     output_dir: FilePath = MISSING
@@ -548,6 +550,8 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
+        limit = self.max_text_tokens
+        require(limit is None or limit > 0, "max_text_tokens", limit, "positive or null")
 
 
 class Engine(Enum):
