@@ -85,7 +85,7 @@ def read_node(node: Node, hint: Any, key: str, typed: bool) -> Any:
     if get_origin(inner) is dict:
         return {
             name: read_node(value, get_args(inner)[1], join(key, name), typed)
-            for name, value in _pairs(node, hint, key)
+            for name, value in pairs(node, hint, key)
         }
     if get_origin(inner) is list:
         if not isinstance(node, SequenceNode):
@@ -101,14 +101,19 @@ def _read_group(node: Node, cls: Any, key: str, typed: bool) -> dict[str, Any]:
     """The settings of a config class, without those that are not given."""
     hints = get_type_hints(cls)
     values = {}
-    for name, value in _pairs(node, cls, key):
+    for name, value in pairs(node, cls, key):
         if name not in hints:
             raise UnknownKeyError(f"unknown key '{join(key, name)}'", join(key, name))
         values[name] = read_node(value, hints[name], join(key, name), typed)
     return values
 
 
-def _pairs(node: Node, hint: Any, key: str) -> Iterator[tuple[str, Node]]:
+def pairs(node: Node | None, hint: Any, key: str) -> Iterator[tuple[str, Node]]:
+    """The names of a mapping with what they stand for, ``<<`` resolved.
+
+    Raises:
+        ConfigError: no mapping, or a name that comes twice.
+    """
     if not isinstance(node, MappingNode):
         raise _refusal(node, hint, key)
     names = [name.value for name, _ in node.value if isinstance(name, ScalarNode)]
@@ -150,7 +155,7 @@ def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:
 def _free_value(node: Node, key: str) -> Any:
     """Where every type is allowed: what YAML says, dates as texts."""
     if isinstance(node, MappingNode):
-        return {name: _free_value(value, join(key, name)) for name, value in _pairs(node, Any, key)}
+        return {name: _free_value(value, join(key, name)) for name, value in pairs(node, Any, key)}
     if isinstance(node, SequenceNode):
         return [_free_value(value, f"{key}[{n}]") for n, value in enumerate(node.value)]
     if node.style is None and EXPONENT.fullmatch(node.value):
@@ -195,15 +200,17 @@ def expected_of(hint: Any) -> str:
     return f"{said}, or null" if optional else said
 
 
-def shown(node: Node) -> str:
+def shown(node: Node | None) -> str:
     """A value as an error quotes it."""
+    if node is None:
+        return ""
     if isinstance(node, ScalarNode):
         return str(node.value)
     begin, end = node.start_mark, node.end_mark
     return shorten(begin.buffer[begin.pointer : end.pointer], SHOWN, placeholder=" …")
 
 
-def _refusal(node: Node, hint: Any, key: str) -> ConfigError:
+def _refusal(node: Node | None, hint: Any, key: str) -> ConfigError:
     place = f"{key}: " if key else ""
     return ConfigError(f"{place}got {shown(node)!r}, expected {expected_of(hint)}", key)
 
