@@ -213,8 +213,9 @@ run_python() {
 check_config() { # CLASS CONFIG [key=value …]: one message for a mistake, before any rank starts
   local cls=$1 config=$2
   shift 2
-  "$venv/bin/python" -c 'import sys; from unime import config
-config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "$cls" --config "$config" "$@"
+  "$venv/bin/python" -c 'import sys; sys.argv[0] = sys.argv.pop(1) # in messages, not "-c"
+from unime import config
+config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "launch.sh $command" "$cls" --config "$config" "$@"
   if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
 }
 

@@ -44,6 +44,7 @@ from unime.checkpoint import write_json
 from unime.config import ConfigError, load_config, require
 from unime.progress import progress_bar
 from unime.runlog import run_program
+from unime.setting_values import FilePath
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"
@@ -53,7 +54,7 @@ SOURCES = ("demo_data", "demo_tasks", "demo_texts", "emoji", "pretrain_tasks", "
 
 @dataclass
 class DemoDataConfig:
-    output_dir: str = MISSING
+    output_dir: FilePath = MISSING
     seed: int = 0
     train_rows: int = 1280  # of each trained task
     test_queries: int = 300  # of each task

@@ -34,6 +34,7 @@ from data_prep.thread_choice import ThreadChooser
 from unime.config import load_config, require
 from unime.facts import git_commit, write_facts
 from unime.runlog import run_program
+from unime.setting_values import FilePath
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Phase:
 
 @dataclass
 class PretrainConfig:
-    output_dir: str = MISSING
+    output_dir: FilePath = MISSING
     steps: int = MISSING
     phases: dict[str, Phase] = field(default_factory=dict)  # in order; "vision" has its own loss
     muon_learning_rate: float = 2e-3  # of the hidden matrices
@@ -58,7 +59,7 @@ class PretrainConfig:
     threads: int = 2
     save_minutes: float = 3.0
     measure_minutes: float = 6.0
-    export: str | None = None  # write the checkpoint there, as a model folder, and stop
+    export: FilePath | None = None  # write the checkpoint there, as a model folder, and stop
 
     def __post_init__(self) -> None:
         for name in ("steps", "muon_learning_rate", "learning_rate", "threads"):

@@ -17,9 +17,11 @@ from unime.config import ConfigError, TeacherConfig, load_config
 from unime.progress import progress_bar
 from unime.runlog import run_program
 from unime.sentence_layout import packaged_model
-from unime.teacher_store import TeacherMeta, write_store
+from unime.teacher_store import TeacherMeta, note_cut, write_store
+from unime.text_limits import longer_than, own_positions, set_text_limit
 from unime.texts import read_texts
 
+NAMED = 5  # rows of cut texts that are named; the file has all
 BATCHES_PER_BLOCK = 16  # batches between two saves; texts are sorted by length within a block
 
 
@@ -30,8 +32,13 @@ def main(argv: list[str] | None = None) -> None:
     dimension = model.get_embedding_dimension()
     if dimension is None:
         raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
-    meta = TeacherMeta(config.name, config.revision, config.prompt, dimension)
-
+    own_limit = set_text_limit(model, None)
+    cut_at = set_text_limit(model, config.max_text_tokens)
+    cut = [found.row_ids[n] for n in longer_than(model, found.texts, config.prompt, cut_at)]
+    set_limit = None if cut_at == own_limit else cut_at
+    meta = TeacherMeta(
+        config.name, config.revision, config.prompt, dimension, max_text_tokens=set_limit
+    )
     total = len(found.texts)
     with progress_bar(total=total, desc="teacher embeddings", unit="text") as bar:
         computed = write_store(
@@ -46,6 +53,15 @@ def main(argv: list[str] | None = None) -> None:
         f"{config.output_dir}: {total} texts ({found.num_duplicates} duplicates left out), "
         f"{computed} computed now, {dimension} dimensions"
     )
+    listed = note_cut(config.output_dir, cut_at, cut)
+    if cut:
+        named = ", ".join(cut[:NAMED]) + (", …" if len(cut) > NAMED else "")
+        more = own_positions(model) or 0
+        hint = f"; max_text_tokens={more} reads more" if more > (cut_at or more) else ""
+        print(
+            f"cut: {len(cut)} of {total} texts are longer than the {cut_at} tokens that the teacher"
+            f" reads, of which it sees no more: {named} (all of them: {listed}){hint}"
+        )
 
 
 def load_teacher(config: TeacherConfig) -> SentenceTransformer:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml.nodes import Node
 
 from eval.formats import FORMATS, Format
 from eval.mmeb_v1 import MmebRows
 from unime.config import ConfigError
+from unime.setting_values import pairs, parse_yaml, read_node
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "format")
@@ -56,12 +57,11 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
 
 def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
     try:
-        loaded = OmegaConf.load(path)
-        content = OmegaConf.to_container(loaded) if isinstance(loaded, DictConfig) else None
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        text = path.read_text(encoding="utf-8")
+        nodes = dict(pairs(parse_yaml(text), dict, ""))
+        content = {name: read_node(node, Any, name, typed=False) for name, node in nodes.items()}
+    except (OSError, UnicodeDecodeError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
-    if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{path}: not a suite of tasks: expected task: {{meta_task, …}}")
     suite: dict[str, Task] = {}
     included: Any = content.pop("include", [])
     are_names = isinstance(included, list) and all(isinstance(name, str) for name in included)
@@ -69,9 +69,9 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
         raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
     parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
     own = {
-        str(name): _task(f"{path}: {name!s}", entry)
+        name: _task(f"{path}: {name}", entry, nodes[name])
         for name, entry in content.items()
-        if not str(name).startswith(".")
+        if not name.startswith(".")
     }
     for part in (*parts, own):
         for name, task in part.items():
@@ -83,7 +83,7 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
     return suite
 
 
-def _task(place: str, entry: Any) -> Task:
+def _task(place: str, entry: Any, node: Node) -> Task:
     if not isinstance(entry, dict) or "meta_task" not in entry:
         raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
     named = {"meta_task": entry["meta_task"], "modality": entry.get("modality", "image")}
@@ -102,19 +102,24 @@ def _task(place: str, entry: Any) -> Task:
         if value not in valid:
             expected = " or ".join(valid)
             raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
-    settings = {k: v for k, v in entry.items() if k not in {*own, "metric", "format"}}
+    settings = {k: v for k, v in pairs(node, dict, place) if k not in {*own, "metric", "format"}}
     own = {key: None if value is None else str(value) for key, value in own.items()}
     return Task(**own, metric=metric, format=_format(place, FORMATS[format_name], settings))
 
 
-def _format(place: str, cls: type, settings: dict[str, Any]) -> Format:
+def _format(place: str, cls: type, settings: dict[str, Node]) -> Format:
     known = [entry.name for entry in fields(cls)]
     for key in settings:
         if key not in known:
             near = difflib.get_close_matches(str(key), [*OF_A_TASK, *known], n=1, cutoff=0.0)
             raise ConfigError(f"{place}.{key}: no such setting; the nearest is {near[0]!r}")
+    hints = get_type_hints(cls)
+    values = {
+        key: read_node(node, hints[key], f"{place}.{key}", typed=False)
+        for key, node in settings.items()
+    }
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(cls), settings)
+        merged = OmegaConf.merge(OmegaConf.structured(cls), values)
         made: Format = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{place}: {str(error).splitlines()[0]}") from None

@@ -30,6 +30,7 @@ from unime.checkpoint import write_json
 from unime.config import load_config, require
 from unime.facts import git_commit, write_facts
 from unime.runlog import run_program
+from unime.setting_values import FilePath
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
@@ -43,7 +44,7 @@ INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 @dataclass
 class DemoConfig:
-    output_dir: str | None = None  # None: runs/demo, runs/demo-seed1, runs/demo-validation, …
+    output_dir: FilePath | None = None  # None: runs/demo, runs/demo-seed1, runs/demo-validation, …
     seed: int = 0  # of the adapters and of the order of the data; the data stays the same
     split: str = "test"  # validation: to choose settings by
     overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -46,6 +47,7 @@ from unime.config import (
     build_config,
     require,
 )
+from unime.config_file import parse_words, program_name
 from unime.encoder import Encoder
 from unime.export import save_combined_adapter, save_merged
 from unime.facts import git_commit, installed_versions
@@ -105,19 +107,23 @@ def _check_words(config: ExportConfig) -> None:
 
 def parse(argv: list[str] | None) -> ExportConfig:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program_name(),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("output_dir", metavar="OUT")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--push-to-hub", metavar="REPOSITORY")
-    args = parser.parse_intermixed_args(argv)
+    args = parse_words(parser, argv)
     words = [*args.overrides, "run=RUN", "output_dir=OUT"]
     try:
         config = build_config(ExportConfig, None, words)
     except ConfigError as error:
         parser.exit(2, f"error: {error}\n")
-    config = replace(config, run=args.run, output_dir=args.output_dir)
+    run, output_dir = map(os.path.expanduser, (args.run, args.output_dir))
+    config = replace(config, run=run, output_dir=output_dir)
     return replace(config, push_to_hub=args.push_to_hub or config.push_to_hub)
 
 

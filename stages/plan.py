@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
@@ -89,7 +90,7 @@ def _class_of(argv: list[str] | None) -> type[PlannedConfig]:
     path = parser.parse_known_args(argv)[0].config
     try:
         loaded = OmegaConf.load(path) if path else None
-    except (OSError, YAMLError):
+    except (OSError, ValueError, YAMLError, RecursionError, OmegaConfBaseException):
         return Stage2PlanConfig  # load_config says what is wrong with the file
     data = loaded.get("data") if isinstance(loaded, DictConfig) else None
     is_stage1 = isinstance(data, DictConfig) and "teacher" in data

@@ -49,6 +49,13 @@ def main(argv: list[str] | None = None) -> None:
         gradient_checkpointing=config.optim.gradient_checkpointing,
         sharded=run.shards_weights,
     )
+    teacher, own_limit = dataset.teacher, encoder.processor.inputs.max_text_tokens
+    if teacher.cut_at not in (None, own_limit):
+        run.log.info(
+            "the teacher read %d tokens of a text (prompt and special tokens included; %d texts"
+            " were longer), the student reads %d of its own",
+            *(teacher.cut_at, teacher.num_cut, own_limit),
+        )
     collate = TextCollator(encoder.processor, ChunkLimits.of(config.optim))
 
     def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:

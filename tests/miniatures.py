@@ -60,6 +60,6 @@ def write_documents(root: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    write_miniatures(Path(sys.argv[1]))
+    write_miniatures(Path(sys.argv[1]).expanduser())
     data = OmegaConf.load(CONFIG).data
     print(f"written: {sys.argv[1]} ({CONFIG.name} looks in {data.root})")

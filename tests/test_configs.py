@@ -230,10 +230,10 @@ def test_mistakes_name_the_key(cls: type, path: Path, overrides: list[str], mess
 
 
 FILES = [
-    ("optim: [1, 2]", "file.yaml: optim: Invalid type assigned: list"),
-    ("data: {sources: {MSCOCO: 5}}", "file.yaml: data.sources.MSCOCO: Invalid type assigned: int"),
+    ("optim: [1, 2]", "file.yaml: optim: got '[1, 2]', expected a mapping"),
+    ("data: {sources: {MSCOCO: 5}}", "file.yaml: data.sources.MSCOCO: got '5', expected a mapping"),
     ("loss: {temprature: 0.1}", "unknown key 'loss.temprature'; the nearest valid key is 'loss.t"),
-    ("[1, 2]", "expected a mapping of settings"),
+    ("[1, 2]", "file.yaml: got '[1, 2]', expected a mapping"),
     ("run: {output_dir: x", "file.yaml: "),
     ("run: {output_dir: x}", "no value for "),
     (

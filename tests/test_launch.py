@@ -231,6 +231,12 @@ def test_a_wrong_setting_starts_no_rank(checkout: Checkout) -> None:
     assert output.endswith("unknown key 'run.sed'; the nearest valid key is 'run.seed'\n")
 
 
+def test_a_setting_with_dashes_starts_no_rank(checkout: Checkout) -> None:
+    status, output = checkout.launch("stage1", "some config.yaml", "--run.seed=3")
+    assert status == 2
+    assert "launch.sh stage1: got --run.seed=3; settings are written key=value" in output
+
+
 def test_print_config_starts_no_rank(checkout: Checkout) -> None:
     status, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", "--print-config")
     assert (status, "  seed: 3\n" in output) == (0, True)

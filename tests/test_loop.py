@@ -252,7 +252,7 @@ def test_metrics_and_files(straight: Path) -> None:
 def test_first_log_lines_say_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(make_config(tmp_path, steps=2))
     text = capsys.readouterr().err
-    parts = ["configuration:", "learning_rate: 0.01", "commit: ", "global batch size: 8", "a stand"]
+    parts = ["configuration:", "learning_rate=0.01", "commit: ", "global batch size: 8", "a stand"]
     positions = [text.index(part) for part in parts]
     assert positions == sorted(positions)
     assert "step 2/2: loss" in text and "similarity" in text and "left" in text

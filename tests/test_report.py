@@ -747,6 +747,16 @@ def test_a_selection_of_tasks(tmp_path: Path) -> None:
         ("A: {meta_task: [a, b]}", "A.meta_task: got ['a', 'b'], expected a name"),
         ("A: {meta_task: a, modality: ../b}", "A.modality: got '../b', expected a name without"),
         ("A/B: {meta_task: a}", "A/B.the task's name: got 'A/B', expected a name without a slash"),
+        (
+            "A: {meta_task: a, revision: 4e53218}",
+            "A.revision: got 4e53218, expected a text, or null",
+        ),
+        (
+            "A: {meta_task: a, split: 1.10}",
+            "A.split: got 1.10, expected a text: write it in quotes",
+        ),
+        ("A: {meta_task: a, subset: [b]}", "A.subset: got '[b]', expected a text, or null"),
+        ("A: {meta_task: a}\nA: {meta_task: b}", "A: got 'two values', expected one"),
         ("include: [1]\nA: {meta_task: a}", "include: got [1], expected a list of other suites"),
         (".a: {meta_task: a}", "no task: names that begin with a dot are none"),
         ("A: vqa", "A: got 'vqa', expected meta_task"),

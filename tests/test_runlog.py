@@ -59,7 +59,7 @@ def test_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert versions[0].startswith("python==3.") and versions[1].startswith("# Linux")
     assert {"torch", "transformers", "peft"} <= {line.split("==")[0] for line in versions}
     said = capsys.readouterr().err
-    assert f"commit: {commit}" in said and "chunk_size: 4" in said
+    assert f"commit: {commit}" in said and "chunk_size=4" in said
     assert (
         "global batch size: 8 (8 on each of 1 processes; single on cpu, mixed precision: no)"
         in said

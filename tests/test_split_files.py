@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eval.sources import Source
@@ -193,7 +196,10 @@ def test_json_rows(tmp_path: Path, name: str) -> None:
     assert found.where(1) == f"{tmp_path / 'data' / name}, row 1"
     with pytest.raises(DataError, match="no column 'z'; it has 'a', 'b', 'c', 'd'"):
         table(tmp_path, "z")
-    with pytest.raises(DataError, match="its rows are not alike: "):
+    said = re.escape(
+        f"{name}, row 1, column 'c': got 'two', unlike 1 in {tmp_path}/data/{name}, row"
+    )
+    with pytest.raises(DataError, match=said):
         table(tmp_path, "c")
 
 
@@ -226,3 +232,93 @@ def test_bad_json(tmp_path: Path, content: str, message: str) -> None:
 def test_a_line_separator_inside_of_a_text_ends_no_row(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"a": "one\u2028line"}\n{"a": "two"}\n', encoding="utf-8")
     assert table(tmp_path, "a").rows["a"][:] == ["one\u2028line", "two"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["a", None, float("nan"), "b"], "row 2, column 'a': got nan, unlike 'a' in "),
+        (["a", ["b"]], "row 1, column 'a': got ['b'], unlike 'a' in "),
+        ([["a"], ["b", 3]], "row 1, column 'a': got ['b', 3], unlike ['a'] in "),
+        ([None, 2**70], f"row 1, column 'a': got {2**70}"),
+    ],
+)
+def test_a_value_unlike_the_others_is_named(
+    tmp_path: Path, values: list[Any], message: str
+) -> None:
+    write_json(tmp_path / "test-00000-of-00002.jsonl", [{"a": None}])
+    write_json(tmp_path / "test-00001-of-00002.jsonl", [{"a": value} for value in values])
+    with pytest.raises(DataError) as error:
+        table(tmp_path, "a")
+    assert f"test-00001-of-00002.jsonl, {message}" in str(error.value)
+
+
+def test_half_a_character_is_a_question_mark(tmp_path: Path) -> None:
+    lines = r'{"a": "half \ud83d", "b": ["\udc00", "\ud83d\ude00"]}'
+    (tmp_path / "test.jsonl").write_text(lines)
+    assert table(tmp_path, "a", "b").rows[0] == {"a": "half ?", "b": ["?", "\U0001f600"]}
+
+
+# Parquet shards ----------------------------------------------------------------------------------
+
+SHARDS = [  # the same table: rows of a text, perhaps a list of texts, and a column that differs
+    {"a": ["x", "y"], "b": pa.nulls(2), "extra": [1, 2]},
+    {"a": ["z"], "extra": [["other"]]},
+    {"a": pa.array([], pa.string()), "b": pa.array([], pa.int64())},
+    {"a": pa.array(["w"], pa.large_string()), "b": [["n"]]},
+    {"a": pa.nulls(1), "b": pa.array([[]], pa.list_(pa.null()))},
+]
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 3, 0, 4, 1], [1, 2, 4, 0, 3]]
+)
+def test_the_order_of_shards_does_not_matter(tmp_path: Path, order: list[int]) -> None:
+    for place, number in enumerate(order):
+        file = tmp_path / f"test-{place:05}-of-{len(order):05}.parquet"
+        pq.write_table(pa.table(SHARDS[number]), file)
+    found = table(tmp_path, "a", optional=("b", "c"))
+    rows = [[("x", None), ("y", None)], [("z", None)], [], [("w", ["n"])], [(None, [])]]
+    expected = [row for number in order for row in rows[number]]
+    assert [(row["a"], row["b"]) for row in found.rows] == expected
+    last = order[-1] if rows[order[-1]] else order[-2]
+    assert f"-of-00005.parquet, row {len(rows[last]) - 1}" in found.where(len(expected) - 1)
+
+
+def test_a_shard_whose_first_group_of_rows_is_empty(tmp_path: Path) -> None:
+    rows = pa.table({"a": ["x", "y"]})
+    with pq.ParquetWriter(tmp_path / "test.parquet", rows.schema) as writer:
+        for part in (rows.slice(0, 0), rows):
+            writer.write_table(part)
+    assert table(tmp_path, "a").rows["a"][:] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (
+            {"a": [["x"]]},
+            "00001-of-00002.parquet, column 'a': its type is list<element: string>, in",
+        ),
+        ({"b": ["x"]}, "00001-of-00002.parquet: no column 'a'; it has 'b'"),
+        (None, "00001-of-00002.parquet: cannot read it: "),
+    ],
+)
+def test_a_shard_that_does_not_fit_is_named(
+    tmp_path: Path, second: dict[str, Any] | None, message: str
+) -> None:
+    pq.write_table(pa.table({"a": ["x"]}), tmp_path / "test-00000-of-00002.parquet")
+    (tmp_path / "test-00001-of-00002.parquet").write_text("no parquet")
+    if second is not None:
+        pq.write_table(pa.table(second), tmp_path / "test-00001-of-00002.parquet")
+    with pytest.raises(DataError) as error:
+        table(tmp_path, "a")
+    assert message in str(error.value)
+
+
+def test_no_rows_in_any_shard(tmp_path: Path) -> None:
+    for number in range(2):
+        empty = pa.table({"a": pa.array([], pa.string())})
+        pq.write_table(empty, tmp_path / f"test-0000{number}-of-00002.parquet")
+    with pytest.raises(DataError, match="test-00000-of-00002.parquet: no rows"):
+        table(tmp_path, "a")

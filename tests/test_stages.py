@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from unime.config import ConfigError, InputConfig, ModelConfig, Quantization
 from unime.data import DataError, Item
 from unime.encoder import Encoder
 from unime.runlog import run_program
-from unime.teacher_store import TeacherMeta, write_store
+from unime.teacher_store import TeacherMeta, note_cut, write_store
 
 REPOSITORY = Path(__file__).parent.parent
 # Without dropout, and without Adam's amplification of rounding where a gradient is nearly zero.
@@ -114,6 +115,17 @@ def assert_same_run(first: Path, second: Path) -> None:
     expected = adapters(second)
     for name, tensor in adapters(first).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_stage1_says_where_the_teacher_reads_less(
+    material: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(material / "teacher", material / "cut")
+    note_cut(material / "cut", 256, ["texts.jsonl:0:text"])
+    settings = ("optim.steps=1", "optim.warmup_steps=0", f"data.teacher={material}/cut")
+    stage1(material, "after_cut", *settings)
+    said = capsys.readouterr().err
+    assert "the teacher read 256 tokens of a text" in said and "the student reads 512" in said
 
 
 @pytest.fixture(scope="module")

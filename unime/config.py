@@ -27,6 +27,7 @@ from unime.config_file import (  # noqa: F401 (what programs need of it, in one 
     require,
 )
 from unime.resolution import Resolution
+from unime.setting_values import FilePath
 
 
 class Quantization(Enum):
@@ -84,14 +85,17 @@ TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always wri
 class ModelConfig:
     """Which multimodal LLM, and how its frozen weights are held."""
 
-    name: str = MISSING  # hub id or local folder: of weights, or of an adapter that names its base
+    name: FilePath = MISSING  # hub id or local folder: of weights, or of an adapter that names
+    # its base
     revision: str | None = None
     trust_remote_code: bool = False
     quantization: Quantization = Quantization.nf4  # of the language model's linear layers
     precision: Precision = Precision.bfloat16  # of the frozen weights and of the computation
     attention: str | None = None  # transformers' attn_implementation; None: its default
-    adapter: str | None = None  # the adapter(s) to start from or evaluate: a folder, or id@revision
-    processor: str | None = None  # where it is, if not beside the weights: a folder, or id@revision
+    adapter: FilePath | None = None  # the adapter(s) to start from or evaluate: a folder,
+    # or id@revision
+    processor: FilePath | None = None  # where it is, if not beside the weights: a folder,
+    # or id@revision
     pickled_adapter: bool = (
         False  # where it has no .safetensors, let torch's restricted reader have
     )
@@ -235,7 +239,7 @@ class OptimConfig:
 class RunConfig:
     """Where a run writes, how often, and its randomness."""
 
-    output_dir: str = MISSING
+    output_dir: FilePath = MISSING
     seed: int = 0
     log_every: int = 10
     save_every: int = 100  # steps between checkpoints; the last step is always saved
@@ -308,12 +312,12 @@ class HardNegativeLossConfig:
 class TextData:
     """Stage 1's texts and the teacher's embeddings of them (data_prep.teacher_embeddings)."""
 
-    texts: list[str] = MISSING  # .jsonl, .csv or .parquet files
+    texts: list[FilePath] = MISSING  # .jsonl, .csv or .parquet files
     columns: list[str] = field(
         default_factory=lambda: ["text"]
     )  # every column's texts join the pool
     rows_together: bool = False  # a row's texts share a batch, which so holds related texts
-    teacher: str = MISSING  # folder of the teacher store
+    teacher: FilePath = MISSING  # folder of the teacher store
     limit: int | None = None
 
     def __post_init__(self) -> None:
@@ -342,10 +346,10 @@ class PairSource:
 class PairData:
     """Stage 2's rows: a folder or hub repository in MMEB-train's layout."""
 
-    root: str = MISSING
+    root: FilePath = MISSING
     revision: str | None = None
     split: str = "original"
-    image_root: str | None = None  # where the images are; None: below root (a local folder)
+    image_root: FilePath | None = None  # where the images are; None: below root (a local folder)
     sources: dict[str, PairSource] = field(default_factory=dict)  # subset name -> settings
     mixing: Mixing = Mixing.single_task
     on_bad_row: str = "raise"  # raise, or drop (counted and listed)
@@ -410,12 +414,12 @@ def _check_precision(model: ModelConfig) -> None:
 class EvalData:
     """Where the rows and pictures of the tasks are (eval/sources.py)."""
 
-    root: str | None = None  # a folder (or hub repository) in MMEB-eval's layout, or one that holds
-    # the repositories which the suite names, as org/name; null: those come from the hub
+    root: FilePath | None = None  # a folder (or hub repository) in MMEB-eval's layout, or one that
+    # holds the repositories which the suite names, as org/name; null: those come from the hub
     revision: str | None = None  # of root on the hub
-    image_root: str | None = None  # None: below root or root/eval_images (a local folder)
-    cache: str = "data/cache"  # pictures that are inside of tables are written here
-    suite: str = MISSING  # YAML: task -> meta_task, distribution, … (configs/suites/)
+    image_root: FilePath | None = None  # None: below root or root/eval_images (a local folder)
+    cache: FilePath = "data/cache"  # pictures that are inside of tables are written here
+    suite: FilePath = MISSING  # YAML: task -> meta_task, distribution, … (configs/suites/)
     tasks: list[str] | None = None  # a selection; None: all of the suite
     limit: int | None = None  # first queries of each task; recorded in the results
 
@@ -434,7 +438,7 @@ class EncoderKind(Enum):
 
 @dataclass
 class EvalConfig:
-    output_dir: str = MISSING
+    output_dir: FilePath = MISSING
     encoder: EncoderKind = EncoderKind.unime
     model: ModelConfig = field(default_factory=ModelConfig)
     prompt_name: str | None = None  # of a sentence-transformers model's own; null: its default
@@ -443,7 +447,8 @@ class EvalConfig:
     batch_size: int = 64  # items encoded at a time on each process
     overwrite: bool = False  # False: a task whose result has the same settings is kept
     num_workers: int = 0
-    store: str | None = None  # of embeddings; several evaluations may share it. null: in output_dir
+    store: FilePath | None = None  # of embeddings; several evaluations may share it. null: in
+    # output_dir
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
@@ -471,14 +476,14 @@ class EvalConfig:
 class ReportConfig:
     """Which results go into one table."""
 
-    models: dict[str, str] = field(default_factory=dict)  # name -> output_dir of its evaluation
-    suite: str = MISSING
+    models: dict[str, FilePath] = field(default_factory=dict)  # name -> its results' folder
+    suite: FilePath = MISSING
     meta_tasks: list[str] | None = None  # only the tasks of these; None: all of the suite
-    output: str = MISSING  # report.json; report.md is written beside it
+    output: FilePath = MISSING  # report.json; report.md is written beside it
     baseline: str | None = None  # one of models: the others are compared to it, query by query
     published: bool = True  # rows of papers and leaderboards, if the suite is their benchmark
     published_rows: list[str] | None = None  # names in eval/published.yaml; None: all of them
-    html: str | None = None  # the page
+    html: FilePath | None = None  # the page
     # name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for MMEB's
     # leaderboard beside the report
     leaderboard: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -528,14 +533,14 @@ class ExportForm(Enum):
 class ExportConfig:
     """Which run becomes which folder (stages.export)."""
 
-    run: str = MISSING  # run.output_dir of a stage, or a folder of adapters
-    output_dir: str = MISSING
+    run: FilePath = MISSING  # run.output_dir of a stage, or a folder of adapters
+    output_dir: FilePath = MISSING
     form: ExportForm = ExportForm.merged
-    base: str | None = None  # where the base model is, if not where the run found it
+    base: FilePath | None = None  # where the base model is, if not where the run found it
     precision: Precision | None = None  # of the merged weights; null: as the run computed
     trust_remote_code: bool = False  # of the base model
     max_shard_size: str = "5GB"
-    report: str | None = None  # report.json of an evaluation, for the model card
+    report: FilePath | None = None  # report.json of an evaluation, for the model card
     name: str | None = None  # on the model card; null: the folder's
     license: str | None = None  # on the model card; that of the base model binds what is made of it
     push_to_hub: str | None = None  # repository to upload to
@@ -547,17 +552,21 @@ class ExportConfig:
 class TeacherConfig:
     """data_prep.teacher_embeddings: which teacher reads which texts."""
 
-    name: str = MISSING  # a sentence-transformers model: hub id, local folder, or pypi:<module>
+    name: FilePath = MISSING  # a sentence-transformers model: hub id, folder or pypi:<module>
     revision: str | None = None
     prompt: str = ""  # put before every text (instruction-tuned teachers)
-    texts: list[str] = MISSING
+    max_text_tokens: int | None = None  # longer texts are cut (and listed), prompt and special
+    # tokens count; null: as the model does, which may read more
+    texts: list[FilePath] = MISSING
     columns: list[str] = field(default_factory=lambda: ["text"])
-    output_dir: str = MISSING
+    output_dir: FilePath = MISSING
     batch_size: int = 64
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
+        limit = self.max_text_tokens
+        require(limit is None or limit > 0, "max_text_tokens", limit, "positive or null")
 
 
 class Engine(Enum):

@@ -15,7 +15,7 @@ from unime.config import InputConfig, PairData, TextData
 from unime.items import DataError, Item, Pair, item_key
 from unime.mmeb import TrainSubset, load_train_subset
 from unime.sampler import GlobalBatchSampler
-from unime.teacher_store import TeacherStore
+from unime.teacher_store import TeacherMeta, TeacherStore
 from unime.texts import read_texts
 
 __all__ = [
@@ -75,6 +75,11 @@ class TextDataset(Sequence[TextRow]):
     @property
     def task_sizes(self) -> dict[str, int]:
         return {"text": len(self)}
+
+    @property
+    def teacher(self) -> TeacherMeta:
+        """What made the teacher's embeddings."""
+        return self._store.meta
 
 
 class PairDataset(Sequence[Pair]):

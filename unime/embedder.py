@@ -21,7 +21,7 @@ from unime.adapter_files import trained_inputs
 from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.encoder import Encoder
 from unime.images import load_image, sample_frames
-from unime.items import DataError, Item
+from unime.items import DataError, Item, whole_characters
 from unime.pixel_budget import pixel_budget
 from unime.prompts import render
 from unime.published import Checkpoint, Source, fetch, locate
@@ -216,7 +216,7 @@ def own_text(item: Item) -> str:
     """The task's instruction and then the text, in one line: what a model reads that knows no
     instructions. Half a character (a lone surrogate), which no tokenizer takes, is a "?"."""
     words = " ".join(part for part in (item.instruction, item.text) if part.strip())
-    return words.encode("utf-8", "replace").decode("utf-8")
+    return str(whole_characters(words))
 
 
 def check_not_empty(item: Item) -> None:

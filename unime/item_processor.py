@@ -18,7 +18,7 @@ from torch import Tensor
 from unime.backbones import Backbone
 from unime.config import InputConfig
 from unime.images import load_image, sample_frames
-from unime.items import DataError, Item
+from unime.items import DataError, Item, whole_characters
 from unime.prompts import check_prompt, render
 from unime.resolution import Resolution
 from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left
@@ -140,8 +140,8 @@ class ItemProcessor:
         """Put a space into anything in a text that the tokenizer would read as a control token, so
         that a text about ``<image>`` is neither an image nor the end of the turn; half a character
         (a lone surrogate), which no tokenizer takes, becomes a question mark."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        whole = whole_characters(text)
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", whole)
 
     def cut(self, text: str) -> str:
         """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
@@ -73,6 +74,18 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     """Sorts files by name, numbers in it by size: texts at even places, numbers at odd ones."""
     parts = NUMBER.split(path.name)
     return [(int(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
+
+
+def whole_characters(value: Any) -> Any:
+    """A text, or a JSON value with all of its texts, in which half a character (a lone surrogate)
+    is a question mark: no tokenizer and no table takes it."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [whole_characters(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: whole_characters(entry) for key, entry in value.items()}
+    return value
 
 
 def item_key(item: Item) -> int:

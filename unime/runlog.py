@@ -32,7 +32,8 @@ from tqdm import tqdm
 
 from unime import checkpoint
 from unime.adapter_files import adapter_folders
-from unime.config import ConfigError, Stage2Config, dump_config
+from unime.config import ConfigError, Stage2Config
+from unime.config_summary import summary
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
 from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
@@ -99,7 +100,9 @@ def start_run(config: StageConfig) -> Run:
         (output_dir / "finished.json").unlink(missing_ok=True)  # of other settings: resume.force
         _note_start(output_dir, commit, step, accelerator.num_processes)
     accelerator.wait_for_everyone()
-    log.info("configuration:\n%s", dump_config(config).rstrip())
+    log.info("configuration: what differs from the defaults; all of it: %s/config.yaml", output_dir)
+    for line in summary(config):
+        log.info("  %s", line)
     log.info("commit: %s", commit)
     log.info(
         "global batch size: %d (%d on each of %d processes; %s on %s, mixed precision: %s)",

@@ -7,8 +7,6 @@ other sets beside those that count.
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from unime.items import DataError
+from unime.shards import Shards, check_columns, read_json, read_parquet
 from unime.split_files import split_files
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -68,7 +65,7 @@ class Table:
     """The rows of one subset, memory-mapped, and where each of them comes from."""
 
     rows: datasets.Dataset
-    shards: list[tuple[str, int]]  # file or hub name, number of rows
+    shards: Shards  # or the hub's name instead of a file
 
     def where(self, row: int) -> str:
         for name, count in self.shards:
@@ -105,76 +102,14 @@ def load_table(
             raise DataError(
                 f"data.revision: {revision!r} is for a hub repository, {root} is a folder"
             )
-        table = _load_local(Path(root), subset, split, (*required, *optional))
-    else:
-        table = _load_hub(root, subset, split, revision)
+        files = split_files(Path(root), subset, split)
+        read = read_parquet if files[0].suffix == ".parquet" else read_json
+        return Table(*read(files, required, optional))
+    table = _load_hub(root, subset, split, revision)
     found = table.rows.column_names
-    missing = [column for column in required if column not in found]
-    if missing:
-        name = table.shards[0][0]
-        raise DataError(f"{name}: no column {quoted(missing)}; it has {quoted(found)}")
+    check_columns(table.shards[0][0], found, required)
     wanted = [column for column in (*required, *optional) if column in found]
     return Table(table.rows.select_columns(wanted), table.shards)
-
-
-def _load_local(root: Path, subset: str | None, split: str, wanted: tuple[str, ...]) -> Table:
-    files = split_files(root, subset, split)
-    if files[0].suffix == ".parquet":
-        return _load_parquet([str(file) for file in files])
-    parts = [_read_json(file) for file in files]
-    content = [row for part in parts for row in part]
-    keys = dict.fromkeys(key for row in content for key in row)
-    # what is not asked for need not be alike from row to row
-    columns = {key: [row.get(key) if key in wanted else None for row in content] for key in keys}
-    try:
-        rows = datasets.Dataset.from_dict(columns)
-    except (ValueError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{files[0]}: its rows are not alike: {error}") from None
-    return Table(rows, [(str(f), len(part)) for f, part in zip(files, parts, strict=True)])
-
-
-def _read_json(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is one list, or has an object a line (as on the hub, whatever it is
-    called).
-
-    Raises:
-        DataError: unreadable, not JSON, no rows, or a row that is no object.
-    """
-    place = str(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = []
-            for number, line in enumerate(text.split("\n"), 1):
-                place = f"{file}, line {number}"
-                rows += [json.loads(line)] if line.strip() else []
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{place}: cannot read it: {error}") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: expected objects, one for each row")
-    if not rows:
-        raise DataError(f"{file}: no rows")
-    return rows
-
-
-def _load_parquet(files: list[str]) -> Table:
-    quiet = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        counts = [pq.read_metadata(file).num_rows for file in files]
-        if not any(counts):
-            raise DataError(f"{files[0]}: no rows")
-        rows = datasets.Dataset.from_parquet([glob.escape(file) for file in files])
-    except DataError:
-        raise
-    except (OSError, ValueError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{files[0]}: cannot read it: {error.__cause__ or error}") from None
-    finally:
-        if not quiet:
-            datasets.enable_progress_bars()
-    return Table(rows, list(zip(files, counts, strict=True)))
 
 
 def _load_hub(root: str, subset: str | None, split: str, revision: str | None) -> Table:

@@ -3,7 +3,8 @@
 A store is a folder of ``embeddings.npy`` (N, T) float32 with rows of unit norm, ``keys.npy`` with
 the sorted hashes of the N texts, and ``meta.json``, which is written last: a folder without it is
 not a store yet. While embeddings are computed they are in ``partial/``, with ``done.npy`` saying
-which rows are there, so that an interrupted run goes on where it stopped.
+which rows are there, so that an interrupted run goes on where it stopped. ``cut_texts.txt`` lists
+the rows of the last run's texts of which the teacher read only the beginning.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from unime.checkpoint import write_aside, write_json
 from unime.items import DataError
 from unime.text_keys import find_keys, key_array, text_key, text_keys
 
@@ -28,7 +30,14 @@ FILES = ("embeddings.npy", "keys.npy", "meta.json")  # in the order they are mov
 
 @dataclass(frozen=True)
 class TeacherMeta:
-    """What made the embeddings, and how many there are."""
+    """What made the embeddings, and how many there are.
+
+    Attributes:
+        max_text_tokens: as it was set; None: the model's own limit.
+        cut_at: tokens of a text that the teacher read, with prompt and special tokens; None: it
+            has no limit, or nobody has looked.
+        num_cut: of the last run's texts so many are longer.
+    """
 
     teacher: str
     revision: str | None
@@ -36,6 +45,9 @@ class TeacherMeta:
     dimension: int
     count: int = 0
     version: int = VERSION
+    max_text_tokens: int | None = None
+    cut_at: int | None = None
+    num_cut: int = 0
 
 
 class TeacherStore:
@@ -142,6 +154,20 @@ def write_store(
     return len(todo)
 
 
+def note_cut(folder: str | Path, cut_at: int | None, row_ids: list[str]) -> Path:
+    """Write down at how many tokens texts were cut, and the rows of those that were; returns the
+    list's file.
+
+    Raises:
+        DataError: there is no complete store.
+    """
+    folder = Path(folder)
+    meta = replace(_read_meta(folder / "meta.json"), cut_at=cut_at, num_cut=len(row_ids))
+    write_aside(folder / "cut_texts.txt", "".join(f"{row_id}\n" for row_id in row_ids))
+    write_json(folder / "meta.json", asdict(meta))
+    return folder / "cut_texts.txt"
+
+
 def _all_keys(folder: Path, by_key: Iterable[bytes]) -> np.ndarray:
     keys = key_array(by_key)
     if (folder / "meta.json").is_file():
@@ -229,7 +255,7 @@ def _read_meta(path: Path) -> TeacherMeta:
 
 
 def _refuse_other(folder: Path, old: TeacherMeta, new: TeacherMeta) -> None:
-    for key in ("teacher", "revision", "prompt", "dimension"):
+    for key in ("teacher", "revision", "prompt", "dimension", "max_text_tokens"):
         if getattr(old, key) != getattr(new, key):
             raise DataError(
                 f"{folder}: holds embeddings made with {key}={getattr(old, key)!r}, not "

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unime.items import DataError
+from unime.items import DataError, whole_characters
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
 
@@ -29,7 +29,8 @@ class Texts:
 def read_texts(
     files: list[str], columns: list[str], limit: int | None = None, distinct: bool = True
 ) -> Texts:
-    """All texts in `columns` of .jsonl, .csv and .parquet files, each distinct text once.
+    """All texts in `columns` of .jsonl, .csv and .parquet files, each distinct text once. Half a
+    character (a lone surrogate) is a question mark, to teacher and student alike.
 
     Args:
         limit: stop after so many texts.
@@ -74,7 +75,7 @@ def _text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
     text = row[column]
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{path}, row {number}, column {column!r}: got {text!r}, expected a text")
-    return text
+    return str(whole_characters(text))
 
 
 def _names(row: dict[str, Any]) -> str:

@@ -1,0 +1,247 @@
+"""Settings as YAML writes them, read by the type that a config class gives them.
+
+YAML alone makes numbers of the texts 4e53218 and 0123456, and of ``no`` a false. Here the type
+decides: on the command line a text is what was typed; in a file one that could be taken for
+something else has to be in quotes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from textwrap import shorten
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+FilePath = Annotated[str, "a path"]  # of a setting: ~ is the user's folder
+
+SHOWN = 80  # characters of a list or mapping that an error quotes
+TAG = "tag:yaml.org,2002:"
+# A number with an exponent, which YAML 1.1 takes for a text unless it has a dot and a sign.
+EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)e[-+]?\d+", re.IGNORECASE)
+BOOLS = yaml.SafeLoader.bool_values  # true, yes, on, …
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the file, the key and the value."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key  # "" where it is not about one setting
+
+
+class UnknownKeyError(ConfigError):
+    """No config class has such a key."""
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise a ConfigError "key: value is not …" unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key}: got {value!r}, expected {expected}", key)
+
+
+def parse_yaml(text: str) -> Node | None:
+    """The only document of a YAML text; None: it is empty.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    try:
+        return yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from None
+
+
+def read_node(node: Node, hint: Any, key: str, typed: bool) -> Any:
+    """The value of the setting `key`, of plain types: enums by their name, groups as mappings.
+
+    ``${…}`` and ``???`` stay as they are, for OmegaConf, whatever the type.
+
+    Args:
+        typed: on the command line, where a text needs no quotes.
+
+    Raises:
+        ConfigError: another type than the hint's.
+    """
+    inner, optional = without_none(hint)
+    if isinstance(node, ScalarNode):
+        if "${" in node.value or node.value == "???":
+            return node.value
+        if inner is not Any and is_null(node):
+            if not optional:
+                raise _refusal(node, hint, key)
+            return None
+    if inner is Any:
+        return _free_value(node, key)
+    if is_dataclass(inner):
+        return _read_group(node, inner, key, typed)
+    if get_origin(inner) is dict:
+        return {
+            name: read_node(value, get_args(inner)[1], join(key, name), typed)
+            for name, value in pairs(node, hint, key)
+        }
+    if get_origin(inner) is list:
+        if not isinstance(node, SequenceNode):
+            raise _refusal(node, hint, key)
+        element = get_args(inner)[0]
+        return [
+            read_node(value, element, f"{key}[{n}]", typed) for n, value in enumerate(node.value)
+        ]
+    return _read_scalar(node, hint, key, typed)
+
+
+def _read_group(node: Node, cls: Any, key: str, typed: bool) -> dict[str, Any]:
+    """The settings of a config class, without those that are not given."""
+    hints = get_type_hints(cls)
+    values = {}
+    for name, value in pairs(node, cls, key):
+        if name not in hints:
+            raise UnknownKeyError(f"unknown key '{join(key, name)}'", join(key, name))
+        values[name] = read_node(value, hints[name], join(key, name), typed)
+    return values
+
+
+def pairs(node: Node | None, hint: Any, key: str) -> Iterator[tuple[str, Node]]:
+    """The names of a mapping with what they stand for, ``<<`` resolved.
+
+    Raises:
+        ConfigError: no mapping, or a name that comes twice.
+    """
+    if not isinstance(node, MappingNode):
+        raise _refusal(node, hint, key)
+    names = [name.value for name, _ in node.value if isinstance(name, ScalarNode)]
+    twice = next((name for name in names if name != "<<" and names.count(name) > 1), None)
+    require(twice is None, join(key, str(twice)), "two values", "one")
+    try:
+        yaml.SafeLoader("").flatten_mapping(node)  # type: ignore[no-untyped-call]  # its "<<: *other"
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}", key) from None
+    merged = {}
+    for name, value in node.value:  # what "<<" brought comes first
+        named = isinstance(name, ScalarNode) and bool(name.value)
+        require(named, key, shown(name), "a name before each colon")
+        merged[name.value] = value
+    yield from merged.items()
+
+
+def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:
+    inner, _ = without_none(hint)
+    if not isinstance(node, ScalarNode):
+        raise _refusal(node, hint, key)
+    try:
+        if inner is bool:
+            return BOOLS[node.value.lower()]
+        if issubclass(inner, Enum):
+            return inner[node.value].name
+        if inner is str:
+            if not typed and not _is_text(node):
+                expected = f"{expected_of(hint)}: write it in quotes"
+                raise ConfigError(f"{key}: got {node.value}, expected {expected}", key)
+            return node.value
+        return inner(node.value)  # int, float
+    except (KeyError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise _refusal(node, hint, key) from None
+
+
+def _free_value(node: Node, key: str) -> Any:
+    """Where every type is allowed: what YAML says, dates as texts."""
+    if isinstance(node, MappingNode):
+        return {name: _free_value(value, join(key, name)) for name, value in pairs(node, Any, key)}
+    if isinstance(node, SequenceNode):
+        return [_free_value(value, f"{key}[{n}]") for n, value in enumerate(node.value)]
+    if node.style is None and EXPONENT.fullmatch(node.value):
+        return float(node.value)
+    if node.tag in (f"{TAG}null", f"{TAG}bool", f"{TAG}int", f"{TAG}float"):
+        try:
+            return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+        except (ValueError, KeyError):  # !!int of a word
+            raise _refusal(node, Any, key) from None
+    return node.value
+
+
+def is_null(node: Node) -> bool:
+    return node.tag == f"{TAG}null"
+
+
+def _is_text(node: ScalarNode) -> bool:
+    """Whether nobody could take it for a number, a date, true or false."""
+    return node.tag == f"{TAG}str" and not (node.style is None and EXPONENT.fullmatch(node.value))
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """The type of a setting that is not null, and whether null is allowed."""
+    options = get_args(hint)
+    if NoneType in options:
+        return without_none(next(kind for kind in options if kind is not NoneType))[0], True
+    return hint, False
+
+
+def expected_of(hint: Any) -> str:
+    """What a setting of this type takes, in words."""
+    inner, optional = without_none(hint)
+    if is_dataclass(inner) or get_origin(inner) is dict:
+        said = "a mapping such as {key: value}"
+    elif get_origin(inner) is list:
+        said = "a list such as [a, b]"
+    elif isinstance(inner, type) and issubclass(inner, Enum):
+        said = f"one of {', '.join(inner.__members__)}"
+    else:
+        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        said = names.get(inner, "a value")
+    return f"{said}, or null" if optional else said
+
+
+def shown(node: Node | None) -> str:
+    """A value as an error quotes it."""
+    if node is None:
+        return ""
+    if isinstance(node, ScalarNode):
+        return str(node.value)
+    begin, end = node.start_mark, node.end_mark
+    return shorten(begin.buffer[begin.pointer : end.pointer], SHOWN, placeholder=" …")
+
+
+def _refusal(node: Node | None, hint: Any, key: str) -> ConfigError:
+    place = f"{key}: " if key else ""
+    return ConfigError(f"{place}got {shown(node)!r}, expected {expected_of(hint)}", key)
+
+
+def join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def make(hint: Any, value: Any, key: str = "") -> Any:
+    """A setting as programs use it: groups as their dataclasses, which check themselves, and paths
+    without ``~``.
+
+    Args:
+        value: of a group a mapping with a value for every field.
+
+    Raises:
+        ConfigError: a number that is not finite, an empty path, or what a class refuses.
+    """
+    if is_dataclass(hint):
+        hints = get_type_hints(hint, include_extras=True)
+        made = {e.name: make(hints[e.name], value[e.name], join(key, e.name)) for e in fields(hint)}
+        return hint(**made)  # type: ignore[operator]
+    if isinstance(value, float):
+        require(math.isfinite(value), key, value, "a finite number")
+    if isinstance(value, dict):
+        inner = get_args(hint)[1] if get_origin(hint) is dict else Any
+        return {name: make(inner, entry, join(key, str(name))) for name, entry in value.items()}
+    if isinstance(value, list):
+        inner = get_args(hint)[0] if get_origin(hint) is list else Any
+        return [make(inner, entry, f"{key}[{n}]") for n, entry in enumerate(value)]
+    if isinstance(value, str) and FilePath in (hint, *get_args(hint)):
+        require(bool(value), key, value, "a path")
+        return os.path.expanduser(value)
+    return value
