@@ -50,7 +50,11 @@ def open_picture(source: str | Path | IO[bytes]) -> Image.Image:
         OSError: no such file, or in none of `readable_formats`.
         Exception: whatever Pillow raises of a damaged file.
     """
-    return Image.open(source, formats=readable_formats())
+    image = Image.open(source, formats=readable_formats())
+    # Else an uncompressed TIFF is mapped into memory, with height and width exchanged if it is
+    # turned (Pillow 12.3).
+    image.filename = ""
+    return image
 
 
 def as_seen(image: Image.Image) -> Image.Image:
