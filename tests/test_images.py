@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
+from eval.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
+from tests.retrieval_files import source
 from unime.config import InputConfig
 from unime.images import load_image
 from unime.items import DataError
@@ -217,11 +219,11 @@ def test_one_grey_stands_for_transparency(depth: int, tmp_path: Path) -> None:
 def test_one_colour_stands_for_transparency(
     depth: int, chosen: tuple[int, int, int], tmp_path: Path
 ) -> None:
-    drawing, scale = COLOURS.astype(int), 257 if depth == 16 else 1
+    drawing = COLOURS.astype(int)
     drawing[2:5, 3:6] = chosen
-    form = ">u2" if depth == 16 else ">u1"
-    rows = [row.astype(form).tobytes() for row in drawing * scale]
-    key = (b"tRNS", struct.pack(">HHH", *(value * scale for value in chosen)))
+    scale, more, form = (256, 7, ">u2") if depth == 16 else (1, 0, ">u1")
+    rows = [(row * scale + more).astype(form).tobytes() for row in drawing]
+    key = (b"tRNS", struct.pack(">HHH", *(value * scale + more for value in chosen)))
     seen = read(tmp_path / "x.png", png(depth, 2, rows, key))
     drawing[2:5, 3:6] = 255
     assert (seen == drawing).all()
@@ -330,6 +332,23 @@ def test_every_format(form: str, tmp_path: Path) -> None:
     options = {"sizes": [drawing.size]} if form == "ICO" else {}
     far = abs(read(tmp_path / "x", saved(drawing, form, **options)) - pixels(drawing)).mean()
     assert far <= FAR.get(form, 0)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF", "AVIF", "JPEG2000", "BMP"])
+def test_pictures_of_a_table(form: str, tmp_path: Path) -> None:
+    content = saved(SMOOTH, form)
+    kept = source(tmp_path).keep_image({"bytes": content})
+    assert Path(kept).read_bytes() == content and Path(kept).suffix
+    assert load_image(kept, InputConfig()).size == SMOOTH.size
+    with pytest.raises(DataError, match="not a picture: it begins with b'%!PS"):
+        source(tmp_path).keep_image({"bytes": saved(SMOOTH, "EPS")})
+
+
+def test_a_contact_sheet_shows_what_the_model_saw(tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    draw_sheet([Answer("q", [str(tmp_path / "clear.png")], [False])], tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.getpixel((MARGIN + TILE // 2, MARGIN + HEADING + TILE // 2)) == (255,) * 3
 
 
 def test_other_programs_are_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

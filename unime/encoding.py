@@ -15,7 +15,6 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +23,7 @@ from unime.distributed import gather_rows
 from unime.embedder import Embedder, Prepared
 from unime.items import KEY_BYTES, DataError, Item, item_digest
 from unime.losses import effective_rank
+from unime.pixels import open_picture
 from unime.progress import progress_bar
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ def longest_first(items: Sequence[Item]) -> list[int]:
 @cache
 def _pixels(path: str) -> int:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.width * image.height
     except Exception:  # whoever reads it in full will say what is wrong with it
         return 0
