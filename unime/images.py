@@ -13,6 +13,7 @@ from unime.items import DataError
 from unime.pixels import as_seen, open_picture, readable_formats
 from unime.progress import progress_bar
 
+Size = tuple[int, int]  # (width, height) in pixels
 READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
@@ -56,18 +57,24 @@ def _check_size(path: str, image: Image.Image, inputs: InputConfig) -> None:
         raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
 
 
-def unreadable_images(paths: Sequence[str], inputs: InputConfig, title: str) -> dict[str, str]:
-    """What is wrong with each of the images that :func:`load_image` refuses, read in full: a
-    file's header does not show that its end is missing."""
+def read_images(
+    paths: Sequence[str], inputs: InputConfig, title: str
+) -> tuple[dict[str, Size], dict[str, str]]:
+    """Read images in full (a file's header does not show that its end is missing).
 
-    def problem(path: str) -> str:
+    Returns:
+        Their sizes, upright, and what is wrong with each of those that :func:`load_image` refuses.
+    """
+
+    def size_of(path: str) -> Size | DataError:
         try:
-            load_image(path, inputs)
+            return load_image(path, inputs).size
         except DataError as error:
-            return str(error)
-        return ""
+            return error
 
     with ThreadPool(READERS) as pool:
-        problems = pool.imap(problem, paths, chunksize=16)
-        bar = progress_bar(problems, total=len(paths), desc=title, unit="image")
-        return {path: found for path, found in zip(paths, bar, strict=True) if found}
+        found = pool.imap(size_of, paths, chunksize=16)
+        bar = progress_bar(found, total=len(paths), desc=title, unit="image")
+        sizes = dict(zip(paths, bar, strict=True))
+    read = {path: size for path, size in sizes.items() if not isinstance(size, DataError)}
+    return read, {path: str(sizes[path]) for path in sizes.keys() - read.keys()}
