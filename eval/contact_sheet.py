@@ -10,9 +10,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from PIL import Image, ImageDraw, ImageFont
 
+from unime.config import InputConfig
 from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.encoding import encode_items
+from unime.images import load_image
 from unime.items import Item
 from unime.ranking import rank_targets
 
@@ -69,9 +71,8 @@ def draw_sheet(answers: Sequence[Answer], path: Path) -> None:
         pen.text((MARGIN, top), f"“{answer.query}”", fill=INK, font=font)
         for place, (image, right) in enumerate(zip(answer.images, answer.right, strict=True)):
             corner = (MARGIN + place * (TILE + GAP), top + HEADING)
-            with Image.open(image) as opened:
-                tile = opened.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
-            sheet.paste(tile, corner)
+            picture = load_image(image, InputConfig())
+            sheet.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), corner)
             box = (corner[0] - 4, corner[1] - 4, corner[0] + TILE + 3, corner[1] + TILE + 3)
             pen.rectangle(box, outline=RIGHT if right else WRONG, width=4 if right else 1)
     aside = path.with_name(f".{path.name}.partial")

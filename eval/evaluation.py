@@ -104,7 +104,7 @@ class Evaluation:
         refusal = self._refusal(distinct, missing)
         started = time.monotonic()
         if refusal is None:
-            self._encode(name, distinct, missing)
+            self._encode(loaded, distinct, missing)
         seconds = time.monotonic() - started  # of encoding: the model is loaded, the rows are read
 
         def finish() -> Result:
@@ -170,7 +170,7 @@ class Evaluation:
         reasons = (self.embedder.refuses(distinct.items[place]) for place in missing)
         return next((reason for reason in reasons if reason is not None), None)
 
-    def _encode(self, name: str, distinct: DistinctItems, missing: list[int]) -> None:
+    def _encode(self, loaded: EvalTask, distinct: DistinctItems, missing: list[int]) -> None:
         """Embed what the store lacks, and put it there round by round."""
         store, accelerator, config = self.store, self.accelerator, self.config
         if not missing:
@@ -178,9 +178,12 @@ class Evaluation:
         if store is not None and store.facts.get("shown") is None:
             store.facts["shown"] = self.embedder.describe()
         items = [distinct.items[place] for place in missing]
-        rounds = encode(
-            accelerator, self.embedder, items, config.batch_size, config.num_workers, name
-        )
+
+        def name(place: int) -> str:
+            return loaded.name_of(distinct.index.tolist().index(missing[place]))
+
+        workers, title = config.num_workers, loaded.name
+        rounds = encode(accelerator, self.embedder, items, config.batch_size, workers, title, name)
         for encoded in rounds:
             keys = [distinct.keys[missing[place]] for place in encoded.places]
             together(accelerator, partial(_keep, store, keys, encoded))

@@ -9,6 +9,7 @@ below ``data.root``.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
 from unime.items import DataError, video_frames
+from unime.pixels import open_picture
 from unime.split_files import inside
 from unime.tables import ImageFolder, Table, image_folder, load_table
 
-SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"GI": ".gif", b"BM": ".bmp"}
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ class Source:
         below ``data.cache`` by its content, as it is.
 
         Raises:
-            DataError: no bytes, or nothing that begins as a picture does.
+            DataError: no bytes, or not those of a picture that can be read.
         """
         content = value.get("bytes") if isinstance(value, dict) else None
         if not isinstance(content, bytes):
             raise DataError(f"got {type(value).__name__} without bytes, expected a picture")
-        suffix = SUFFIXES.get(content[:2])
-        if suffix is None:
-            raise DataError(f"not a picture: it begins with {content[:8]!r}")
+        try:
+            with open_picture(io.BytesIO(content)) as image:
+                suffix = SUFFIXES.get(str(image.format), f".{image.format}".lower())
+        except Exception:  # Pillow raises nearly anything on damaged files
+            raise DataError(f"not a picture: it begins with {content[:8]!r}") from None
         name = hashlib.blake2b(content, digest_size=16).hexdigest()
         path = Path(self.data.cache).absolute() / name[:2] / f"{name}{suffix}"
         if not path.is_file():

@@ -60,6 +60,13 @@ class EvalTask:
                     " among its candidates, or of no relevance"
                 )
 
+    def name_of(self, place: int) -> str:
+        """What messages call an item: its place among the queries and then the targets."""
+        if place < len(self.queries):
+            return f"query {place}"
+        target = place - len(self.queries)
+        return f"target {target} ({self.target_names[target]!r})"
+
     def candidate_items(self) -> list[list[Item]]:
         """The candidates themselves."""
         places = self.candidates or [list(range(len(self.targets)))] * len(self.queries)

@@ -32,7 +32,15 @@ def main(argv: list[str] | None = None) -> None:
     run = start_run(config)
     if run.finished:
         return
-    dataset = PairDataset.load(config.data, config.run.seed, config.inputs)
+    encoder = Encoder.load(
+        config.model,
+        config.inputs,
+        lora=config.lora,
+        device=run.accelerator.device,
+        gradient_checkpointing=config.optim.gradient_checkpointing,
+        sharded=run.shards_weights,
+    )
+    dataset = PairDataset.load(config.data, config.run.seed, encoder.processor)
     if dataset.dropped:
         listed = run.output_dir / "dropped_rows.json"
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
@@ -45,15 +53,11 @@ def main(argv: list[str] | None = None) -> None:
         config.run.seed,
         dataset.task_weights,
     )
-    encoder = Encoder.load(
-        config.model,
-        config.inputs,
-        lora=config.lora,
-        device=run.accelerator.device,
-        gradient_checkpointing=config.optim.gradient_checkpointing,
-        sharded=run.shards_weights,
+    collate = PairCollator(
+        encoder.processor,
+        ChunkLimits.of(config.optim),
+        verified=config.data.verify_images,
     )
-    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim))
 
     def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return instruction_loss(embeddings, labels, config.loss, step)

@@ -5,7 +5,9 @@ python -m pytest tests/test_collator.py
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,9 @@ from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
 from unime.chunks import ChunkLimits
 from unime.collator import PairCollator, TextCollator
-from unime.config import InputConfig
+from unime.config import InputConfig, ModelConfig, Precision
 from unime.data import TextRow
+from unime.encoder import Encoder
 from unime.images import sample_frames
 from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, Pair, item_key, video_frames
@@ -182,6 +185,28 @@ def test_thousands_of_tokens(pictures, processor, load_tiny):
     with torch.no_grad():
         both = encoder.eval()(encoder.processor.collate([sample, plain]))
     assert both.isfinite().all() and difference(both[1:], embed_one(encoder, plain)) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_more_tokens_than_the_model_has_positions(family, pictures, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model(family), tmp_path / family)
+    config = json.loads((folder / "config.json").read_text())
+    config.get("text_config", config)["max_position_embeddings"] = 120
+    (folder / "config.json").write_text(json.dumps(config))
+    model = ModelConfig(name=str(folder), precision=Precision.float32)
+    prepare = Encoder.load(model, InputConfig(num_frames=32)).processor
+    assert len(prepare(Item("a"))["input_ids"]) <= 120
+    refused = {Item("word " * 300): "inputs.max_text_tokens"}
+    if family != "mllama":  # whose images are no tokens
+        tiles = "inputs.max_tiles, " if BACKBONES[family].tiles else ""
+        refused[Item(video=(pictures[3],) * 32)] = f"inputs.num_frames, {tiles}inputs.resolution"
+        refused[Item("a", (pictures[3],) * 32)] = (
+            f"{tiles}inputs.resolution, inputs.max_text_tokens"
+        )
+    for item, lower in refused.items():
+        message = rf"(word|64x64.png).*: \d+ tokens, more than the 120 of .*; to lower: {lower}$"
+        with pytest.raises(DataError, match=message):
+            prepare(item)
 
 
 @pytest.mark.parametrize("text", ["naïve 🐦🐦🐦 Vögel und 鳥 " * 9, "🐦" * 40, "a" * 99])

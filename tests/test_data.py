@@ -16,10 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from transformers import AutoProcessor
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
+from unime.backbones import BACKBONES
+from unime.chunks import ChunkLimits
+from unime.collator import PairCollator
 from unime.config import InputConfig, PairData, PairSource, TextData
 from unime.data import DataError, Item, PairDataset, TextDataset, item_key
+from unime.item_processor import ItemProcessor
 from unime.teacher_store import TeacherMeta, write_store
 from unime.texts import read_texts
 
@@ -211,22 +217,28 @@ def truncate(path: Path) -> None:
     ],
 )
 def test_an_image_that_cannot_be_read_makes_a_bad_row(
-    tmp_path: Path, on_bad_row: str, damage: Callable[[Path], object], message: str
+    tmp_path: Path,
+    on_bad_row: str,
+    damage: Callable[[Path], object],
+    message: str,
+    tiny_model: Callable[..., Path],
 ) -> None:
     data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
     again = train_rows(tmp_path, "First", 5)
     write_rows(tmp_path, "First", "original", [*again, again[1], again[2] | {"pos_text": ""}])
     damage(tmp_path / "images/First/Train/First_1.png")
+    hf_processor = AutoProcessor.from_pretrained(tiny_model("llava"))
     inputs = InputConfig(max_image_pixels=10_000)
+    processor = ItemProcessor(hf_processor, BACKBONES["llava"], inputs)
     if on_bad_row == "raise":
         with pytest.raises(DataError) as error:
-            PairDataset.load(data, 0, inputs)
+            PairDataset.load(data, 0, processor)
         assert "First/original-00000-of-00001.parquet, row 1, column 'qry_im" in str(error.value)
         assert message in str(error.value)
         assert "(and 2 more bad rows)" in str(error.value)
     else:
         data.on_bad_row = "drop"
-        dataset = PairDataset.load(data, 0, inputs)
+        dataset = PairDataset.load(data, 0, processor)
         assert dataset.task_sizes == {"First": 4, "Second": 3}
         kept = [pair.row_id for pair in dataset][:4]
         assert kept == ["First:0", "First:2", "First:3", "First:4"]
@@ -234,4 +246,72 @@ def test_an_image_that_cannot_be_read_makes_a_bad_row(
         assert places == ["row 1", "row 5", "row 6"]
         assert message in dataset.dropped[0] and message in dataset.dropped[1]
     data.verify_images, data.on_bad_row = False, "drop"
-    assert PairDataset.load(data, 0, inputs).task_sizes["First"] == 6
+    assert PairDataset.load(data, 0, processor).task_sizes["First"] == 6
+
+
+def prepared_by(folder: Path, family: str, most_tokens: int | None, **inputs: Any) -> ItemProcessor:
+    hf_processor = AutoProcessor.from_pretrained(folder)
+    return ItemProcessor(hf_processor, BACKBONES[family], InputConfig(**inputs), most_tokens)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "phi4_multimodal"])
+def test_an_image_that_the_processor_refuses_makes_a_bad_row(
+    tmp_path: Path, family: str, tiny_model: Callable[..., Path]
+) -> None:
+    data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
+    thin = Image.new("RGB", (1200, 5))
+    thin.save(tmp_path / "images/First/Train/First_1.png")
+    thin.resize((300, 300)).save(tmp_path / "images/First/Train/First_2.png")
+    processor = prepared_by(tiny_model(family), family, None)
+    with pytest.raises(DataError, match=r"row 1, query: .*First_1.png: the processor refuses it"):
+        PairDataset.load(data, 0, processor)
+    data.on_bad_row = "drop"
+    dataset = PairDataset.load(data, 0, processor)
+    assert dataset.task_sizes == {"First": 4, "Second": 3} and len(dataset.dropped) == 1
+    for pair in dataset:
+        processor(pair.query), processor(pair.target)
+    resized = prepared_by(tiny_model(family), family, None, resolution="64x64")
+    assert PairDataset.load(data, 0, resized).dropped == []
+    data.verify_images = False
+    rows = list(PairDataset.load(data, 0, processor))
+    advice = "row First:1: .*refuses it: .*; data.verify_images=true finds such rows"
+    with pytest.raises(DataError, match=advice):
+        PairCollator(processor, ChunkLimits(2, 2), verified=False)(rows)
+
+
+def test_an_item_of_too_many_tokens_makes_a_bad_row(
+    tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    """A row is refused if and only if it is when it is prepared, short and long texts alike."""
+    data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
+    rows = [
+        row | {"neg_text": None, "neg_image_path": None} for row in train_rows(tmp_path, "First", 5)
+    ]
+    rows[1]["qry"] += " Say it in many words." * 9
+    rows[2]["pos_text"] = "so" * 200
+    rows[3]["neg_text"] = ["a", "b" * 300]
+    write_rows(tmp_path, "First", "original", rows)
+    Image.new("RGB", (20, 4000)).save(tmp_path / "images/First/Train/First_4.png")
+    everything = list(
+        PairDataset.load(data, 0, prepared_by(tiny_model("qwen2_vl"), "qwen2_vl", None))
+    )
+    prepare = prepared_by(tiny_model("qwen2_vl"), "qwen2_vl", 120)
+
+    def fits(item: Item) -> bool:
+        try:
+            return len(prepare(item)["input_ids"]) <= 120
+        except DataError as error:
+            assert "tokens, more than the 120 of the model's max_position_embeddings" in str(error)
+            return False
+
+    good = [
+        pair.row_id
+        for pair in everything
+        if all(map(fits, (pair.query, pair.target, *pair.negatives)))
+    ]
+    data.on_bad_row = "drop"
+    dataset = PairDataset.load(data, 0, prepare)
+    assert [pair.row_id for pair in dataset] == good and 3 < len(good) < 8
+    names = [message.split(": ")[0].split("row ")[1] for message in dataset.dropped]
+    assert names == ["1, query", "2, target", "3, negative 1", "4, query"]
+    assert prepare.num_truncated == 0

@@ -170,7 +170,7 @@ def test_frames_and_resolution_are_heeded(tiny_dual, photos):
     }
 
 
-def test_transparent_and_turned_pictures_are_read_as_ours_are(tiny_dual, tmp_path):
+def test_odd_pictures_are_read_as_ours_are(tiny_dual, tmp_path):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (30, 40, 4), dtype=np.uint8)
     picture = Image.fromarray(pixels)
@@ -180,10 +180,14 @@ def test_transparent_and_turned_pictures_are_read_as_ours_are(tiny_dual, tmp_pat
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     white.save(tmp_path / "turned.png", exif=exif)
-    items = [Item(images=(str(tmp_path / name),)) for name in ("transparent.png", "turned.png")]
+    deep = np.asarray(white.convert("L"))
+    Image.fromarray(deep.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    names = ("transparent.png", "turned.png", "deep.png")
+    items = [Item(images=(str(tmp_path / name),)) for name in names]
     found, hand = vectors(load("dual_encoder", tiny_dual), items), ByHand(tiny_dual)
     assert difference(found[0], hand.image(white)) < 1e-5
     assert difference(found[1], hand.image(white.transpose(Image.Transpose.ROTATE_270))) < 1e-5
+    assert difference(found[2], hand.image(Image.fromarray(deep).convert("RGB"))) < 1e-5
 
 
 def test_fewer_tokens_if_asked(tmp_path):

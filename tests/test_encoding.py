@@ -134,7 +134,8 @@ def test_worker_processes_change_nothing(
     bad = [*items, Item("", (str(tmp_path / "bad.png"),))]
     with pytest.raises(DataError) as failure:
         list(encode(accelerator, embedder, bad, 2, num_workers=1))
-    assert str(failure.value).startswith(str(tmp_path)), "no traceback of a worker in it"
+    start = f"item {len(items)}: {tmp_path}/bad.png: "
+    assert str(failure.value).startswith(start), "no traceback of a worker in it"
 
 
 def test_the_longest_come_first(pictures: list[str], tmp_path: Path) -> None:

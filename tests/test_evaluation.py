@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from eval import evaluate as program
 from eval import evaluation
@@ -358,3 +359,16 @@ def test_a_model_that_cannot_be_loaded_ends_it(
     monkeypatch.setattr(evaluation, "load_embedder", fail)
     with pytest.raises(ConfigError, match="model.name: .* cannot be loaded: damaged"):
         evaluate(folder)
+
+
+def test_an_item_that_cannot_be_prepared_is_named_by_its_row(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted((folder / "data/eval_images").rglob("*.png"))
+    Image.new("RGB", (1200, 5)).save(pictures[1])
+    with pytest.raises(SystemExit):
+        evaluate(folder, "num_workers=1")
+    told = capsys.readouterr()
+    named = rf"{re.escape(str(pictures[1]))}: the processor refuses it: absolute aspect ratio"
+    assert re.search(rf"Words_i2t: (failed: )?query 1: {named}", told.out + told.err)
+    assert re.search(rf"Words_t2i: (failed: )?target \d+ \('.*'\): {named}", told.out + told.err)

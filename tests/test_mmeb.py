@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mmeb_files import train_rows, write_rows
+from tests.mmeb_files import train_rows, write_picture, write_rows
 from unime.items import DataError, Item
 from unime.mmeb import load_train_subset
 from unime.mmeb_rows import strip_image_tokens
+from unime.tables import image_folder
 
 Rows = list[dict[str, Any]]
 
@@ -173,6 +174,8 @@ BAD_TRAIN = [
     (with_first(qry_image_path="images/../../x.png"), "leaves the image folder"),
     (with_first(qry_image_path="/etc/hostname"), "'/etc/hostname': leaves the image folder"),
     (with_first(qry_image_path="C:\\x.png"), "leaves the image folder"),
+    (with_first(qry_image_path="https://pictures.example/x.png"), "is an address; none is fetched"),
+    (with_first(qry_image_path="cat: asleep.png"), "'cat: asleep.png': no such image in"),
     (with_first(qry_image_path="."), "row 0, column 'qry_image_path': '.': names no file"),
     (with_first(qry_image_path="images/X/Train"),
      "row 0, column 'qry_image_path': 'images/X/Train': no such image in"),
@@ -199,6 +202,24 @@ def test_bad_train_rows(tmp_path: Path, change: Callable[[Rows], Rows], message:
         load_train_subset(str(tmp_path), "X", "original")
     assert str(path) in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cat: asleep.png", "10:30.png", "a:b/c:d.png", "a\\b.png"])
+def test_names_with_colons_and_absolute_paths(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "pictures"
+    picture = root / name
+    picture.parent.mkdir(parents=True)
+    write_picture(picture, 1)
+    linked = tmp_path / "linked"
+    linked.symlink_to(root)
+    for given in (root, linked):
+        folder = image_folder(str(given), None, ["below"])
+        for path in (name, str(picture), f"{given}/./{name}"):
+            assert folder.find(path) == str(given / name)
+    with pytest.raises(DataError, match="leaves the image folder"):
+        image_folder(str(root), None, []).find(str(tmp_path / "linkedx.png"))
+    with pytest.raises(DataError, match="leaves the image folder"):
+        image_folder(str(root), None, []).find(f"{root}/../x.png")
 
 
 BAD_PLACES = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -249,6 +250,21 @@ def test_a_text_model_does_only_texts(photos):
         scores_of(model, retrieval_task("LocalI2I", "i2i", images, images))
 
 
+def test_pictures_are_seen_as_everywhere(tmp_path):
+    drawing = np.random.default_rng(0).integers(0, 256, (9, 14), dtype=np.uint8)
+    clear = Image.fromarray(drawing).convert("LA")
+    clear.putalpha(Image.new("L", clear.size))
+    deep, absent = Image.fromarray(drawing.astype(np.uint16) * 257), [None, math.nan]
+    batch = {"text": ["a", "b", None], "image": [deep, clear, [*absent, deep]]}
+    items = batch_items(batch, "", tmp_path)
+    assert [len(item.images) for item in items] == [1, 1, 1]
+    assert [item.text for item in items] == ["a", "b", ""]
+    seen = [np.asarray(Image.open(item.images[0])) for item in items]
+    assert (seen[0] == drawing[:, :, None]).all() and (seen[1] == 255).all()
+    with pytest.raises(DataError, match="an image of mteb's cannot be read: mode F"):
+        batch_items({"image": [Image.fromarray(drawing / np.float32(255))]}, "", tmp_path)
+
+
 def test_another_model_is_no_cached_result(trained, tmp_path, load_tiny):
     encoder, folder = trained
     cache = mteb.ResultCache(tmp_path / "cache")
@@ -286,5 +302,11 @@ def test_inputs_of_other_kinds(trained, tmp_path, caplog):
         model.encode([{"audio": [1]}], **places)
     with pytest.raises(DataError, match="an image of mteb's is a int, expected Pillow's"):
         batch_items({"image": [3]}, "", tmp_path)
+    found = model.encode([{"text": ["a cat", None, math.nan, np.float32("nan"), "None"]}], **places)
+    assert not found[1:4].any()
+    assert difference(found[[0, 4]], embed(encoder, [Item("a cat"), Item("None")])) < 1e-5
+    for wrong, kind in ((["a"], "list"), (7, "int"), ({"a": 1}, "dict")):
+        with pytest.raises(DataError, match=f"a text of mteb's is a {kind}: "):
+            model.encode([{"text": ["a", wrong]}], **places)
     with pytest.raises(ValueError, match="precision: got 'int8'"):
         model.encode([{"text": ["a"]}], precision="int8", **places)

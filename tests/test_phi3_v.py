@@ -29,7 +29,7 @@ from unime.config import (
     Quantization,
 )
 from unime.encoder import Encoder
-from unime.items import Item
+from unime.items import DataError, Item
 from unime.phi3_v import tiles_of_crops
 from unime.quantization import is_quantised
 
@@ -117,6 +117,7 @@ def test_what_is_done_for_it_is_needed(checkpoint, load, items, monkeypatch):
         with pytest.raises(AttributeError, match="from_legacy_cache"):
             encoder.model(**batch)
     long = Item(" ".join(str(number) for number in range(250)))
+    encoder.processor.most_tokens = None
     with torch.no_grad():
         alone, among = embed(encoder, [items[0]]), embed(encoder, [items[0], long])
     assert difference(alone[0], among[0]) > 1e-3
@@ -128,8 +129,13 @@ def test_what_is_done_for_it_is_needed(checkpoint, load, items, monkeypatch):
 
 def test_an_item_that_would_change_others_is_refused(load, items):
     long = Item(" ".join(str(number) for number in range(250)))
+    encoder = load()
+    message = r"\d+ tokens, more than the 256 of the model's original_max_position_embeddings"
+    with pytest.raises(DataError, match=message):
+        encoder.processor(long)
+    encoder.processor.most_tokens = None
     with pytest.raises(ValueError, match=r"phi3_v: an item of \d+ tokens, more than the 256"):
-        embed(load(), [items[0], long])
+        embed(encoder, [items[0], long])
 
 
 def test_an_image_in_a_text_is_text(load, pictures):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -313,6 +314,12 @@ def test_bad_settings_and_data(
     for verify in ("true", "false"):  # before training, and when a batch holds it
         with pytest.raises(DataError, match=r"3.png: not a readable image"):
             stage2(material, "bad", "optim.steps=20", f"data.verify_images={verify}")
+    Image.new("RGB", (1200, 5)).save(material / "mmeb/images/Captions/3.png")
+    stage2(material, "thin", "data.on_bad_row=drop", "optim.steps=1")
+    dropped = json.loads((material / "thin/dropped_rows.json").read_text())
+    assert len(dropped) == 2 and all("3.png: the processor refuses" in row for row in dropped)
+    with pytest.raises(DataError, match=r"row \w+:3: .*refuses it: .*; data.verify_images=true"):
+        stage2(material, "bad", "optim.steps=20", "data.verify_images=false")
     (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
     with pytest.raises(SystemExit) as stopped:
         run_program(lambda: stage1(material, "bad_too", "data.teacher=nowhere") and None)

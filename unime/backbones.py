@@ -59,6 +59,8 @@ class Backbone:
     )
     adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
+    # what its configuration calls the most tokens of one item
+    limit_name: str = "max_position_embeddings"
     pixel_range: Callable[[Any, int, int], None] | None = None  # makes a processor resize so itself
 
     def part_of(self, path: str) -> str | None:
@@ -84,6 +86,10 @@ class Backbone:
         """``attn_implementation`` where `chosen` is asked for, and eager where nothing else is
         right."""
         return {"": chosen, **dict.fromkeys(self.eager, "eager")} if self.eager else chosen
+
+    def most_tokens(self, config: PretrainedConfig) -> int | None:
+        """How many tokens of one item a model claims to read; None: it does not say."""
+        return getattr(config.get_text_config(), self.limit_name, None)
 
     def limit_tiles(self, most: int, processor: Any, config: PretrainedConfig) -> None:
         """Let an image be cut into at most so many tiles; 0: as it is.
@@ -232,6 +238,7 @@ BACKBONES = {
             adapt=phi3_v.adapt,
             st_limits=(("all", "its own code has no AutoModel"),),
             tiles=phi3_v.tiles_of_crops,
+            limit_name="original_max_position_embeddings",  # up to which its factors are one set
         ),
     )
 }

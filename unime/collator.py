@@ -16,13 +16,21 @@ from unime.samples import Sample
 if TYPE_CHECKING:
     from unime.data import TextRow
 
+NOT_VERIFIED = (
+    "; data.verify_images=true finds such rows before training, and data.on_bad_row=drop leaves"
+    " them out"
+)
+
 
 class Collator:
     """Rows to a batch.
 
     Attributes:
         limits: of the batch's chunks; may change between two batches.
+        advice: what a row that cannot be prepared is told beside its fault.
     """
+
+    advice = ""
 
     def __init__(self, item_processor: ItemProcessor, limits: ChunkLimits) -> None:
         self.item_processor = item_processor
@@ -40,7 +48,7 @@ class Collator:
                 try:
                     samples[group].append(self.item_processor(item))
                 except DataError as error:
-                    raise DataError(f"row {row_id}: {error}") from error
+                    raise DataError(f"row {row_id}: {error}{self.advice}") from error
         lengths = {group: [len(s["input_ids"]) for s in of] for group, of in samples.items()}
         plan = self.limits.plan(lengths)
         first, start = {}, 0  # the first row of each group
@@ -76,7 +84,17 @@ class TextCollator(Collator):
 
 
 class PairCollator(Collator):
-    """Stage 2: B queries; their B targets, then every explicit negative (n of them)."""
+    """Stage 2: B queries; their B targets, then every explicit negative (n of them).
+
+    Args:
+        verified: whether the rows were looked at before training (``data.verify_images``).
+    """
+
+    def __init__(
+        self, item_processor: ItemProcessor, limits: ChunkLimits, verified: bool = True
+    ) -> None:
+        super().__init__(item_processor, limits)
+        self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         row_ids = [pair.row_id for pair in pairs]

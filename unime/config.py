@@ -353,8 +353,10 @@ class PairData:
     sources: dict[str, PairSource] = field(default_factory=dict)  # subset name -> settings
     mixing: Mixing = Mixing.single_task
     on_bad_row: str = "raise"  # raise, or drop (counted and listed)
-    verify_images: bool = True  # read every image before training, so that a damaged one is a bad
-    # row; for a million images that is a full read of them on every rank: false once it has passed
+    # Read every image before training, and have the processor look at its size, so that what it
+    # refuses or what is too long for the model is a bad row; for a million images that is a full
+    # read of them on every rank: false once it has passed.
+    verify_images: bool = True
 
     def __post_init__(self) -> None:
         require(

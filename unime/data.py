@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from unime.config import InputConfig, PairData, TextData
+from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, Pair, item_key
-from unime.mmeb import TrainSubset, load_train_subset
+from unime.mmeb import TrainSubset, Verify, load_train_subset
 from unime.sampler import GlobalBatchSampler
 from unime.teacher_store import TeacherMeta, TeacherStore
 from unime.texts import read_texts
@@ -94,14 +95,18 @@ class PairDataset(Sequence[Pair]):
         self.dropped = [message for subset in subsets for message in subset.dropped]
 
     @classmethod
-    def load(cls, config: PairData, seed: int, inputs: InputConfig | None = None) -> PairDataset:
+    def load(
+        cls, config: PairData, seed: int, processor: ItemProcessor | None = None
+    ) -> PairDataset:
         """
         Args:
-            inputs: how training will read the images, for ``data.verify_images``; None: defaults.
+            processor: how training will prepare the items, for ``data.verify_images``; None: images
+                are read with default settings, and that is all.
 
         Raises:
             DataError: see :func:`unime.mmeb.load_train_subset`.
         """
+        verify = Verify(processor.inputs if processor else InputConfig(), processor)
         subsets = [
             load_train_subset(
                 config.root,
@@ -113,7 +118,7 @@ class PairDataset(Sequence[Pair]):
                 sample=source.sample,
                 seed=seed,
                 on_bad_row=config.on_bad_row,
-                verify_images=(inputs or InputConfig()) if config.verify_images else None,
+                verify=verify if config.verify_images else None,
             )
             for name, source in config.sources.items()
         ]

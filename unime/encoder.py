@@ -124,7 +124,7 @@ class Encoder(nn.Module):
             check_carries(hf_processor)
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
-        processor = ItemProcessor(hf_processor, backbone, inputs)
+        processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
         return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
 
     @property

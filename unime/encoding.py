@@ -15,7 +15,6 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,6 +23,7 @@ from unime.distributed import gather_rows
 from unime.embedder import Embedder, Prepared
 from unime.items import KEY_BYTES, DataError, Item, item_digest
 from unime.losses import effective_rank
+from unime.pixels import open_picture
 from unime.progress import progress_bar
 
 T = TypeVar("T")
@@ -127,12 +127,16 @@ def encode(
     batch_size: int,
     num_workers: int = 0,
     description: str = "encoding",
+    name: Callable[[int], str] = "item {}".format,
 ) -> Iterator[Encoded]:
     """Encode every item once, in rounds: in each round every rank one batch, and all of them get
     what the others have.
 
     Batches are made of items of similar length, the longest first, and dealt out by index, so that
     any number of ranks encodes the very same batches; a rank may get none in the last round.
+
+    Args:
+        name: what messages call the item at a place.
 
     Raises:
         DataError: an item that cannot be read or encoded, on whichever rank.
@@ -147,7 +151,7 @@ def encode(
     with progress_bar(total=len(items), desc=description, unit="item") as bar:
         for start in range(0, len(batches), world):
             places = [place for batch in batches[start : start + world] for place in batch]
-            rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared))
+            rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared, name))
             gathered = gather_rows(rows.to(accelerator.device)).cpu()
             flags = gather_rows(torch.tensor(truncated, device=accelerator.device).bool())
             finite = gathered.isfinite().all(dim=1)
@@ -170,7 +174,7 @@ def longest_first(items: Sequence[Item]) -> list[int]:
 @cache
 def _pixels(path: str) -> int:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.width * image.height
     except Exception:  # whoever reads it in full will say what is wrong with it
         return 0
@@ -184,7 +188,15 @@ def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
     ]
 
 
-class _Batches(Dataset["Prepared | DataError"]):
+@dataclass
+class _Refused:
+    """An item that cannot be prepared; an error out of a worker would have its traceback in it."""
+
+    place: int
+    reason: str
+
+
+class _Batches(Dataset["Prepared | _Refused"]):
     """Prepares whole batches, in worker processes if there are any."""
 
     def __init__(self, items: Sequence[Item], batches: list[list[int]], embedder: Embedder):
@@ -195,22 +207,32 @@ class _Batches(Dataset["Prepared | DataError"]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Prepared | DataError:
+    def __getitem__(self, number: int) -> Prepared | _Refused:
+        places = self.batches[number]
         try:
-            return self.embedder.prepare([self.items[place] for place in self.batches[number]])
+            return self.embedder.prepare([self.items[place] for place in places])
         except DataError as error:
-            return error  # raised here, it would come out of a worker with its traceback in it
+            return self._refused(places, error)
+
+    def _refused(self, places: list[int], error: DataError) -> _Refused:
+        """The first of these items that cannot be prepared by itself."""
+        for place in places:
+            try:
+                self.embedder.prepare([self.items[place]])
+            except DataError as own:
+                return _Refused(place, str(own))
+        return _Refused(places[0], f"(or beside it) {error}")
 
 
 def _embed_next(
-    embedder: Embedder, batches: Iterator[Prepared | DataError]
+    embedder: Embedder, batches: Iterator[Prepared | _Refused], name: Callable[[int], str]
 ) -> tuple[Tensor, list[bool]]:
     """The embeddings (n, D) of this rank's next batch, if it has one."""
     batch = next(batches, None)
     if batch is None:
         return torch.empty(0, embedder.dimension), []
-    if isinstance(batch, DataError):
-        raise batch
+    if isinstance(batch, _Refused):
+        raise DataError(f"{name(batch.place)}: {batch.reason}")
     with torch.inference_mode():
         return embedder.embed(batch.inputs).clone(), batch.truncated
 

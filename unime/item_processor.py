@@ -7,7 +7,7 @@ whatever a processor emits per image stays with its item, and joining never look
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,14 +32,22 @@ class ItemProcessor:
 
     Args:
         inputs: nulls stand for the defaults.
+        most_tokens: that the model reads of one item; None: it names no limit.
 
     Raises:
         ConfigError: a prompt that the model's own chat template carries already.
     """
 
-    def __init__(self, hf_processor: Any, backbone: Backbone, inputs: InputConfig) -> None:
+    def __init__(
+        self,
+        hf_processor: Any,
+        backbone: Backbone,
+        inputs: InputConfig,
+        most_tokens: int | None = None,
+    ) -> None:
         self.hf_processor = hf_processor
         self.backbone = backbone
+        self.most_tokens = most_tokens
         self.inputs = inputs = inputs.filled()
         self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
         check_prompt(self.prompt, hf_processor)
@@ -64,18 +72,22 @@ class ItemProcessor:
         self._blank: Sample | None = None
         self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
 
-    def __call__(self, item: Item) -> Sample:
+    def __call__(self, item: Item, load: Callable[[str], Image.Image] | None = None) -> Sample:
         """Prepare one item.
 
+        Args:
+            load: gives the picture of a path; None: reads it.
+
         Raises:
-            DataError: neither text nor image, an image that cannot be read or is too large, or an
-                item that the processor refuses.
+            DataError: neither text nor image, an image that cannot be read or is too large, an item
+                that the processor refuses, or of more tokens than the model reads.
         """
+        load = load or self._load
         if not item.text.strip() and not item.images and not item.video:
             raise DataError("an item has neither text nor image")
-        images = [self.resolution.apply(self._load(path)) for path in item.images]
+        images = [self.resolution.apply(load(path)) for path in item.images]
         chosen = sample_frames(item.video, self.num_frames)
-        frames = [self.frame_resolution.apply(self._load(path)) for path in chosen]
+        frames = [self.frame_resolution.apply(load(path)) for path in chosen]
         if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
             frames += frames[-1:] * (self.num_frames - len(frames))
         return self._prepare(item, images, frames)
@@ -92,9 +104,24 @@ class ItemProcessor:
         prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
         try:
             output = self._inputs(prompt, images, frames)
-        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        except Exception as error:  # the family's own code, or the checkpoint's
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
-        return self.sample(output)
+        sample = self.sample(output)
+        self._check_length(item, len(sample["input_ids"]))
+        return sample
+
+    def _check_length(self, item: Item, tokens: int) -> None:
+        if self.most_tokens is None or tokens <= self.most_tokens:
+            return
+        keys = ["num_frames"] if item.video else []
+        keys += ["max_tiles"] if self.backbone.tiles and (item.images or item.video) else []
+        keys += ["resolution"] if item.images or item.video else []
+        keys += ["max_text_tokens"] if item.text else []
+        lower = ", ".join(f"inputs.{key}" for key in keys)
+        raise DataError(
+            f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
+            f" {self.backbone.limit_name}; to lower: {lower}"
+        )
 
     def sample(self, output: Mapping[str, Any]) -> Sample:
         """What the family's processor returned for one item, checked, as `collate` takes it.

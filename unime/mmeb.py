@@ -14,7 +14,9 @@ from zlib import crc32
 import numpy as np
 
 from unime.config import InputConfig
-from unime.images import unreadable_images
+from unime.images import read_images
+from unime.item_check import ItemCheck
+from unime.item_processor import ItemProcessor
 from unime.items import DataError, Pair
 from unime.mmeb_rows import (
     NEGATIVE_COLUMNS,
@@ -23,6 +25,14 @@ from unime.mmeb_rows import (
 )
 from unime.progress import progress_bar
 from unime.tables import ImageFolder, Table, image_folder, load_table, plain_rows
+
+
+@dataclass(frozen=True)
+class Verify:
+    """How training will read images, and prepare items; None: items are not looked at."""
+
+    inputs: InputConfig
+    processor: ItemProcessor | None = None
 
 
 @dataclass
@@ -44,11 +54,12 @@ class TrainSubset:
             self.table.rows[row], self.images.find, self.table.where(row), self._id(row)
         )
 
-    def check(self, on_bad_row: str, verify_images: InputConfig | None) -> None:
+    def check(self, on_bad_row: str, verify: Verify | None) -> None:
         """Look at every selected row and every distinct image, and keep the good rows.
 
         Args:
-            verify_images: read each image as training will; None: only look whether it is there.
+            verify: read each image and look at each item as training will; None: only look whether
+                the images are there.
 
         Raises:
             DataError: the first bad row (`on_bad_row` "raise"), or no good one.
@@ -66,24 +77,28 @@ class TrainSubset:
             return find(path)
 
         good, self.dropped = self._sorted_out(find)
-        if verify_images is not None:
-            refused = unreadable_images(files, verify_images, f"reading images of {self.name}")
-            if refused:
-                good, self.dropped = self._sorted_out(find_readable)
+        if verify is not None:
+            sizes, refused = read_images(files, verify.inputs, f"reading images of {self.name}")
+            check = ItemCheck(verify.processor, sizes) if verify.processor else None
+            good, self.dropped = self._sorted_out(find_readable, check)
         if self.dropped and on_bad_row == "raise":
             raise DataError(_first_of(self.dropped) + "; data.on_bad_row=drop leaves them out")
         if not good:
             raise DataError(f"{self.name}: no good row; {_first_of(self.dropped)}")
         self.selected = good
 
-    def _sorted_out(self, find: Callable[[str], str]) -> tuple[list[int], list[str]]:
+    def _sorted_out(
+        self, find: Callable[[str], str], check: ItemCheck | None = None
+    ) -> tuple[list[int], list[str]]:
         """The good ones of the selected rows, and what is wrong with each bad one."""
         good, bad = [], []
         chosen = self.table.rows.select(self.selected)
         with progress_bar(total=len(self), desc=f"checking {self.name}", unit="row") as bar:
             for row, values in zip(self.selected, plain_rows(chosen), strict=True):
+                where = self.table.where(row)
                 try:
-                    read_pair(values, find, self.table.where(row), self._id(row))
+                    pair = read_pair(values, find, where, self._id(row))
+                    _check_items(pair, check, where)
                     good.append(row)
                 except DataError as error:
                     bad.append(str(error))
@@ -105,10 +120,10 @@ def load_train_subset(
     sample: str = "first",
     seed: int = 0,
     on_bad_row: str = "raise",
-    verify_images: InputConfig | None = None,
+    verify: Verify | None = None,
 ) -> TrainSubset:
     """At most `rows` rows of a subset, the first ones or a random choice of this seed; with
-    `verify_images`, an image that cannot be read with these settings makes its row a bad one.
+    `verify`, an item that cannot be read and prepared so makes its row a bad one.
 
     Raises:
         DataError: no such folder, subset, split or column, or a bad row; names file, row, column
@@ -123,8 +138,20 @@ def load_train_subset(
     else:
         selected = list(range(count))
     result = TrainSubset(subset, table, selected, image_folder(root, image_root, []))
-    result.check(on_bad_row, verify_images)
+    result.check(on_bad_row, verify)
     return result
+
+
+def _check_items(pair: Pair, check: ItemCheck | None, where: str) -> None:
+    if check is None:
+        return
+    named = [("query", pair.query), ("target", pair.target)]
+    named += [(f"negative {number}", item) for number, item in enumerate(pair.negatives)]
+    for name, item in named:
+        try:
+            check(item)
+        except DataError as error:
+            raise DataError(f"{where}, {name}: {error}") from None
 
 
 def _first_of(messages: list[str]) -> str:

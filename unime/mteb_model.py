@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,8 +28,8 @@ from torch import Tensor
 
 from unime.config import EvalConfig
 from unime.embedder import Embedder, find_model, inputs_of, load_embedder
-from unime.images import upright_rgb
 from unime.items import DataError, Item
+from unime.pixels import as_seen
 from unime.progress import progress_bar
 from unime.provenance import settings_fingerprint, vectors_fingerprint
 
@@ -109,11 +111,11 @@ class MtebModel(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """The embeddings (N, D) of mteb's batches. An empty text, of which some corpora have a few,
-        has a vector of zeros, which is similar to nothing; the log says how many.
+        """The embeddings (N, D) of mteb's batches. An empty or absent text, of which some corpora
+        have a few, has a vector of zeros, which is similar to nothing; the log says how many.
 
         Raises:
-            DataError: an input that holds neither text nor images.
+            DataError: batches without texts and images, or of other types than these.
         """
         precision = kwargs.get("precision") or "float32"
         if precision != "float32":
@@ -147,7 +149,8 @@ def batch_items(batch: Mapping[str, Any], instruction: str, folder: Path) -> lis
     """The items of one of mteb's batches, their pictures written into `folder`.
 
     Raises:
-        DataError: neither texts nor images, or images of another type than Pillow's.
+        DataError: neither texts nor images, or such of another type than strings and Pillow's
+            images.
     """
     texts, pictures = batch.get("text"), batch.get("image")
     if texts is None and pictures is None:
@@ -156,17 +159,33 @@ def batch_items(batch: Mapping[str, Any], instruction: str, folder: Path) -> lis
     items = []
     for number in range(count):
         own = pictures[number] if pictures is not None else None
-        own = own if isinstance(own, list) else [] if own is None else [own]
-        paths = [_write(picture, folder / f"{number}-{n}.bmp") for n, picture in enumerate(own)]
-        text = texts[number] if texts is not None else ""
-        items.append(Item(str(text), tuple(paths), instruction=instruction))
+        shown = [one for one in (own if isinstance(own, list) else [own]) if not _is_absent(one)]
+        paths = [_write(picture, folder / f"{number}-{n}.bmp") for n, picture in enumerate(shown)]
+        text = _text(texts[number]) if texts is not None else ""
+        items.append(Item(text, tuple(paths), instruction=instruction))
     return items
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a table has nothing there: null, or NaN, which pandas makes of it."""
+    return value is None or (isinstance(value, Real) and math.isnan(value))
+
+
+def _text(value: Any) -> str:
+    if _is_absent(value):
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"a text of mteb's is a {type(value).__name__}: {value!r:.60}")
+    return value
 
 
 def _write(picture: Any, path: Path) -> str:
     if not isinstance(picture, Image.Image):
         raise DataError(f"an image of mteb's is a {type(picture).__name__}, expected Pillow's")
-    upright_rgb(picture).save(path)  # pixels as they are, in the fastest format
+    try:
+        as_seen(picture).save(path)  # pixels as they are, in the fastest format
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise DataError(f"an image of mteb's cannot be read: {error}") from error
     return str(path)
 
 

@@ -199,7 +199,8 @@ def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcess
     inputs.max_text_tokens = min(plan.text_tokens, inputs.max_text_tokens or plan.text_tokens)
     of_model = AutoConfig.from_pretrained(model.name, **where)
     architecture.backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, of_model)
-    return ItemProcessor(hf_processor, architecture.backbone, inputs)
+    most_tokens = architecture.backbone.most_tokens(of_model)
+    return ItemProcessor(hf_processor, architecture.backbone, inputs, most_tokens)
 
 
 def _notes(config: PlannedConfig, family: str, counted_by: str, rows: str) -> list[str]:

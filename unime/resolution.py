@@ -37,14 +37,19 @@ class Resolution:
             " 50176..1003520"
         )
 
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (width, height) that a picture of such a size becomes."""
+        if self.size is not None or self.pixels is None:
+            return self.size or size
+        width, height = size
+        area = width * height
+        scale = math.sqrt(min(max(area, self.pixels[0]), self.pixels[1]) / area)
+        rounded = math.floor if scale < 1 else math.ceil  # stays within the range
+        return max(1, rounded(width * scale)), max(1, rounded(height * scale))
+
     def apply(self, picture: Image.Image) -> Image.Image:
         """Resize a picture, or leave it as it is."""
-        size = self.size
-        if self.pixels is not None:
-            area = picture.width * picture.height
-            scale = math.sqrt(min(max(area, self.pixels[0]), self.pixels[1]) / area)
-            rounded = math.floor if scale < 1 else math.ceil  # stays within the range
-            size = (max(1, rounded(picture.width * scale)), max(1, rounded(picture.height * scale)))
-        if size is None or size == picture.size:
+        size = self.size_of(picture.size)
+        if size == picture.size:
             return picture
         return picture.resize(size, Image.Resampling.BICUBIC)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import datasets
@@ -20,6 +20,7 @@ from unime.items import DataError
 from unime.shards import Shards, check_columns, read_json, read_parquet
 from unime.split_files import split_files
 
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+://")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -32,8 +33,12 @@ class ImageFolder:
     def find(self, path: str) -> str:
         """The absolute path of an image.
 
+        Args:
+            path: relative to one of the folders, or absolute and inside of it.
+
         Raises:
-            DataError: the path names no file, leaves the folder, or there is no such file.
+            DataError: the path names no file, is an address, leaves the folders, or there is no
+                such file.
         """
         return self._find(path, os.path.isfile, "image")
 
@@ -48,16 +53,28 @@ class ImageFolder:
     def _find(self, path: str, exists: Callable[[str], bool], kind: str) -> str:
         if not self.roots:
             raise DataError("has an image, but data.image_root, where the images are, is not set")
+        if ADDRESS.match(path):
+            raise DataError(f"is an address; none is fetched, a path to the {kind} is expected")
         pure = PurePosixPath(path.replace("\\", "/"))
         if not pure.parts:
             raise DataError("names no file")
-        if pure.is_absolute() or ".." in pure.parts or ":" in pure.parts[0]:
+        within = [(root, _within(root, path)) for root in self.roots]
+        if ".." in pure.parts or not any(below is not None for _, below in within):
             raise DataError("leaves the image folder")
-        for root in self.roots:
-            found = os.path.join(root, path)
-            if exists(found):
+        for root, below in within:
+            if below is not None and exists(found := os.path.join(root, below)):
                 return found
+        if PureWindowsPath(path).is_absolute():
+            raise DataError("leaves the image folder")
         raise DataError(f"no such {kind} in {' or '.join(map(str, self.roots))}")
+
+
+def _within(root: Path, path: str) -> str | None:
+    """The path relative to a folder, in which an absolute one may lie; None: it does not."""
+    if not os.path.isabs(path):
+        return path
+    bases = [base for base in (root, root.resolve()) if Path(path).is_relative_to(base)]
+    return os.path.relpath(path, bases[0]) if bases else None
 
 
 @dataclass
