@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from unime.batches import named
 from unime.chunks import Batch, ChunkLimits
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item, Pair, item_key
+from unime.items import Item, Pair, item_key
 from unime.samples import Sample
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Collator:
             for item, row_id in zip(items, item_rows, strict=True):
                 try:
                     samples[group].append(self.item_processor(item))
-                except DataError as error:
-                    raise DataError(f"row {row_id}: {error}") from error
+                except Exception as error:  # whatever a processor raises
+                    raise named(f"row {row_id}", error) from error
         lengths = {group: [len(s["input_ids"]) for s in of] for group, of in samples.items()}
         plan = self.limits.plan(lengths)
         first, start = {}, 0  # the first row of each group

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import TypeVar
 
@@ -17,11 +17,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from unime.batches import load_batches, named
 from unime.config import ConfigError
 from unime.distributed import gather_rows
-from unime.embedder import Embedder, Prepared
+from unime.embedder import Embedder, Prepared, item_name
 from unime.items import KEY_BYTES, DataError, Item, item_digest
 from unime.losses import effective_rank
 from unime.progress import progress_bar
@@ -141,10 +141,11 @@ def encode(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     world = accelerator.num_processes
     own = batches[accelerator.process_index :: world]
-    prepared = iter(
-        DataLoader(_Batches(items, own, embedder), batch_size=None, num_workers=num_workers)
-    )
-    with progress_bar(total=len(items), desc=description, unit="item") as bar:
+    preparing = partial(_prepare, embedder, items)
+    with (
+        progress_bar(total=len(items), desc=description, unit="item") as bar,
+        load_batches(preparing, own, num_workers) as prepared,
+    ):
         for start in range(0, len(batches), world):
             places = [place for batch in batches[start : start + world] for place in batch]
             rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared))
@@ -184,33 +185,30 @@ def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
     ]
 
 
-class _Batches(Dataset["Prepared | DataError"]):
-    """Prepares whole batches, in worker processes if there are any."""
+def _prepare(embedder: Embedder, items: Sequence[Item], places: list[int]) -> Prepared:
+    """One batch, in a worker process if there are any.
 
-    def __init__(self, items: Sequence[Item], batches: list[list[int]], embedder: Embedder):
-        self.items = items
-        self.batches = batches
-        self.embedder = embedder
+    Raises:
+        DataError: an item that cannot be read or prepared, whatever the reason.
+    """
+    try:
+        return embedder.prepare([items[place] for place in places])
+    except DataError:
+        raise
+    except Exception:  # which of them it was, the library does not say
+        for place in places:
+            try:
+                embedder.prepare([items[place]])
+            except Exception as error:
+                raise named(item_name(items[place]), error) from error
+        raise
 
-    def __len__(self) -> int:
-        return len(self.batches)
 
-    def __getitem__(self, number: int) -> Prepared | DataError:
-        try:
-            return self.embedder.prepare([self.items[place] for place in self.batches[number]])
-        except DataError as error:
-            return error  # raised here, it would come out of a worker with its traceback in it
-
-
-def _embed_next(
-    embedder: Embedder, batches: Iterator[Prepared | DataError]
-) -> tuple[Tensor, list[bool]]:
+def _embed_next(embedder: Embedder, batches: Iterator[Prepared]) -> tuple[Tensor, list[bool]]:
     """The embeddings (n, D) of this rank's next batch, if it has one."""
     batch = next(batches, None)
     if batch is None:
         return torch.empty(0, embedder.dimension), []
-    if isinstance(batch, DataError):
-        raise batch
     with torch.inference_mode():
         return embedder.embed(batch.inputs).clone(), batch.truncated
 

@@ -26,6 +26,7 @@ SHOWN = {  # what a step reports -> its name on the progress bar
     "effective_rank": "rank",
     "teacher_correlation": "teacher",
 }
+VALIDATION = "validation"  # before the names of its scores
 UNTIMED_STEPS = 2  # first steps of a process: memory pools, kernels and caches are being filled
 
 
@@ -105,6 +106,23 @@ class Metrics:
         left = tqdm.format_interval(round((self._total_steps - step) * seconds_per_step))
         return f"step {step}/{self._total_steps}: {self.in_words(means)}, {left} left"
 
+    def add_validation(self, step: int, scores: Mapping[str, float]) -> str:
+        """Write the scores of a step, a line of their own, and return the main ones in words."""
+        finite = {name: value for name, value in scores.items() if math.isfinite(value)}
+        if self._accelerator.is_main_process:
+            self._append(
+                {"step": step, **{f"{VALIDATION}/{name}": v for name, v in finite.items()}}
+            )
+        self._accelerator.log({f"{VALIDATION}/{name}": v for name, v in finite.items()}, step=step)
+        words = ", ".join(
+            f"{name} {value:.3f}" for name, value in scores.items() if "/" not in name
+        )
+        return f"validation after step {step}/{self._total_steps}: {words}"
+
+    def last_line(self) -> dict[str, Any]:
+        """Of training."""
+        return [line for line in self.read() if "learning_rate" in line][-1]
+
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
         words = [f"{label} {values[name]:.3f}" for name, label in SHOWN.items() if name in values]
@@ -139,10 +157,13 @@ class Metrics:
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._accelerator.is_main_process:
-            with self.path.open("a") as lines:
-                lines.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+            self._append({"step": step, **values})
         known = {f"train/{name}": value for name, value in values.items() if value is not None}
         self._accelerator.log(known, step=step)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a") as lines:
+            lines.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _sum(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
