@@ -13,10 +13,11 @@ from eval.task import EvalTask
 from unime.config import EvalData, ValidationConfig
 from unime.embedder import Embedder
 from unime.encoding import together
+from unime.held_out_scores import HeldItems
 from unime.images import sample_frames
 from unime.items import Item
 from unime.ranking import rank_targets, ranking_metrics
-from unime.validation import HIT, HeldItems, Leave, Scores
+from unime.validation import HIT, Leave, Scores
 
 
 class SuiteValidation:

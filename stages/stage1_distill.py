@@ -25,11 +25,12 @@ from unime.collator import TextCollator
 from unime.config import Mixing, Stage1Config, load_config
 from unime.data import GlobalBatchSampler, TextDataset
 from unime.encoder import Encoder
+from unime.held_out_scores import HeldOutTexts
 from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
 from unime.runlog import run_program, start_run
-from unime.validation import HeldOutTexts, Validation
+from unime.validation import Validation
 
 
 def main(argv: list[str] | None = None) -> None:

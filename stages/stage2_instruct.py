@@ -28,11 +28,12 @@ from unime.collator import PairCollator
 from unime.config import Mixing, Stage2Config, load_config
 from unime.data import GlobalBatchSampler, PairDataset
 from unime.encoder import Encoder
+from unime.held_out_scores import HeldOutPairs
 from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
 from unime.runlog import Run, run_program, start_run
-from unime.validation import HeldOutPairs, Measure, Validation
+from unime.validation import Measure, Validation
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -49,7 +49,7 @@ def hold_out(
     return (
         cast(Dataset, rest),
         cast(Dataset, kept),
-        f"{len(kept)} rows are held out of training ({listed}); no {shared} of theirs is left",
+        f"{len(kept)} rows are held out of training ({listed}); no {shared} of theirs is trained on",
     )
 
 

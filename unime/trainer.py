@@ -222,7 +222,7 @@ class Trainer:
                 "seconds": self.metrics.seconds,
                 "skipped_steps": self.metrics.skipped,
                 "metrics": self.metrics.last_line(),
-                "best": self._best(),
+                "best": self.validation and self.validation.named,
                 "data": run.data,
                 "identity": run.identity,
             }
@@ -232,21 +232,14 @@ class Trainer:
         run.log.info(
             "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
         )
-        if best := self._best():
+        if self.validation and (best := self.validation.named):
             run.log.info(
                 "the best was step %d: %s", best["step"], run.output_dir / best["checkpoint"]
             )
 
-    def _best(self) -> dict[str, Any] | None:
-        """The best checkpoint and its scores."""
-        best = self.validation and self.validation.best
-        if not best:
-            return None
-        return {**best, "checkpoint": f"checkpoints/{checkpoint.step_name(int(best['step']))}"}
-
     def _name_best(self) -> None:
         """In best.json, which goes when there is none."""
-        path, best = self.run.output_dir / "best.json", self._best()
+        path, best = self.run.output_dir / "best.json", self.validation and self.validation.named
         if self.run.is_main_process and best:
             checkpoint.write_json(path, best)
         elif self.run.is_main_process:
