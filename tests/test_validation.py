@@ -273,7 +273,7 @@ def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path
     write_rows(tmp_path, "Kinds", "original", rows)
     data = PairData(root=str(tmp_path), sources={"Kinds": PairSource()})
     rest, held, told = hold_out(PairDataset.load(data, 0), ValidationConfig(every=1, rows=5), 0)
-    assert held is not None and len(held) == 5 and "picture (texts are)" in told
+    assert held is not None and len(held) == 5 and "pictures (but texts)" in told
     shown = [{pair.query.images for pair in part} for part in (rest, held)]
     assert not shown[0] & shown[1]
     for row in rows:
@@ -286,11 +286,11 @@ def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"every": 5}, "validation.every: got 5 with neither rows, share nor suite"),
-        ({"rows": 5}, "validation.every: got None with validation.rows"),
+        ({"every": 5}, "validation.every: got '5 with neither rows, share nor suite"),
+        ({"rows": 5}, "validation.every: got 'None with validation.rows"),
         (
             {"every": 5, "rows": 5, "share": 0.1},
-            "validation: got validation.rows, validation.share",
+            "validation: got 'validation.rows, validation.share",
         ),
         ({"every": 5, "share": 1.0}, "validation.share: got 1.0"),
         ({"every": 5, "rows": 5, "root": "x"}, "validation.root: got 'x', expected validation.su"),

@@ -43,13 +43,13 @@ def hold_out(
             f"validation: rows that share pictures or queries hang together in parts too large to"
             f" hold out so many ({few}); hold out more rows, or give validation.suite"
         )
-    shared = "text or picture" if strict else "picture (texts are)"
+    shared = "texts and pictures" if strict else "pictures (but texts)"
     rest, kept = dataset.split(held)
     listed = ", ".join(f"{task}: {count}" for task, count in counts.items())
     return (
         cast(Dataset, rest),
         cast(Dataset, kept),
-        f"{len(kept)} rows are held out of training ({listed}); no {shared} of theirs is trained on",
+        f"{len(kept)} rows are held out of training ({listed}), none of whose {shared} are left in",
     )
 
 
