@@ -47,7 +47,7 @@ from unime.sampler import GlobalBatchSampler, Mixing
 from unime.schedule import learning_rate, total_steps
 
 WIDTH = 12
-TIMING = ("pairs_per_second", "tokens_per_second", "seconds", "memory_gib")
+TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib")
 
 
 class StandIn(nn.Module):
@@ -206,9 +206,9 @@ def test_metrics_and_files(straight: Path) -> None:
     assert list(lines[0]) == [
         "step", "loss", "grad_norm", "mean_similarity", "teacher_correlation", "effective_rank",
         "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share",
-        "memory_gib", "pairs_per_second", "tokens_per_second", "seconds",
+        "memory_gib", "texts_per_second", "tokens_per_second", "seconds",
     ]  # fmt: skip
-    assert lines[0]["pairs_per_second"] is None and lines[1]["pairs_per_second"] > 0
+    assert lines[0]["texts_per_second"] is None and lines[1]["texts_per_second"] > 0
     assert lines[0]["seconds"] < lines[2]["seconds"]
     assert lines[0]["truncated_texts"] == 1
     assert lines[2]["loss"] < lines[0]["loss"]
@@ -242,7 +242,7 @@ def test_progress_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stderr", Terminal())
     fit(make_config(tmp_path, steps=4))
     text = sys.stderr.getvalue()  # type: ignore[attr-defined]
-    for part in ("4/4", "loss ", "similarity ", "rank ", "teacher ", "pairs/s"):
+    for part in ("4/4", "loss ", "similarity ", "rank ", "teacher ", "texts/s"):
         assert part in text
     assert "step 4/4:" not in text  # the line that replaces the bar elsewhere
 

@@ -252,7 +252,7 @@ def held_and_rest(material: Path, config: ValidationConfig) -> tuple[Any, Any, s
 def test_nothing_held_out_is_trained_on(material: Path) -> None:
     held, rest, told = held_and_rest(material, ValidationConfig(every=1, share=0.25))
     assert held.task_sizes == {"Questions": 4, "Captions": 4} and len(rest) == 24
-    assert "8 rows are held out of training (Questions: 4, Captions: 4)" in told
+    assert "8 rows are held out (Questions: 4, Captions: 4): no text or picture" in told
     of_held, of_rest = (
         {item_key(item) for pair in part for item in (pair.query, pair.target)}
         for part in (held, rest)
@@ -273,7 +273,11 @@ def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path
     write_rows(tmp_path, "Kinds", "original", rows)
     data = PairData(root=str(tmp_path), sources={"Kinds": PairSource()})
     rest, held, told = hold_out(PairDataset.load(data, 0), ValidationConfig(every=1, rows=5), 0)
-    assert held is not None and len(held) == 5 and "pictures (but texts)" in told
+    assert (
+        held is not None
+        and len(held) == 5
+        and "no picture of theirs is, texts are, trained on" in told
+    )
     shown = [{pair.query.images for pair in part} for part in (rest, held)]
     assert not shown[0] & shown[1]
     for row in rows:

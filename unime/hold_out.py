@@ -43,13 +43,13 @@ def hold_out(
             f"validation: rows that share pictures or queries hang together in parts too large to"
             f" hold out so many ({few}); hold out more rows, or give validation.suite"
         )
-    shared = "texts and pictures" if strict else "pictures (but texts)"
+    shared = "no text or picture of theirs is" if strict else "no picture of theirs is, texts are,"
     rest, kept = dataset.split(held)
     listed = ", ".join(f"{task}: {count}" for task, count in counts.items())
     return (
         cast(Dataset, rest),
         cast(Dataset, kept),
-        f"{len(kept)} rows are held out of training ({listed}), none of whose {shared} are left in",
+        f"{len(kept)} rows are held out ({listed}): {shared} trained on",
     )
 
 

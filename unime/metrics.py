@@ -62,16 +62,22 @@ class Metrics:
         log_every: int,
         global_batch_size: int,
         total_steps: int,
+        unit: str = "pairs",
     ) -> None:
+        """
+        Args:
+            unit: what a batch holds.
+        """
         self.path = path
         self.seconds = 0.0  # of all steps, those before resuming too
-        self.pairs_per_second: float | None = None
+        self.rows_per_second: float | None = None
         self.tokens_per_second: float | None = None
         self.skipped = 0  # steps, those before resuming too
         self._accelerator = accelerator
         self._log_every = log_every
         self._global_batch_size = global_batch_size
         self._total_steps = total_steps
+        self._unit = unit
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._steps_here = 0  # of this process
@@ -85,7 +91,7 @@ class Metrics:
         if self._steps_here > UNTIMED_STEPS:
             self._sum({"seconds_per_step": seconds, "tokens_timed": values.get("tokens", 0)})
             mean = self._mean("seconds_per_step")
-            self.pairs_per_second = self._global_batch_size / mean
+            self.rows_per_second = self._global_batch_size / mean
             self.tokens_per_second = self._mean("tokens_timed") / mean
         if step % self._log_every and step != self._total_steps:
             return None
@@ -97,7 +103,7 @@ class Metrics:
         means["learning_rate"] = values["learning_rate"]
         means["skipped_steps"] = skipped
         timing = {
-            "pairs_per_second": self.pairs_per_second,
+            f"{self._unit}_per_second": self.rows_per_second,
             "tokens_per_second": self.tokens_per_second,
             "seconds": self.seconds,
         }
@@ -126,8 +132,8 @@ class Metrics:
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
         words = [f"{label} {values[name]:.3f}" for name, label in SHOWN.items() if name in values]
-        if self.pairs_per_second is not None:
-            words.append(f"{self.pairs_per_second:.1f} pairs/s")
+        if self.rows_per_second is not None:
+            words.append(f"{self.rows_per_second:.1f} {self._unit}/s")
         return ", ".join(words)
 
     @property

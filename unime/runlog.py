@@ -40,6 +40,7 @@ from unime.facts import git_commit, write_facts
 from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
 from unime.fingerprint import changes, run_identity
 from unime.folder_lock import lock_folder
+from unime.interruption import heed_ctrl_c
 from unime.items import DataError
 from unime.published import find_adapter
 from unime.survey import Rows, check_variety, survey
@@ -176,6 +177,7 @@ def _data_before(run: Run) -> dict[str, Any]:
 
 def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
+    heed_ctrl_c()
     try:
         main()
     except (ConfigError, DataError) as error:

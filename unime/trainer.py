@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unime import checkpoint
 from unime.batches import load_batches, named
 from unime.chunks import Batch, ChunkLimits
-from unime.config import ConfigError, OnNonfinite, OptimConfig
+from unime.config import ConfigError, OnNonfinite, OptimConfig, Stage1Config
 from unime.data import GlobalBatchSampler
 from unime.distributed import gather_numbers
 from unime.encoder import Encoder
@@ -64,7 +64,8 @@ class Trainer:
         self.saved: int | None = None  # the step of the newest checkpoint
         path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
         size, steps = run.global_batch_size, self.total_steps
-        self.metrics = Metrics(path, run.accelerator, every, size, steps)
+        unit = "texts" if isinstance(run.config, Stage1Config) else "pairs"
+        self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
         if run.checkpoint is not None:
