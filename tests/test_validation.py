@@ -30,9 +30,18 @@ from tests.test_stages import (
     write_material,
 )
 from unime import checkpoint
-from unime.config import ConfigError, DistillationLossConfig, PairData, PairSource, ValidationConfig
+from unime.config import (
+    ConfigError,
+    DistillationLossConfig,
+    OptimConfig,
+    PairData,
+    PairSource,
+    Stage2Config,
+    ValidationConfig,
+)
 from unime.data import PairDataset, TextRow
 from unime.encoder import Encoder
+from unime.engines import check_combination
 from unime.held_out_scores import HeldOutTexts, hit_share
 from unime.hold_out import choose, hold_out
 from unime.items import DataError, Item, item_key
@@ -303,6 +312,18 @@ def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path
 def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ValidationConfig(**settings)
+
+
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+def test_engines_that_split_weights_refuse_it(engine: str) -> None:
+    config = Stage2Config(
+        data=PairData(root="r", sources={"T": PairSource()}),
+        optim=OptimConfig(5, None, 8, 4, 1e-3),
+        validation=ValidationConfig(every=5, rows=5),
+    )
+    check_combination("zero2", config)
+    with pytest.raises(ConfigError, match=f"validation.every: got 5 with {engine}, expected null"):
+        check_combination(engine, config)
 
 
 def test_more_than_half_is_not_held_out(material: Path) -> None:

@@ -64,7 +64,7 @@ def leave_signals_to_parent(_: int) -> None:
 
 
 def heed_ctrl_c() -> None:
-    """launch.sh lets accelerate ignore Ctrl-C, which its ranks inherit, and know what to do with."""
+    """launch.sh lets accelerate ignore Ctrl-C; its ranks inherit that, and have to undo it."""
     if TYPED in os.environ and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

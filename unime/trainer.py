@@ -69,7 +69,10 @@ class Trainer:
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
         if run.checkpoint is not None:
-            encoder.load_trained(run.checkpoint)
+            try:
+                encoder.load_trained(run.checkpoint)
+            except ConfigError as error:
+                raise checkpoint.unreadable(run.checkpoint, error) from error
         run.log.info("%s", encoder.describe())
         optimizer = torch.optim.AdamW(
             self.parameters.values(),
