@@ -44,7 +44,8 @@ class SuiteValidation:
         scores = {}
         for name, (task, loaded, held) in self._tasks.items():
             if held is None:
-                shown = [_shown(item, embedder) for item in (*loaded.queries, *loaded.targets)]
+                frames = int(embedder.describe()["num_frames"])
+                shown = [_shown(item, frames) for item in (*loaded.queries, *loaded.targets)]
                 held = HeldItems(shown, self._batch_size)
                 self._tasks[name] = task, loaded, held
             embeddings = held.embed(accelerator, embedder, leave)
@@ -55,7 +56,6 @@ class SuiteValidation:
         return {HIT: torch.tensor(list(scores.values())).mean().item(), **scores}
 
 
-def _shown(item: Item, embedder: Embedder) -> Item:
+def _shown(item: Item, count: int) -> Item:
     """Of a video the frames that the model sees."""
-    count = int(embedder.describe()["num_frames"])
     return replace(item, video=tuple(sample_frames(item.video, count))) if item.video else item

@@ -48,7 +48,7 @@ def load_batches(
     if there are any, which are gone when the block is left, however it is left.
 
     Raises:
-        DataError: `make` failed, in its words; or a worker was killed. From the iterator.
+        DataError: `make` failed, in its words; or a worker was killed.
     """
     loader = DataLoader(
         _Made(make, wanted),
@@ -61,23 +61,19 @@ def load_batches(
     batches = iter(loader)
     try:
         yield _raising(batches)
+    except RuntimeError as error:  # torch raises it wherever the program is
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{reason} Out of memory? Fewer workers (run.num_workers) need less"
+        ) from None
     finally:
         _end_workers(batches)
 
 
 def _raising(batches: Iterator[Any]) -> Iterator[Any]:
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"{reason} (killed for want of memory, or shared memory? fewer workers need less)"
-            ) from None
+    for batch in batches:
         if isinstance(batch, _Failure):
             raise DataError(batch.message)
         yield batch
