@@ -124,12 +124,12 @@ def test_a_run_says_so_before_its_first_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alike = [TextRow(f"text {n % 4}", row.teacher, row.row_id) for n, row in enumerate(rows())]
-    fit(make_config(tmp_path / "few", steps=1), dataset=alike)
+    fit(make_config(tmp_path / "few", steps=2), dataset=alike)
     said = capsys.readouterr().err
     assert said.index("4 different texts for batches of 8") < said.index("training from step 0")
     same = [TextRow("text", row.teacher, row.row_id) for row in rows()]
     with pytest.raises(DataError, match="has 1 different texts, expected at least 3"):
-        fit(make_config(tmp_path / "one", steps=1), dataset=same)
+        fit(make_config(tmp_path / "one", steps=2), dataset=same)
     assert not (tmp_path / "one" / "metrics.jsonl").exists()
 
 
