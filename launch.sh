@@ -6,6 +6,7 @@
 set -euo pipefail
 
 called_from=$PWD
+export UNIME_TYPED="$0$( (($# == 0)) || printf ' %q' "$@")" # which the programs tell to go on with
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
 venv=${venv%/}
@@ -267,7 +268,7 @@ run_accelerate() { # MODULE CONFIG [key=value …]
 run_and_wait() { # passes signals on to every rank and waits until all have saved
   local signal=0 status=0 group
   set -m # a process group of its own
-  "$@" &
+  (trap '' INT && exec "$@") & # which the ranks heed, and accelerate would print a traceback for
   group=$!
   trap 'signal=2 && kill -INT -- "-$group"' INT
   trap 'signal=15 && kill -TERM -- "-$group"' TERM

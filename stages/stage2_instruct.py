@@ -10,28 +10,35 @@ adapter: model.adapter is its run.output_dir/final.
 Any setting can be given as key=value; --print-config shows all of them. Started again, the same
 command goes on from the newest checkpoint. Writes run.output_dir/final (stage 1's adapter and the
 new one, to evaluate with) and metrics.jsonl.
+
+validation.every=50 validation.rows=500 holds pairs out of training and tells every 50 steps how
+well the model does on them; validation.suite=… validation.root=… a suite of evaluation tasks
+instead. The best checkpoint is kept, and named in best.json; it is evaluated and exported as final/
+is: model.adapter=RUN/checkpoints/step_00000100.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from eval.validation import SuiteValidation
 from unime.checkpoint import write_json
 from unime.chunks import ChunkLimits
 from unime.collator import PairCollator
-from unime.config import Stage2Config, load_config
+from unime.config import Mixing, Stage2Config, load_config
 from unime.data import GlobalBatchSampler, PairDataset
 from unime.encoder import Encoder
+from unime.held_out_scores import HeldOutPairs
+from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
-from unime.runlog import run_program, start_run
+from unime.runlog import Run, run_program, start_run
+from unime.validation import Measure, Validation
 
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(Stage2Config, argv)
     run = start_run(config)
-    if run.finished:
-        return
     encoder = Encoder.load(
         config.model,
         config.inputs,
@@ -46,6 +53,11 @@ def main(argv: list[str] | None = None) -> None:
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
         if run.is_main_process:
             write_json(listed, dataset.dropped)
+    mixed = config.data.mixing is Mixing.mixed
+    sizes = {"of all sources": len(dataset)} if mixed else dataset.task_sizes
+    if run.take_data(dataset, sizes, {"queries": 2, "targets": 2}):
+        return
+    dataset, held, told = hold_out(dataset, config.validation, config.run.seed)
     sampler = GlobalBatchSampler(
         dataset.task_sizes,
         run.global_batch_size,
@@ -53,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         config.run.seed,
         dataset.task_weights,
     )
+    measure = _measure(config, run, held)
     collate = PairCollator(
         encoder.processor,
         ChunkLimits.of(config.optim),
@@ -62,7 +75,24 @@ def main(argv: list[str] | None = None) -> None:
     def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return instruction_loss(embeddings, labels, config.loss, step)
 
-    train(run, encoder, dataset, sampler, collate, loss)
+    if told:
+        run.log.info("%s", told)
+    validation = measure and Validation(measure, config.validation.every)
+    train(run, encoder, dataset, sampler, collate, loss, validation)
+
+
+def _measure(config: Stage2Config, run: Run, held: PairDataset | None) -> Measure | None:
+    """What ``validation`` asks for."""
+    sizes = run.global_batch_size, config.optim.chunk_size
+
+    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        return instruction_loss(embeddings, labels, config.loss)
+
+    if held is not None:
+        return HeldOutPairs(held, loss, *sizes)
+    if config.validation.suite is not None:
+        return SuiteValidation(config.validation, config.optim.chunk_size, run.accelerator)
+    return None
 
 
 if __name__ == "__main__":

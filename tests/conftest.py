@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from unime.items import Item
 
 # Tiny matrices gain nothing from threads, and beside another process they lose a lot.
 torch.set_num_threads(1)
+os.environ.pop("UNIME_TYPED", None)  # how launch.sh was called, which is no matter of a test's runs
 
 
 EVALUATION = (  # what `-m evaluation` runs whole; a plain run leaves out what is marked in them

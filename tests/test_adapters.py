@@ -279,3 +279,21 @@ def test_a_plain_adapter_that_does_not_fit(load_tiny, tmp_path):
     path.write_text(json.dumps({**config, "target_modules": "elsewhere"}))
     with pytest.raises(ConfigError, match="00-rank8 does not fit the base: .*elsewhere"):
         load_tiny("qwen2_vl", adapter=tmp_path / "saved" / "00-rank8")
+
+
+def test_the_trained_adapter_comes_back(load_tiny, tmp_path):
+    """As a run goes on: bit for bit into the same tensors, the frozen one below untouched."""
+    shake(load_tiny("qwen2_vl", lora=FIRST)).save_adapters(tmp_path / "first")
+    trained = shake(load_tiny("qwen2_vl", lora=SECOND, adapter=tmp_path / "first"))
+    trained.save_adapters(tmp_path / "both")
+    again = load_tiny("qwen2_vl", lora=SECOND, adapter=tmp_path / "first")
+    before = dict(again.trainable_named_parameters())
+    again.load_trained(tmp_path / "both")
+    expected = dict(trained.trainable_named_parameters())
+    for name, parameter in again.trainable_named_parameters():
+        assert parameter is before[name] and torch.equal(parameter, expected[name])
+    with pytest.raises(ConfigError, match=r"holds the adapters \['00-rank.*, the model has"):
+        load_tiny("qwen2_vl", lora=FIRST).load_trained(tmp_path / "both")
+    (tmp_path / "both" / again.adapters.names[-1] / "adapter_model.safetensors").write_bytes(b"12")
+    with pytest.raises(ConfigError, match="adapter_model.safetensors"):
+        again.load_trained(tmp_path / "both")

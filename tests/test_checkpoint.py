@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unime import checkpoint
@@ -55,10 +56,24 @@ def make_parts(seed: int) -> tuple[dict[str, nn.Parameter], torch.optim.Optimize
     return parameters, optimizer
 
 
-def save(folder: Path, step: int, accelerator: Accelerator, limit: int = 9) -> Path:
+def save_adapters(parameters: dict[str, nn.Parameter]) -> Callable[[Path, bool], None]:
+    """A stand-in for Encoder.save_adapters."""
+
+    def save(folder: Path, writes: bool) -> None:
+        folder.mkdir()
+        save_file({name: p.detach().contiguous() for name, p in parameters.items()}, folder / "a")
+
+    return save
+
+
+def save(
+    folder: Path, step: int, accelerator: Accelerator, limit: int = 9, best: int | None = None
+) -> Path:
     parameters, optimizer = make_parts(SEED)
-    state = {"step": step, "world_size": 1}
-    return checkpoint.save(folder, state, parameters, optimizer, accelerator, limit)
+    state = {"step": step, "world_size": 1, "validation": {"best": best and {"step": best}}}
+    return checkpoint.save(
+        folder, state, save_adapters(parameters), parameters, optimizer, accelerator, limit
+    )
 
 
 def test_everything_comes_back(tmp_path: Path, accelerator: Accelerator) -> None:
@@ -66,17 +81,18 @@ def test_everything_comes_back(tmp_path: Path, accelerator: Accelerator) -> None
     random.gauss(0, 1)  # both keep a second number for later
     np.random.standard_normal()
     state = {"step": 7, "world_size": 1, "metrics": {"sums": {"loss": 0.1 + 0.2}}}
-    folder = checkpoint.save(tmp_path, state, parameters, optimizer, accelerator, 2)
+    state["validation"] = {"step": 0, "best": None}
+    folder = checkpoint.save(
+        tmp_path, state, save_adapters(parameters), parameters, optimizer, accelerator, 2
+    )
     drawn = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
 
     others, other_optimizer = make_parts(SEED + 1)
-    checkpoint.load_parameters(folder, others)
     assert checkpoint.restore(folder, others, other_optimizer, accelerator, 0) is None
     again = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
     assert checkpoint.read_state(folder) == state
     for name, parameter in parameters.items():
-        assert torch.equal(parameter, others[name])
         first, second = (
             optimizer.state.get(parameter, {}),
             other_optimizer.state.get(others[name], {}),
@@ -91,9 +107,8 @@ def test_files(tmp_path: Path, accelerator: Accelerator) -> None:
     folder = save(tmp_path, 100, accelerator)
     assert folder == tmp_path / "checkpoints" / "step_00000100"
     assert {path.name for path in folder.iterdir()} == {
-        "parameters.safetensors", "optimizer.safetensors", "random_00000.safetensors", "state.json",
+        "a", "optimizer.safetensors", "random_00000.safetensors", "state.json",
     }  # fmt: skip
-    assert set(load_file(folder / "parameters.safetensors")) == {"a.weight", "b/c", "never.used"}
     assert "b/c/exp_avg_sq" in load_file(folder / "optimizer.safetensors")
 
 
@@ -119,10 +134,19 @@ def test_only_the_newest_stay(tmp_path: Path, accelerator: Accelerator) -> None:
     assert names == ["step_00000006", "step_00000010"]
 
 
+def test_the_best_one_stays_too(tmp_path: Path, accelerator: Accelerator) -> None:
+    for step, best in ((2, 2), (4, 2), (6, 2), (8, 8), (10, 8)):
+        save(tmp_path, step, accelerator, limit=1, best=best)
+        names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        assert names == sorted({f"step_{best:08d}", f"step_{step:08d}"})
+
+
 def test_other_world_size(tmp_path: Path, accelerator: Accelerator) -> None:
     parameters, optimizer = make_parts(SEED)
-    state = {"step": 5000, "world_size": 4}
-    folder = checkpoint.save(tmp_path, state, parameters, optimizer, accelerator, 2)
+    state = {"step": 5000, "world_size": 4, "validation": {"best": None}}
+    folder = checkpoint.save(
+        tmp_path, state, save_adapters(parameters), parameters, optimizer, accelerator, 2
+    )
     warning = checkpoint.restore(folder, parameters, optimizer, accelerator, 0)
     assert warning is not None and "written by 4 processes and is continued by 1" in warning
 
@@ -131,7 +155,7 @@ def test_other_world_size(tmp_path: Path, accelerator: Accelerator) -> None:
     ("name", "content", "message"),
     [
         ("state.json", b"{", r"step_00000005: cannot be read \(Expecting"),
-        ("parameters.safetensors", b"12", "step_00000005: cannot be read .* delete this folder"),
+        ("optimizer.safetensors", b"12", "step_00000005: cannot be read .* delete this folder"),
         ("optimizer.safetensors", None, "step_00000005: cannot be read"),
         ("random_00000.safetensors", b"", "step_00000005: cannot be read"),
     ],
@@ -145,16 +169,7 @@ def test_damaged_files(
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         parameters, optimizer = make_parts(SEED)
-        checkpoint.load_parameters(path.parent, parameters)
         checkpoint.restore(path.parent, parameters, optimizer, accelerator, 0)
-
-
-def test_other_parameters(tmp_path: Path, accelerator: Accelerator) -> None:
-    folder = save(tmp_path, 5, accelerator)
-    parameters, _ = make_parts(SEED)
-    parameters["a.weight"] = nn.Parameter(torch.zeros(3, 9))
-    with pytest.raises(ConfigError, match=r"\(3, 2\) for parameter 'a.weight', .* has \(3, 9\)"):
-        checkpoint.load_parameters(folder, parameters)
 
 
 def test_the_reason_of_another_rank_is_told(

@@ -289,7 +289,7 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
 
 SLOW_STAGE = """
 import os, sys, time
-from unime.interruption import Interruption
+from unime.interruption import Interruption, typed_command
 rank = os.environ.get("RANK", "0")
 with Interruption() as interruption:
     open(f"began{rank}", "w").close()
@@ -297,6 +297,7 @@ with Interruption() as interruption:
         time.sleep(0.05)
     time.sleep(1)
     open(f"saved{rank}", "w").write(str(interruption.signum))
+    print("to go on:", typed_command(), file=sys.stderr)
 sys.exit(128 + interruption.signum)
 """
 
@@ -327,8 +328,12 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signum
+    typed = f"{checkout.root}/launch.sh stage1 some\\ config.yaml"
+    assert f"to go on: UNIME_NUM_PROCESSES={processes} {typed}\n" in said
+    if processes == "1":
+        assert "Traceback" not in said
     assert [(checkout.root / f"saved{rank}").read_text() for rank in ranks] == [
         str(int(signum)) for _ in ranks
     ]

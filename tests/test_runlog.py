@@ -238,3 +238,8 @@ def test_typed_command(parent: list[str], expected: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(interruption, "_parents_variables", lambda: variables)
     shown = "env ACCELERATE_USE_CPU=true OMP_NUM_THREADS=1 "
     assert interruption.typed_command() == shown + expected
+    monkeypatch.setenv("UNIME_TYPED", "../launch.sh stage1 a\\ b.yaml")
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    typed = "UNIME_NUM_PROCESSES=2 ../launch.sh stage1 a\\ b.yaml"
+    assert interruption.typed_command() == typed

@@ -122,6 +122,19 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
     return adapters
 
 
+def load_last(adapters: Adapters, folder: Path) -> None:
+    """Put the last adapter back as a checkpoint of the same stack holds it.
+
+    Raises:
+        ConfigError: it cannot be read, or is of another stack.
+    """
+    folders = adapter_folders(folder)
+    names = [path.name for path in folders]
+    if names != adapters.names or adapters.stack is None:
+        raise ConfigError(f"{folder}: holds the adapters {names}, the model has {adapters.names}")
+    _load_weights(adapters.stack, names[-1], read_weights(folders[-1], False), folders[-1])
+
+
 def _activate(stack: PeftModel, trains_last: bool) -> None:
     names = list(stack.peft_config)
     cast(LoraModel, stack.base_model).set_adapter(names)  # makes all of them active, and trainable

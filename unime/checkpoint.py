@@ -1,7 +1,7 @@
 """Checkpoints that a kill at any moment cannot spoil, and from which a run goes on bit for bit.
 
     <output_dir>/checkpoints/step_00000100/
-        parameters.safetensors      trained tensors by name
+        encoder.json 00-rank32/ …   the adapters, as in final/ (adapter_files.py): `model.adapter`
         optimizer.safetensors       "<parameter name>/<entry>"
         random_00000.safetensors    torch, CUDA, numpy and python states, one file per rank
         state.json                  step, settings, data, world size, means since the last log line
@@ -26,12 +26,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from unime.config import ConfigError
 from unime.faults import RunError
 from unime.random_state import load_random_state, save_random_state
-from unime.sharding import load_optimizer_tensors, optimizer_tensors, whole
+from unime.sharding import load_optimizer_tensors, optimizer_tensors
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 STEP_FOLDER = re.compile(r"step_\d{8,}")
@@ -71,7 +71,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "state.json").read_text())
     except (OSError, ValueError) as error:
-        raise _unreadable(folder, error) from None
+        raise unreadable(folder, error) from None
 
 
 def remove_stale(output_dir: Path) -> None:
@@ -83,41 +83,52 @@ def remove_stale(output_dir: Path) -> None:
 def save(
     output_dir: Path,
     state: dict[str, Any],
+    save_adapters: Callable[[Path, bool], None],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     limit: int,
 ) -> Path:
-    """Write the checkpoint of ``state["step"]``, keep the `limit` newest; called by every rank.
+    """Write the checkpoint of ``state["step"]``, keep the `limit` newest and the one that
+    is the best; called by every rank.
+
+    Args:
+        save_adapters: (folder, writes), see :meth:`unime.encoder.Encoder.save_adapters`.
 
     Raises:
         RunError: on every rank, if any could not write; the former checkpoints stay.
     """
-    folder = output_dir / "checkpoints" / f"step_{state['step']:08d}"
+    folder = output_dir / "checkpoints" / step_name(state["step"])
     partial = folder.with_name(folder.name + PARTIAL)
-    tensors = {name: whole(parameter).contiguous() for name, parameter in parameters.items()}
     moments = optimizer_tensors(parameters, optimizer)
+    best = (state["validation"]["best"] or {}).get("step")
 
     def begin() -> None:
         if accelerator.is_main_process:
             remove_stale(output_dir)
-            partial.mkdir(parents=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def adapters() -> None:
+        save_adapters(partial, accelerator.is_main_process)
 
     def write() -> None:
         save_random_state(partial / _random_file(accelerator.process_index), accelerator.device)
         if accelerator.is_main_process:
-            save_file(tensors, partial / "parameters.safetensors")
             save_file(moments, partial / "optimizer.safetensors")
             write_json(partial / "state.json", state)
 
     def end() -> None:
         if accelerator.is_main_process:
             os.replace(partial, folder)
-            _delete_old(folder.parent, limit)
+            _delete_old(folder.parent, limit, best)
 
-    for action in (begin, write, end):
+    for action in (begin, adapters, write, end):
         _on_every_rank(action, output_dir, state["step"], accelerator)
     return folder
+
+
+def step_name(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _on_every_rank(
@@ -133,26 +144,10 @@ def _on_every_rank(
     if not error:
         return
     if accelerator.is_main_process:
-        shutil.rmtree(output_dir / "checkpoints" / f"step_{step:08d}{PARTIAL}", ignore_errors=True)
+        remove_stale(output_dir)
     former = latest(output_dir)
     kept = f"the one before it is complete: {former}" if former else "there is none before it"
     raise RunError(f"the checkpoint of step {step} could not be written{error}; {kept}")
-
-
-def load_parameters(folder: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put parameters back as they were, before an engine splits them.
-
-    Raises:
-        ConfigError: a file cannot be read, or holds other parameters than the model.
-    """
-    try:
-        saved = load_file(folder / "parameters.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(folder, error) from None
-    _check_names(folder, saved, parameters)
-    with torch.no_grad():
-        for name, tensor in parameters.items():
-            tensor.copy_(saved[name])
 
 
 def restore(
@@ -179,7 +174,7 @@ def restore(
             load_random_state(folder / _random_file(accelerator.process_index), accelerator.device)
             return None
     except (OSError, SafetensorError) as error:
-        raise _unreadable(folder, error) from None
+        raise unreadable(folder, error) from None
     set_seed((seed + 1000003 * state["step"]) % 2**31, device_specific=True)
     return (
         f"the checkpoint was written by {state['world_size']} processes and is continued by "
@@ -188,28 +183,17 @@ def restore(
     )
 
 
-def _unreadable(folder: Path, error: Exception) -> ConfigError:
+def unreadable(folder: Path, error: Exception) -> ConfigError:
     return ConfigError(
         f"{folder}: cannot be read ({error}); delete this folder to go on from the one before it"
     )
 
 
-def _check_names(
-    folder: Path, saved: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
-) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-    for name in sorted(saved.keys() | shapes.keys()):
-        found = tuple(saved[name].shape) if name in saved else "nothing"
-        if found != shapes.get(name, "nothing"):
-            raise ConfigError(
-                f"{folder}: holds {found} for parameter '{name}', the model has "
-                f"{shapes.get(name, 'nothing')}"
-            )
-
-
-def _delete_old(checkpoints: Path, limit: int) -> None:
+def _delete_old(checkpoints: Path, limit: int, best: int | None) -> None:
     folders = [folder for folder in checkpoints.iterdir() if STEP_FOLDER.fullmatch(folder.name)]
     for folder in sorted(folders, key=lambda folder: int(folder.name[5:]))[:-limit]:
+        if int(folder.name[5:]) == best:
+            continue
         doomed = folder.with_name(folder.name + PARTIAL)
         os.replace(folder, doomed)  # half-deleted it must not look complete
         shutil.rmtree(doomed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from unime.batches import named
 from unime.chunks import Batch, ChunkLimits
 from unime.item_processor import ItemProcessor
 from unime.items import DataError, Item, Pair, item_key
@@ -47,8 +48,9 @@ class Collator:
             for item, row_id in zip(items, item_rows, strict=True):
                 try:
                     samples[group].append(self.item_processor(item))
-                except DataError as error:
-                    raise DataError(f"row {row_id}: {error}{self.advice}") from error
+                except Exception as error:  # whatever a processor raises
+                    told = named(f"row {row_id}", error)
+                    raise DataError(f"{told}{self.advice}") from error
         lengths = {group: [len(s["input_ids"]) for s in of] for group, of in samples.items()}
         plan = self.limits.plan(lengths)
         first, start = {}, 0  # the first row of each group

@@ -258,6 +258,44 @@ class RunConfig:
 
 
 @dataclass
+class ValidationConfig:
+    """Scores while training, on rows held out of it or on a suite of evaluation tasks; the best
+    checkpoint is kept and named (unime/validation.py)."""
+
+    every: int | None = None  # steps, and after the last one (what others call eval_every); null:
+    # never
+    rows: int | None = None  # of the training data, held out of training by seed; or
+    share: float | None = None  # this share of them; or
+    suite: str | None = None  # stage 2: the tasks of this suite (configs/suites/), of which
+    tasks: list[str] | None = None  # these; null: all
+    limit: int | None = None  # first queries of each task; null: all
+    root: str | None = None  # where the suite's rows are, as data.root of an evaluation
+    image_root: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("rows", "share", "suite") if getattr(self, key) is not None]
+        names = ", ".join(f"validation.{key}" for key in given) or "neither rows, share nor suite"
+        require(len(given) < 2, "validation", names, "one of rows, share and suite")
+        require(
+            (self.every is None) == (not given),
+            "validation.every",
+            f"{self.every} with {names}",
+            "steps and one of validation.rows, share and suite, or none of them",
+        )
+        for name in ("every", "rows", "limit"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"validation.{name}", value, "positive or null")
+        share = self.share
+        require(share is None or 0 < share < 1, "validation.share", share, "in (0, 1), or null")
+        for name in ("tasks", "limit", "root", "image_root"):
+            alone = getattr(self, name) is not None and self.suite is None
+            require(
+                not alone, f"validation.{name}", getattr(self, name), "validation.suite with it"
+            )
+        require(self.tasks != [], "validation.tasks", self.tasks, "at least one task, or null")
+
+
+@dataclass
 class ResumeConfig:
     """What to do when ``run.output_dir`` holds a run already."""
 
@@ -379,6 +417,7 @@ class Stage1Config:
     data: TextData = field(default_factory=TextData)
     loss: DistillationLossConfig = field(default_factory=DistillationLossConfig)
     optim: OptimConfig = MISSING
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         require(
@@ -387,6 +426,8 @@ class Stage1Config:
             self.lora.train,
             "[llm]: stage 1 runs the decoder only",
         )
+        suite = self.validation.suite
+        require(suite is None, "validation.suite", suite, "rows or share: stage 1 reads texts only")
         _check_precision(self.model)
 
 
@@ -400,6 +441,7 @@ class Stage2Config:
     data: PairData = field(default_factory=PairData)
     loss: HardNegativeLossConfig = field(default_factory=HardNegativeLossConfig)
     optim: OptimConfig = MISSING
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
         require(bool(self.data.sources), "data.sources", "{}", "at least one subset")

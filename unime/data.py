@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unime.config import InputConfig, PairData, TextData
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item, Pair, item_key
+from unime.items import DataError, Item, Pair, image_digest, item_key
 from unime.mmeb import TrainSubset, Verify, load_train_subset
 from unime.sampler import GlobalBatchSampler
 from unime.teacher_store import TeacherMeta, TeacherStore
@@ -82,6 +82,20 @@ class TextDataset(Sequence[TextRow]):
         """What made the teacher's embeddings."""
         return self._store.meta
 
+    def things(self, strict: bool) -> list[list[Hashable]]:
+        """Of every row what no row may share that is held out alone (hold_out.py)."""
+        return [[text, number // self.texts_per_row] for number, text in enumerate(self.texts)]
+
+    def split(self, held: Collection[int]) -> tuple[TextDataset, TextDataset]:
+        """All rows but `held`, and those."""
+        parts = []
+        for chosen in (sorted(set(range(len(self))) - set(held)), sorted(held)):
+            texts, row_ids = [self.texts[n] for n in chosen], [self._row_ids[n] for n in chosen]
+            part = TextDataset(texts, row_ids, self._store, self._rows[chosen])
+            part.num_duplicates, part.texts_per_row = self.num_duplicates, self.texts_per_row
+            parts.append(part)
+        return parts[0], parts[1]
+
 
 class PairDataset(Sequence[Pair]):
     """Stage 2's rows of all sources, the rows of one task after the other's."""
@@ -133,3 +147,45 @@ class PairDataset(Sequence[Pair]):
         number = bisect_right(self._ends, index)
         subset = self._subsets[number]
         return subset[index - self._ends[number] + len(subset)]
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Many times faster than one by one."""
+        for subset in self._subsets:
+            yield from subset
+
+    def things(self, strict: bool) -> list[list[Hashable]]:
+        """Of every row what no row may share that is held out alone (hold_out.py): the pictures of
+        each of its items, or its text where there are none; or not `strict`: pictures alone, or the
+        query's text where the row has none.
+
+        Raises:
+            DataError: a picture that cannot be read.
+        """
+        rows: list[list[Hashable]] = []
+        for pair in self:
+            sides = [_pictures(item) for item in (pair.query, pair.target)]
+            if strict:
+                items = zip((pair.query, pair.target), sides, strict=True)
+                rows.append([shown or (item.instruction, item.text) for item, shown in items])
+            else:
+                query = (pair.query.instruction, pair.query.text)
+                rows.append([shown for shown in sides if shown] or [query])
+        return rows
+
+    def split(self, held: Collection[int]) -> tuple[PairDataset, PairDataset]:
+        """All rows but `held`, and those."""
+        held = set(held)
+        parts: tuple[list[TrainSubset], list[TrainSubset]] = ([], [])
+        weights = list(self.task_weights.values())
+        for end, subset in zip(self._ends, self._subsets, strict=True):
+            own: tuple[list[int], list[int]] = ([], [])
+            for number, row in enumerate(subset.selected, start=end - len(subset)):
+                own[number in held].append(row)
+            for part, selected in zip(parts, own, strict=True):
+                part.append(replace(subset, selected=selected))
+        return PairDataset(parts[0], weights), PairDataset(parts[1], weights)
+
+
+def _pictures(item: Item) -> tuple[bytes, ...]:
+    """The content of an item's images and frames."""
+    return tuple(image_digest(path) for path in (*item.images, *item.video))

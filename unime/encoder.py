@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unime.adapter_files import check_fits, describe_base, save_adapters, trained_inputs
-from unime.adapters import Adapters, adapter_tensors, stack_adapters
+from unime.adapters import Adapters, adapter_tensors, load_last, stack_adapters
 from unime.backbones import Backbone
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.item_processor import ItemProcessor
@@ -216,6 +216,14 @@ class Encoder(nn.Module):
         if writes:
             described = (self.base_description, self.processor.inputs, self.decoder_only)
             save_adapters(folder, adapters, tensors, *described)
+
+    def load_trained(self, folder: Path) -> None:
+        """Put the trained adapter back as `save_adapters` wrote it, before an engine splits it.
+
+        Raises:
+            ConfigError: the folder cannot be read, or holds other adapters.
+        """
+        load_last(self.adapters, folder)
 
     def describe(self) -> str:
         """One paragraph for the log: sizes, what is trained, what is quantised."""

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import ceil
 from typing import TypeVar
 
@@ -16,8 +16,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from unime.batches import load_batches, named
 from unime.config import ConfigError
 from unime.distributed import gather_rows
 from unime.embedder import Embedder, Prepared
@@ -145,13 +145,14 @@ def encode(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     world = accelerator.num_processes
     own = batches[accelerator.process_index :: world]
-    prepared = iter(
-        DataLoader(_Batches(items, own, embedder), batch_size=None, num_workers=num_workers)
-    )
-    with progress_bar(total=len(items), desc=description, unit="item") as bar:
+    preparing = partial(_prepare, embedder, items, name)
+    with (
+        progress_bar(total=len(items), desc=description, unit="item") as bar,
+        load_batches(preparing, own, num_workers) as prepared,
+    ):
         for start in range(0, len(batches), world):
             places = [place for batch in batches[start : start + world] for place in batch]
-            rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared, name))
+            rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared))
             gathered = gather_rows(rows.to(accelerator.device)).cpu()
             flags = gather_rows(torch.tensor(truncated, device=accelerator.device).bool())
             finite = gathered.isfinite().all(dim=1)
@@ -188,51 +189,30 @@ def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
     ]
 
 
-@dataclass
-class _Refused:
-    """An item that cannot be prepared; an error out of a worker would have its traceback in it."""
+def _prepare(
+    embedder: Embedder, items: Sequence[Item], name: Callable[[int], str], places: list[int]
+) -> Prepared:
+    """One batch, in a worker process if there are any.
 
-    place: int
-    reason: str
-
-
-class _Batches(Dataset["Prepared | _Refused"]):
-    """Prepares whole batches, in worker processes if there are any."""
-
-    def __init__(self, items: Sequence[Item], batches: list[list[int]], embedder: Embedder):
-        self.items = items
-        self.batches = batches
-        self.embedder = embedder
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Prepared | _Refused:
-        places = self.batches[number]
-        try:
-            return self.embedder.prepare([self.items[place] for place in places])
-        except DataError as error:
-            return self._refused(places, error)
-
-    def _refused(self, places: list[int], error: DataError) -> _Refused:
-        """The first of these items that cannot be prepared by itself."""
+    Raises:
+        DataError: an item that cannot be read or prepared, whatever the reason.
+    """
+    try:
+        return embedder.prepare([items[place] for place in places])
+    except Exception as error:  # which of them it was, the library does not say
         for place in places:
             try:
-                self.embedder.prepare([self.items[place]])
-            except DataError as own:
-                return _Refused(place, str(own))
-        return _Refused(places[0], f"(or beside it) {error}")
+                embedder.prepare([items[place]])
+            except Exception as own:
+                raise named(name(place), own) from own
+        raise named(f"{name(places[0])} (or beside it)", error) from error
 
 
-def _embed_next(
-    embedder: Embedder, batches: Iterator[Prepared | _Refused], name: Callable[[int], str]
-) -> tuple[Tensor, list[bool]]:
+def _embed_next(embedder: Embedder, batches: Iterator[Prepared]) -> tuple[Tensor, list[bool]]:
     """The embeddings (n, D) of this rank's next batch, if it has one."""
     batch = next(batches, None)
     if batch is None:
         return torch.empty(0, embedder.dimension), []
-    if isinstance(batch, _Refused):
-        raise DataError(f"{name(batch.place)}: {batch.reason}")
     with torch.inference_mode():
         return embedder.embed(batch.inputs).clone(), batch.truncated
 

@@ -133,6 +133,12 @@ def check_combination(engine: str, config: StageConfig) -> None:
             " memory there leaves the others waiting in the middle of a chunk; choose"
             " optim.chunk_size by ./launch.sh plan, or use DDP"
         )
+    if engine in SHARDS_WEIGHTS and config.validation.every is not None:
+        raise ConfigError(
+            f"validation.every: got {config.validation.every} with {engine}, expected null: every"
+            " forward gathers weights there, and ranks encode unequal numbers of batches; use DDP"
+            " or ZeRO-2, or evaluate checkpoints (model.adapter=RUN/checkpoints/step_…)"
+        )
     if engine in SHARDS_WEIGHTS and config.lora.use_dora:
         raise ConfigError(
             f"lora.use_dora: got true with {engine}, expected false: DoRA takes norms of whole"

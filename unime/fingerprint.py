@@ -1,18 +1,19 @@
-"""What must be the same when a run goes on: its settings, the models it starts from, its data."""
+"""What must be the same when a run goes on: its settings, and the models it starts from (its data:
+survey.py)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from omegaconf import OmegaConf
 
 from unime.config import ConfigError
-from unime.data import Pair, TextRow, item_key
 
 MAY_DIFFER = {  # no other result, dropout masks aside
     "run.output_dir",
@@ -31,9 +32,9 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.auto_chunk",
     "optim.on_nonfinite",
     "data.verify_images",  # the rows are compared
+    "validation.every",
     "optim.gradient_checkpointing",
 }
-SAMPLED_ROWS = 256
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
 
@@ -98,21 +99,6 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def data_fingerprint(rows: Sequence[TextRow] | Sequence[Pair]) -> dict[str, Any]:
-    """The number of rows and the content of some, that of their images too, wherever the files
-    are."""
-    digest = hashlib.blake2b(digest_size=16)
-    for index in range(0, len(rows), max(1, len(rows) // SAMPLED_ROWS)):
-        row = rows[index]
-        if isinstance(row, TextRow):
-            words: list[object] = [row.text, row.teacher.tolist()]
-        else:
-            items = (row.query, row.target, *row.negatives)
-            words = [item_key(item) for item in items]
-        digest.update(repr([row.row_id, *words]).encode())
-    return {"rows": len(rows), "content": digest.hexdigest()}
-
-
 def folder_digest(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     add_folder(digest, folder)
@@ -141,7 +127,7 @@ def add_folder(digest: Any, folder: Path) -> None:
                 continue
             digest.update(str(size).encode())
             for begin, end in tensors:
-                _add_pieces(digest, file, begin, end)
+                add_pieces(digest, file, begin, end, PIECE_SIZE)
 
 
 def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]] | None:
@@ -157,13 +143,13 @@ def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]] | None:
         return None
 
 
-def _add_pieces(digest: Any, file: BinaryIO, begin: int, end: int) -> None:
-    """All that lies between two places of a file, or the begin, the middle and the end of it."""
+def add_pieces(digest: Any, file: BinaryIO | FileIO, begin: int, end: int, size: int) -> None:
+    """All that lies between two places of a file, or so many bytes of its begin, middle and end."""
     length = end - begin
-    if length <= 3 * PIECE_SIZE:
+    if length <= 3 * size:
         starts, size = [begin], length
     else:
-        starts, size = [begin, begin + (length - PIECE_SIZE) // 2, end - PIECE_SIZE], PIECE_SIZE
+        starts = [begin, begin + (length - size) // 2, end - size]
     for start in starts:
         file.seek(start)
         digest.update(file.read(size))

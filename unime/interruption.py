@@ -13,6 +13,8 @@ from types import FrameType
 from typing import Any
 
 SHOWN = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")  # what also was typed
+TYPED = "UNIME_TYPED"  # launch.sh says here how it was called,
+SHOWN_OF_SCRIPT = ("CUDA_VISIBLE_DEVICES", "UNIME_NUM_PROCESSES", "UNIME_ACCELERATE_CONFIG")  # with
 SAME_SECONDS = 2.0
 # A launcher passes on a Ctrl-C that the terminal has sent to its processes too, so that each gets
 # one key press twice.
@@ -61,8 +63,17 @@ def leave_signals_to_parent(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def heed_ctrl_c() -> None:
+    """launch.sh lets accelerate ignore Ctrl-C; its ranks inherit that, and have to undo it."""
+    if TYPED in os.environ and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def typed_command() -> str:
     """The command that started this program, its launcher's if it has one, for a shell."""
+    if TYPED in os.environ:
+        known = [f"{name}={os.environ[name]}" for name in SHOWN_OF_SCRIPT if name in os.environ]
+        return " ".join([*map(shlex.quote, known), os.environ[TYPED]])
     spec = sys.modules["__main__"].__spec__
     words = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
     words += sys.argv[1:]

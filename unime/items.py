@@ -106,15 +106,20 @@ def item_digest(item: Item) -> bytes:
     """
     digest = hashlib.blake2b(item.text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES)
     for image in item.images:
-        digest = hashlib.blake2b(digest.digest() + _image_digest(image), digest_size=KEY_BYTES)
+        digest = hashlib.blake2b(digest.digest() + image_digest(image), digest_size=KEY_BYTES)
     apart = [item.instruction.encode("utf-8", "surrogatepass")] if item.instruction else []
     apart += [repr(item.spacing).encode()] if item.spacing is not None else []
-    for part in apart + [_image_digest(frame) for frame in item.video]:
+    for part in apart + [image_digest(frame) for frame in item.video]:
         digest = hashlib.blake2b(digest.digest() + b"|" + part, digest_size=KEY_BYTES)
     return digest.digest()
 
 
-def _image_digest(path: str) -> bytes:
+def image_digest(path: str) -> bytes:
+    """Of the file's content, which is read once in a process, unless it changes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         found = os.stat(path)
         return _digest(path, found.st_size, found.st_mtime_ns)

@@ -28,6 +28,7 @@ SHOWN = {  # what a step reports -> its name on the progress bar
     "effective_rank": "rank",
     "teacher_correlation": "teacher",
 }
+VALIDATION = "validation"  # before the names of its scores
 UNTIMED_STEPS = 2  # first steps of a process: memory pools, kernels and caches are being filled
 
 
@@ -63,16 +64,22 @@ class Metrics:
         log_every: int,
         global_batch_size: int,
         total_steps: int,
+        unit: str = "pairs",
     ) -> None:
+        """
+        Args:
+            unit: what a batch holds.
+        """
         self.path = path
         self.seconds = 0.0  # of all steps, those before resuming too
-        self.pairs_per_second: float | None = None
+        self.rows_per_second: float | None = None
         self.tokens_per_second: float | None = None
         self.skipped = 0  # steps, those before resuming too
         self._accelerator = accelerator
         self._log_every = log_every
         self._global_batch_size = global_batch_size
         self._total_steps = total_steps
+        self._unit = unit
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._steps_here = 0  # of this process
@@ -86,7 +93,7 @@ class Metrics:
         if self._steps_here > UNTIMED_STEPS:
             self._sum({"seconds_per_step": seconds, "tokens_timed": values.get("tokens", 0)})
             mean = self._mean("seconds_per_step")
-            self.pairs_per_second = self._global_batch_size / mean
+            self.rows_per_second = self._global_batch_size / mean
             self.tokens_per_second = self._mean("tokens_timed") / mean
         if step % self._log_every and step != self._total_steps:
             return None
@@ -98,7 +105,7 @@ class Metrics:
         means["learning_rate"] = values["learning_rate"]
         means["skipped_steps"] = skipped
         timing = {
-            "pairs_per_second": self.pairs_per_second,
+            f"{self._unit}_per_second": self.rows_per_second,
             "tokens_per_second": self.tokens_per_second,
             "seconds": self.seconds,
         }
@@ -107,11 +114,28 @@ class Metrics:
         left = tqdm.format_interval(round((self._total_steps - step) * seconds_per_step))
         return f"step {step}/{self._total_steps}: {self.in_words(means)}, {left} left"
 
+    def add_validation(self, step: int, scores: Mapping[str, float]) -> str:
+        """Write the scores of a step, a line of their own, and return the main ones in words."""
+        finite = {name: value for name, value in scores.items() if math.isfinite(value)}
+        if self._accelerator.is_main_process:
+            self._append(
+                {"step": step, **{f"{VALIDATION}/{name}": v for name, v in finite.items()}}
+            )
+        self._accelerator.log({f"{VALIDATION}/{name}": v for name, v in finite.items()}, step=step)
+        words = ", ".join(
+            f"{name} {value:.3f}" for name, value in scores.items() if "/" not in name
+        )
+        return f"validation after step {step}/{self._total_steps}: {words}"
+
+    def last_line(self) -> dict[str, Any]:
+        """Of training."""
+        return [line for line in self.read() if "learning_rate" in line][-1]
+
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
         words = [f"{label} {values[name]:.3f}" for name, label in SHOWN.items() if name in values]
-        if self.pairs_per_second is not None:
-            words.append(f"{self.pairs_per_second:.1f} pairs/s")
+        if self.rows_per_second is not None:
+            words.append(f"{self.rows_per_second:.1f} {self._unit}/s")
         return ", ".join(words)
 
     @property
@@ -141,10 +165,13 @@ class Metrics:
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._accelerator.is_main_process:
-            with self.path.open("a") as lines:
-                lines.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+            self._append({"step": step, **values})
         known = {f"train/{name}": value for name, value in values.items() if value is not None}
         self._accelerator.log(known, step=step)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a") as lines:
+            lines.write(json.dumps(line, allow_nan=False) + "\n")
 
     def _sum(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

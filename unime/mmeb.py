@@ -6,7 +6,7 @@ The images are unpacked below the local folder, or where ``data.image_root`` say
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from zlib import crc32
@@ -53,6 +53,11 @@ class TrainSubset:
         return read_pair(
             self.table.rows[row], self.images.find, self.table.where(row), self._id(row)
         )
+
+    def __iter__(self) -> Iterator[Pair]:
+        chosen = plain_rows(self.table.rows.select(self.selected))
+        for row, values in zip(self.selected, chosen, strict=True):
+            yield read_pair(values, self.images.find, self.table.where(row), self._id(row))
 
     def check(self, on_bad_row: str, verify: Verify | None) -> None:
         """Look at every selected row and every distinct image, and keep the good rows.

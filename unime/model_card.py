@@ -174,6 +174,7 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
         ConfigError: one that is there is none of a stage.
     """
     run = run.parent if run.name == "final" else run
+    run = run.parents[1] if run.parent.name == "checkpoints" else run
     path = run / "config.yaml"
     if not path.is_file():
         return {}

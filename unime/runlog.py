@@ -4,8 +4,9 @@
     config.yaml commit.txt versions.txt    what ran; starts.jsonl: the same of every start, and
                                            the step that it went on from
     metrics.jsonl tensorboard/ wandb/      how it went
-    checkpoints/                           see checkpoint.py
+    checkpoints/                           see checkpoint.py; best.json names the best of them
     final/ finished.json                   what came out: the adapters, and the last metrics
+    .lock                                  which program writes here
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,12 +35,18 @@ from unime import checkpoint
 from unime.adapter_files import adapter_folders
 from unime.config import ConfigError, Stage2Config
 from unime.config_summary import summary
+from unime.encoding import on_main
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
 from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
 from unime.fingerprint import changes, run_identity
+from unime.folder_lock import lock_folder
+from unime.interruption import heed_ctrl_c
 from unime.items import DataError
 from unime.published import find_adapter
+from unime.survey import Rows, check_variety, survey
+
+FINISHED = "finished.json"
 
 
 @dataclass
@@ -51,8 +58,9 @@ class Run:
     output_dir: Path
     log: logging.Logger
     checkpoint: Path | None  # the newest complete one of an earlier start
-    finished: bool  # an earlier start reached the last step: there is nothing left to do
+    finished: bool  # an earlier start reached the last step, with these settings
     identity: dict[str, Any]  # what must be the same when this run goes on
+    data: dict[str, Any] = field(default_factory=dict)  # and of its data (see `take_data`)
 
     @property
     def global_batch_size(self) -> int:
@@ -65,6 +73,41 @@ class Run:
     @property
     def is_main_process(self) -> bool:
         return self.accelerator.is_main_process
+
+    def take_data(
+        self, rows: Rows, task_sizes: Mapping[str, int], least: Mapping[str, int]
+    ) -> bool:
+        """Look at all that is trained on (survey.py); whether an earlier start has finished this
+        very run, so that there is nothing left to do.
+
+        Raises:
+            ConfigError: an earlier start had other data.
+            DataError: a row that cannot be read, or fewer different things than `least` in a task.
+        """
+        found = survey(rows, task_sizes, self.global_batch_size)
+        for note in check_variety(found, self.global_batch_size, least):
+            self.log.warning("%s", note)
+        self.data = data = found.facts
+        then = _data_before(self)
+        changed = [
+            f"{key}: {then[key]} -> {value}"
+            for key, value in data.items()
+            if then.get(key, value) != value
+        ]
+        if changed:
+            what = f"{self.output_dir}: holds a run with other data ({'; '.join(changed)})"
+            if not self.config.resume.force:
+                raise ConfigError(
+                    f"{what}; give another run.output_dir, or go on with resume.force=true"
+                )
+            self.log.warning("%s; resume.force: going on all the same", what)
+        if self.finished and not changed:
+            self.log.info("%s: finished already, nothing left to do", self.output_dir)
+            return True
+        if self.finished:
+            self.finished = False
+            _begin(self)
+        return False
 
 
 def start_run(config: StageConfig) -> Run:
@@ -85,25 +128,20 @@ def start_run(config: StageConfig) -> Run:
         adapter_folders(adapter.folder)
     log = _logger(accelerator)
     output_dir = Path(config.run.output_dir)
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"run.output_dir: {output_dir} is not a folder")
+    on_main(accelerator, lambda: lock_folder("run.output_dir", output_dir))
     identity = run_identity(config, accelerator.num_processes)
     if accelerator.mixed_precision != "no":
         identity["settings"]["accelerate's mixed_precision"] = accelerator.mixed_precision
     finished, folder = _earlier_start(output_dir, config, identity, log)
-    step = checkpoint.read_state(folder)["step"] if folder else 0
     run = Run(config, accelerator, output_dir, log, folder, finished, identity)
     accelerator.wait_for_everyone()  # all have seen what was there
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
-    commit = git_commit()
-    if accelerator.is_main_process and not finished:
-        checkpoint.remove_stale(output_dir)
-        write_facts(output_dir, config, commit)
-        (output_dir / "finished.json").unlink(missing_ok=True)  # of other settings: resume.force
-        _note_start(output_dir, commit, step, accelerator.num_processes)
-    accelerator.wait_for_everyone()
     log.info("configuration: what differs from the defaults; all of it: %s/config.yaml", output_dir)
     for line in summary(config):
         log.info("  %s", line)
-    log.info("commit: %s", commit)
+    log.info("commit: %s", git_commit())
     log.info(
         "global batch size: %d (%d on each of %d processes; %s on %s, mixed precision: %s)",
         run.global_batch_size,
@@ -113,15 +151,36 @@ def start_run(config: StageConfig) -> Run:
         accelerator.device.type,
         accelerator.mixed_precision,
     )
-    if finished:
-        log.info("%s: finished already, nothing left to do", output_dir)
-    elif config.run.trackers:
-        _init_trackers(run, step + 1 if folder else 0)
+    if not finished:
+        _begin(run)
     return run
+
+
+def _begin(run: Run) -> None:
+    """Write down what runs."""
+    folder, accelerator = run.checkpoint, run.accelerator
+    step = checkpoint.read_state(folder)["step"] if folder else 0
+    if accelerator.is_main_process:
+        commit = git_commit()
+        checkpoint.remove_stale(run.output_dir)
+        write_facts(run.output_dir, run.config, commit)
+        (run.output_dir / FINISHED).unlink(missing_ok=True)  # of other settings: resume.force
+        _note_start(run.output_dir, commit, step, accelerator.num_processes)
+    accelerator.wait_for_everyone()
+    if run.config.run.trackers:
+        _init_trackers(run, step + 1 if folder else 0)
+
+
+def _data_before(run: Run) -> dict[str, Any]:
+    """What an earlier start trained on; nothing where there was none."""
+    if run.finished:
+        return json.loads((run.output_dir / FINISHED).read_text())["data"]
+    return checkpoint.read_state(run.checkpoint)["data"] if run.checkpoint else {}
 
 
 def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
+    heed_ctrl_c()
     try:
         main()
     except (ConfigError, DataError) as error:
@@ -202,10 +261,9 @@ def _earlier_start(
     output_dir: Path, config: StageConfig, identity: dict[str, Any], log: logging.Logger
 ) -> tuple[bool, Path | None]:
     """Whether the folder holds this very run finished, and its newest checkpoint."""
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ConfigError(f"run.output_dir: {output_dir} is not a folder")
     folder = checkpoint.latest(output_dir)
-    finished = output_dir / "finished.json"
+    finished = output_dir / FINISHED
+    is_finished = finished.exists() and (output_dir / "final").is_dir()
     if finished.exists():
         state = json.loads(finished.read_text())
     elif folder is not None:
@@ -219,7 +277,7 @@ def _earlier_start(
         )
     changed = changes(state["identity"], identity)
     if not changed:
-        return finished.exists(), folder
+        return is_finished, folder
     what = f"{output_dir}: holds a run with other settings ({'; '.join(changed)})"
     if not config.resume.force:
         raise ConfigError(f"{what}; {elsewhere}, or go on with resume.force=true")

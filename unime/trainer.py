@@ -8,34 +8,35 @@ at any step at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from unime import checkpoint
+from unime.batches import load_batches, named
 from unime.chunks import Batch, ChunkLimits
 from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
-from unime.config import ConfigError, OnCollapse, OnNonfinite, OptimConfig, Stage2Config
-from unime.data import GlobalBatchSampler, Pair, TextRow
+from unime.config import ConfigError, OnCollapse, OnNonfinite, OptimConfig, Stage1Config
+from unime.data import GlobalBatchSampler
 from unime.distributed import gather_numbers
 from unime.encoder import Encoder
 from unime.faults import RunError
-from unime.fingerprint import data_fingerprint
-from unime.grad_cache import ChunkTooLarge, cached_backward
-from unime.interruption import leave_signals_to_parent, typed_command
+from unime.grad_cache import ChunkTooLarge, StepLeft, cached_backward
+from unime.interruption import typed_command
 from unime.losses import LossOutput
 from unime.metrics import Metrics
-from unime.runlog import Run
+from unime.runlog import FINISHED, Run
 from unime.schedule import learning_rate, total_steps
 from unime.sharding import whole
+from unime.survey import Rows
+from unime.validation import Validation, embedding
 
-Rows = Sequence[TextRow] | Sequence[Pair]
 StageLoss = Callable[[int, dict[str, Tensor], dict[str, Tensor]], LossOutput]  # steps taken, …
 TO_TRY = {  # when a model collapses
     1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
@@ -57,22 +58,31 @@ class Trainer:
     """A run: made at its first step or where it stopped, by every rank."""
 
     def __init__(
-        self, run: Run, encoder: Encoder, dataset: Rows, sampler: GlobalBatchSampler
+        self,
+        run: Run,
+        encoder: Encoder,
+        dataset: Rows,
+        sampler: GlobalBatchSampler,
+        validation: Validation | None = None,
     ) -> None:
         self.run, self.encoder, self.sampler = run, encoder, sampler
+        self.validation = validation
         self.optim: OptimConfig = run.config.optim
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
-        self.data = data_fingerprint(dataset)
         self.step = 0  # steps taken
         self.saved: int | None = None  # the step of the newest checkpoint
         path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
         size, steps = run.global_batch_size, self.total_steps
-        self.metrics = Metrics(path, run.accelerator, every, size, steps)
+        unit = "texts" if isinstance(run.config, Stage1Config) else "pairs"
+        self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.collapse = CollapseWatch(self.optim.warmup_steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         _check(run, sampler, self.parameters)
         if run.checkpoint is not None:
-            checkpoint.load_parameters(run.checkpoint, self.parameters)
+            try:
+                encoder.load_trained(run.checkpoint)
+            except ConfigError as error:
+                raise checkpoint.unreadable(run.checkpoint, error) from error
         run.log.info("%s", encoder.describe())
         optimizer = torch.optim.AdamW(
             self.parameters.values(),
@@ -89,6 +99,7 @@ class Trainer:
             self._resume(run.checkpoint)
         else:
             self.metrics.go_on(0, None)
+        self._name_best()  # of a later step that is lost, or of none
         self._check_ranks()
         run.log.info(
             "%d rows, %d steps an epoch; training from step %d to %d",
@@ -99,19 +110,39 @@ class Trainer:
     def is_done(self) -> bool:
         return self.step >= self.total_steps
 
-    def rest_of_batches(self, dataset: Rows, collate: Collate) -> DataLoader:
+    def rest_of_batches(
+        self, dataset: Rows, collate: Collate
+    ) -> AbstractContextManager[Iterator[Batch]]:
         """This rank's part of every step that is left."""
         size = self.optim.batch_size_per_device
         first = self.run.accelerator.process_index * size
+        make = partial(_rows_of_step, dataset, self.sampler, collate, slice(first, first + size))
         steps = range(self.step, self.total_steps)
-        return DataLoader(
-            cast(Any, dataset),
-            batch_sampler=(self.sampler.batch(step)[first : first + size] for step in steps),
-            collate_fn=collate,
-            num_workers=self.run.config.run.num_workers,
-            worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator().manual_seed(0),  # its own: a loader's start draws a number
-        )
+        return load_batches(make, steps, self.run.config.run.num_workers)
+
+    def validate(self, signum: Callable[[], int]) -> None:
+        """Measure the model where that is due, and keep the checkpoint if it is the best so far.
+
+        Raises:
+            StepLeft: a signal reached any rank; the checkpoint of this step says that it is due.
+        """
+        validation, accelerator = self.validation, self.run.accelerator
+        if validation is None or not validation.is_due(self.step, self.is_done):
+            return
+
+        def leave() -> None:
+            reason = int(gather_numbers(accelerator, signum()).max())
+            if reason:
+                raise StepLeft(reason)
+
+        with embedding(self.encoder) as embedder:
+            scores = validation.measure(accelerator, embedder, leave)
+        is_best = validation.take(self.step, scores)
+        line = self.metrics.add_validation(self.step, scores)
+        self.run.log.info("%s%s", line, " (the best so far)" if is_best else "")
+        if is_best:
+            self.save()
+            self._name_best()
 
     def take_step(
         self, batch: Batch, loss_fn: StageLoss, signum: Callable[[], int]
@@ -148,7 +179,7 @@ class Trainer:
         words = self.collapse.add(self.step, values)
         if words is None or before >= COLLAPSED_STEPS:
             return
-        stage = 2 if isinstance(self.run.config, Stage2Config) else 1
+        stage = 1 if isinstance(self.run.config, Stage1Config) else 2
         what = f"step {self.step}: {words}; what may help: {TO_TRY[stage]}"
         if self.optim.on_collapse is OnCollapse.stop:
             raise RunError(f"{what} (optim.on_collapse=warn goes on all the same)")
@@ -182,17 +213,26 @@ class Trainer:
         run = self.run
         if self.saved == self.step:
             return
+        validation = self.validation.state if self.validation else {"step": 0, "best": None}
         state = {
             "step": self.step,
             "total_steps": self.total_steps,
             "metrics": self.metrics.state,
             "collapsed_steps": self.collapse.steps,
+            "validation": validation,
             "world_size": run.accelerator.num_processes,
-            "data": self.data,
+            "data": run.data,
             "identity": run.identity,
         }
-        folder, limit = run.output_dir, run.config.run.save_total_limit
-        checkpoint.save(folder, state, self.parameters, self.optimizer, run.accelerator, limit)
+        checkpoint.save(
+            run.output_dir,
+            state,
+            self.encoder.save_adapters,
+            self.parameters,
+            self.optimizer,
+            run.accelerator,
+            run.config.run.save_total_limit,
+        )
         self.saved = self.step
 
     def stop(self, signum: int) -> NoReturn:
@@ -209,7 +249,7 @@ class Trainer:
         run = self.run
         final = run.output_dir / "final"
         self.encoder.save_adapters(final, writes=run.is_main_process)
-        metrics = self.metrics.read()[-1] if run.is_main_process else {}
+        metrics = self.metrics.last_line() if run.is_main_process else {}
         collapsed = of_batch(metrics)
         if run.is_main_process:
             outcome = {
@@ -218,9 +258,11 @@ class Trainer:
                 "skipped_steps": self.metrics.skipped,
                 "metrics": metrics,
                 "collapsed": collapsed,
+                "best": self.validation and self.validation.named,
+                "data": run.data,
                 "identity": run.identity,
             }
-            checkpoint.write_json(run.output_dir / "finished.json", outcome)
+            checkpoint.write_json(run.output_dir / FINISHED, outcome)
         run.accelerator.wait_for_everyone()
         skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
         if collapsed:
@@ -228,6 +270,18 @@ class Trainer:
         run.log.info(
             "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
         )
+        if self.validation and (best := self.validation.named):
+            run.log.info(
+                "the best was step %d: %s", best["step"], run.output_dir / best["checkpoint"]
+            )
+
+    def _name_best(self) -> None:
+        """In best.json, which goes when there is none."""
+        path, best = self.run.output_dir / "best.json", self.validation and self.validation.named
+        if self.run.is_main_process and best:
+            checkpoint.write_json(path, best)
+        elif self.run.is_main_process:
+            path.unlink(missing_ok=True)
 
     def _check_ranks(self) -> None:
         """Every rank read data and checkpoint by itself; hosts that do not share a disk may differ.
@@ -235,8 +289,9 @@ class Trainer:
         Raises:
             ConfigError: they do.
         """
-        mine = {"step": self.step, "steps": self.total_steps, "rows": self.data["rows"]}
-        mine["content of the rows"] = int(self.data["content"][:12], 16)
+        data = self.run.data
+        mine = {"step": self.step, "steps": self.total_steps, "rows": data["rows"]}
+        mine["content of the rows"] = int(data["content"][:12], 16)
         ranks = gather_numbers(self.run.accelerator, *mine.values())  # (ranks, 4)
         for name, values in zip(mine, ranks.T.tolist(), strict=True):
             if len(set(values)) > 1:
@@ -247,19 +302,11 @@ class Trainer:
 
     def _resume(self, folder: Path) -> None:
         run, state = self.run, checkpoint.read_state(folder)
-        then = {**state["data"], "steps": state["total_steps"]}
-        now = {**self.data, "steps": self.total_steps}
-        changed = [f"{key}: {then[key]} -> {now[key]}" for key in now if then[key] != now[key]]
-        if changed:
-            what = f"{folder}: was made with other data ({'; '.join(changed)})"
-            if not run.config.resume.force:
-                raise ConfigError(
-                    f"{what}; give another run.output_dir, or go on with resume.force=true"
-                )
-            run.log.warning("%s; resume.force: going on all the same", what)
         self.step = self.saved = state["step"]
         self.metrics.go_on(self.step, state["metrics"])
         self.collapse.steps = state["collapsed_steps"]
+        if self.validation is not None:
+            self.validation.go_on(state["validation"])
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
         warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
@@ -285,6 +332,23 @@ class Trainer:
             raise RunError(what)
         self.run.log.warning("%s; skipped", what)
         return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _rows_of_step(
+    dataset: Rows, sampler: GlobalBatchSampler, collate: Collate, own: slice, step: int
+) -> Batch:
+    """A rank's part of a step, in a worker process if there are any.
+
+    Raises:
+        DataError: a row that cannot be read or prepared, whatever the reason.
+    """
+    rows = []
+    for index in sampler.batch(step)[own]:
+        try:
+            rows.append(dataset[index])
+        except Exception as error:
+            raise named(f"row {index} of the data", error) from error
+    return collate(rows)
 
 
 def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
