@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from unime.config import InputConfig
 from unime.items import DataError
+from unime.pixels import as_seen, open_picture, readable_formats
 from unime.progress import progress_bar
 
 READERS = 8  # threads; Pillow decodes outside of Python's lock
@@ -27,22 +28,32 @@ def load_image(path: str, inputs: InputConfig) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
 
     Raises:
-        DataError: missing, damaged, or of more than ``inputs.max_image_pixels`` pixels.
+        DataError: missing, damaged, of more than ``inputs.max_image_pixels`` pixels, or of values
+            of which nobody knows how bright they are (see :func:`unime.pixels.as_seen`).
     """
-    limit = inputs.max_image_pixels
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > limit:
-                size = f"{image.width} x {image.height} pixels"
-                raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
-            picture = upright_rgb(image)
+        with open_picture(path) as image:
+            _check_size(path, image, inputs)
+            picture = as_seen(image)
     except DataError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such image") from None
+    except UnidentifiedImageError:
+        formats = ", ".join(readable_formats())
+        problem = f"cannot identify it: damaged, or none of {formats}"
+        raise DataError(f"{path}: not a readable image: {problem}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise DataError(f"{path}: not a readable image: {error}") from error
+    _check_size(path, picture, inputs)  # an icon may be larger than its header says
     return picture
+
+
+def _check_size(path: str, image: Image.Image, inputs: InputConfig) -> None:
+    limit = inputs.max_image_pixels
+    if image.width * image.height > limit:
+        size = f"{image.width} x {image.height} pixels"
+        raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
 
 
 def unreadable_images(paths: Sequence[str], inputs: InputConfig, title: str) -> dict[str, str]:
@@ -60,14 +71,3 @@ def unreadable_images(paths: Sequence[str], inputs: InputConfig, title: str) -> 
         problems = pool.imap(problem, paths, chunksize=16)
         bar = progress_bar(problems, total=len(paths), desc=title, unit="image")
         return {path: found for path, found in zip(paths, bar, strict=True) if found}
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turned as its camera was held, in RGB, on white where it is transparent."""
-    image = ImageOps.exif_transpose(image)
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
-    picture = Image.new("RGB", layer.size, "white")
-    picture.paste(layer, mask=layer.getchannel("A"))
-    return picture

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from unime.config import EvalConfig
 from unime.embedder import Embedder, find_model, inputs_of, load_embedder
-from unime.images import upright_rgb
 from unime.items import DataError, Item
+from unime.pixels import as_seen
 from unime.progress import progress_bar
 from unime.provenance import settings_fingerprint, vectors_fingerprint
 
@@ -166,7 +166,7 @@ def batch_items(batch: Mapping[str, Any], instruction: str, folder: Path) -> lis
 def _write(picture: Any, path: Path) -> str:
     if not isinstance(picture, Image.Image):
         raise DataError(f"an image of mteb's is a {type(picture).__name__}, expected Pillow's")
-    upright_rgb(picture).save(path)  # pixels as they are, in the fastest format
+    as_seen(picture).save(path)  # pixels as they are, in the fastest format
     return str(path)
 
 

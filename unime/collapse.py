@@ -1,0 +1,44 @@
+"""What a collapsed model is: the one rule for training, evaluation, report, page, export and card.
+
+A collapsed model gives different items nearly one embedding. Its rankings are noise, and neither
+its loss nor a map of its embeddings shows it. Numbers in, words out.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+MIN_ITEMS = 8  # of fewer neither number says much: the rank is at most their number
+# (mean similarity from which a row holds, effective rank up to which it says "collapsed").
+LIMITS = (
+    (0.99, inf),  # logits at temperature 0.05 differ by 0.2 on average: nothing is left to rank by
+    (0.95, 16.0),  # high alone is no collapse: what is not common to all must be poor too
+    (-1.0, 3.0),  # two or three points (every picture here, every text there), however far apart
+)
+ITEMS_A_DIRECTION = 4  # a limit of the rank is never above a quarter of the number of items
+
+
+def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> str | None:
+    """Whether embeddings have collapsed: why, in words; None: they have not.
+
+    A high mean similarity alone is none: training may move all embeddings by one common vector,
+    which changes no ranking and neither loss, so .62 is healthy where the teacher has .1, and .9
+    with a rank of 30 in 64 items is. Items that are near copies of each other are legitimately
+    alike: ask about many different items, or about several batches in a row.
+
+    Args:
+        mean_similarity: of two different items' embeddings, equal items counted once; a cosine.
+        effective_rank: as :func:`unime.losses.effective_rank`, of the same embeddings.
+        num_items: how many different items these are.
+    """
+    if num_items < MIN_ITEMS:
+        return None
+    highest = next((rank for least, rank in LIMITS if mean_similarity >= least), 0.0)
+    if highest < inf:
+        highest = min(highest, num_items / ITEMS_A_DIRECTION)
+    if not effective_rank <= highest:
+        return None
+    return (
+        f"collapsed: {num_items} different items are hardly told apart (mean similarity"
+        f" {mean_similarity:.3f}, effective rank {effective_rank:.1f})"
+    )
