@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from unime.adapter_files import check_fits, describe_base, save_adapters, trained_inputs
+from unime.adapter_files import save_adapters, trained_inputs
 from unime.adapters import Adapters, adapter_tensors, stack_adapters
 from unime.backbones import Backbone
+from unime.belonging import check_fits, check_not_merged, describe_base
+from unime.chat_format import check_carries
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
-from unime.prompts import check_carries
 from unime.published import locate
 from unime.quantization import check_quantised, dequantise, is_quantised
 from unime.samples import shows_images
@@ -43,13 +44,14 @@ class Encoder(nn.Module):
         processor: ItemProcessor,
         model: ModelConfig,
         decoder_only: bool = False,
+        folder: Path | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.processor = processor
         self.decoder_only = decoder_only
         self.precision = getattr(torch, model.precision.value)
-        self.base_description = describe_base(base, model)
+        self.base_description = describe_base(base, model, folder)
         self.hidden_size: int = base.config.get_text_config().hidden_size
         alone = decoder_only and not backbone.whole_for_texts
         self.model: nn.Module = base.get_decoder() if alone else base.base_model
@@ -93,6 +95,8 @@ class Encoder(nn.Module):
         checkpoint = locate(model)
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
+        if adapter is not None and checkpoint.elsewhere is None:
+            check_not_merged(folder, adapter, model.pickled_adapter)
         model = replace(
             model,
             name=checkpoint.base.name,
@@ -110,7 +114,7 @@ class Encoder(nn.Module):
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
             head.to("cpu")  # the vocabulary projection is never computed
         if adapter is not None:
-            check_fits(adapter, describe_base(base, model), inputs)
+            check_fits(adapter, describe_base(base, model, folder), inputs)
         adapters = stack_adapters(
             base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
         )
@@ -125,7 +129,7 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs)
-        return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
+        return cls(base, adapters, backbone, processor, model, decoder_only, folder).to(device)
 
     @property
     def base(self) -> PreTrainedModel:
