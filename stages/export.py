@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     final = final_folder(run)
     base = read_description(final)["base"]
     model = described_model(final, base, config)
-    signs = [*signs_of_collapse(run if final == run / FINAL else final), *report.collapsed]
+    signs = [*signs_of_collapse(run), *report.collapsed]
     quiet_transformers()
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)

@@ -91,9 +91,7 @@ def test_a_peft_adapter_of_another_base_is_refused(tiny_model, stage1, tmp_path)
     settings = json.loads((plain / "adapter_config.json").read_text())
     settings["base_model_name_or_path"] = "Someone/Other-2B"
     (plain / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.warns(
-        UserWarning, match="trained on Someone/Other-2B; here it is put on /"
-    ):
+    with pytest.warns(UserWarning, match="trained on Someone/Other-2B; here it is put on /"):
         load(tiny_model("qwen2_vl"), plain)
 
 

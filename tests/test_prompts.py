@@ -321,6 +321,8 @@ def test_a_tokenizers_own_template(family, template, tiny_model):
     assert found == (own if family == "llava" else GOLDEN[family])
     processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
     assert render(TEXT, processor, backbone, "chat") == "a red bird"  # the processor's goes first
+    processor.chat_template = template  # saved beside it, a tokenizer's becomes the processor's
+    assert [render(item, processor, backbone, "unime") for item in ITEMS] == own
 
 
 def test_a_default_system_turn_can_be_left_out(tiny_model):

@@ -65,7 +65,8 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
         ConfigError: another base.
     """
     if not (folder / DESCRIPTION).is_file():
-        _check_named_base(folder, base)
+        if (folder / "adapter_config.json").is_file():
+            _check_named_base(folder, base)
         return
     trained = read_description(folder)
     then = trained["base"]
@@ -126,10 +127,13 @@ def merged_digests(base: Path) -> list[str]:
     return read_json(base / EXPORTED).get("merged", []) if is_exported(base) else []
 
 
-def check_not_merged(base: Path, adapter: Path, pickled: bool = False) -> None:
+def check_not_merged(
+    base: Path, adapter: Path, processor: str | None = None, pickled: bool = False
+) -> None:
     """
     Args:
         base: folder of a model, which may be an export of unime.
+        processor: another than the export's, which may be asked with another prompt.
         pickled: the adapter may be.
 
     Raises:
@@ -148,5 +152,5 @@ def check_not_merged(base: Path, adapter: Path, pickled: bool = False) -> None:
             if adapter_digest(read_weights(path, pickled)) in merged:
                 raise ConfigError(advice % "is merged already into the weights of")
     prompt = trained_inputs(base, adapter)["prompt"]  # the adapter's, where it says it
-    if exported["inputs"]["prompt"] == "chat" and prompt != "chat":
+    if exported["inputs"]["prompt"] == "chat" != prompt and processor is None:
         raise ConfigError(advice % f"(prompt {prompt!r}) was not trained on")

@@ -53,7 +53,7 @@ from transformers import AUTO, AutoProcessor, BitsAndBytesConfig
 
 name = PeftConfig.from_pretrained("{folder}").base_model_name_or_path
 base = AUTO.from_pretrained(name, OPTIONS)
-model = PeftModel.from_pretrained(base, "{folder}").eval()
+EXACTmodel = PeftModel.from_pretrained(base, "{folder}").eval()
 processor = AutoProcessor.from_pretrained(name)
 picture = ImageOps.exif_transpose(Image.open("bird.jpg")).convert("RGB")
 RESIZEinputs = processor(
@@ -67,6 +67,13 @@ with torch.inference_mode():
 vector = torch.nn.functional.normalize(hidden[:, -1].float(), dim=1)
 print(vector)
 ```
+"""
+
+# With AVX512-BF16, bitsandbytes repacks 4-bit weights on CPU: other numbers than in training.
+EXACT = """\
+for module in base.modules():  # on CPUs with AVX512-BF16, bitsandbytes would compute otherwise
+    if hasattr(module, "support_avx512bf16_for_cpu"):
+        module.support_avx512bf16_for_cpu = False
 """
 
 
@@ -114,6 +121,7 @@ def peft_lines(model: ModelConfig, encoder: Encoder) -> str | None:
     words: dict[str, Any] = {
         "AUTO": backbone.auto_class,
         "OPTIONS": options,
+        "EXACT": EXACT if model.quantization is Quantization.nf4 else "",
         "RESIZE": f"picture = picture.resize({size}, Image.Resampling.BICUBIC)\n" if size else "",
         "PROMPT": repr(prompt),
         "PICTURE": "[[picture]]" if backbone.nested_images else "[picture]",

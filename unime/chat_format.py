@@ -96,23 +96,35 @@ def _default(templates: Any) -> str | None:
     return templates["default"] if isinstance(templates, dict) else templates
 
 
-@lru_cache(maxsize=16)
-def tokenizers_template(processor: Any, backbone: Backbone) -> str | None:
+def _tokenizers_template(processor: Any, backbone: Backbone) -> str | None:
     """That of the tokenizer of a processor that has none, where the family's language model may be
-    any: its own words are then better than the family's. If it takes texts only, with the images'
-    tokens put into them."""
+    any: its own words are then better than the family's."""
     own = _default(getattr(getattr(processor, "tokenizer", None), "chat_template", None))
     if own is None or not (backbone.any_language_model or backbone.chat_template is None):
         return None
-    token = media_tokens(["image"], processor, backbone)
-    flat = FLAT.replace("IMAGE", json.dumps(f"{token}\n"))
-    for template in (own, flat + own):
+    return _taking_parts(processor, own, backbone, needs_token=True)
+
+
+@lru_cache(maxsize=16)
+def _taking_parts(
+    processor: Any, template: str, backbone: Backbone, needs_token: bool = False
+) -> str | None:
+    """A template that takes a message as a list of parts: as it is, or, if it takes texts only (as
+    those of language models do), with the images' tokens put into them; None: neither.
+
+    Args:
+        needs_token: it has to say the image's token, whatever else it may say for it.
+    """
+    token = backbone.image_token or getattr(processor, "image_token", None)
+    flat = FLAT.replace("IMAGE", json.dumps(f"{token}\n")) + template
+    for tried in (template, flat) if token else (template,):
         try:
-            said = _rendered(processor, template, ("image",))
+            said = _rendered(processor, tried, ("image",))
         except Exception:  # it takes texts only, or fails with them too (see chat_frame)
             continue
-        if said.count(token) == 1 and said.count(_TEXT_GOES_HERE) == 1 and "'type'" not in said:
-            return template
+        told = said.count(_TEXT_GOES_HERE) == 1 and "'type'" not in said
+        if told and (said.count(str(token)) == 1 or not (needs_token or tried is flat)):
+            return tried
     return None
 
 
@@ -136,8 +148,9 @@ def chat_template(processor: Any, backbone: Backbone) -> str:
     """
     own = _own_template(processor)
     if own is not None:
-        return own
-    if (tokenizers := tokenizers_template(processor, backbone)) is not None:
+        carries = own.startswith(CARRIES_PROMPT)
+        return own if carries else _taking_parts(processor, own, backbone) or own
+    if (tokenizers := _tokenizers_template(processor, backbone)) is not None:
         return tokenizers
     if "<|start_header_id|>" in getattr(processor, "tokenizer", processor).get_added_vocab():
         return LLAMA3_TEMPLATE

@@ -95,8 +95,8 @@ class Encoder(nn.Module):
         checkpoint = locate(model)
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
-        if adapter is not None and checkpoint.elsewhere is None:
-            check_not_merged(folder, adapter, model.pickled_adapter)
+        if adapter is not None:
+            check_not_merged(folder, adapter, checkpoint.elsewhere, model.pickled_adapter)
         model = replace(
             model,
             name=checkpoint.base.name,

@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from unime.adapter_files import named_folder
 from unime.collapse import collapsed
 from unime.config import ConfigError
 from unime.published import CHECKPOINTS, FINAL
@@ -34,6 +35,7 @@ def signs_of_collapse(run: Path) -> list[str]:
     Args:
         run: its folder, or one of its checkpoints, or any other, which says nothing.
     """
+    run = run.parent if run.name == FINAL else run
     for name in ("finished.json", "state.json"):
         try:
             outcome = json.loads((run / name).read_text(encoding="utf-8"))
@@ -77,7 +79,7 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
     adapter = config["model"].get("adapter")
-    before = recipes(Path(adapter)) if adapter else {}
+    before = recipes(named_folder(adapter, run) or Path(adapter)) if adapter else {}
     return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
