@@ -27,7 +27,7 @@ import argparse
 import json
 import re
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ from unime.hub_upload import push
 from unime.model_card import Exported, model_card
 from unime.progress import quiet_transformers
 from unime.published import CHECKPOINTS, FINAL, trained_base
-from unime.run_facts import public, recipes, reported_collapse, signs_of_collapse
+from unime.run_facts import public, recipes, remarks_on_report, signs_of_collapse
 from unime.runlog import run_program
 
 
@@ -63,11 +63,11 @@ def main(argv: list[str] | None = None) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"output_dir: {folder} exists already")
     _check_words(config)
-    report, stages = read_report(config.report), recipes(run)
+    (scores, remarks), stages = read_report(config.report), recipes(run)
     final = final_folder(run)
     base = read_description(final)["base"]
     model = described_model(final, base, config)
-    signs = [*signs_of_collapse(run), *report.collapsed]
+    signs = signs_of_collapse(run)
     quiet_transformers()
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         form = export_adapter if config.form is ExportForm.adapter else export_merged
         done = form(model, aside, config)
-        write_card(aside, config, base, replace(done, collapsed=signs), report, stages)
+        write_card(aside, config, base, replace(done, collapsed=signs), scores, stages)
         if folder.exists():
             folder.rmdir()
         aside.rename(folder)
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError(f"output_dir: {folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    for sign in signs:
+    for sign in (*signs, *remarks):
         print(f"warning: {sign}", flush=True)
     print(f"written: {folder}")
     if config.push_to_hub is not None:
@@ -155,32 +155,22 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
     )
 
 
-@dataclass
-class Scores:
-    """Of an evaluation, for the card."""
-
-    table: str | None = None
-    collapsed: list[str] = field(default_factory=list)
-
-
-def read_report(path: str | None) -> Scores:
-    """The table of an evaluation's report.json, and what it says of collapsed models.
+def read_report(path: str | None) -> tuple[str | None, list[str]]:
+    """The table of an evaluation's report.json, and what has to be said of it.
 
     Raises:
         ConfigError: it is not one.
     """
     if path is None:
-        return Scores()
+        return None, []
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
         table = markdown(*table_sections(report))
         title = title_of(report | {"suite": public(report["suite"])})
-        signs = [
-            f"{name}, evaluated, is {sign}" for name, sign in reported_collapse(report).items()
-        ]
+        remarks = remarks_on_report(report)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
-    return Scores(f"{title}:\n\n{table}", signs)
+    return "\n".join([f"{title}:\n\n{table}", *(f"- {line}" for line in remarks)]), remarks
 
 
 def write_card(
@@ -188,13 +178,13 @@ def write_card(
     config: ExportConfig,
     base: dict[str, Any],
     done: Exported,
-    scores: Scores,
+    scores: str | None,
     stages: dict[str, dict[str, Any]],
 ) -> None:
     """README.md and config.yaml: how it was made."""
     name = config.name or config.push_to_hub or Path(config.output_dir).name
     commit = git_commit()
-    card = model_card(name, base, done, stages, scores.table, config.license, commit)
+    card = model_card(name, base, done, stages, scores, config.license, commit)
     (folder / "README.md").write_text(card, encoding="utf-8")
     base = {key: value for key, value in base.items() if key != "folder"}
     made = {"base": base | {"name": public(base["name"])}, "inputs": done.inputs, "stages": stages}

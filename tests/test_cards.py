@@ -5,6 +5,7 @@ python -m pytest tests/test_cards.py
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from stages import export
 from tests.embedding import difference, embed
 from tests.exported_runs import python_of, train_small
+from tests.test_export import REPORT
 from unime.config import InputConfig, Quantization
 from unime.items import Item
 
@@ -81,11 +83,26 @@ def test_a_collapsed_model_is_called_so(
     mean_similarity, effective_rank, bad, desk, tiny_model, capsys
 ):
     train_small(tiny_model("qwen2_vl"), desk / "run")
-    metrics = {"mean_similarity": mean_similarity, "effective_rank": effective_rank}
-    outcome = {"metrics": metrics, "identity": {"global_batch_size": 64}}
+    rows = [{"step": step, "mean_similarity": 0.1, "effective_rank": 40.0} for step in (10, 20)]
+    rows[1] |= {"mean_similarity": mean_similarity, "effective_rank": effective_rank}
+    (desk / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = {"steps": 20, "identity": {"global_batch_size": 64}}
     (desk / "run" / "finished.json").write_text(json.dumps(outcome))
     export.main(["run", "out"])
     said, card = capsys.readouterr().out, (desk / "out" / "README.md").read_text()
     assert ("warning: " in said and "collapsed" in said) is bad
     assert ("**Do not rely on it**" in card) is bad
     assert bool(yaml.safe_load((desk / "out/config.yaml").read_text())["signs_of_collapse"]) is bad
+
+
+@pytest.mark.parametrize("said", [None, ["the order of ties decides 12 of 20 queries"]])
+def test_what_a_report_remarks_on_stands_below_its_table(said, tmp_path):
+    report = copy.deepcopy(REPORT)
+    model = report["models"]["stage2"] | {"mean_similarity": 0.999, "effective_rank": 1.5}
+    model["tasks"]["Names"] |= {"num_queries": 20}
+    report["models"]["stage2"] = model if said is None else model | {"warnings": said}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    table, remarks = export.read_report(str(tmp_path / "report.json"))
+    (line,) = remarks
+    assert line.startswith("stage2: ") and (said or ["collapsed"])[0] in line
+    assert table is not None and f"- {line}" in table

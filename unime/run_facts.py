@@ -30,26 +30,32 @@ def public(name: str) -> str:
 
 
 def signs_of_collapse(run: Path) -> list[str]:
-    """What the last metrics of a run say of its embeddings, if they have collapsed.
+    """What the metrics of a run's last steps say of its embeddings, if they have collapsed.
 
     Args:
         run: its folder, or one of its checkpoints, or any other, which says nothing.
     """
-    run = run.parent if run.name == FINAL else run
-    for name in ("finished.json", "state.json"):
-        try:
-            outcome = json.loads((run / name).read_text(encoding="utf-8"))
-            metrics = outcome.get("metrics") or outcome.get("means") or {}
-            batch = outcome["identity"]["global_batch_size"]
-            sign = collapsed(**{key: float(metrics[key]) for key in SIGNS}, num_items=batch)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        return [f"at the end of its training it had {sign}"] if sign else []
-    return []
+    of_step = run.parent.name == CHECKPOINTS
+    root = run.parent.parent if of_step else run.parent if run.name == FINAL else run
+    try:
+        described = run / "state.json" if of_step else root / "finished.json"
+        state = json.loads(described.read_text(encoding="utf-8"))
+        last, batch = state["step" if of_step else "steps"], state["identity"]["global_batch_size"]
+        lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [row for row in map(json.loads, lines) if row["step"] <= last]
+        means = {key: float(rows[-1][key]) for key in SIGNS}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):  # of other versions, or none
+        return []
+    sign = collapsed(**means, num_items=batch)
+    return [f"the last steps of its training say {sign}"] if sign else []
 
 
-def reported_collapse(report: Mapping[str, Any]) -> dict[str, str]:
-    """The models of an evaluation's report whose embeddings have collapsed: why."""
+def remarks_on_report(report: Mapping[str, Any]) -> list[str]:
+    """What an evaluation's report says of its models in words, a line each; of a report that says
+    nothing so, which models have collapsed."""
+    if all("warnings" in model for model in report["models"].values()):
+        models = report["models"].items()
+        return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
     items = max((task.get("num_queries", 0) for model in report["models"].values()
                  for task in model["tasks"].values()), default=0)  # fmt: skip
     signs = {
@@ -57,7 +63,7 @@ def reported_collapse(report: Mapping[str, Any]) -> dict[str, str]:
         for name, model in report["models"].items()
         if all(model.get(key) is not None for key in SIGNS)
     }
-    return {name: sign for name, sign in signs.items() if sign}
+    return [f"{name}: {sign}" for name, sign in signs.items() if sign]
 
 
 def recipes(run: Path) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,8 @@ def base_digest(folder: Path) -> str | None:
                 for name in file.keys():  # noqa: SIM118 (it is no dictionary)
                     part = file.get_slice(name)
                     shape = part.get_shape()
-                    first = part[:1] if shape else file.get_tensor(name)
+                    first = part[: 1 if len(shape) > 1 else SAMPLED] if shape else None
+                    first = file.get_tensor(name) if first is None else first
                     found.add((tuple(shape), _bytes(first.flatten()[:SAMPLED])))
     except (OSError, SafetensorError):
         return None
