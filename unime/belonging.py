@@ -27,9 +27,7 @@ from unime.weight_digests import adapter_digest, base_digest
 COMMIT = re.compile("[0-9a-f]{7,40}")
 
 
-def describe_base(
-    base: PreTrainedModel, model: ModelConfig, folder: Path | None = None
-) -> dict[str, Any]:
+def describe_base(base: PreTrainedModel, model: ModelConfig, folder: Path) -> dict[str, Any]:
     """What identifies a base model wherever its folder lies: its family, and a few of its numbers.
 
     Input embeddings are neither quantised nor adapted, so the same base gives the same sample in
@@ -44,7 +42,7 @@ def describe_base(
         "name": model.name,
         "revision": model.revision,
         "folder": str(Path(model.name).resolve()) if Path(model.name).is_dir() else None,
-        "weights": base_digest(folder) if folder is not None else None,
+        "weights": base_digest(folder),
         "model_type": base.config.model_type,
         "embedding_sample": weight[places.to(weight.device)].float().tolist(),
         "quantization": model.quantization.value,
@@ -104,15 +102,16 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
         commits = [of for of in (revision, now) if of and COMMIT.fullmatch(of)]
         if len(commits) < 2 or now.startswith(revision):
             return
-    elif base["folder"] is not None and (there := named_folder(name, folder)):
+    elif there := named_folder(name, folder):
         weights = base_digest(there)
-        if there.resolve() == Path(base["folder"]) or weights in (None, base["weights"]):
+        if str(there.resolve()) == base["folder"] or (weights and weights == base["weights"]):
             return
-        raise ConfigError(
-            f"model.adapter: {folder} was trained on {there}, whose weights are not those of"
-            f" {base['name']}; name that folder in model.name, or, to mix them all the same, take"
-            f" base_model_name_or_path out of {folder / 'adapter_config.json'}"
-        )
+        if weights and base["weights"]:
+            raise ConfigError(
+                f"model.adapter: {folder} was trained on {there}, whose weights are not those of"
+                f" {base['name']}; name that folder in model.name, or, to mix them all the same,"
+                f" take base_model_name_or_path out of {folder / 'adapter_config.json'}"
+            )
     then = f"{name} at {revision}" if revision else name
     warnings.warn(
         f"{folder} says that it was trained on {then}; here it is put on"
