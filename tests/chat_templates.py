@@ -30,7 +30,10 @@ _QWEN = _parts(
     image="'<|vision_start|><|image_pad|><|vision_end|>'",
     video="'<|vision_start|><|video_pad|><|vision_end|>'",
 )
-_QWEN_SYSTEM = "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+_QWEN_SYSTEM = (
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+)
 _LLAMA_TURN = "'<|start_header_id|>' + {role} + '<|end_header_id|>\n\n'"
 
 CHAT_TEMPLATES = {

@@ -186,7 +186,7 @@ def sentence_transformers(
     limits: dict[str, Any] = dict(encoder.backbone.st_limits)
     if "all" in limits:
         return limits
-    model = SentenceTransformer(str(folder), device="cpu")
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
     usable = {kind: items for kind, items in kinds.items() if kind not in limits}
     batches = usable | {"mixed": [item for items in usable.values() for item in items]}
     vectors = expected | {"mixed": torch.cat([expected[kind] for kind in usable])}

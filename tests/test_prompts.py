@@ -294,3 +294,45 @@ def test_template_that_drops_the_text():
 
     with pytest.raises(ConfigError, match="shows the user's text 0 times"):
         render(TEXT, Silent(), BACKBONES["qwen2_vl"], "unime")
+
+
+CHATML = (  # takes a message's content as one text, as templates of language models do
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CHATML_OF_PARTS = CHATML.replace(
+    "message['content']",
+    "(message['content'] | map(attribute='text', default='<image>\n') | join)",
+)
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML_OF_PARTS], ids=["texts", "parts"])
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_a_tokenizers_own_template(family, template, tiny_model):
+    """A LLaVA of any language model is asked in that one's format; others as they were."""
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
+    processor.tokenizer.chat_template = template
+    found = [render(item, processor, backbone, "unime") for item in ITEMS]
+    brief = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+    own = goldens(brief, "<image>\n", ASSISTANT)
+    assert found == (own if family == "llava" else GOLDEN[family])
+    processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
+    assert render(TEXT, processor, backbone, "chat") == "a red bird"  # the processor's goes first
+    processor.chat_template = template  # saved beside it, a tokenizer's becomes the processor's
+    assert [render(item, processor, backbone, "unime") for item in ITEMS] == own
+
+
+def test_a_default_system_turn_can_be_left_out(tiny_model):
+    turn = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n"
+    for family, expected in {
+        "qwen2_vl": goldens(turn, QWEN_IMAGE, ASSISTANT),
+        "qwen3_vl": GOLDEN["qwen3_vl"],  # whose template puts in none
+        "llava": GOLDEN["llava"],  # and whose knows none
+        "gemma3": GOLDEN["gemma3"],  # and whose would put it into the user's
+    }.items():
+        processor = AutoProcessor.from_pretrained(tiny_model(family))
+        backbone = BACKBONES[family]
+        assert [render(item, processor, backbone, "unime-silent") for item in ITEMS] == expected

@@ -224,9 +224,11 @@ def test_our_runs_are_models_too(items, tiny_model, trained, tmp_path):
     write(nested / "encoder.json", description)
     with pytest.raises(ConfigError, match="nested is an adapter of .*, another adapter"):
         load(nested)
-    description["base"]["name"] = "/home/them/qwen"
+    description["base"] |= {"name": "/home/them/qwen", "folder": "/home/them/qwen"}
     write(nested / "encoder.json", description)
-    with pytest.raises(ConfigError, match=r"an adapter; its base: /home/them/qwen cannot be"):
+    with pytest.raises(
+        ConfigError, match=r"an adapter; its base is the folder /home/them/qwen, wh"
+    ):
         load(nested)
     write(nested / "encoder.json", description | {"base": {}})
     with pytest.raises(ConfigError, match=r"nested/encoder.json names no base model"):

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
-from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig, ModelConfig
+from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig
 from unime.sentence_layout import EXPORTED
 
 if TYPE_CHECKING:
@@ -47,6 +45,23 @@ def adapter_folders(folder: str | Path) -> list[Path]:
     raise ConfigError(
         f"model.adapter: {folder} holds neither {DESCRIPTION} nor adapter_config.json"
     )
+
+
+def base_places(name: str, near: Path, folder: str | None = None) -> list[Path]:
+    """Where the base may lie that an adapter names: where it is named from here, where it lay when
+    the adapter was saved, and by its relative name from the folders around the adapter's.
+
+    Args:
+        near: the adapter's folder.
+        folder: where the base lay.
+    """
+    around = [] if Path(name).is_absolute() else [of / name for of in near.resolve().parents]
+    return list(dict.fromkeys([Path(name), *([Path(folder)] if folder else []), *around]))
+
+
+def named_folder(name: str, near: Path, folder: str | None = None) -> Path | None:
+    """The first of `base_places` that is there."""
+    return next((of for of in base_places(name, near, folder) if of.is_dir()), None)
 
 
 def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
@@ -111,52 +126,6 @@ def save_adapters(
         folder.rename(replaced)
     aside.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def describe_base(base: PreTrainedModel, model: ModelConfig) -> dict[str, Any]:
-    """What identifies a base model wherever its folder lies: its family, and a few of its numbers.
-
-    Input embeddings are neither quantised nor adapted, so the same base gives the same sample in
-    any precision, up to rounding.
-    """
-    weight = cast(nn.Embedding, base.get_input_embeddings()).weight.detach().flatten()
-    places = torch.linspace(0, weight.numel() - 1, 18, dtype=torch.float64).long()[1:-1]
-    return {
-        "name": model.name,
-        "revision": model.revision,
-        "model_type": base.config.model_type,
-        "embedding_sample": weight[places.to(weight.device)].float().tolist(),
-        "quantization": model.quantization.value,
-        "precision": model.precision.value,
-        "trust_remote_code": model.trust_remote_code,
-        "processor": model.processor,
-    }
-
-
-def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
-    """Refuse adapters that were trained on another base; warn where given inputs differ.
-
-    Raises:
-        ConfigError: another base.
-    """
-    if not (folder / DESCRIPTION).is_file():
-        return  # a plain peft adapter says nothing about its base or inputs
-    trained = read_description(folder)
-    expected = torch.tensor(trained["base"]["embedding_sample"])
-    found = torch.tensor(base["embedding_sample"])
-    same_type = trained["base"]["model_type"] == base["model_type"]
-    if not same_type or not torch.allclose(expected, found, rtol=2e-2, atol=1e-6):
-        raise ConfigError(
-            f"model.adapter: {folder} was trained on {trained['base']['name']}"
-            f" ({trained['base']['model_type']}), not on {base['name']} ({base['model_type']})"
-        )
-    for key, then in trained["inputs"].items():
-        now = getattr(inputs, key, None)
-        if now is not None and then != now:
-            warnings.warn(
-                f"{folder} was trained with inputs.{key}={then!r}, this run has {now!r}",
-                stacklevel=3,
-            )
 
 
 def merged_below(folder: Path) -> int:

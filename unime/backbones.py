@@ -51,6 +51,7 @@ class Backbone:
     # sets (most, processor, config) to cut an image into so many tiles; None: it never is cut
     tiles: Callable[[int, Any, Any], None] | None = None
     chat_template: str | None = None  # where the processor has none
+    any_language_model: bool = False  # whose tokenizer's chat template goes before `chat_template`
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
     placeholder: str = r"(?!)"  # of images in a prompt, where it is no special token (a pattern)
     # (processor, prompt, images), where it is not called as transformers' own are
@@ -165,7 +166,7 @@ def _idefics(family: str) -> Backbone:
 BACKBONES = {
     backbone.family: backbone
     for backbone in (
-        _llava("llava", quirks.LLAVA_TEMPLATE),
+        _llava("llava", quirks.LLAVA_TEMPLATE, any_language_model=True),
         _llava("llava_next", quirks.LLAVA_NEXT_TEMPLATE, tiles=quirks.tiles_of_pinpoints),
         # a flat list would be cut into tiles like single images, which it never was in training
         _llava(

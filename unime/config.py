@@ -583,6 +583,7 @@ class ExportConfig:
     base: FilePath | None = None  # where the base model is, if not where the run found it
     precision: Precision | None = None  # of the merged weights; null: as the run computed
     trust_remote_code: bool = False  # of the base model
+    code: bool = True  # carry the code that reads pictures as training did (trust_remote_code)
     max_shard_size: str = "5GB"
     report: FilePath | None = None  # report.json of an evaluation, for the model card
     name: str | None = None  # on the model card; null: the folder's

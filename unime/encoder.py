@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from unime.adapter_files import check_fits, describe_base, save_adapters, trained_inputs
+from unime.adapter_files import save_adapters, trained_inputs
 from unime.adapters import Adapters, adapter_tensors, load_last, stack_adapters
 from unime.backbones import Backbone
+from unime.belonging import check_fits, check_not_merged, describe_base
+from unime.chat_format import check_carries
 from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
-from unime.prompts import check_carries
 from unime.published import locate
 from unime.quantization import check_quantised, dequantise, is_quantised
 from unime.samples import shows_images
@@ -41,15 +42,16 @@ class Encoder(nn.Module):
         adapters: Adapters,
         backbone: Backbone,
         processor: ItemProcessor,
-        model: ModelConfig,
+        precision: torch.dtype,
+        described: dict[str, Any],
         decoder_only: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.processor = processor
         self.decoder_only = decoder_only
-        self.precision = getattr(torch, model.precision.value)
-        self.base_description = describe_base(base, model)
+        self.precision = precision
+        self.base_description = described
         self.hidden_size: int = base.config.get_text_config().hidden_size
         alone = decoder_only and not backbone.whole_for_texts
         self.model: nn.Module = base.get_decoder() if alone else base.base_model
@@ -93,6 +95,8 @@ class Encoder(nn.Module):
         checkpoint = locate(model)
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
+        if adapter is not None:
+            check_not_merged(folder, adapter, checkpoint.elsewhere, model.pickled_adapter)
         model = replace(
             model,
             name=checkpoint.base.name,
@@ -109,8 +113,9 @@ class Encoder(nn.Module):
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
             head.to("cpu")  # the vocabulary projection is never computed
+        described = describe_base(base, model, folder)
         if adapter is not None:
-            check_fits(adapter, describe_base(base, model), inputs)
+            check_fits(adapter, described, inputs)
         adapters = stack_adapters(
             base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
         )
@@ -125,7 +130,9 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
-        return cls(base, adapters, backbone, processor, model, decoder_only).to(device)
+        precision = getattr(torch, model.precision.value)
+        encoder = cls(base, adapters, backbone, processor, precision, described, decoder_only)
+        return encoder.to(device)
 
     @property
     def base(self) -> PreTrainedModel:

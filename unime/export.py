@@ -4,7 +4,7 @@
     config.json model-*.safetensors …   the merged model, with its head, as transformers saves
     tokenizer, processor, chat_template.jinja   the template carries the prompt
     modules.json 1_Pooling/ sentence_bert_config.json config_sentence_transformers.json
-    resizing_transformer.py resolution.py   for a resolution that its processor cannot do
+    reading_transformer.py pixels.py resolution.py   pictures as in training, unless code=false
 """
 
 from __future__ import annotations
@@ -25,34 +25,43 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from unime.adapter_files import WEIGHTS
 from unime.adapters import Adapters, adapter_tensors
+from unime.belonging import merged_digests
 from unime.checkpoint import write_json
 from unime.config import INPUT_DEFAULTS, ConfigError
+from unime.encoder import Encoder
 from unime.item_processor import ItemProcessor
 from unime.prompt_template import carrying_template
 from unime.resolution import Resolution
 from unime.sentence_layout import EXPORTED
+from unime.weight_digests import adapter_digest
 
 _OF = "sentence_transformers.base.modules"
 TRANSFORMER = f"{_OF}.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 NORMALIZE = f"{_OF}.normalize.Normalize"
+READING = ("reading_transformer.py", "pixels.py", "resolution.py")
 OWN_FILES = (".json", ".py", ".txt", ".model", ".jinja")  # of a model that brings its own code
 PASS = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 def save_merged(
-    base: PreTrainedModel, processor: ItemProcessor, folder: Path, max_shard_size: str, source: Path
+    encoder: Encoder, folder: Path, max_shard_size: str, source: Path, code: bool
 ) -> None:
-    """Write a model without adapters or quantised layers, and everything it is loaded with.
+    """Write a model whose adapters are merged, without quantised layers, and everything it is
+    loaded with.
 
     Args:
         source: folder of the base model.
+        code: with the code that reads pictures as in training.
     """
+    base, processor = encoder.base, encoder.processor
+    adapters = merged_digests(source)
+    adapters += [adapter_digest(tensors) for _, tensors in encoder.adapters.merged.values()]
     if processor.backbone.adapt is not None:
         _save_with_own_code(base, folder, max_shard_size, source)
-        write_inputs(folder, processor, str(processor.inputs.prompt))
+        write_inputs(folder, processor, str(processor.inputs.prompt), adapters)
         return
-    write_inputs(folder, processor, "chat")
+    write_inputs(folder, processor, "chat", adapters)
     hf_processor = deepcopy(processor.hf_processor)
     hf_processor.chat_template = carrying_template(
         hf_processor, processor.backbone, processor.prompt, processor.control_tokens
@@ -63,14 +72,18 @@ def save_merged(
     hf_processor.save_pretrained(folder)
     if "all" not in dict(processor.backbone.st_limits):
         size = base.config.get_text_config().hidden_size
-        _write_sentence_transformers(folder, size, processor)
+        _write_sentence_transformers(folder, size, processor, code)
 
 
-def write_inputs(folder: Path, processor: ItemProcessor, prompt: str) -> None:
-    """What the model was trained with, for unime; `prompt`: how it is asked now."""
+def write_inputs(
+    folder: Path, processor: ItemProcessor, prompt: str, adapters: list[str] | None = None
+) -> None:
+    """What the model was trained with, for unime; `prompt`: how it is asked now; `adapters`: the
+    digests of those that are merged into its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     inputs = {name: getattr(processor.inputs, name) for name in INPUT_DEFAULTS}
-    write_json(folder / EXPORTED, {"version": 1, "inputs": inputs | {"prompt": prompt}})
+    content = {"version": 1, "inputs": inputs | {"prompt": prompt}, "merged": adapters or []}
+    write_json(folder / EXPORTED, content)
 
 
 def _save_with_own_code(
@@ -92,7 +105,9 @@ def _save_with_own_code(
     write_json(folder / "config.json", config)
 
 
-def _write_sentence_transformers(folder: Path, hidden_size: int, processor: ItemProcessor) -> None:
+def _write_sentence_transformers(
+    folder: Path, hidden_size: int, processor: ItemProcessor, code: bool
+) -> None:
     """Files of sentence-transformers 6 that make it embed as encoder.py does."""
     kinds = ["text", "image", "image+text", *(["video"] if processor.backbone.video else [])]
     modalities: dict[str, Any] = {kind: PASS for kind in kinds}
@@ -105,10 +120,11 @@ def _write_sentence_transformers(folder: Path, hidden_size: int, processor: Item
     if settings:  # of max_tiles, which Gemma 3's processor has in no file
         transformer["processing_kwargs"] = {"image": settings}
     kind = TRANSFORMER
-    if processor.resolution != Resolution():
-        kind = "resizing_transformer.ResizingTransformer"
-        transformer["resolution"] = processor.inputs.resolution
-        for name in ("resizing_transformer.py", "resolution.py"):
+    if code:
+        kind = "reading_transformer.ReadingTransformer"
+        if processor.resolution != Resolution():  # else its own processor does it
+            transformer["resolution"] = processor.inputs.resolution
+        for name in READING:
             shutil.copy(Path(__file__).with_name(name), folder)
     modules = (("", kind), ("1_Pooling", POOLING), ("2_Normalize", NORMALIZE))
     content: dict[str, Any] = {

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from unime.backbones import Backbone
+from unime.chat_format import check_prompt
 from unime.config import InputConfig
 from unime.images import load_image, sample_frames
 from unime.items import DataError, Item, whole_characters
-from unime.prompts import check_prompt, render
+from unime.prompts import render
 from unime.resolution import Resolution
 from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left
 

@@ -13,9 +13,15 @@ import torch
 from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedModel
 
 from unime.backbones import Backbone, backbone_of
+from unime.checkpoint_files import (
+    check_complete,
+    check_config,
+    check_processor,
+    check_weights,
+)
 from unime.config import ConfigError, ModelConfig, Quantization
 from unime.progress import quiet_transformers
-from unime.published import Checkpoint, check_complete, check_processor, check_weights
+from unime.published import Checkpoint
 from unime.sentence_layout import read_json
 
 _REPACKS = "support_avx512bf16_for_cpu"
@@ -41,6 +47,7 @@ def load_pretrained(
     with explained(model):
         if model.trust_remote_code:
             check_own_code(folder)
+        check_config(checkpoint.base)
         config = AutoConfig.from_pretrained(folder, **code)
         check_processor(checkpoint.processor)
         processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
@@ -124,7 +131,10 @@ def _load_base(
     loaded: Any = backbone.auto_model.from_pretrained(folder, **options)
     base: PreTrainedModel = loaded[0]
     check_complete(model.name, base, loaded[1])
-    base.name_or_path = model.name  # what adapters are saved with: not a folder of the hub's cache
+    # What adapters are saved with: not a folder of the hub's cache, nor one relative to where this
+    # program was started.
+    local = Path(model.name)
+    base.name_or_path = str(local.resolve()) if local.is_dir() else model.name
     for module in base.modules():
         # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
         # CPU: other numbers than in training, and an error for widths that 64 does not divide.

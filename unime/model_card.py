@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from unime.config import ConfigError
+from unime.card_snippets import sentence_transformers_lines
+from unime.run_facts import HUB_ID, public, recipe
 
 ADAPTER = "it is an adapter for peft"  # why sentence-transformers does not load it
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+CODE = """\
+**Load it with `trust_remote_code=True`**: three small Python files beside this one (read them) give
+the model pictures as it saw them in training: transparent ones on white, photographs upright, 16
+bits scaled{resized}. Without them sentence-transformers drops the transparency of files and leaves
+PIL images on their side. `./launch.sh export RUN OUT code=false` writes this model without code.
+"""
+NO_CODE = """\
+**It carries no code**, and sentence-transformers embeds these otherwise than training did:
+
+{otherwise}
+
+What another program should be given instead is a picture in RGB, upright, on white where it is
+transparent{resized}.
+"""
+COLLAPSED = "**Do not rely on it**: {sign}.\n"
 USE = """\
 ## Use
 
-```python
-from PIL import Image
-from sentence_transformers import SentenceTransformer  # 6 or newer
-
-model = SentenceTransformer("{folder}"{trust})
-picture = Image.open("bird.jpg")
-vectors = model.encode(["a red bird", picture, {{"image": picture, "text": "Which bird is it?"}}])
-print(model.similarity(vectors, vectors))
-```
-
+{lines}
 The chat template carries the prompt (preset `{prompt}`), so items are given as they are; a task
 instruction is `prompt=`. Embeddings have {size} dimensions and norm 1: the last token's state of
 the language model's last layer, after its norm.
@@ -38,49 +41,45 @@ come.
 USE_UNIME = """\
 ## Use
 
-```python
-from unime.config import InputConfig, ModelConfig, Quantization
-from unime.encoder import Encoder
-from unime.items import Item
-
-model = ModelConfig("{folder}", quantization=Quantization.none{trust})
-encoder = Encoder.load(model, InputConfig())
-items = [Item("a red bird"), Item("Which bird is it?", ("/path/bird.jpg",))]
-vectors = [encoder(encoder.processor.collate([encoder.processor(item)])) for item in items]
-```
-
+{lines}
 Embeddings have {size} dimensions and norm 1: the last token's state of the language model's last
 layer, after its norm. The prompt is preset `{prompt}`. In sentence-transformers: {limits}.
 """
 USE_ADAPTER = """\
 ## Use
 
-One LoRA adapter for `{origin}`:
+One LoRA adapter for `{origin}`, trained on its weights {held}: on others it gives other vectors.
+In unime, which finds the base where `adapter_config.json` says, and does the rest as in training
+(`model.name={folder}` in its configurations):
 
-```python
-from peft import PeftModel
-from transformers import AutoModelForImageTextToText
-
-base = AutoModelForImageTextToText.from_pretrained("{origin}")
-model = PeftModel.from_pretrained(base, "{folder}")
-```
-
-An embedding is the state of the last real token in the base model's `last_hidden_state`, made a
-unit vector ({size} dimensions); the prompt is unime's preset `{prompt}`. With unime itself:
-`model.name={folder}`, other settings as they come.
+{lines}
+{peft}
+Embeddings have {size} dimensions and norm 1: the state of the last real token in the base model's
+`last_hidden_state`. The prompt is unime's preset `{prompt}`.
 """
+PEFT = """\
+In transformers and peft alone, a picture with a text; other kinds of items have other prompts
+(`unime/prompts.py`). Lay a transparent picture on white first.
+
+{lines}"""
+HELD = {
+    "none": "as they are, in {precision}",
+    "nf4": "in NF4 (4 bits, computing in {precision})",
+    "int8": "in 8 bits (LLM.int8, the rest in {precision})",
+}
 LIMITS = """\
 - {resolution}
-- In training, texts longer than {max_text_tokens} tokens were cut there; sentence-transformers does
-  not cut them.
-- Images are expected upright, in RGB, on white where they are transparent.
+- In training, texts longer than {max_text_tokens} tokens were cut there; {others} not cut them.
+- Pictures were upright, in RGB, on white where they are transparent, 16 bits scaled to 8.
 """
+NATIVE = "Images of any size, as the processor takes them."
 RESOLUTIONS = {
-    "native": "Images of any size, as the processor takes them.",
-    "resized": "Trained on images of {resolution}, which its processor cannot do by itself: the two"
-    " Python files beside this one do, therefore `trust_remote_code=True`. Other programs must"
-    " resize first.",
-    "carried": "Trained on images of {resolution}, which its processor does.",
+    "code": "Trained on images of {resolution}, to which the code here resizes them.",
+    "given": "Trained on images of {resolution}, which its processor cannot do by itself: resize"
+    " them first (bicubic).",
+    "processor": "Trained on images of {resolution}, which its processor does.",
+    "unime": "Trained on images of {resolution}, which unime resizes to and the base's processor"
+    " does not: other programs must resize first (bicubic).",
 }
 
 
@@ -92,13 +91,18 @@ class Exported:
     inputs: dict[str, Any]
     limits: dict[str, str]  # what sentence-transformers cannot do with it, and why
     figures: list[str]  # what was compared
+    lines: str  # of Python, in unime
+    resizes: bool  # to inputs.resolution before the processor, which does not
+    code: bool = False  # it carries code that reads pictures
+    otherwise: list[str] = field(default_factory=list)  # pictures that are embedded otherwise
+    peft: str | None = None  # lines of Python, in peft
+    collapsed: list[str] = field(default_factory=list)  # signs of it
 
 
 def model_card(
     name: str,
     base: Mapping[str, Any],
     done: Exported,
-    resizes: bool,
     recipes: Mapping[str, Mapping[str, Any]],
     scores: str | None,
     license: str | None,
@@ -106,25 +110,21 @@ def model_card(
 ) -> str:
     """
     Args:
-        resizes: the model brings code that resizes images.
         recipes: the configuration of each stage by its title, in their order.
         scores: a Markdown table.
     """
-    origin, is_hub_id = base["name"], False
-    if HUB_ID.fullmatch(origin) and not Path(origin).exists():
-        is_hub_id = True
-    else:
-        origin = Path(origin).name  # where the folder lay is nobody's business
-    resolution = "native" if done.inputs["resolution"] == "native" else "carried"
-    described = RESOLUTIONS["resized" if resizes else resolution].format(**done.inputs)
+    origin, given = public(base["name"]), base["name"]
+    is_hub_id = bool(HUB_ID.fullmatch(given)) and not Path(given).exists()
     library = "transformers" if "all" in done.limits else "sentence-transformers"
     lines = [
         f"---\n{_head(library, base, origin if is_hub_id else None, license)}---\n",
         f"# {name}\n",
         f"A universal embedding model for texts and images, made of `{origin}` in the way of"
         " UniME (Gu et al. 2025, [arXiv 2504.17432](https://arxiv.org/abs/2504.17432)).\n",
-        _use(name, origin, done, trust=resizes or base["trust_remote_code"]),
-        LIMITS.format(resolution=described, max_text_tokens=done.inputs["max_text_tokens"]),
+        *(COLLAPSED.format(sign=sign) for sign in done.collapsed),
+        _pictures(done),
+        _use(name, origin, base, done),
+        _limits(done),
         "## Training\n",
         *(recipe(title, config) for title, config in recipes.items()),
         "" if recipes else "The run's configuration was not there to be described.\n",
@@ -150,63 +150,47 @@ def _head(library: str, base: Mapping[str, Any], origin: str | None, license: st
     return yaml.safe_dump(head | ({"license": license} if license else {}), sort_keys=False)
 
 
-def _use(name: str, origin: str, done: Exported, trust: bool) -> str:
+def _pictures(done: Exported) -> str:
+    """What must be typed, or what is embedded otherwise; the first thing that a card says."""
+    resized = f", resized to {done.inputs['resolution']}" if done.resizes else ""
+    if done.code:
+        return CODE.format(resized=resized)
+    if done.otherwise:
+        otherwise = "\n".join(f"- {kind}" for kind in done.otherwise)
+        return NO_CODE.format(otherwise=otherwise, resized=resized)
+    return ""
+
+
+def _limits(done: Exported) -> str:
+    own = "code" if done.code else "unime" if "all" in done.limits else "given"
+    way = own if done.resizes else "processor"
+    form = NATIVE if done.inputs["resolution"] == "native" else RESOLUTIONS[way]
+    others = "other programs do" if "all" in done.limits else "sentence-transformers does"
+    return LIMITS.format(
+        resolution=form.format(**done.inputs),
+        others=others,
+        max_text_tokens=done.inputs["max_text_tokens"],
+    )
+
+
+def _use(name: str, origin: str, base: Mapping[str, Any], done: Exported) -> str:
     kinds = ["not at all" if kind == "all" else f"not {kind}" for kind in done.limits]
     reasons = "; ".join(
         f"{kind} ({why})" for kind, why in zip(kinds, done.limits.values(), strict=True)
     )
-    form = USE_ADAPTER if done.limits.get("all") == ADAPTER else USE_UNIME if done.limits else USE
+    adapter = done.limits.get("all") == ADAPTER
+    lines = done.lines
+    if not done.limits:
+        lines = sentence_transformers_lines(done.code or base["trust_remote_code"])
+    form = USE_ADAPTER if adapter else USE_UNIME if done.limits else USE
+    peft = PEFT.format(lines=done.peft.format(folder=name)) if done.peft else ""
     return form.format(
         folder=name,
         origin=origin,
+        held=HELD[base["quantization"]].format(precision=base["precision"]),
+        lines=lines.format(folder=name),
+        peft=peft,
         limits=reasons,
-        trust=", trust_remote_code=True" if trust else "",
         prompt=done.inputs["prompt"],
         size=done.size,
-    )
-
-
-def recipes(run: Path) -> dict[str, dict[str, Any]]:
-    """The configurations of a run and of the one whose adapter it starts from, as far as they are
-    there, the first stage first.
-
-    Raises:
-        ConfigError: one that is there is none of a stage.
-    """
-    run = run.parent if run.name == "final" else run
-    run = run.parents[1] if run.parent.name == "checkpoints" else run
-    path = run / "config.yaml"
-    if not path.is_file():
-        return {}
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
-        recipe("", config)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
-        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
-    title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
-    adapter = config["model"].get("adapter")
-    before = recipes(Path(adapter)) if adapter else {}
-    return before | {f"{title} ({run.name})" if title in before else title: config}
-
-
-def recipe(title: str, config: Mapping[str, Any]) -> str:
-    """One stage in words and numbers."""
-    data, optim, lora, loss = (config[key] for key in ("data", "optim", "lora", "loss"))
-    if "texts" in data:
-        what = f"texts of {', '.join(data['texts'])}; teacher: `{data['teacher']}`"
-    else:
-        sources = ", ".join(
-            f"{name} ({source['rows'] or 'all'} rows)" for name, source in data["sources"].items()
-        )
-        what = f"pairs of `{data['root']}` ({data['split']}): {sources}"
-    length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']} epochs"
-    kind = "DoRA" if lora["use_dora"] else "LoRA"
-    losses = ", ".join(f"{key} {value}" for key, value in loss.items())
-    return (
-        f"**{title}**: {what}.\n"
-        f"{kind} of rank {lora['rank']} and alpha {lora['alpha']} on {', '.join(lora['train'])};"
-        f" base in {config['model']['quantization']} / {config['model']['precision']};"
-        f" {length} of {optim['batch_size_per_device']} a device, learning rate"
-        f" {optim['learning_rate']}, {optim['schedule']}, {optim['warmup_steps']} steps of warm-up;"
-        f" loss: {losses}.\n"
     )

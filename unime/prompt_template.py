@@ -12,14 +12,15 @@ import re
 from typing import Any
 
 from unime.backbones import Backbone
-from unime.prompts import (
+from unime.chat_format import (
     CARRIES_PROMPT,
     TODAY,
     chat_template,
     media_tokens,
-    preset_named,
     shows_system,
+    takes_empty_system,
 )
+from unime.prompts import preset_named
 
 MANY_TOKENS = 400  # Gemma has 6,000 unused ones, which nobody writes
 
@@ -68,6 +69,9 @@ _SYSTEM_TURN = (
 )
 
 
+_EMPTY_TURN = "[{'role': 'system', 'content': [{'type': 'text', 'text': ''}]}]"
+
+
 def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: list[str]) -> str:
     """The template of a model trained with `preset`, which says what prompts.render says.
 
@@ -95,6 +99,8 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
         default = json.dumps(forms.system)
         instruction = "''" if in_turn else f"(item.instruction or {default})"
         system_turn = _SYSTEM_TURN.replace("DEFAULT", default) if in_turn else "[]"
+    elif forms.silences and takes_empty_system(processor, own):
+        system_turn = _EMPTY_TURN
     if forms.raw:
         image = media_tokens(["image"], processor, backbone)
         video = media_tokens(["video"], processor, backbone) if backbone.video else ""

@@ -7,6 +7,7 @@ way. Everything becomes a folder on this machine, so that what is loaded can als
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,21 +15,22 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from transformers import PreTrainedModel
 
-from unime.adapter_files import DESCRIPTION, PICKLE, read_description
+from unime.adapter_files import (
+    DESCRIPTION,
+    PICKLE,
+    base_places,
+    named_folder,
+    read_description,
+)
+from unime.checkpoint_files import has_processor, own_weights
 from unime.config import ConfigError, ModelConfig
 from unime.fingerprint import add_folder
-from unime.sentence_layout import read_json, transformer_folder
+from unime.sentence_layout import MODULES, read_json, transformer_folder
 
 ADAPTER = "adapter_config.json"
-PROCESSOR = ("processor_config.json", "preprocessor_config.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-INCOMPLETE = {
-    "missing_keys": "lacks weights of",
-    "unexpected_keys": "has weights not of",
-    "mismatched_keys": "has weights of another size than",
-}
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+FINAL, CHECKPOINTS = "final", "checkpoints"  # in a run's folder
 WANTED = ("*.json", "*.jinja", "*.txt", "*.model")  # what configurations and tokenizers may need
 
 
@@ -98,12 +100,12 @@ def locate(model: ModelConfig) -> Checkpoint:
                 f" adapter already, of {belongs_to[0]!r}"
             )
         adapter, revision = named, belongs_to[1]
-        base = _fetch_base(model, *belongs_to)
+        base = _fetch_base(model, named, *belongs_to)
     elsewhere = model.processor or _trained_processor(adapter)
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
     else:  # an adapter that was published with one was trained with it
-        processor = adapter if adapter is not None and _has_processor(adapter) else base
+        processor = adapter if adapter is not None and has_processor(adapter.folder) else base
     base = replace(base, folder=transformer_folder(base.folder))
     return Checkpoint(base, adapter, processor, revision, elsewhere)
 
@@ -116,11 +118,11 @@ def _trained_processor(adapter: Source | None) -> str | None:
     return base.get("processor") if isinstance(base, dict) else None
 
 
-def _fetch_base(model: ModelConfig, name: str, revision: str | None) -> Source:
+def _fetch_base(model: ModelConfig, adapter: Source, name: str, revision: str | None) -> Source:
     """What the adapter `model.name` says that it belongs to."""
     try:
-        base = fetch("its base", name, revision, model.trust_remote_code)
-    except ConfigError as error:  # often a folder of the one who trained it
+        base = trained_base(adapter.folder, name, revision, model.trust_remote_code)
+    except ConfigError as error:
         raise ConfigError(
             f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
             " adapter in model.adapter"
@@ -128,6 +130,30 @@ def _fetch_base(model: ModelConfig, name: str, revision: str | None) -> Source:
     if _base_of(base) is not None:
         raise ConfigError(f"model.name: {model.name} is an adapter of {name}, another adapter")
     return base
+
+
+def trained_base(adapter: Path, name: str, revision: str | None, code: bool = False) -> Source:
+    """The base that the adapter in a folder names: a folder, wherever it is now, or a hub id.
+
+    Raises:
+        ConfigError: it is in none of the places where it may be.
+    """
+    folder = None
+    if (adapter / DESCRIPTION).is_file():
+        described = read_json(adapter / DESCRIPTION).get("base")
+        folder = described.get("folder") if isinstance(described, dict) else None
+    there = named_folder(name, adapter, folder)
+    if there is not None:
+        return Source(str(there), there)
+    places = ", ".join(str(place) for place in base_places(name, adapter, folder)[:4])
+    if folder is not None or not HUB_ID.fullmatch(name):  # often of the one who trained it
+        raise ConfigError(
+            f"its base is the folder {name}, which is not there; looked for {places} …"
+        )
+    try:
+        return fetch("its base", name, revision, code)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; as a folder it was looked for in {places} …") from error
 
 
 def find_adapter(model: ModelConfig) -> Source | None:
@@ -165,7 +191,8 @@ def fetch(
         ConfigError: neither of the two.
     """
     if Path(name).is_dir():
-        return Source(name, Path(name))
+        inside = _of_run(key, name)
+        return Source(f"{name.rstrip('/')}/{inside}" if inside else name, Path(name) / inside)
     patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
     try:
         folder = _snapshot(name, revision, patterns)
@@ -181,52 +208,23 @@ def fetch(
     return Source(name, folder, folder.name)
 
 
-def check_processor(source: Source) -> None:
-    """Transformers would take a tokenizer alone for one.
+def _of_run(key: str, name: str) -> str:
+    """Where in a run's folder its adapters are; "" of any other folder.
 
     Raises:
-        ConfigError: no processor.
+        ConfigError: it is not finished.
     """
-    if not _has_processor(source):
-        raise ConfigError(
-            f"model.processor: {source.name} has none ({' or '.join(PROCESSOR)} in"
-            f" {source.folder}); name a checkpoint that has the right one"
-        )
-
-
-def check_weights(source: Source) -> None:
-    """Refuse a folder without weights, or with pickled ones, which may run any code when read.
-
-    Raises:
-        ConfigError: no safetensors.
-    """
-    if any(_own_weights(source.folder)):
-        return
-    pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
-    found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
-    raise ConfigError(
-        f"model.name: {source.name} cannot be loaded: expected *.safetensors in {source.folder},"
-        f" found {found}"
-    )
-
-
-def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:
-    """Transformers fills weights that a checkpoint lacks with random numbers, and leaves out those
-    that it does not know (a projection after the last layer, say): other vectors, either way.
-
-    Raises:
-        ConfigError: such weights, but for the vocabulary head, which is never used.
-    """
-    head = base.get_output_embeddings()
-    unused = {path for path, module in base.named_modules() if module is head}
-    for kind, problem in INCOMPLETE.items():
-        keys = sorted(key if isinstance(key, str) else key[0] for key in loaded[kind])
-        keys = [key for key in keys if key.rpartition(".")[0] not in unused]
-        if keys:
-            raise ConfigError(
-                f"model.name: {name} {problem} {type(base).__name__}: {len(keys)}, first"
-                f" {', '.join(keys[:3])}"
-            )
+    folder = Path(name)
+    if any((folder / file).is_file() for file in (DESCRIPTION, ADAPTER, MODULES, "config.json")):
+        return ""
+    if (folder / FINAL / DESCRIPTION).is_file():
+        return FINAL
+    steps = sorted(path for path in (folder / CHECKPOINTS).glob("step_*") if path.is_dir())
+    if not steps:
+        return ""
+    usable = [path for path in steps if (path / DESCRIPTION).is_file()]
+    hint = f"name one of its checkpoints, such as {usable[-1]}" if usable else "finish it first"
+    raise ConfigError(f"{key}: {name} is a run that is not finished (it has no {FINAL}/): {hint}")
 
 
 @cache  # one answer a process, also when a branch moves on the hub meanwhile
@@ -242,14 +240,6 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return identifier, revision
 
 
-def _has_processor(source: Source) -> bool:
-    return any((source.folder / name).is_file() for name in PROCESSOR)
-
-
-def _own_weights(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]
-
-
 def _base_of(source: Source) -> tuple[str, str | None] | None:
     """Name and revision of the base, if `source` is a run of ours or an adapter."""
     folder = source.folder
@@ -260,7 +250,7 @@ def _base_of(source: Source) -> tuple[str, str | None] | None:
         name, revision = base.get("name"), base.get("revision")
     elif (folder / ADAPTER).is_file():
         path = folder / ADAPTER
-        if _own_weights(folder):  # transformers would load the adapter and another base
+        if own_weights(folder):  # transformers would load the adapter and another base
             raise ConfigError(
                 f"model.name: {source.name} has weights and {path.name}: name the base in"
                 " model.name and the adapter in model.adapter, each in a folder of its own"

@@ -1,0 +1,100 @@
+"""Whether a folder holds a model that can be used: its configuration, processor and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel
+
+from unime.config import ConfigError
+
+if TYPE_CHECKING:
+    from unime.published import Source
+
+PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+INCOMPLETE = {
+    "missing_keys": "lacks weights of",
+    "unexpected_keys": "has weights not of",
+    "mismatched_keys": "has weights of another size than",
+}
+
+
+def has_processor(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in PROCESSOR)
+
+
+def own_weights(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]
+
+
+def check_processor(source: Source) -> None:
+    """Transformers would take a tokenizer alone for one.
+
+    Raises:
+        ConfigError: no processor.
+    """
+    if not has_processor(source.folder):
+        raise ConfigError(
+            f"model.processor: {source.name} has none ({' or '.join(PROCESSOR)} in"
+            f" {source.folder}); name a checkpoint that has the right one (a language model alone"
+            " has none: docs/own_model.md says how to give it eyes)"
+        )
+
+
+def check_config(source: Source) -> None:
+    """Transformers says of a folder without a configuration that its model is not recognised.
+
+    Raises:
+        ConfigError: no config.json.
+    """
+    if (source.folder / "config.json").is_file():
+        return
+    found = sorted(path.name for path in source.folder.iterdir())
+    ends = {Path(name).suffix for name in found}
+    what = f"found {', '.join(found[:5]) or 'nothing'}"
+    if ".gguf" in ends:
+        what = (
+            f"found {next(name for name in found if name.endswith('.gguf'))}: llama.cpp's format,"
+            " of a language model alone; docs/own_model.md says how to make a model of it"
+        )
+    raise ConfigError(
+        f"model.name: {source.name} cannot be loaded: expected a model as transformers saves it"
+        f" (config.json, *.safetensors, a processor) in {source.folder}, {what}"
+    )
+
+
+def check_weights(source: Source) -> None:
+    """Refuse a folder without weights, or with pickled ones, which may run any code when read.
+
+    Raises:
+        ConfigError: no safetensors.
+    """
+    if any(own_weights(source.folder)):
+        return
+    pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
+    found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
+    raise ConfigError(
+        f"model.name: {source.name} cannot be loaded: expected *.safetensors in {source.folder},"
+        f" found {found}"
+    )
+
+
+def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:
+    """Transformers fills weights that a checkpoint lacks with random numbers, and leaves out those
+    that it does not know (a projection after the last layer, say): other vectors, either way.
+
+    Raises:
+        ConfigError: such weights, but for the vocabulary head, which is never used.
+    """
+    head = base.get_output_embeddings()
+    unused = {path for path, module in base.named_modules() if module is head}
+    for kind, problem in INCOMPLETE.items():
+        keys = sorted(key if isinstance(key, str) else key[0] for key in loaded[kind])
+        keys = [key for key in keys if key.rpartition(".")[0] not in unused]
+        if keys:
+            raise ConfigError(
+                f"model.name: {name} {problem} {type(base).__name__}: {len(keys)}, first"
+                f" {', '.join(keys[:3])}"
+            )
