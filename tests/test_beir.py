@@ -260,6 +260,13 @@ def test_a_corpus_of_texts(root: Path) -> None:
     assert targets == [Item("seas"), Item("years"), Item("lands")]
 
 
+@pytest.mark.parametrize("number", [0, 7])
+def test_a_number_is_no_empty_text(root: Path, number: int) -> None:
+    write_table(root, "corpus", "test", ("corpus-id", "text"), [("p0", number)])
+    with pytest.raises(DataError, match=rf"row 0, column 'text': got {number}, expected a text"):
+        read(root, Beir("org/pages", document_text="text"))
+
+
 def test_a_document_that_comes_again_is_one_candidate(root: Path, tmp_path: Path) -> None:
     pages = [(f"p{n}", picture(tmp_path, n)) for n in range(3)]
     file = write_corpus(root, *pages, pages[1])

@@ -190,6 +190,7 @@ BAD_TRAIN = [
     (every(neg_text=["a", "b"], neg_image_path=["", "no.png"]),
      "row 0, column 'neg_image_path[1]': 'no.png': no such image"),
     (every(neg_text=5), "row 0, column 'neg_text[0]': got 5, expected a text"),
+    (every(neg_text=0), "row 0, column 'neg_text[0]': got 0, expected a text"),
     (without("pos_image_path"),
      "no column 'pos_image_path'; it has 'qry', 'qry_image_path', 'pos_text'"),
 ]  # fmt: skip
