@@ -101,7 +101,8 @@ def test_what_it_imports_and_transformers_lacks_is_there_while_it_is_loaded(
         with pytest.raises(ConfigError, match="cannot be loaded: .*(import|No module)"):
             load(name=folder)
     assert difference(embed(load(name=folder), items), embed(load(), items)) < 1e-6
-    assert sys.modules.get(path) is None or not any(hasattr(sys.modules[path], n) for n in names)
+    left = vars(sys.modules.get(path) or object).values()
+    assert not any(value is supplied for value in left for supplied in names.values())
 
 
 @pytest.mark.fast

@@ -35,7 +35,13 @@ from unime.adapter_files import adapter_folders
 from unime.config import ConfigError, Stage2Config, dump_config
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
-from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
+from unime.faults import (
+    OTHER_RANKS_WAIT,
+    RunError,
+    explain_collective,
+    noted_as_running,
+    rank,
+)
 from unime.fingerprint import changes, run_identity
 from unime.items import DataError
 from unime.published import find_adapter
@@ -120,7 +126,8 @@ def start_run(config: StageConfig) -> Run:
 def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
     try:
-        main()
+        with noted_as_running():
+            main()
     except (ConfigError, DataError) as error:
         _end(f"error: {error}", 2)
     except RunError as error:
