@@ -11,6 +11,10 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
 venv=${venv%/}
 [[ $venv == /* || -z ${UNIME_VENV:-} ]] || venv=$called_from/$venv
+lock=requirements.lock # the versions that the suite was run with; CONTRIBUTING.md: Versions
+latest=${UNIME_LATEST:-}
+unset UNIME_LATEST # the programs' own calls of launch.sh take what is installed then
+[[ -z $latest ]] || venv=$venv-latest
 
 usage() {
   cat <<'EOF'
@@ -29,13 +33,19 @@ Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says mor
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
 
 The first call makes a virtual environment (.venv in the checkout) and installs everything into
-it; later calls use it as it is. Programs run in the checkout: runs/ and data/ are there.
+it, in the versions of requirements.lock; later calls use it as it is. Programs run in the checkout:
+runs/ and data/ are there.
 
 Environment:
   UNIME_VENV               the virtual environment to make and use
-  UNIME_PYTHON             the Python (3.11 or newer) to make it with
+  UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
+  UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
+                           date at every call, in an environment of their own (.venv-latest)
   UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
+  OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
+                           processes of stage1, stage2 and eval; 1 for test). Fewer where other
+                           programs need the cores too: threads that wait for each other are slow
 EOF
 }
 
@@ -130,10 +140,11 @@ fail() {
   exit 2
 }
 
-find_python() { # prints a Python >= 3.11 that can make virtual environments
-  local candidate found=
-  for candidate in "${UNIME_PYTHON:-python3}" python3.11 python3.12 python3.13 python3.14; do
-    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+find_python() { # prints a Python that is admitted and can make virtual environments
+  local candidate found='' candidates=("${UNIME_PYTHON:-}")
+  [[ -n ${UNIME_PYTHON:-} ]] || candidates=(python3 python3.11 python3.12 python3.13 python3.14)
+  for candidate in "${candidates[@]}"; do
+    admits "$(version "$candidate")" || continue
     found=$candidate
     if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
       echo "$candidate"
@@ -142,18 +153,40 @@ find_python() { # prints a Python >= 3.11 that can make virtual environments
   done
   [[ -z $found ]] || fail "$found cannot make virtual environments: install its venv module" \
     "(Debian, Ubuntu: apt-get install python3-venv)"
-  fail "needs Python 3.11 or newer and found none (tried ${UNIME_PYTHON:-python3}, python3.11 to" \
-    "python3.14); install one, or name it: UNIME_PYTHON=/path/to/python ./launch.sh …"
+  fail "needs $(admitted) and found none (tried ${candidates[*]}); install one, or name it:" \
+    "UNIME_PYTHON=/path/to/python ./launch.sh …"
 }
 
-place() { # the environment's Python and folder; nothing when it does not run
+version() { # PYTHON's version and folder; nothing when it does not run
   local say='import os, sys; print(*sys.version_info[:2], os.path.realpath(sys.prefix))'
-  "$venv/bin/python" -c "$say" 2>/dev/null || true
+  "$1" -c "$say" 2>/dev/null || true
+}
+
+place() { # the same of the environment's Python
+  version "$venv/bin/python"
+}
+
+admits() { # MAJOR MINOR …
+  local major=0 minor=0
+  read -r major minor _ <<<"$1"
+  ((major == 3 && minor >= 11)) && [[ -n $latest || $minor -le 13 ]]
+}
+
+admitted() {
+  if [[ -n $latest ]]; then
+    echo "Python 3.11 or newer"
+  else
+    echo "Python 3.11, 3.12 or 3.13 (others were not tried with $lock; UNIME_LATEST=1 takes newer ones)"
+  fi
 }
 
 is_ready() { # $venv/.unime-installed is written last, so an interrupted set-up has none
-  [[ -f $venv/.unime-installed ]] &&
-    [[ $(<"$venv/.unime-installed") == "$(place)"$'\n'"$(sha256sum pyproject.toml)" ]]
+  [[ -z $latest && -f $venv/.unime-installed && $(<"$venv/.unime-installed") == "$(state)" ]]
+}
+
+state() {
+  place
+  sha256sum pyproject.toml "$lock"
 }
 
 setup() {
@@ -182,11 +215,22 @@ install() {
     touch -- "$made" # only an environment with this mark is ever removed
     "$python" -m venv "$venv"
   fi
+  admits "$(place)" || fail "$venv has Python $(place), and this needs $(admitted)"
   rm -f -- "$installed"
   echo "Installing into $venv (about 6.5 GB with torch, once) …" >&2
-  "$venv/bin/python" -m pip install --disable-pip-version-check --editable '.[demo,dev]'
-  { place && sha256sum pyproject.toml; } >"$installed.new"
+  install_packages
+  state >"$installed.new"
   mv -- "$installed.new" "$installed"
+}
+
+install_packages() {
+  local pip=("$venv/bin/python" -m pip install --disable-pip-version-check)
+  if [[ -n $latest ]]; then
+    "${pip[@]}" --upgrade --upgrade-strategy eager --editable '.[demo,dev]'
+  else # what is built from its source is built with the lock's setuptools (by pip up to 25.2, and newer)
+    PIP_CONSTRAINT=$lock PIP_BUILD_CONSTRAINT=$lock "${pip[@]}" --requirement "$lock"
+    PIP_CONSTRAINT=$lock PIP_BUILD_CONSTRAINT=$lock "${pip[@]}" --no-deps --editable .
+  fi
 }
 
 config_path() { # CONFIG as seen from the caller's folder, else from the checkout
@@ -208,7 +252,31 @@ show() { # prints a command as one could type it, on stderr
 run_python() {
   local words=("$venv/bin/python" "$@")
   show "${words[@]}"
-  exec "${words[@]}"
+  run_here "${words[@]}"
+}
+
+run_here() { # with the terminal, if there is one; passes signals on, and says what the program cannot
+  local status=0 program
+  (trap - INT QUIT && exec "$@") <&0 &
+  program=$!
+  trap '[[ -t 0 ]] || kill -INT "$program"' INT # a terminal has sent it to the program too
+  trap 'kill -TERM "$program"' TERM
+  trap 'kill -HUP "$program"' HUP
+  wait "$program" 2>/dev/null || status=$?
+  while ((status > 128)) && kill -0 "$program" 2>/dev/null; do # a signal came, and was passed on
+    status=0
+    wait "$program" 2>/dev/null || status=$?
+  done
+  if ((status == killed)); then say_killed; fi
+  exit "$status"
+}
+
+killed=137 # the status of a program that a SIGKILL ended, which is how the kernel makes room
+
+say_killed() {
+  echo "launch.sh: the program was killed, most likely by the system for want of memory (see dmesg):" \
+    "lower optim.chunk_size, batch_size or num_workers; what is saved already stays, and the same" \
+    "command goes on from it" >&2
 }
 
 check_config() { # CLASS CONFIG [key=value …]: one message for a mistake, before any rank starts
@@ -266,9 +334,12 @@ run_accelerate() { # MODULE CONFIG [key=value …]
 }
 
 run_and_wait() { # passes signals on to every rank and waits until all have saved
-  local signal=0 status=0 group
+  local signal=0 status=0 group running
+  running=$(mktemp)
+  trap 'rm -f -- "$running"' EXIT
   set -m # a process group of its own
-  (trap '' INT && exec "$@") & # which the ranks heed, and accelerate would print a traceback for
+  # ranks heed Ctrl-C themselves, accelerate would print a traceback for it
+  (trap '' INT && UNIME_RUNNING=$running exec "$@") &
   group=$!
   trap 'signal=2 && kill -INT -- "-$group"' INT
   trap 'signal=15 && kill -TERM -- "-$group"' TERM
@@ -279,6 +350,10 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
   if ((signal)); then
     echo "launch.sh: stopped; the same command goes on from the newest checkpoint" >&2
     exit $((128 + signal)) # accelerate's own would be 1
+  fi
+  if [[ $status == "$killed" || -s $running ]]; then # the only process, and it could say nothing
+    say_killed
+    exit "$killed"
   fi
   exit "$status"
 }

@@ -3,13 +3,14 @@
     write_phi3_v(tmp_path / "phi3_v")
 
 The code in ``tests/phi3_v`` is written for these tests. It stands for the released one in what
-touches transformers or the caller: its files, ``auto_map`` and class names; a configuration that
-allows just three fields of ``rope_scaling``; names of modules and of stored tensors (those of the
-tower begin with ``vision_model``, as in transformers 4); fused projections; attention masks,
-caches and ``use_return_dict`` as of transformers 4, and no sdpa; rotary factors chosen for the
-longest row; negative ids where images go, which the forward overwrites in the caller's tensor; a
-processor of one text at a time, without ``ProcessorMixin.__init__`` and a chat template. Its
-numbers are its own: tiles of 336 pixels are 4 × 4 patches here, 24 × 24 there.
+touches transformers or the caller: its files, what they import of transformers, ``auto_map`` and
+class names; a configuration that allows just three fields of ``rope_scaling``; names of modules and
+of stored tensors (those of the tower begin with ``vision_model``, as in transformers 4); fused
+projections; attention masks, caches and ``use_return_dict`` as of transformers 4, and no sdpa;
+rotary factors chosen for the longest row; negative ids where images go, which the forward
+overwrites in the caller's tensor; a processor of one text at a time, without
+``ProcessorMixin.__init__`` and a chat template. Its numbers are its own: tiles of 336 pixels are
+4 × 4 patches here, 24 × 24 there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tiny_models import build_tokenizer
+from unime.phi3_v import importable
 
 CODE = Path(__file__).parent / "phi3_v"
 # Only strings for contents, as released: unime's own template is the one that is used.
@@ -66,7 +68,8 @@ def write_phi3_v(folder: Path, seed: int = 0) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(processing))
     torch.manual_seed(seed)
     own = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForCausalLM.from_config(own, trust_remote_code=True)
+    with importable():
+        model = AutoModelForCausalLM.from_config(own, trust_remote_code=True)
     tower, stored = "vision_embed_tokens.img_processor.", {}
     for name, tensor in model.state_dict().items():
         if not name.endswith(("wte.weight", "position_ids")):  # embed_tokens again, and a buffer

@@ -31,11 +31,14 @@ case "${1:-} ${2:-}" in
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pyvenv.cfg" ;;
   "-m pip")
     echo "pip ${*:3}" >>"$UNIME_TEST_LOG"
+    echo "${PIP_CONSTRAINT:-none} ${PIP_BUILD_CONSTRAINT:-none}" >>"$UNIME_TEST_LOG.constraints"
     [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
-  "-m pytest" | "-m stages.demo" | "-m stages.plan" | "-m eval.report" | "-m data_prep."*)
-    printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run" ;;
+  "-m pytest" | "-m stages.demo" | "-m stages.plan" | "-m stages.export" | "-m eval.report" | \
+    "-m data_prep."* | "-m tests.miniatures")
+    printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run"
+    eval "${UNIME_TEST_THEN:-}" ;;
   "-c import os, sys; print("*)
-    echo "3 11 $(realpath "$0")" ;;
+    echo "${UNIME_TEST_PYTHON:-3 11} $(realpath "$0")" ;;
   *) exec REAL_PYTHON "$@" ;;
 esac
 """
@@ -62,6 +65,7 @@ class Checkout:
         shutil.copy(ROOT / "launch.sh", self.root)
         shutil.copytree(ROOT / "configs" / "accelerate", self.root / "configs" / "accelerate")
         (self.root / "pyproject.toml").write_text("[project]\n")
+        (self.root / "requirements.lock").write_text("torch==2.14.1\n")
         no_cache = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "unime", self.root / "unime", ignore=no_cache)
         config = ROOT / "configs" / "stage1" / "smolvlm-256m.yaml"
@@ -83,13 +87,23 @@ class Checkout:
         return done.returncode, done.stdout + done.stderr
 
     def calls(self) -> list[str]:
-        """What the stand-in was asked for since the last look."""
+        """How the stand-in was called since the last look: venv, or pip and its arguments."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
-        return [line.split()[0] for line in lines]
+        return lines
 
     def ran(self) -> list[str]:
         return self.log.with_suffix(".run").read_text().splitlines()
+
+
+LOCKED = [  # what an installation takes
+    "pip install --disable-pip-version-check --requirement requirements.lock",
+    "pip install --disable-pip-version-check --no-deps --editable .",
+]
+NEWEST = (
+    "pip install --disable-pip-version-check --upgrade --upgrade-strategy eager"
+    " --editable .[demo,dev]"
+)
 
 
 @pytest.fixture
@@ -99,7 +113,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def test_sets_up_once(checkout: Checkout) -> None:
     assert checkout.launch("test")[0] == 0
-    assert checkout.calls() == ["venv", "pip"]
+    assert checkout.calls() == ["venv", *LOCKED]
     assert checkout.launch("test", UNIME_VENV=f"{checkout.venv}/")[0] == 0
     assert (
         checkout.launch("test", cwd=checkout.venv.parent, UNIME_VENV=f"./{checkout.venv.name}")[0]
@@ -108,23 +122,71 @@ def test_sets_up_once(checkout: Checkout) -> None:
     assert checkout.calls() == []
 
 
-def test_installs_again_when_the_requirements_change(checkout: Checkout) -> None:
+@pytest.mark.parametrize("file", ["pyproject.toml", "requirements.lock"])
+def test_installs_again_when_the_requirements_change(checkout: Checkout, file: str) -> None:
     checkout.launch("test")
-    (checkout.root / "pyproject.toml").write_text("[project]\n# more\n")
+    with (checkout.root / file).open("a") as lines:
+        lines.write("# more\n")
     checkout.calls()
     assert checkout.launch("test")[0] == 0
-    assert checkout.calls() == ["pip"]
+    assert checkout.calls() == LOCKED
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == []
+
+
+def test_what_is_built_is_built_with_locked_tools(checkout: Checkout) -> None:
+    """setuptools is in the lock, and packages that have no wheel are built with it."""
+    checkout.launch("test")
+    seen = Path(f"{checkout.log}.constraints").read_text().splitlines()
+    assert seen == ["requirements.lock requirements.lock"] * 2
+
+
+def test_the_newest_versions_go_into_an_environment_of_their_own(checkout: Checkout) -> None:
+    checkout.launch("test")
+    checkout.calls()
+    assert checkout.launch("test", "-k", "a", UNIME_LATEST="1")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "pytest", "-k", "a"]
+    newest = checkout.venv.with_name(f"{checkout.venv.name}-latest")
+    assert checkout.calls() == ["venv", NEWEST] and (newest / "pyvenv.cfg").exists()
+    assert checkout.launch("test", UNIME_LATEST="1")[0] == 0
+    assert checkout.calls() == [NEWEST]  # as new as it gets today
+    then = {"UNIME_TEST_THEN": 'echo "latest: ${UNIME_LATEST:-unset}"'}
+    assert "latest: unset\n" in checkout.launch("test", UNIME_VENV=str(newest), **then)[1]
+    assert "latest: unset\n" in checkout.launch("test", UNIME_LATEST="1", **then)[1]
+    assert checkout.calls() == [NEWEST]  # the first of these took what was there
+    assert checkout.launch("test")[0] == 0
+    assert checkout.calls() == []  # the ordinary one is as it was
+
+
+@pytest.mark.parametrize(
+    ("python", "latest", "status"),
+    [("3 10", "", 2), ("3 13", "", 0), ("3 14", "", 2), ("3 14", "1", 0), ("3 10", "1", 2)],
+)
+def test_only_a_python_that_was_tried_takes_the_lock(
+    checkout: Checkout, python: str, latest: str, status: int
+) -> None:
+    settings = {"UNIME_TEST_PYTHON": python, "UNIME_LATEST": latest}
+    found, output = checkout.launch("test", **settings)
+    assert found == status, output
+    if status:
+        assert output.startswith("launch.sh: needs Python 3.11") and output.count("\n") == 1
+        (checkout.venv / "bin").mkdir(parents=True)  # somebody else's environment
+        shutil.copy(checkout.python, checkout.venv / "bin" / "python")
+        (checkout.venv / "pyvenv.cfg").touch()
+        found, output = checkout.launch("test", **settings | {"UNIME_VENV": str(checkout.venv)})
+        assert (found, output.count("\n")) == (2, 1), output
+        assert checkout.calls() == []
 
 
 def test_repairs_an_interrupted_installation(checkout: Checkout) -> None:
     fail = Path(f"{checkout.log}.fail")
     fail.touch()
     assert checkout.launch("test")[0] != 0
-    assert checkout.calls() == ["venv", "pip"]
+    assert checkout.calls() == ["venv", LOCKED[0]]
     fail.unlink()
     (checkout.venv / "half a package").touch()
     assert checkout.launch("test")[0] == 0
-    assert checkout.calls() == ["venv", "pip"]
+    assert checkout.calls() == ["venv", *LOCKED]
     assert not (checkout.venv / "half a package").exists()
 
 
@@ -133,7 +195,7 @@ def test_makes_a_moved_environment_anew(checkout: Checkout) -> None:
     moved = checkout.venv.rename(checkout.venv.with_name("moved"))
     checkout.calls()
     assert checkout.launch("test", UNIME_VENV=str(moved))[0] == 0
-    assert checkout.calls() == ["venv", "pip"]
+    assert checkout.calls() == ["venv", *LOCKED]
 
 
 def test_never_removes_what_it_did_not_make(checkout: Checkout) -> None:
@@ -150,7 +212,7 @@ def test_never_removes_what_it_did_not_make(checkout: Checkout) -> None:
     Path(f"{checkout.log}.fail").unlink()
     assert checkout.launch("test")[0] == 0
     assert (checkout.venv / "thesis.tex").exists()
-    assert checkout.calls() == ["pip", "pip"]
+    assert checkout.calls() == [LOCKED[0], *LOCKED]
 
 
 def test_says_that_python_is_too_old(checkout: Checkout, tmp_path: Path) -> None:
@@ -164,7 +226,7 @@ def test_says_that_python_is_too_old(checkout: Checkout, tmp_path: Path) -> None
     (tools / "python3").chmod(0o755)
     status, output = checkout.launch("test", PATH=str(tools), UNIME_PYTHON="python3")
     assert status == 2
-    assert "needs Python 3.11 or newer" in output
+    assert "needs Python 3.11, 3.12 or 3.13" in output
 
 
 def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) -> None:
@@ -337,3 +399,104 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
     assert [(checkout.root / f"saved{rank}").read_text() for rank in ranks] == [
         str(int(signum)) for _ in ranks
     ]
+
+
+KILLED = "launch.sh: the program was killed, most likely by the system for want of memory"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("demo",),
+        ("test",),
+        ("prepare", "some config.yaml"),
+        ("prepare", "miniatures", "folder"),
+        ("plan", "some config.yaml"),
+        ("report", "some config.yaml"),
+        ("export", "a run", "a folder"),
+    ],
+)
+def test_a_killed_program_gets_its_line(checkout: Checkout, words: tuple[str, ...]) -> None:
+    status, output = checkout.launch(*words, UNIME_TEST_THEN="kill -KILL $$")
+    assert status == 137
+    assert output.splitlines()[-1].startswith(KILLED) and output.count(KILLED) == 1
+    assert len(output.splitlines()) == 3, output  # what is installed, what is run, and this
+    status, output = checkout.launch(*words, UNIME_TEST_THEN="echo failed >&2; exit 1")
+    assert (status, output.splitlines()[-1]) == (1, "failed")
+
+
+ENDING_STAGE = """
+import os, signal, sys
+from unime.faults import RunError
+from unime.runlog import run_program
+def main():
+    END
+run_program(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "last"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, KILLED),
+        ("raise RunError('no room')", 1, "error: no room"),
+        ("import nothing_of_this_name", 1, "ModuleNotFoundError: No module"),
+        ("print('done', file=sys.stderr)", 0, "done"),
+    ],
+)
+def test_the_only_rank_gets_its_line_when_it_is_killed(
+    checkout: Checkout, end: str, status: int, last: str
+) -> None:
+    """accelerate's own status is 1, and with --quiet it says nothing."""
+    stage = checkout.root / "stages" / "stage1_distill.py"
+    stage.write_text(ENDING_STAGE.replace("END", end))
+    checkout.launch("test")
+    with_accelerate(checkout)
+    found, output = checkout.launch(
+        "stage1", "some config.yaml", UNIME_NUM_PROCESSES="1", CUDA_VISIBLE_DEVICES=""
+    )
+    assert found == status, output
+    assert output.splitlines()[-1].startswith(last)
+    assert output.count(KILLED) == (last == KILLED)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_a_program_without_ranks(
+    checkout: Checkout, signum: signal.Signals
+) -> None:
+    waits = f"{sys.executable} -c '{WAITING_PROGRAM}'"
+    process = subprocess.Popen(
+        [checkout.root / "launch.sh", "demo"],
+        cwd=checkout.root,
+        env=os.environ
+        | {"UNIME_VENV": str(checkout.venv), "UNIME_PYTHON": str(checkout.python)}
+        | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_TEST_THEN": f"exec {waits}"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("typed\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not (checkout.root / "began").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    assert (checkout.root / "ended").read_text() == f"typed {int(signum)}"
+
+
+WAITING_PROGRAM = """
+import signal, sys, time
+def end(number, _):
+    open("ended", "w").write(f"{line} {number}")
+    sys.exit(128 + number)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, end)
+line = input()
+open("began", "w").close()
+time.sleep(60)
+"""

@@ -5,7 +5,10 @@ python -m pytest -m backbones tests/test_phi3_v.py
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from unime.config import (
 )
 from unime.encoder import Encoder
 from unime.items import DataError, Item
-from unime.phi3_v import tiles_of_crops
+from unime.phi3_v import SUPPLIED, tiles_of_crops
 from unime.quantization import is_quantised
 
 pytestmark = pytest.mark.backbones
@@ -49,10 +52,11 @@ def load(checkpoint: Path) -> Load:
         quantization: str = "none",
         precision: str = "float32",
         adapter: str | None = None,
+        name: Path = checkpoint,
         **options: Any,
     ) -> Encoder:
         model = ModelConfig(
-            str(checkpoint),
+            str(name),
             trust_remote_code=True,
             quantization=Quantization(quantization),
             precision=Precision(precision),
@@ -75,6 +79,52 @@ def test_its_code_runs_only_if_asked_to(checkpoint, load, items, monkeypatch):
     with torch.no_grad():
         first, again = encoder.eval()(batch), encoder(batch)
     assert difference(first, again) == 0  # though the forward overwrites its ids
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", SUPPLIED)
+def test_what_it_imports_and_transformers_lacks_is_there_while_it_is_loaded(
+    path, checkpoint, load, items, tmp_path, monkeypatch
+):
+    names = SUPPLIED[path]
+    if path == "transformers.utils":
+        for name in names:
+            monkeypatch.delattr(f"{path}.{name}", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, path, None)  # cannot be imported
+    folder = shutil.copytree(checkpoint, tmp_path / "phi3_v")
+    for code in folder.glob("*.py"):  # not what was imported before
+        code.write_text(f"{code.read_text()}# without {path}\n")
+    with monkeypatch.context() as patch:
+        bare = replace(BACKBONES["phi3_v"], importing=nullcontext)
+        patch.setitem(BACKBONES, "phi3_v", bare)
+        with pytest.raises(ConfigError, match="cannot be loaded: .*(import|No module)"):
+            load(name=folder)
+    assert difference(embed(load(name=folder), items), embed(load(), items)) < 1e-6
+    left = vars(sys.modules.get(path) or object).values()
+    assert not any(value is supplied for value in left for supplied in names.values())
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("padding", "past", "window", "seen"),
+    [
+        ([1, 1, 1], 0, None, [[1, 0, 0], [1, 1, 0], [1, 1, 1]]),
+        (None, 0, 1, [[1, 0, 0], [1, 1, 0], [0, 1, 1]]),
+        ([0, 1, 1], 0, None, [[0, 0, 0], [0, 1, 0], [0, 1, 1]]),
+        ([1, 1, 0], 0, None, [[1, 0, 0], [1, 1, 0], [1, 1, 0]]),
+        ([0, 1, 1, 1], 1, None, [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]),
+        ([1, 1, 1, 1], 1, 1, [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]),
+    ],
+)
+def test_the_mask_that_is_supplied(padding, past, window, seen):
+    mask = SUPPLIED["transformers.modeling_attn_mask_utils"]["_prepare_4d_causal_attention_mask"]
+    embedded = torch.zeros(2, 3, 8, dtype=torch.bfloat16)
+    rows = None if padding is None else torch.tensor([padding, [1] * len(padding)])
+    found = mask(rows, (2, 3), embedded, past, sliding_window=window)
+    assert (found.shape, found.dtype) == ((2, 1, 3, 3 + past), torch.bfloat16)
+    assert found[0, 0].eq(0).int().tolist() == seen
+    assert found[found != 0].eq(torch.finfo(torch.bfloat16).min).all()
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])

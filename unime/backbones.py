@@ -11,6 +11,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,9 @@ class Backbone:
     # (processor, prompt, images), where it is not called as transformers' own are
     call_processor: Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]] | None = (
         None
+    )
+    importing: Callable[[], AbstractContextManager[None]] = (
+        nullcontext  # around its own code's load
     )
     adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
@@ -236,6 +240,7 @@ BACKBONES = {
             auto_class="AutoModelForCausalLM",
             placeholder=phi3_v.PLACEHOLDER,
             call_processor=phi3_v.call_processor,
+            importing=phi3_v.importable,
             adapt=phi3_v.adapt,
             st_limits=(("all", "its own code has no AutoModel"),),
             tiles=phi3_v.tiles_of_crops,

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -23,6 +24,21 @@ LOST = (
     "unhandled system",
 )
 TIMED_OUT = ("Timed out", "timeout", "Timeout")
+
+
+@contextmanager
+def noted_as_running() -> Iterator[None]:
+    """While entered, the file that launch.sh names in UNIME_RUNNING has this process's id, if it is
+    the only rank: killed, it leaves it there, which says what accelerate's status 1 does not."""
+    name = os.environ.get("UNIME_RUNNING")
+    if not name or os.environ.get("WORLD_SIZE", "1") != "1":
+        yield
+        return
+    Path(name).write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        Path(name).write_text("")
 
 
 class RunError(Exception):

@@ -128,7 +128,8 @@ def _load_base(
         logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
     quiet_transformers()
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_complete
-    loaded: Any = backbone.auto_model.from_pretrained(folder, **options)
+    with backbone.importing():
+        loaded: Any = backbone.auto_model.from_pretrained(folder, **options)
     base: PreTrainedModel = loaded[0]
     check_complete(model.name, base, loaded[1])
     # What adapters are saved with: not a folder of the hub's cache, nor one relative to where this

@@ -1,15 +1,21 @@
 """What Phi-3.5-vision's own code, written for transformers 4, needs to run under transformers 5.
 
 The code comes with the weights and runs only where ``model.trust_remote_code`` is true. Nothing
-of transformers or of that code is replaced: one attribute and two hooks on what was loaded.
+of transformers or of that code is replaced: one attribute and two hooks on what was loaded, and,
+while it is loaded, what it imports and transformers no longer has.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,6 +30,70 @@ CHAT_TEMPLATE = (
     "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
+
+
+def _causal_mask(
+    attention_mask: Tensor | None,
+    input_shape: tuple[int, int],
+    inputs_embeds: Tensor,
+    past_key_values_length: int,
+    sliding_window: int | None = None,
+) -> Tensor:
+    """What is added to scores before the softmax: 0 where a query sees a key, the type's least
+    number where the key comes later, is padding (0 in `attention_mask`, (B, K)) or lies more than
+    `sliding_window` back; (B, 1, L, K)."""
+    batch, length = input_shape
+    keys = torch.arange(past_key_values_length + length, device=inputs_embeds.device)  # (K,)
+    back = keys[past_key_values_length:, None] - keys  # (L, K)
+    seen = (back >= 0).expand(batch, 1, *back.shape)
+    if sliding_window is not None:
+        seen = seen & (back <= sliding_window)
+    if attention_mask is not None:
+        seen = seen & attention_mask[:, None, None].bool()
+    least = torch.finfo(inputs_embeds.dtype).min
+    return inputs_embeds.new_zeros(seen.shape).masked_fill(~seen, least)
+
+
+def _leaves_docstring(*_: object, **__: object) -> Callable[[Any], Any]:
+    return lambda decorated: decorated
+
+
+SUPPLIED: dict[str, dict[str, Any]] = {
+    # removed in transformers 5.24
+    "transformers.modeling_attn_mask_utils": {"_prepare_4d_causal_attention_mask": _causal_mask},
+    "transformers.utils": {
+        "is_flash_attn_greater_or_equal_2_10": lambda: True,  # removal announced; 2.1 is of 2023
+        "add_code_sample_docstrings": _leaves_docstring,
+        "add_start_docstrings": _leaves_docstring,
+        "add_start_docstrings_to_model_forward": _leaves_docstring,
+        "replace_return_docstrings": _leaves_docstring,
+    },
+}
+
+
+@contextmanager
+def importable() -> Iterator[None]:
+    """While entered, its code can be imported: what the installed transformers lacks of `SUPPLIED`
+    is there, for whoever asks, and gone again afterwards."""
+    modules: list[str] = []
+    names: list[tuple[ModuleType, str]] = []
+    try:
+        for path, supplied in SUPPLIED.items():
+            try:
+                module = importlib.import_module(path)
+            except ModuleNotFoundError:
+                module = sys.modules[path] = ModuleType(path)
+                modules.append(path)
+            for name, value in supplied.items():
+                if not hasattr(module, name):
+                    setattr(module, name, value)
+                    names.append((module, name))
+        yield
+    finally:
+        for module, name in names:
+            delattr(module, name)
+        for path in modules:
+            del sys.modules[path]
 
 
 def call_processor(

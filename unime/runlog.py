@@ -38,7 +38,13 @@ from unime.config_summary import summary
 from unime.encoding import on_main
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.facts import git_commit, write_facts
-from unime.faults import OTHER_RANKS_WAIT, RunError, explain_collective, rank
+from unime.faults import (
+    OTHER_RANKS_WAIT,
+    RunError,
+    explain_collective,
+    noted_as_running,
+    rank,
+)
 from unime.fingerprint import changes, run_identity
 from unime.folder_lock import lock_folder
 from unime.interruption import heed_ctrl_c
@@ -182,7 +188,8 @@ def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
     heed_ctrl_c()
     try:
-        main()
+        with noted_as_running():
+            main()
     except (ConfigError, DataError) as error:
         _end(f"error: {error}", 2)
     except RunError as error:

@@ -18,6 +18,7 @@ class Phi3VConfig(PretrainedConfig):
         initializer_range=0.2,
         rope_theta=10000.0,
         rope_scaling=None,
+        sliding_window=None,
         embd_layer="default",
         use_cache=True,
         **kwargs,
@@ -28,6 +29,7 @@ class Phi3VConfig(PretrainedConfig):
         self.max_position_embeddings = max_position_embeddings
         self.original_max_position_embeddings = original_max_position_embeddings
         self.initializer_range, self.embd_layer = initializer_range, embd_layer
+        self.sliding_window = sliding_window
         self.rope_theta, self.rope_scaling = rope_theta, rope_scaling
         if len(rope_scaling) != 3 or rope_scaling["type"] != "su":
             raise ValueError(f"rope_scaling must have three fields, got {rope_scaling}")

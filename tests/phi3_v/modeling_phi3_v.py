@@ -9,6 +9,13 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_attn_mask_utils import _prepare_4d_causal_attention_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import (
+    add_code_sample_docstrings,
+    add_start_docstrings,
+    add_start_docstrings_to_model_forward,
+    is_flash_attn_greater_or_equal_2_10,
+    replace_return_docstrings,
+)
 
 from .configuration_phi3_v import Phi3VConfig
 
@@ -136,6 +143,7 @@ class Phi3VPreTrainedModel(PreTrainedModel):
             module.weight.data.normal_(0, self.config.initializer_range)
 
 
+@add_start_docstrings("The model.", "More.")
 class Phi3VModel(Phi3VPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
@@ -146,8 +154,15 @@ class Phi3VModel(Phi3VPreTrainedModel):
         )
         self.norm = Phi3RMSNorm(config.hidden_size)
         self.gradient_checkpointing = False
+        if config._attn_implementation == "flash_attention_2":
+            assert is_flash_attn_greater_or_equal_2_10()
         self.post_init()
 
+    @add_start_docstrings_to_model_forward("Inputs.")
+    @replace_return_docstrings(output_type=BaseModelOutputWithPast, config_class="Phi3VConfig")
+    @add_code_sample_docstrings(
+        checkpoint="a", output_type=BaseModelOutputWithPast, config_class="Phi3VConfig"
+    )
     def forward(
         self,
         input_ids=None,
@@ -171,7 +186,9 @@ class Phi3VModel(Phi3VPreTrainedModel):
             )
         else:
             x = self.embed_tokens(input_ids)
-        mask = _prepare_4d_causal_attention_mask(attention_mask, input_ids.shape, x, 0)
+        mask = _prepare_4d_causal_attention_mask(
+            attention_mask, tuple(input_ids.shape), x, 0, sliding_window=self.config.sliding_window
+        )
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
                 x = self._gradient_checkpointing_func(layer.__call__, x, mask, position_ids)
