@@ -46,7 +46,7 @@ from unime.held_out_scores import HeldOutTexts, hit_share
 from unime.hold_out import choose, hold_out
 from unime.items import DataError, Item, item_key
 from unime.losses import distillation_loss
-from unime.model_card import recipes
+from unime.run_facts import recipes
 from unime.validation import Validation
 
 HELD = ("validation.every=1", "validation.rows=6")
