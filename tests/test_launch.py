@@ -15,9 +15,12 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
@@ -176,6 +179,27 @@ def test_only_a_python_that_was_tried_takes_the_lock(
         found, output = checkout.launch("test", **settings | {"UNIME_VENV": str(checkout.venv)})
         assert (found, output.count("\n")) == (2, 1), output
         assert checkout.calls() == []
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_the_lock_holds_what_pyproject_asks_for(minor: int) -> None:
+    python = {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0"}
+    locked = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if text := line.split("#")[0].strip():
+            pin = Requirement(text)
+            if pin.marker is None or pin.marker.evaluate(python):
+                assert pin.name not in locked and len(pin.specifier) == 1
+                locked[pin.name] = str(pin.specifier).removeprefix("==")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(text) for text in [*project["dependencies"], *chain(*extras.values())]]
+    missing = [
+        f"{one}, and the lock has {locked.get(one.name)}"
+        for one in asked
+        if one.name != "unime" and not one.specifier.contains(locked.get(one.name, "0.dev0"))
+    ]
+    assert not missing, "make requirements.lock anew (CONTRIBUTING.md, Versions)"
 
 
 def test_repairs_an_interrupted_installation(checkout: Checkout) -> None:
