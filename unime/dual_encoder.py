@@ -191,7 +191,7 @@ class DualEncoder:
                 )
                 for picture in pictures
             ]
-        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        except Exception as error:  # the checkpoint's own code may raise anything
             raise DataError(f"{item_name(item)}: the processor refuses it: {error}") from error
 
     def _features(self, method: Callable[..., Any], batch: Mapping[str, Tensor]) -> Tensor:

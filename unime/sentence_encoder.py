@@ -134,7 +134,7 @@ class SentenceEncoder:
             prompt = self.prompt + instruction
             try:
                 features = self.model.preprocess(values, prompt=prompt or None, **options)
-            except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            except Exception as error:  # the checkpoint's own code may raise anything
                 first = item_name(items[places[0]])
                 raise DataError(f"{first} (or beside it): not to be embedded: {error}") from error
             for place, cut in zip(places, self._truncated(values, features), strict=True):
