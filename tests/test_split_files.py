@@ -19,6 +19,7 @@ from unime.config import EvalData
 from unime.items import DataError
 from unime.split_files import split_files
 from unime.tables import load_table
+from unime.texts import read_texts
 
 ROW = [{"a": 1}]
 SHARD = "test-00000-of-00001.parquet"
@@ -314,6 +315,23 @@ def test_a_shard_that_does_not_fit_is_named(
     with pytest.raises(DataError) as error:
         table(tmp_path, "a")
     assert message in str(error.value)
+
+
+def not_utf8(path: Path, row: int, listed: bool = False) -> None:
+    """A table of five texts, or lists of one, one of which is Latin-1."""
+    texts = pa.array([b"caf\xe9" if n == row else b"text" for n in range(5)]).view(pa.string())
+    column = pa.ListArray.from_arrays(list(range(6)), texts) if listed else texts
+    pq.write_table(pa.table({"a": column}), path)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_text_in_another_encoding_is_named(tmp_path: Path, listed: bool) -> None:
+    not_utf8(tmp_path / "test.parquet", 3, listed)
+    with pytest.raises(DataError, match="test.parquet, row 3, column 'a': no UTF-8 text"):
+        table(tmp_path, "a")
+    if not listed:
+        with pytest.raises(DataError, match="test.parquet, row 3, column 'a': no UTF-8 text"):
+            read_texts([str(tmp_path / "test.parquet")], ["a"])
 
 
 def test_no_rows_in_any_shard(tmp_path: Path) -> None:

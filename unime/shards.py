@@ -92,12 +92,42 @@ def _read_shard(
     with _naming(file):
         features = datasets.Features.from_arrow_schema(pa.schema(fields))  # pictures stay bytes
         first_group = pq.read_metadata(file).row_group(0).num_rows
-        return datasets.Dataset.from_parquet(
+        rows = datasets.Dataset.from_parquet(
             glob.escape(str(file)),
             columns=list(features),
             features=features,
             batch_size=first_group or 1,  # a group may be empty
         )
+    before = 0
+    for batch in rows.data.to_batches():
+        check_texts(batch, file, before)
+        before += len(batch)
+    return rows
+
+
+def check_texts(batch: pa.RecordBatch, file: Path, before: int) -> None:
+    """
+    Args:
+        before: rows of the file that come before these.
+
+    Raises:
+        DataError: a text that is no UTF-8.
+    """
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            row = next((n for n in range(len(column)) if not _is_readable(column[n])), 0)
+            place = f"{file}, row {before + row}, column {name!r}"
+            raise DataError(f"{place}: no UTF-8 text: {error}") from None
+
+
+def _is_readable(value: pa.Scalar) -> bool:
+    try:
+        value.as_py()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unime.items import DataError, whole_characters
+from unime.shards import check_texts
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
 
@@ -110,5 +111,8 @@ def _read_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         wanted = [column for column in columns if column in names]
         if len(wanted) < len(set(columns)):
             wanted = names  # the first row then names what the file has
+        before = 0
         for batch in file.iter_batches(columns=wanted):
+            check_texts(batch, path, before)
             yield from batch.to_pylist()
+            before += len(batch)
