@@ -6,7 +6,8 @@
 set -euo pipefail
 
 called_from=$PWD
-export UNIME_TYPED="$0$( (($# == 0)) || printf ' %q' "$@")" # which the programs tell to go on with
+printf -v UNIME_TYPED ' %q' "$0" "$@"
+export UNIME_TYPED=${UNIME_TYPED# } # what the programs tell to go on with
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
 venv=${venv%/}

@@ -409,7 +409,7 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
         text=True,
     )
     ranks = range(int(processes))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not all((checkout.root / f"began{rank}").exists() for rank in ranks):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
@@ -417,7 +417,7 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signum
     typed = f"{checkout.root}/launch.sh stage1 some\\ config.yaml"
-    assert f"to go on: UNIME_NUM_PROCESSES={processes} {typed}\n" in said
+    assert f"UNIME_NUM_PROCESSES={processes} {typed}\n" in said.split("to go on: ")[1]
     if processes == "1":
         assert "Traceback" not in said
     assert [(checkout.root / f"saved{rank}").read_text() for rank in ranks] == [
