@@ -94,9 +94,11 @@ def batched_scores(
     candidates: Sequence[Sequence[int]],
     relevance: Sequence[Mapping[int, float]],
 ) -> dict[str, float]:
-    """The mean of every metric, as the evaluation computes it."""
-    ranking = rank_targets(queries, targets, candidates)
-    metrics = ranking_metrics(ranking.targets, relevance)
+    """The mean of every metric, as the evaluation computes it; all targets count as one item, so
+    that equal scores rank as listed, which is the loop's rule."""
+    items = torch.zeros(len(targets), dtype=torch.long)
+    ranking = rank_targets(queries, targets, candidates, relevance=relevance, items=items)
+    metrics = ranking_metrics(ranking.targets, relevance, ranking.ties)
     return {name: values.mean().item() for name, values in metrics.items()}
 
 

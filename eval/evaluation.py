@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from eval.result_files import Ranked, side_files, write_side_files
-from eval.scoring import score_task, summary
+from eval.scoring import in_words, score_task, summary
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask
@@ -127,7 +127,7 @@ class Evaluation:
         """Remember a result, and put it into words."""
         self.results[result["task"]] = result
         warnings = warnings_of({result["task"]: result})
-        return "".join([_line(result), remark, *(f"\n  warning: {words}" for words in warnings)])
+        return "\n  warning: ".join([in_words(result) + remark, *warnings])
 
     def forget(self, name: str, task: Task) -> None:
         """Remove what an earlier evaluation wrote of a task, which holds no longer."""
@@ -269,13 +269,3 @@ def _told_by_first_frame(item: Item) -> Item:
 def _keep(store: EmbeddingStore | None, keys: list[bytes], encoded: Encoded) -> None:
     if store is not None:  # on the main process
         store.add(keys, encoded.embeddings, encoded.truncated)
-
-
-def _line(result: Result) -> str:
-    if result.get("not_supported") is not None:
-        return f"{result['task']}: not supported: {result['not_supported']}"
-    return (
-        f"{result['task']}: {result['metric']} {result['score']:.1%} of {result['num_queries']}"
-        f" queries (chance {result['chance']:.1%}); {result['num_items']} items, of which"
-        f" {result['num_encoded']} new, in {result['seconds']:.1f} s"
-    )

@@ -47,3 +47,14 @@ def summary(
         "chance": expected_by_chance(metric, task.relevance, sizes),
         "tied_queries": ranking.ties.count(int(metric.partition("@")[2])),
     }
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """One line about a result."""
+    if result.get("not_supported") is not None:
+        return f"{result['task']}: not supported: {result['not_supported']}"
+    return (
+        f"{result['task']}: {result['metric']} {result['score']:.1%} of {result['num_queries']}"
+        f" queries (chance {result['chance']:.1%}); {result['num_items']} items, of which"
+        f" {result['num_encoded']} new, in {result['seconds']:.1f} s"
+    )
