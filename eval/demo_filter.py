@@ -19,7 +19,7 @@ from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.encoding import encode_items
 from unime.items import Item
-from unime.losses import false_negatives
+from unime.losses import false_negatives, negatives_of
 from unime.tables import load_table
 
 DATA = Path("data/demo")
@@ -41,8 +41,8 @@ def judge_filter(folder: Path, model: str, split: str) -> dict[str, dict[str, fl
     batches of its training rows, and on flags, which no stage has seen and some of which are
     identical.
 
-    Of all (query, target) pairs but exact duplicates of the positive: which are right answers
-    (``false_negatives``), which the margin filters, and how well the two agree.
+    Of all (query, target) pairs that the loss may take for negatives (losses.negatives_of): which
+    are right answers (``false_negatives``), which the margin filters, and how well the two agree.
     """
     adapter = f"model.adapter={folder / model / 'final'}"
     config = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
@@ -102,8 +102,9 @@ def flags(split: str) -> MarkedPairs:
 
 def _agreement(similarity: Tensor, batch: MarkedPairs, margin: float | None) -> Tensor:
     """How many pairs there are, false negatives, filtered ones, and both (4,)."""
-    keys = torch.tensor([item_key(target) for target in batch.targets])
-    eligible = keys[:, None] != keys  # (B, B)
+    asked = torch.tensor([item_key(query) for query in batch.queries])
+    offered = torch.tensor([item_key(target) for target in batch.targets])
+    eligible = negatives_of(asked, offered, offered)  # (B, B)
     right = torch.tensor([[a == b for b in batch.answers] for a in batch.answers]) & eligible
     filtered = false_negatives(similarity, similarity.diag()[:, None], eligible, margin)
     return torch.stack([part.sum() for part in (eligible, right, filtered, right & filtered)])
