@@ -11,10 +11,11 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from textwrap import shorten
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -135,6 +136,10 @@ def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:
     inner, _ = without_none(hint)
     if not isinstance(node, ScalarNode):
         raise _refusal(node, hint, key)
+    for kind in _kinds(inner)[:-1]:  # int | str: the first that takes it
+        with suppress(ConfigError):
+            return _read_scalar(node, kind, key, typed)
+    inner = _kinds(inner)[-1]
     try:
         if inner is bool:
             return BOOLS[node.value.lower()]
@@ -185,9 +190,16 @@ def without_none(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a setting that may be one of several."""
+    return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
 def expected_of(hint: Any) -> str:
     """What a setting of this type takes, in words."""
     inner, optional = without_none(hint)
+    if len(_kinds(inner)) > 1:
+        return " or ".join(map(expected_of, _kinds(inner)))
     if is_dataclass(inner) or get_origin(inner) is dict:
         said = "a mapping such as {key: value}"
     elif get_origin(inner) is list:
