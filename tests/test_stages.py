@@ -334,7 +334,7 @@ def test_bad_settings_and_data(
     dropped = json.loads((material / "thin/dropped_rows.json").read_text())
     assert len(dropped) == 2 and all("3.png: the processor refuses" in row for row in dropped)
     with pytest.raises(DataError, match=r"row \w+:3: .*refuses it: .*; data.verify_images=true"):
-        stage2(material, "bad", "optim.steps=20", "data.verify_images=false")
+        stage2(material, "bad_thin", "optim.steps=20", "data.verify_images=false")
     (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
     with pytest.raises(SystemExit) as stopped:
         run_program(lambda: stage1(material, "bad_too", "data.teacher=nowhere") and None)
