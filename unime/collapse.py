@@ -15,7 +15,7 @@ LIMITS = (
     (0.95, 16.0),  # high alone is no collapse: what is not common to all must be poor too
     (-1.0, 3.0),  # two or three points (every picture here, every text there), however far apart
 )
-ITEMS_A_DIRECTION = 4  # a limit of the rank is never above a quarter of the number of items
+ITEMS_A_DIRECTION = 8  # a limit of the rank is never above an eighth of the number of items
 
 
 def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> str | None:
