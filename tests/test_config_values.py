@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -99,6 +100,7 @@ WRONG = {  # of each type what it cannot be
     list: ["a", "5", "{a: b}", "[[a]]", "[{a: b}]", "true", "[null]", "[${nowhere}]", "''"],
     dict: ["a", "5", "[a]", "true", "{'': a}", "{[a]: b}", "''"],
     "group": ["a", "5", "[a]", "{no_such_key: 1}", "{5: 1}", "''", "{<<: 5}"],
+    UnionType: ["a", "1.5", "[5]", "true", "-1", "{a: b}", "''"],  # auto or a number of steps
     "enum": ["a", "5", "[a]", "true", "1.5", "{a: b}", "''"],
 }
 NO_YAML = ["[a", "{a: b", "a: b: c", "'a", "*nowhere", "&", "{a: 1, a: 2}", "!!python/name:os.x"]

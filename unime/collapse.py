@@ -16,7 +16,7 @@ LIMITS = (
     (0.95, 16.0),  # high alone is no collapse: what is not common to all must be poor too
     (-1.0, 3.0),  # two or three points (every picture here, every text there), however far apart
 )
-ITEMS_A_DIRECTION = 4  # a limit of the rank is never above a quarter of the number of items
+ITEMS_A_DIRECTION = 8  # a limit of the rank is never above an eighth of the number of items
 COLLAPSED_STEPS = 10  # in a row, after the warm-up
 STATISTICS = ("mean_similarity", "effective_rank", "distinct_items")  # of a batch: losses.spread
 
