@@ -367,6 +367,11 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
             assert output.count("\n") == 1
 
 
+def heeds_interrupts() -> None:
+    """Also where the tests run in a shell's background, which ignores them and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 SLOW_STAGE = """
 import os, sys, time
 from unime.interruption import Interruption
@@ -400,6 +405,7 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
         | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_NUM_PROCESSES": processes},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeds_interrupts,
     )
     ranks = range(int(processes))
     deadline = time.monotonic() + 60
@@ -487,6 +493,7 @@ def test_a_signal_reaches_a_program_without_ranks(
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeds_interrupts,
     )
     assert process.stdin is not None
     process.stdin.write("typed\n")
