@@ -23,9 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = (
-    480  # seconds: a start of two ranks took two minutes on a machine with ten times its load
-)
+PATIENCE = 480  # seconds; two ranks were seen to take two minutes to start on a busy machine
 
 # `-m venv DIR` makes an environment whose python is this file again; `-m pip` only logs, and fails
 # when told to; everything else is done by the real interpreter.
