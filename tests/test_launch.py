@@ -23,6 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 480  # seconds; two ranks were seen to take two minutes to start on a busy machine
 
 # `-m venv DIR` makes an environment whose python is this file again; `-m pip` only logs, and fails
 # when told to; everything else is done by the real interpreter.
@@ -85,7 +86,7 @@ class Checkout:
             env=os.environ | settings | {"UNIME_TEST_LOG": str(self.log)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -373,6 +374,11 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
             assert output.count("\n") == 1
 
 
+def heeds_interrupts() -> None:
+    """Also where the tests run in a shell's background, which ignores them and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 SLOW_STAGE = """
 import os, sys, time
 from unime.interruption import Interruption, typed_command
@@ -407,14 +413,23 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
         | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_NUM_PROCESSES": processes},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeds_interrupts,
     )
     ranks = range(int(processes))
+<<<<<<< HEAD
     deadline = time.monotonic() + 300
+=======
+    deadline = time.monotonic() + PATIENCE
+>>>>>>> wp-install
     while not all((checkout.root / f"began{rank}").exists() for rank in ranks):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signum)
+<<<<<<< HEAD
     said = process.communicate(timeout=60)[1]
+=======
+    process.communicate(timeout=PATIENCE)
+>>>>>>> wp-install
     assert process.returncode == 128 + signum
     typed = f"{checkout.root}/launch.sh stage1 some\\ config.yaml"
     assert f"UNIME_NUM_PROCESSES={processes} {typed}\n" in said.split("to go on: ")[1]
@@ -498,16 +513,17 @@ def test_a_signal_reaches_a_program_without_ranks(
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeds_interrupts,
     )
     assert process.stdin is not None
     process.stdin.write("typed\n")
     process.stdin.flush()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (checkout.root / "began").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signum
     assert (checkout.root / "ended").read_text() == f"typed {int(signum)}"
 
@@ -522,5 +538,5 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, end)
 line = input()
 open("began", "w").close()
-time.sleep(60)
+time.sleep(600)
 """
