@@ -25,8 +25,9 @@ def sections(folder: Path, *names: str) -> dict[str, Any]:
 
 
 def test_steps_are_exact(tmp_path: Path) -> None:
-    found = sections(tmp_path, "exactness", "nf4")
+    found = sections(tmp_path, "exactness", "float64", "nf4")
     assert found["exactness"]["float32 within 1e-5"]
+    assert found["float64"]["worst"] < 1e-6
     bfloat16 = found["exactness"]["bfloat16"]
     rounding = bfloat16["plain, against float32"]["all"]
     assert bfloat16["cached, against float32"]["all"] < 1.1 * rounding
@@ -35,8 +36,10 @@ def test_steps_are_exact(tmp_path: Path) -> None:
 
 @pytest.mark.engines
 def test_speed_is_measured(tmp_path: Path) -> None:
-    found = sections(tmp_path, "speed", "peer", "kernels", "encoding", "product", "speed 7b")
-    for name in ("speed", "speed 7b"):
+    found = sections(
+        tmp_path, "speed", "peer", "kernels", "encoding", "product", "speed 7b", "speed of others"
+    )
+    for name in ("speed", "speed of others", "speed 7b"):
         for row in found[name]["cases"]:
             assert row["pairs/s"] > 0 and row["planned GiB"] > 0
     assert found["peer"]["ours / theirs"] > 0

@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from benchmarks.gpu.exactness import exactness, nf4
+from benchmarks.gpu.exactness import exactness, float64, nf4
 from benchmarks.gpu.models import SIDE, Material, llava_next_7b, make_pairs, qwen2_vl_2b
 from benchmarks.gpu.peer import peer
 from benchmarks.gpu.programs import Program, memory_full, programs
-from benchmarks.gpu.speed import CASES, OF_7B, encoding, kernels, product, speed
+from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, product, speed
 from benchmarks.gpu.steps import TOKENS, Result, Setting, free
 from unime.facts import device_name, git_commit, installed_versions
 from unime.progress import quiet_transformers
@@ -130,9 +130,9 @@ def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
     accelerator = Accelerator(cpu=device == "cpu")
     two_b = Setting(Material(folder / "2b", pairs), accelerator, small)
     seven_b = Setting(Material(folder / "7b", pairs), accelerator, small)
-    untimed = [("exactness", 150, exactness), ("nf4", 100, nf4)]
-    timed = [("peer", 120, peer), ("kernels", 50, kernels), ("encoding", 80, encoding),
-             ("product", 20, product)]  # fmt: skip
+    untimed = [("exactness", 150, exactness), ("float64", 60, float64), ("nf4", 100, nf4)]
+    timed = [("kernels", 50, kernels), ("peer", 120, peer), ("product", 20, product),
+             ("encoding", 80, encoding)]  # fmt: skip
 
     def section(name: str, limit: float, work: Callable[[Any], Any]) -> None:
         if not only or name in only:
@@ -149,6 +149,8 @@ def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
     section("memory full", 100, lambda found: found.update(memory_full(full, folder / "2b", small)))
     for name, limit, measure in timed:
         section(name, limit, lambda found, of=measure: found.update(of(two_b)))
+
+    section("speed of others", 80, lambda f: speed(two_b, OTHERS, f.setdefault("cases", [])))
 
     def speed_7b(found: Result) -> None:
         llava_next_7b(folder / "7b", device, small)

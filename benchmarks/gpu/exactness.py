@@ -71,6 +71,20 @@ def exactness(setting: Setting) -> Result:
     return found
 
 
+def float64(setting: Setting) -> Result:
+    """The cached step against the plain one where rounding is 1e-16: what else there is is a fault.
+    Embeddings and loss stay float32, which is the same rounding of nearly the same numbers."""
+    case = Case(4, 3, precision="float32", dropout=0.0)
+    encoder = setting.load(case).double()
+    encoder.precision = torch.float64
+    fill_adapters(encoder)
+    chunked = setting.batch(encoder, case)
+    whole = setting.batch(encoder, replace(case, chunk=2 * case.batch))
+    alone = gradients(encoder, lambda: setting.step(encoder, chunked))
+    plain = gradients(encoder, lambda: setting.step(encoder, whole))
+    return {"pairs": case.batch, "items a chunk": case.chunk, **apart(alone, plain)}
+
+
 def one_graph(setting: Setting, encoder: Encoder, batch: Batch) -> None:
     """The plain step of a batch in chunks, which draws its random numbers chunk by chunk."""
     chunks = [send_to_device(chunk, setting.device) for chunk in batch.chunks]
