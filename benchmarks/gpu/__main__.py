@@ -1,7 +1,7 @@
 """What one GPU does: exact gradients, 4-bit weights, seconds and memory of a step beside the
 planner's, sentence-transformers' step beside ours, encoding, and the real programs.
 
-    python -m benchmarks.gpu docs/results/gpu.json               (about 8 minutes on an H100)
+    python -m benchmarks.gpu docs/results/gpu.json               (about ten minutes on an H100)
     python -m benchmarks.gpu /tmp/gpu.json --small               (all of it, on a CPU too)
     python -m benchmarks.gpu /tmp/gpu.json --only speed peer
 
@@ -29,7 +29,14 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.gpu.exactness import exactness, float64, nf4
-from benchmarks.gpu.models import SIDE, Material, llava_next_7b, make_pairs, qwen2_vl_2b
+from benchmarks.gpu.models import (
+    SIDE,
+    Material,
+    make_pairs,
+    write_llava_next_7b,
+    write_qwen2_vl_2b,
+    write_weights,
+)
 from benchmarks.gpu.peer import peer
 from benchmarks.gpu.programs import Program, memory_full, programs
 from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, product, speed
@@ -78,8 +85,12 @@ class Report:
         free()
         found["seconds"] = round(time.monotonic() - began, 1)
         self.content["seconds"] = round(time.monotonic() - self.began, 1)
-        self.path.write_text(json.dumps(self.content, indent=1, default=str) + "\n")
+        self.save()
         print(f"{name}: {found['seconds']} s; {found.get('error', 'done')}", flush=True)
+
+    def save(self) -> None:
+        """What there is, also of a section that has begun."""
+        self.path.write_text(json.dumps(self.content, indent=1, default=str) + "\n")
 
 
 class TimeLimit(BaseException):
@@ -138,23 +149,26 @@ def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
         if not only or name in only:
             report.section(name, 4 * limit if small else limit, work)
 
-    report.section("models", 90, lambda _: qwen2_vl_2b(folder / "2b", device, small))
+    def write_2b(found: Result) -> None:
+        write_weights(write_qwen2_vl_2b(folder / "2b", small), device)
+
+    report.section("models", 90, write_2b)
     for name, limit, measure in untimed:
         section(name, limit, lambda found, of=measure: found.update(of(two_b)))
     if process is not None:
         section("programs", 1000, lambda found: found.update(end_programs(process, beside)))
-    section("speed", 170, lambda found: speed(two_b, CASES, found.setdefault("cases", [])))
+    section("speed", 170, lambda found: speed(two_b, CASES, found, report.save))
     full = folder / "full"
     full.mkdir()
     section("memory full", 100, lambda found: found.update(memory_full(full, folder / "2b", small)))
     for name, limit, measure in timed:
         section(name, limit, lambda found, of=measure: found.update(of(two_b)))
 
-    section("speed of others", 80, lambda f: speed(two_b, OTHERS, f.setdefault("cases", [])))
+    section("speed of others", 80, lambda found: speed(two_b, OTHERS, found, report.save))
 
     def speed_7b(found: Result) -> None:
-        llava_next_7b(folder / "7b", device, small)
-        speed(seven_b, OF_7B, found.setdefault("cases", []))
+        write_weights(write_llava_next_7b(folder / "7b", small), device)
+        speed(seven_b, OF_7B, found, report.save)
 
     section("speed 7b", 150, speed_7b)
 
@@ -178,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--small", action="store_true", help="tiny models, few steps")
     parser.add_argument("--only", nargs="+", default=[], metavar="SECTION")
-    parser.add_argument("--seconds", type=float, default=480, help="for all sections together")
+    parser.add_argument("--seconds", type=float, default=900, help="for all sections together")
     parser.add_argument("--commit", help="where the code is no checkout")
     parser.add_argument("--folder", type=Path, help="for models: fast, with 25 GB of room")
     parser.add_argument("--programs", action="store_true", help=argparse.SUPPRESS)

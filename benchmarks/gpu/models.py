@@ -80,8 +80,9 @@ class _Remembering:
         return self.samples[item]
 
 
-def qwen2_vl_2b(folder: Path, device: str, small: bool) -> Path:
-    """Qwen2-VL-2B's shape, or with `small` two layers of assets/base's."""
+def write_qwen2_vl_2b(folder: Path, small: bool = False) -> Path:
+    """Configuration and processor of Qwen2-VL-2B's shape, or with `small` of two layers of
+    assets/base's; without weights."""
     config = AutoConfig.from_pretrained(BASE)
     config.dtype = torch.bfloat16
     text, vision = (SMALL_TEXT, SMALL_VISION) if small else (QWEN2_VL_TEXT, QWEN2_VL_VISION)
@@ -95,11 +96,13 @@ def qwen2_vl_2b(folder: Path, device: str, small: bool) -> Path:
     for part in (processor.image_processor, processor.video_processor):
         part.patch_size = config.vision_config.patch_size
         part.size = {"shortest_edge": 56 * 56, "longest_edge": 1280 * 28 * 28}
-    return _save(config, processor, folder, device)
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
-def llava_next_7b(folder: Path, device: str, small: bool) -> Path:
-    """LLaVA-1.6-mistral-7b's shape, or with `small` a narrow model of two layers."""
+def write_llava_next_7b(folder: Path, small: bool = False) -> Path:
+    """The same of LLaVA-1.6-mistral-7b, or with `small` of a narrow model of two layers."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(BASE / "tokenizer.json"),
         pad_token="<|endoftext|>",
@@ -127,16 +130,18 @@ def llava_next_7b(folder: Path, device: str, small: bool) -> Path:
         image_processor, tokenizer, patch_size=14, vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )  # fmt: skip
-    return _save(config, processor, folder, device)
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
-def _save(config: Any, processor: Any, folder: Path, device: str) -> Path:
+def write_weights(folder: Path, device: str) -> None:
+    """Random ones for the configuration in `folder`, drawn on the device, which is fast."""
+    config = AutoConfig.from_pretrained(folder)
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="100GB")
-    processor.save_pretrained(folder)
-    return folder
 
 
 def draw_pictures(folder: Path, count: int, side: int) -> list[Path]:
