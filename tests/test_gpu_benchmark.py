@@ -102,7 +102,7 @@ def test_speed_is_measured(tmp_path: Path) -> None:
 def test_programs_run(tmp_path: Path) -> None:
     found = sections(tmp_path, "programs", "memory full")
     assert found["programs"]["killed and resumed"]["equal"]
-    assert found["programs"]["evaluation"]["gpu and cpu"]["least"] > 0.99999
+    assert found["programs"]["evaluation"]["against the cpu"]["gpu"]["least"] > 0.99999
     assert found["memory full"]["last step"]["step"] == 2
 
 
