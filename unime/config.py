@@ -638,7 +638,7 @@ class PlanConfig:
     rows: int | None = None  # where optim.epochs is given; null: the stage's default, printed
     stacked_rank: int = 32  # of the frozen adapter that model.adapter names, on the language model
     engine: Engine = Engine.ddp
-    utilisation: float = 0.3  # share of the GPU's peak that is reached
+    utilisation: float = 0.1  # share of the GPU's peak that is reached (docs/performance.md)
     overhead_gib: float = 2.0  # CUDA context, communication buffers, fragmentation
     gpu_tflops: float | None = None  # of gpu=custom: dense bf16
     gpu_memory_gib: float | None = None

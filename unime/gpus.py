@@ -10,7 +10,8 @@ from unime.config import ConfigError
 @dataclass(frozen=True)
 class Gpu:
     """One GPU. `tflops` is the dense peak (without structured sparsity) of bf16 tensor cores that
-    add up in fp32, the way training does; `memory_gib` is what the data sheet calls GB."""
+    add up in fp32, the way training does; `memory_gib` is what the data sheet calls GB, or what
+    the driver reported where one was seen."""
 
     tflops: float
     memory_gib: float
@@ -19,7 +20,8 @@ class Gpu:
 GPUS = {
     "a100-40g": Gpu(312, 40),  # NVIDIA A100 data sheet, 2022 (SXM; PCIe has the same peak)
     "a100-80g": Gpu(312, 80),
-    "h100-80g": Gpu(989, 80),  # NVIDIA H100 data sheet, 2023 (SXM; its 1979 is with sparsity)
+    # NVIDIA H100 data sheet, 2023 (SXM; its 1979 is with sparsity); 81559 MiB by nvidia-smi
+    "h100-80g": Gpu(989, 79.6),
     "h200": Gpu(989, 141),  # NVIDIA H200 data sheet, 2024 (SXM)
     "l40s": Gpu(362, 48),  # NVIDIA L40S data sheet, 2023 (its 733 is with sparsity)
     "rtx-3090": Gpu(71, 24),  # NVIDIA Ampere GA102 whitepaper, table 9: bf16 with fp32 accumulate

@@ -1,0 +1,175 @@
+"""Models of real size with random weights, and pairs for them, made without a download: the shapes
+are the published models', tokenizer and image processor those of assets/base."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from unime.chunks import Batch, ChunkLimits
+from unime.collator import PairCollator
+from unime.item_processor import ItemProcessor
+from unime.items import Item, Pair
+from unime.samples import Sample
+
+BASE = Path("assets/base")
+SIDE = 336  # pixels of a square picture
+WORDS = "red blue green small large round square old bright dark drawn painted".split()
+CLIP = {  # openai/clip-vit-large-patch14-336, the vision tower of LLaVA and Phi-3.5-V
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+    "projection_dim": 768,
+}  # fmt: skip
+MISTRAL = {  # mistralai/Mistral-7B-Instruct-v0.2, the language model of llava-v1.6-mistral-7b
+    "model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "vocab_size": 32064, "sliding_window": None,
+}  # fmt: skip
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+QWEN2_VL_TEXT = {  # Qwen/Qwen2-VL-2B-Instruct
+    "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
+    "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}  # fmt: skip
+QWEN2_VL_VISION = {
+    "depth": 32, "embed_dim": 1280, "hidden_size": 1536, "mlp_ratio": 4, "num_heads": 16,
+    "patch_size": 14,
+}  # fmt: skip
+SMALL_TEXT = {"num_hidden_layers": 2}  # of assets/base's five layers
+SMALL_VISION = {"depth": 2}
+
+
+@dataclass
+class Material:
+    """A model's folder, and pairs of a picture and a caption whose samples are prepared once."""
+
+    model: Path
+    pairs: list[Pair]
+    samples: dict[Item, Sample] = field(default_factory=dict)
+
+    def batch(self, processor: ItemProcessor, limits: ChunkLimits, size: int) -> Batch:
+        return PairCollator(_Remembering(processor, self.samples), limits)(self.pairs[:size])  # type: ignore[arg-type]
+
+
+class _Remembering:
+    """An item processor that prepares an item once."""
+
+    def __init__(self, processor: ItemProcessor, samples: dict[Item, Sample]) -> None:
+        self.processor, self.samples = processor, samples
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.processor, name)
+
+    def __call__(self, item: Item) -> Sample:
+        if item not in self.samples:
+            self.samples[item] = self.processor(item)
+        return self.samples[item]
+
+
+def write_qwen2_vl_2b(folder: Path, small: bool = False) -> Path:
+    """Configuration and processor of Qwen2-VL-2B's shape, or with `small` of two layers of
+    assets/base's; without weights."""
+    config = AutoConfig.from_pretrained(BASE)
+    config.dtype = torch.bfloat16
+    text, vision = (SMALL_TEXT, SMALL_VISION) if small else (QWEN2_VL_TEXT, QWEN2_VL_VISION)
+    for part, shape in ((config.text_config, text), (config.vision_config, vision)):
+        part.initializer_range = 0.04  # enough for different items to be embedded differently
+        part.dtype = torch.bfloat16
+        for name, value in shape.items():
+            setattr(part, name, value)
+    config.text_config.layer_types = ["full_attention"] * config.text_config.num_hidden_layers
+    processor = AutoProcessor.from_pretrained(BASE)
+    for part in (processor.image_processor, processor.video_processor):
+        part.patch_size = config.vision_config.patch_size
+        part.size = {"shortest_edge": 56 * 56, "longest_edge": 1280 * 28 * 28}
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def write_llava_next_7b(folder: Path, small: bool = False) -> Path:
+    """The same of LLaVA-1.6-mistral-7b, or with `small` of a narrow model of two layers."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(BASE / "tokenizer.json"),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        padding_side="left",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    narrow = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    config = AutoConfig.for_model(
+        "llava_next",
+        text_config=MISTRAL | (narrow | heads if small else {}),
+        vision_config=CLIP | (narrow if small else {}),
+        image_grid_pinpoints=PINPOINTS,
+        image_token_id=tokenizer.image_token_id,
+        tie_word_embeddings=False,
+        dtype=torch.bfloat16,
+    )
+    image_processor = LlavaNextImageProcessor(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_grid_pinpoints=PINPOINTS,
+    )
+    processor = LlavaNextProcessor(
+        image_processor, tokenizer, patch_size=14, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )  # fmt: skip
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def write_weights(folder: Path, device: str) -> None:
+    """Random ones for the configuration in `folder`, drawn on the device, which is fast."""
+    config = AutoConfig.from_pretrained(folder)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="100GB")
+
+
+def draw_pictures(folder: Path, count: int, side: int) -> list[Path]:
+    """PNGs of a few shapes each, no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        draws = random.Random(number)
+        picture = Image.new("RGB", (side, side), _color(draws))
+        for _ in range(6):
+            left, right = sorted(draws.sample(range(side), 2))
+            top, bottom = sorted(draws.sample(range(side), 2))
+            ImageDraw.Draw(picture).ellipse((left, top, right, bottom), fill=_color(draws))
+        paths.append(folder / f"{number}.png")
+        picture.save(paths[-1], compress_level=1)
+    return paths
+
+
+def make_pairs(folder: Path, count: int, side: int, words: int) -> list[Pair]:
+    """A picture with a question, and a caption, each of at least so many tokens."""
+    pairs = []
+    for number, path in enumerate(draw_pictures(folder, count, side)):
+        draws = random.Random(-1 - number)
+        question, caption = (" ".join(draws.choices(WORDS, k=words)) for _ in range(2))
+        query, target = Item(f"{number} {question}", (str(path),)), Item(f"{number} {caption}")
+        pairs.append(Pair(query, target, row_id=str(number)))
+    return pairs
+
+
+def _color(draws: random.Random) -> tuple[int, int, int]:
+    return draws.randrange(256), draws.randrange(256), draws.randrange(256)

@@ -1,0 +1,160 @@
+"""How a step is taken: a case, the model and the pairs for it, and what the GPU held meanwhile."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from benchmarks.gpu.models import SIDE, Material
+from unime.chunks import Batch, ChunkLimits
+from unime.config import (
+    HardNegativeLossConfig,
+    InputConfig,
+    LoraSettings,
+    ModelConfig,
+    OptimConfig,
+    PairData,
+    PairSource,
+    PlanConfig,
+    Precision,
+    Quantization,
+    Stage2PlanConfig,
+)
+from unime.encoder import Encoder
+from unime.grad_cache import cached_backward
+from unime.losses import LossOutput, instruction_loss
+
+ALL_PARTS = ["llm", "projector", "vision"]
+TOKENS = 32  # of a question and of a caption
+GIB = 2**30
+INFO_NCE = HardNegativeLossConfig(0.05, num_hard_negatives=None, false_negative_margin=None)
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a step is taken."""
+
+    batch: int  # pairs
+    chunk: int  # items
+    checkpointing: bool = False
+    quantization: str = "none"
+    precision: str = "bfloat16"
+    attention: str = "sdpa"
+    dropout: float = 0.05
+    tf32: bool = False  # of products of adapters, which are float32
+    autocast: bool = False  # the products of adapters in bfloat16
+
+    def config(self, material: Material, small: bool) -> Stage2PlanConfig:
+        model = ModelConfig(
+            str(material.model),
+            quantization=Quantization(self.quantization),
+            precision=Precision(self.precision),
+            attention=self.attention,
+        )
+        return Stage2PlanConfig(
+            model=model,
+            lora=LoraSettings(rank=16, dropout=self.dropout, train=ALL_PARTS),
+            inputs=InputConfig(resolution="native" if small else f"{SIDE}x{SIDE}"),
+            data=PairData(root="-", sources={"-": PairSource()}),
+            optim=OptimConfig(
+                steps=1, batch_size_per_device=self.batch, chunk_size=self.chunk,
+                learning_rate=1e-5, gradient_checkpointing=self.checkpointing,
+            ),
+            gpus=1,
+            gpu="h100-80g",
+            plan=PlanConfig(text_tokens=TOKENS, image_side=96),
+        )  # fmt: skip
+
+
+@dataclass
+class Setting:
+    """What every section works with."""
+
+    material: Material
+    accelerator: Accelerator
+    small: bool
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    def load(self, case: Case, trains: bool = True, dequantised: bool = False) -> Encoder:
+        config = case.config(self.material, self.small)
+        torch.manual_seed(0)  # equal fresh adapters
+        return Encoder.load(
+            config.model,
+            replace(config.inputs, max_text_tokens=TOKENS),
+            lora=config.lora if trains else None,
+            device=self.device,
+            gradient_checkpointing=case.checkpointing,
+            dequantised=dequantised,
+        ).train(trains)
+
+    def batch(self, encoder: Encoder, case: Case) -> Batch:
+        limits = ChunkLimits.of(case.config(self.material, self.small).optim)
+        return self.material.batch(encoder.processor, limits, case.batch)
+
+    def step(self, encoder: Encoder, batch: Batch) -> LossOutput:
+        return cached_backward(self.accelerator, encoder, batch, info_nce)
+
+
+def info_nce(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    """Against all other targets: nothing is chosen, so rounding cannot choose another."""
+    output = instruction_loss(embeddings, labels, INFO_NCE)
+    both = torch.cat(list(embeddings.values())).detach()
+    return LossOutput(output.loss, {"mean_similarity": (both @ both.T).mean()})
+
+
+@contextmanager
+def arithmetic(setting: Setting, case: Case) -> Iterator[None]:
+    torch.backends.cuda.matmul.allow_tf32 = case.tf32
+    kind = setting.device.type
+    try:
+        with torch.autocast(kind, torch.bfloat16) if case.autocast else nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def adamw(encoder: Encoder) -> torch.optim.Optimizer:
+    parameters = [parameter for _, parameter in encoder.trainable_named_parameters()]
+    return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
+
+
+def synchronise(setting: Setting) -> None:
+    if setting.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def floats(output: LossOutput) -> Result:
+    return {name: value.item() for name, value in output.stats.items()}
+
+
+def free() -> None:
+    """Give back what nothing refers to."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def reset_peak(setting: Setting) -> None:
+    if setting.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def allocated(setting: Setting) -> float | None:
+    """GiB of tensors on the GPU; None: there is none."""
+    return torch.cuda.memory_allocated() / GIB if setting.device.type == "cuda" else None
+
+
+def peak(setting: Setting) -> float | None:
+    """The most of them since `reset_peak`."""
+    return torch.cuda.max_memory_allocated() / GIB if setting.device.type == "cuda" else None
