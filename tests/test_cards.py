@@ -83,8 +83,12 @@ def test_a_collapsed_model_is_called_so(
     mean_similarity, effective_rank, bad, desk, tiny_model, capsys
 ):
     train_small(tiny_model("qwen2_vl"), desk / "run")
-    rows = [{"step": step, "mean_similarity": 0.1, "effective_rank": 40.0} for step in (10, 20)]
+    healthy = {"mean_similarity": 0.1, "effective_rank": 40.0, "distinct_items": 128.0}
+    rows: list[dict[str, float]] = [
+        {"step": step, "learning_rate": 1e-3, **healthy} for step in (10, 20)
+    ]
     rows[1] |= {"mean_similarity": mean_similarity, "effective_rank": effective_rank}
+    rows.append({"step": 20, "validation/hit@1": 0.1})  # a line of its own
     (desk / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     outcome = {"steps": 20, "identity": {"global_batch_size": 64}}
     (desk / "run" / "finished.json").write_text(json.dumps(outcome))

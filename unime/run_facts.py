@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from unime.adapter_files import named_folder
-from unime.collapse import collapsed
+from unime.collapse import collapsed, of_batch
 from unime.config import ConfigError
 from unime.published import CHECKPOINTS, FINAL
 
@@ -40,13 +40,12 @@ def signs_of_collapse(run: Path) -> list[str]:
     try:
         described = run / "state.json" if of_step else root / "finished.json"
         state = json.loads(described.read_text(encoding="utf-8"))
-        last, batch = state["step" if of_step else "steps"], state["identity"]["global_batch_size"]
+        last = state["step" if of_step else "steps"]
         lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]
-        means = {key: float(rows[-1][key]) for key in SIGNS}
+        sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
     except (OSError, ValueError, KeyError, TypeError, IndexError):  # of other versions, or none
         return []
-    sign = collapsed(**means, num_items=batch)
     return [f"the last steps of its training say {sign}"] if sign else []
 
 
