@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> None:
         )
     collate = TextCollator(encoder.processor, ChunkLimits.of(config.optim))
 
-    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    def loss(
+        embeddings: dict[str, Tensor], labels: dict[str, Tensor], step: int | None = None
+    ) -> LossOutput:
         return distillation_loss(embeddings["text"], labels["teacher"], config.loss)
 
     validation = None

@@ -33,6 +33,7 @@ from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
 from unime.runlog import Run, run_program, start_run
+from unime.trainer import StageLoss
 from unime.validation import Measure, Validation
 
 
@@ -65,31 +66,30 @@ def main(argv: list[str] | None = None) -> None:
         config.run.seed,
         dataset.task_weights,
     )
-    measure = _measure(config, run, held)
     collate = PairCollator(
         encoder.processor,
         ChunkLimits.of(config.optim),
         verified=config.data.verify_images,
     )
 
-    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    def loss(
+        embeddings: dict[str, Tensor], labels: dict[str, Tensor], step: int | None = None
+    ) -> LossOutput:
         return instruction_loss(embeddings, labels, config.loss, step)
 
     if told:
         run.log.info("%s", told)
+    measure = _measure(config, run, held, loss)
     validation = measure and Validation(measure, config.validation.every)
     train(run, encoder, dataset, sampler, collate, loss, validation)
 
 
-def _measure(config: Stage2Config, run: Run, held: PairDataset | None) -> Measure | None:
+def _measure(
+    config: Stage2Config, run: Run, held: PairDataset | None, loss: StageLoss
+) -> Measure | None:
     """What ``validation`` asks for."""
-    sizes = run.global_batch_size, config.optim.chunk_size
-
-    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
-        return instruction_loss(embeddings, labels, config.loss)
-
     if held is not None:
-        return HeldOutPairs(held, loss, *sizes)
+        return HeldOutPairs(held, loss, run.global_batch_size, config.optim.chunk_size)
     if config.validation.suite is not None:
         return SuiteValidation(config.validation, config.optim.chunk_size, run.accelerator)
     return None

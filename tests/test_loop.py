@@ -152,7 +152,9 @@ def fit(
             interrupt(before + batches)
         return collate(batch)
 
-    def loss(step: int, embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    def loss(
+        embeddings: dict[str, Tensor], labels: dict[str, Tensor], step: int | None = None
+    ) -> LossOutput:
         nonlocal calls
         calls += 1
         if not while_collating:

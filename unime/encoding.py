@@ -20,7 +20,7 @@ from torch import Tensor
 from unime.batches import load_batches, named
 from unime.config import ConfigError
 from unime.distributed import gather_rows
-from unime.embedder import Embedder, Prepared
+from unime.embedder import Embedder, Prepared, item_name
 from unime.items import KEY_BYTES, DataError, Item, item_digest
 from unime.losses import effective_rank
 from unime.pixels import open_picture
@@ -127,7 +127,7 @@ def encode(
     batch_size: int,
     num_workers: int = 0,
     description: str = "encoding",
-    name: Callable[[int], str] = "item {}".format,
+    name: Callable[[int], str] | None = None,
 ) -> Iterator[Encoded]:
     """Encode every item once, in rounds: in each round every rank one batch, and all of them get
     what the others have.
@@ -136,7 +136,7 @@ def encode(
     any number of ranks encodes the very same batches; a rank may get none in the last round.
 
     Args:
-        name: what messages call the item at a place.
+        name: what messages call the item at a place; None: what it shows.
 
     Raises:
         DataError: an item that cannot be read or encoded, on whichever rank.
@@ -145,6 +145,7 @@ def encode(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     world = accelerator.num_processes
     own = batches[accelerator.process_index :: world]
+    name = name or (lambda place: item_name(items[place]))
     preparing = partial(_prepare, embedder, items, name)
     with (
         progress_bar(total=len(items), desc=description, unit="item") as bar,

@@ -128,8 +128,9 @@ def pairs(node: Node | None, hint: Any, key: str) -> Iterator[tuple[str, Node]]:
     for name, value in node.value:  # what "<<" brought comes first
         named = isinstance(name, ScalarNode) and bool(name.value)
         require(named, key, shown(name), "a name before each colon")
-        merged[name.value] = value
-    yield from merged.items()
+        merged[name.value] = name, value
+    node.value = list(merged.values())  # an anchored mapping is met again
+    yield from ((name, value) for name, (_, value) in merged.items())
 
 
 def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:

@@ -37,13 +37,24 @@ from unime.sharding import whole
 from unime.survey import Rows
 from unime.validation import Validation, embedding
 
-StageLoss = Callable[[int, dict[str, Tensor], dict[str, Tensor]], LossOutput]  # steps taken, …
 TO_TRY = {  # when a model collapses
     1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
     " base knows",
     2: "loss.hard_negatives_after=auto, a lower optim.learning_rate, a larger"
     " loss.num_hard_negatives (null: all), or stage 1 first",
 }
+
+
+class StageLoss(Protocol):
+    """The loss of a global batch; `step`: optimizer steps taken, None: outside of training."""
+
+    def __call__(
+        self,
+        embeddings: dict[str, Tensor],
+        labels: dict[str, Tensor],
+        step: int | None = None,
+        /,
+    ) -> LossOutput: ...
 
 
 class Collate(Protocol):
@@ -153,8 +164,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with accelerator.accumulate():  # no model: cached_backward says which backward syncs
-            loss = partial(loss_fn, self.step)
-            output = cached_backward(accelerator, self.model, batch, loss, signum)
+            output = cached_backward(
+                accelerator,
+                self.model,
+                batch,
+                lambda embeddings, labels: loss_fn(embeddings, labels, self.step),
+                signum,
+            )
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
