@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from accelerate import Accelerator
 
+from eval.scoring import score_task
 from eval.sources import Source
 from eval.suites import Task, load_suite
 from eval.task import EvalTask
@@ -15,8 +16,7 @@ from unime.embedder import Embedder
 from unime.encoding import together
 from unime.held_out_scores import HeldItems
 from unime.images import sample_frames
-from unime.items import Item
-from unime.ranking import rank_targets, ranking_metrics
+from unime.items import Item, item_key
 from unime.validation import HIT, Leave, Scores
 
 
@@ -50,9 +50,11 @@ class SuiteValidation:
                 self._tasks[name] = task, loaded, held
             embeddings = held.embed(accelerator, embedder, leave)
             queries, targets = embeddings.tensor_split([len(loaded.queries)])
-            ranking = rank_targets(queries, targets, loaded.candidates)
-            values = ranking_metrics(ranking.targets, loaded.relevance)[task.metric]
-            scores[f"{task.metric}/{name}"] = values.mean().item()
+            known: dict[int, int] = {}  # of copies the first
+            keys = [item_key(target) for target in loaded.targets]
+            items = torch.tensor([known.setdefault(key, place) for place, key in enumerate(keys)])
+            _, metrics = score_task(loaded, queries, targets, items)
+            scores[f"{task.metric}/{name}"] = metrics[task.metric].mean().item()
         return {HIT: torch.tensor(list(scores.values())).mean().item(), **scores}
 
 

@@ -61,9 +61,9 @@ def test_two_points_are_a_collapse_however_far_apart() -> None:
     assert judged(halves) is not None
 
 
-def test_a_few_items_say_nothing() -> None:
-    assert judged(torch.ones(3, 4) / 2) is None
+def test_the_rank_of_a_few_items_says_nothing() -> None:
     assert judged(torch.ones(1, 4) / 2) is None
+    assert judged(embeddings(3, 0.9, 60)) is None
     assert judged(embeddings(12, 0.9, 60)) is None, "a rank of 5 is much of twelve"
 
 
@@ -92,3 +92,11 @@ def test_one_side_may_collapse_alone() -> None:
     batch = values(0.6, 40.0) | values(0.2, 30.0, "query_") | values(0.9999, 1.2, "target_")
     assert of_batch(batch) and not of_batch(values(0.6, 40.0) | values(0.2, 30.0, "query_"))
     assert of_batch({"loss": 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    ("num_items", "similarity", "bad"),
+    [(7, 1.0, True), (2, 0.9995, True), (7, 0.99, False), (1, 1.0, False)],
+)
+def test_a_few_labels_that_are_one_point(num_items: int, similarity: float, bad: bool) -> None:
+    assert bool(collapsed(similarity, 1.0, num_items)) is bad

@@ -220,6 +220,9 @@ def test_a_collapsed_run_stops(tmp_path: Path) -> None:
     assert not (tmp_path / "run/final").exists()
     with pytest.raises(RunError, match="step 12: collapsed"):  # counted on over a resumption
         fit(config, encoder=Collapsed(0.0))
+    config.optim.on_collapse = OnCollapse.warn  # as the message says
+    fit(config, encoder=Collapsed(0.0))
+    assert (tmp_path / "run/final").exists()
 
 
 def test_a_collapsed_run_that_goes_on_says_so(tmp_path: Path, capsys: Any) -> None:

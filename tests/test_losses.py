@@ -410,3 +410,16 @@ def test_statistics_of_what_is_not_finite_are_nan() -> None:
     assert not math.isfinite(
         float(distillation_loss(rows, unit(5, 3), DistillationLossConfig()).loss)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [1, 2, 3, 8, 31])
+def test_equal_similarities_are_no_beginning(k: int, dtype: torch.dtype) -> None:
+    """A collapsed model costs ln(1 + k) to rounding, which must not decide."""
+    same = F.normalize(torch.ones(32, 7, dtype=dtype), dim=1)
+    config = HardNegativeLossConfig(0.05, k, 0.1)
+    output = hard_negative_loss(
+        same, same, torch.arange(32), identity_negatives(32), config, step=0
+    )
+    assert float(output.stats["hard_negatives"]) == 0
+    assert float(output.stats["filtered_share"]) == 0  # what is told is of the loss that was taken

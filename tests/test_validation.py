@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional
 
+from eval.validation import SuiteValidation
 from stages.export import final_folder
 from tests.mmeb_files import write_eval_suite
 from tests.test_stages import (
@@ -42,7 +44,7 @@ from unime.config import (
 from unime.data import PairDataset, TextRow
 from unime.encoder import Encoder
 from unime.engines import check_combination
-from unime.held_out_scores import HeldOutTexts, hit_share
+from unime.held_out_scores import HeldItems, HeldOutTexts, hit_share
 from unime.hold_out import choose, hold_out
 from unime.items import DataError, Item, item_key
 from unime.losses import distillation_loss
@@ -142,6 +144,22 @@ def test_a_suite_of_tasks_is_the_measure(material: Path) -> None:
     with pytest.raises(ConfigError, match="has no task 'Word'; the nearest is 'Words_"):
         stage2(material, "none", "validation.every=2", f"validation.suite={material}/suite.yaml",
                "validation.tasks=[Word]")  # fmt: skip
+
+
+def test_a_model_that_sees_nothing_is_at_chance(
+    material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a suite too, where the right candidate is listed first."""
+    write_eval_suite(material / "blind", material / "blind.yaml")
+    config = ValidationConfig(
+        every=1, suite=str(material / "blind.yaml"), root=str(material / "blind")
+    )
+    accelerator = Accelerator(cpu=True)
+    measure = SuiteValidation(config, 8, accelerator)
+    monkeypatch.setattr(HeldItems, "embed", lambda held, *_: torch.ones(len(held._items), 4) / 2)
+    seen = SimpleNamespace(describe=lambda: {"num_frames": 8})
+    scores = measure(accelerator, seen, lambda: None)  # type: ignore[arg-type]
+    assert 0 < scores["hit@1"] <= 0.5 and all(score <= 0.5 for score in scores.values())
 
 
 def test_stage1_is_validated_by_the_teachers_neighbours(material: Path) -> None:
@@ -263,9 +281,10 @@ def test_nothing_held_out_is_trained_on(material: Path) -> None:
     assert held.task_sizes == {"Questions": 4, "Captions": 4} and len(rest) == 24
     assert "8 rows are held out (Questions: 4, Captions: 4): no text or picture" in told
     of_held, of_rest = (
-        {item_key(item) for pair in part for item in (pair.query, pair.target)}
-        for part in (held, rest)
+        {item_key(item) for pair in part for item in (pair.query, pair.target, *negatives(pair))}
+        for part, negatives in ((held, lambda pair: ()), (rest, lambda pair: pair.negatives))
     )
+    assert any(pair.negatives for pair in rest)
     assert not of_held & of_rest
     assert len({pair.row_id for part in (held, rest) for pair in part}) == 32
     for part in (held, rest):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
-MIN_ITEMS = 8  # of fewer neither number says much: the rank is at most their number
+MIN_ITEMS = 8  # of fewer the rank says nothing: it is at most their number
+ONE_POINT = 0.999  # mean similarity from which fewer are one point
 # (mean similarity from which a row holds, effective rank up to which it says "collapsed").
 LIMITS = (
     (0.99, inf),  # logits at temperature 0.05 differ by 0.2 on average: nothing is left to rank by
@@ -35,12 +36,17 @@ def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> 
         num_items: how many different items these are.
     """
     if num_items < MIN_ITEMS:
-        return None
+        is_one_point = num_items > 1 and mean_similarity >= ONE_POINT
+        return _words(mean_similarity, effective_rank, num_items) if is_one_point else None
     highest = next((rank for least, rank in LIMITS if mean_similarity >= least), 0.0)
     if highest < inf:
         highest = min(highest, num_items / ITEMS_A_DIRECTION)
     if not effective_rank <= highest:
         return None
+    return _words(mean_similarity, effective_rank, num_items)
+
+
+def _words(mean_similarity: float, effective_rank: float, num_items: int) -> str:
     return (
         f"collapsed: {num_items} different items are hardly told apart (mean similarity"
         f" {mean_similarity:.3f}, effective rank {effective_rank:.1f})"

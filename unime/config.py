@@ -266,11 +266,11 @@ class ValidationConfig:
     # never
     rows: int | None = None  # of the training data, held out of training by seed; or
     share: float | None = None  # this share of them; or
-    suite: str | None = None  # stage 2: the tasks of this suite (configs/suites/), of which
+    suite: FilePath | None = None  # stage 2: the tasks of this suite (configs/suites/), of which
     tasks: list[str] | None = None  # these; null: all
     limit: int | None = None  # first queries of each task; null: all
-    root: str | None = None  # where the suite's rows are, as data.root of an evaluation
-    image_root: str | None = None
+    root: FilePath | None = None  # where the suite's rows are, as data.root of an evaluation
+    image_root: FilePath | None = None
 
     def __post_init__(self) -> None:
         given = [key for key in ("rows", "share", "suite") if getattr(self, key) is not None]
@@ -335,7 +335,7 @@ class HardNegativeLossConfig:
 
     def __post_init__(self) -> None:
         k, after = self.num_hard_negatives, self.hard_negatives_after
-        is_number = str(after).isdecimal()
+        is_number = str(after).isascii() and str(after).isdecimal()
         expected = "auto, or a number of steps"
         require(is_number or after == "auto", "loss.hard_negatives_after", after, expected)
         require(self.temperature > 0, "loss.temperature", self.temperature, "positive")

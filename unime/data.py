@@ -86,7 +86,7 @@ class TextDataset(Sequence[TextRow]):
         """Of every row what no row may share that is held out alone (hold_out.py)."""
         return [[text, number // self.texts_per_row] for number, text in enumerate(self.texts)]
 
-    def split(self, held: Collection[int]) -> tuple[TextDataset, TextDataset]:
+    def split(self, held: Collection[int], strict: bool) -> tuple[TextDataset, TextDataset]:
         """All rows but `held`, and those."""
         parts = []
         for chosen in (sorted(set(range(len(self))) - set(held)), sorted(held)):
@@ -100,8 +100,18 @@ class TextDataset(Sequence[TextRow]):
 class PairDataset(Sequence[Pair]):
     """Stage 2's rows of all sources, the rows of one task after the other's."""
 
-    def __init__(self, subsets: list[TrainSubset], weights: list[float]):
+    def __init__(
+        self,
+        subsets: list[TrainSubset],
+        weights: list[float],
+        unseen: frozenset[Hashable] = frozenset(),
+    ):
+        """
+        Args:
+            unseen: things that are nobody's explicit negatives: those of rows that are held out.
+        """
         self._subsets = subsets
+        self._unseen = unseen
         self._ends = list(accumulate(map(len, subsets)))
         self.task_sizes = {subset.name: len(subset) for subset in subsets}
         names = [subset.name for subset in subsets]
@@ -146,12 +156,19 @@ class PairDataset(Sequence[Pair]):
             raise IndexError(f"row {index} of {len(self)}")
         number = bisect_right(self._ends, index)
         subset = self._subsets[number]
-        return subset[index - self._ends[number] + len(subset)]
+        return self._without_unseen(subset[index - self._ends[number] + len(subset)])
 
     def __iter__(self) -> Iterator[Pair]:
         """Many times faster than one by one."""
         for subset in self._subsets:
-            yield from subset
+            yield from map(self._without_unseen, subset)
+
+    def _without_unseen(self, pair: Pair) -> Pair:
+        if not (self._unseen and pair.negatives):
+            return pair
+        return replace(
+            pair, negatives=tuple(n for n in pair.negatives if _thing(n) not in self._unseen)
+        )
 
     def things(self, strict: bool) -> list[list[Hashable]]:
         """Of every row what no row may share that is held out alone (hold_out.py): the pictures of
@@ -165,16 +182,18 @@ class PairDataset(Sequence[Pair]):
         for pair in self:
             sides = [_pictures(item) for item in (pair.query, pair.target)]
             if strict:
-                items = zip((pair.query, pair.target), sides, strict=True)
-                rows.append([shown or (item.instruction, item.text) for item, shown in items])
+                rows.append([_thing(pair.query), _thing(pair.target)])
             else:
                 query = (pair.query.instruction, pair.query.text)
                 rows.append([shown for shown in sides if shown] or [query])
         return rows
 
-    def split(self, held: Collection[int]) -> tuple[PairDataset, PairDataset]:
-        """All rows but `held`, and those."""
+    def split(self, held: Collection[int], strict: bool) -> tuple[PairDataset, PairDataset]:
+        """All rows but `held`, without explicit negatives that `held` shows, and those; not
+        `strict`: of the negatives those with pictures."""
         held = set(held)
+        things = [_thing(item) for row in held for item in (self[row].query, self[row].target)]
+        unseen = frozenset(thing for thing in things if strict or not isinstance(thing[0], str))
         parts: tuple[list[TrainSubset], list[TrainSubset]] = ([], [])
         weights = list(self.task_weights.values())
         for end, subset in zip(self._ends, self._subsets, strict=True):
@@ -183,7 +202,12 @@ class PairDataset(Sequence[Pair]):
                 own[number in held].append(row)
             for part, selected in zip(parts, own, strict=True):
                 part.append(replace(subset, selected=selected))
-        return PairDataset(parts[0], weights), PairDataset(parts[1], weights)
+        return PairDataset(parts[0], weights, unseen), PairDataset(parts[1], weights)
+
+
+def _thing(item: Item) -> tuple[Hashable, ...]:
+    """What an item shows: its pictures, or its text where there are none."""
+    return _pictures(item) or (item.instruction, item.text)
 
 
 def _pictures(item: Item) -> tuple[bytes, ...]:

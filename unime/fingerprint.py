@@ -31,8 +31,11 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.chunk_tokens",
     "optim.auto_chunk",
     "optim.on_nonfinite",
+    "optim.on_collapse",
     "data.verify_images",  # the rows are compared
     "validation.every",
+    "validation.root",
+    "validation.image_root",
     "optim.gradient_checkpointing",
 }
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled

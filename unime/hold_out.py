@@ -44,7 +44,7 @@ def hold_out(
             f" hold out so many ({few}); hold out more rows, or give validation.suite"
         )
     shared = "no text or picture of theirs is" if strict else "no picture of theirs is, texts are,"
-    rest, kept = dataset.split(held)
+    rest, kept = dataset.split(held, strict)
     listed = ", ".join(f"{task}: {count}" for task, count in counts.items())
     return (
         cast(Dataset, rest),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 
+LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
 SPREAD_ROWS = (
     256  # of which statistics are taken: singular values of thousands of rows take seconds
 )
@@ -155,11 +156,11 @@ def hard_negative_loss(
     negatives = similarity.gather(1, hardest).masked_fill(~kept, float("-inf"))  # (Q, k)
     hard = _info_nce(positive, negatives, config.temperature)
     begun = _hard_negatives_begun(hard.detach(), kept, config, step)
-    if begun:
-        loss = hard
-    else:
-        every = similarity.masked_fill(~is_negative, float("-inf"))  # (Q, C)
-        loss = _info_nce(positive, every, config.temperature)
+    loss = hard
+    if not begun:  # all count, and none is taken for false
+        negatives = similarity.masked_fill(~is_negative, float("-inf"))  # (Q, C)
+        is_false = torch.zeros_like(is_false)
+        loss = _info_nce(positive, negatives, config.temperature)
     stats = _hard_negative_stats(positive, negatives, is_negative, is_false, config)
     stats |= {"hard_negative_loss": hard.detach(), "hard_negatives": loss.new_tensor(float(begun))}
     return LossOutput(loss, stats)
@@ -186,7 +187,8 @@ def _hard_negatives_begun(
     if config.num_hard_negatives is None or after == 0 or step is None:
         return True
     if after == "auto":
-        return bool(hard_loss < kept.sum(dim=1).add(1).double().log().mean())
+        level = kept.sum(dim=1).add(1).double().log().mean()
+        return bool(hard_loss < (1 - LEVEL_ROUNDING) * level)
     return step >= int(after)
 
 

@@ -102,18 +102,16 @@ class Run:
         ]
         if changed:
             what = f"{self.output_dir}: holds a run with other data ({'; '.join(changed)})"
+            if self.finished:  # there is no step left in which it could learn from them
+                raise ConfigError(f"{what}, and is finished; give another run.output_dir")
             if not self.config.resume.force:
                 raise ConfigError(
                     f"{what}; give another run.output_dir, or go on with resume.force=true"
                 )
             self.log.warning("%s; resume.force: going on all the same", what)
-        if self.finished and not changed:
-            self.log.info("%s: finished already, nothing left to do", self.output_dir)
-            return True
         if self.finished:
-            self.finished = False
-            _begin(self)
-        return False
+            self.log.info("%s: finished already, nothing left to do", self.output_dir)
+        return self.finished
 
 
 def start_run(config: StageConfig) -> Run:

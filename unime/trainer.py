@@ -40,7 +40,7 @@ from unime.validation import Validation, embedding
 TO_TRY = {  # when a model collapses
     1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
     " base knows",
-    2: "loss.hard_negatives_after=auto, a lower optim.learning_rate, a larger"
+    2: "loss.hard_negatives_after=auto if it is another, a lower optim.learning_rate, a larger"
     " loss.num_hard_negatives (null: all), or stage 1 first",
 }
 

@@ -73,8 +73,12 @@ class Validation:
 
 
 def _rank(scores: Mapping[str, float]) -> tuple[float, float]:
-    loss = scores.get(LOSS, math.inf)
-    return scores[HIT], -loss if math.isfinite(loss) else -math.inf
+    """What is not a number is worse than any."""
+    hit, loss = scores[HIT], scores.get(LOSS, math.inf)
+    return (
+        hit if math.isfinite(hit) else -math.inf,
+        -loss if math.isfinite(loss) else -math.inf,
+    )
 
 
 @contextmanager
