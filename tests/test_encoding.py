@@ -134,7 +134,7 @@ def test_worker_processes_change_nothing(
     bad = [*items, Item("", (str(tmp_path / "bad.png"),))]
     with pytest.raises(DataError) as failure:
         list(encode(accelerator, embedder, bad, 2, num_workers=1))
-    start = f"item {len(items)}: {tmp_path}/bad.png: "
+    start = f"bad.png: {tmp_path}/bad.png: "
     assert str(failure.value).startswith(start), "no traceback of a worker in it"
 
 
