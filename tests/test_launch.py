@@ -423,7 +423,8 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
     process.send_signal(signum)
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signum
-    typed = f"{checkout.root}/launch.sh stage1 some\\ config.yaml"
+    typed = f"{checkout.root}/launch.sh stage1 some config.yaml".replace(" checkout", "\\ checkout")
+    typed = typed.replace("some config", "some\\ config")
     assert f"UNIME_NUM_PROCESSES={processes} {typed}\n" in said.split("to go on: ")[1]
     if processes == "1":
         assert "Traceback" not in said
