@@ -255,7 +255,9 @@ def test_every_path_may_begin_with_the_users_folder(
     paths = [
         key
         for key, hint in settings_of(cls)
-        if FilePath in (hint, *get_args(hint)) and get_origin(hint) is not dict
+        if FilePath in (hint, *get_args(hint))
+        and get_origin(hint) is not dict
+        and not key.startswith("validation.")  # which go together: below
     ]
     for key in paths:
         last = key.split(".")[-1]
@@ -265,6 +267,16 @@ def test_every_path_may_begin_with_the_users_folder(
             config = config[name] if isinstance(config, dict) else getattr(config, name)
         assert config in ("/home/someone/x.json", ["/home/someone/x.json"]), key
     assert paths or cls is Stage2PlanConfig
+
+
+def test_the_paths_of_validation_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    names = ("suite", "root", "image_root")
+    words = [f"validation.{name}=~/{name}" for name in names]
+    given = file_of(tmp_path, LEAST[Stage2Config])
+    config = build_config(Stage2Config, given, ["validation.every=5", *words])
+    found = [getattr(config.validation, name) for name in names]
+    assert found == [f"/home/someone/{name}" for name in names]
 
 
 def test_two_names_of_one_file_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
