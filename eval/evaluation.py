@@ -16,7 +16,7 @@ from eval.result_files import Ranked, side_files, write_side_files
 from eval.scoring import in_words, score_task, summary
 from eval.sources import Source
 from eval.suites import Task
-from eval.task import EvalTask
+from eval.task import EvalTask, as_shown
 from unime.checkpoint import write_json
 from unime.config import ConfigError, EvalConfig
 from unime.embedder import Embedder, find_model, inputs_of, load_embedder
@@ -31,7 +31,6 @@ from unime.encoding import (
     together,
 )
 from unime.facts import code_digest, device_name, git_commit, write_facts
-from unime.images import sample_frames
 from unime.items import DataError, Item
 from unime.provenance import (
     check_folders,
@@ -81,7 +80,9 @@ class Evaluation:
         """
         loaded = together(self.accelerator, lambda: task.format.read(name, self.source))
         everything = [*loaded.queries, *loaded.targets]
-        distinct = distinct_items(self.accelerator, map(self._shown, everything))
+        frames = int(self.inputs.num_frames or 0)
+        shown = [as_shown(item, frames) for item in everything]
+        distinct = distinct_items(self.accelerator, shown)
         data_fingerprint = self._data_fingerprint(loaded, everything, distinct)
         described = {
             "task": name,
@@ -145,11 +146,6 @@ class Evaluation:
     def close(self) -> None:
         if self.store is not None:
             self.store.close()
-
-    def _shown(self, item: Item) -> Item:
-        """The item as the model sees it: of a video the frames that are taken."""
-        count = int(self.inputs.num_frames or 0)
-        return replace(item, video=tuple(sample_frames(item.video, count))) if item.video else item
 
     def _missing(self, distinct: DistinctItems) -> list[int]:
         """The items that the store lacks."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from unime.images import sample_frames
 from unime.items import DataError, Item
 
 Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
@@ -71,6 +72,11 @@ class EvalTask:
         """The candidates themselves."""
         places = self.candidates or [list(range(len(self.targets)))] * len(self.queries)
         return [[self.targets[place] for place in own] for own in places]
+
+
+def as_shown(item: Item, num_frames: int) -> Item:
+    """The item as a model sees it: of a video the frames that are taken."""
+    return replace(item, video=tuple(sample_frames(item.video, num_frames))) if item.video else item
 
 
 @dataclass

@@ -22,7 +22,7 @@ from unime.config import ConfigError
 from unime.distributed import gather_rows
 from unime.embedder import Embedder, Prepared, item_name
 from unime.items import KEY_BYTES, DataError, Item, item_digest
-from unime.losses import effective_rank
+from unime.losses import effective_rank, mean_similarity
 from unime.pixels import open_picture
 from unime.progress import progress_bar
 
@@ -235,10 +235,7 @@ def embedding_statistics(embeddings: Tensor) -> dict[str, float]:
     """Signs of collapse: the mean cosine of two different embeddings (near 1) and the effective
     rank (near 1), from at most MOST_ROWS of them, evenly spaced."""
     rows = embeddings[:: ceil(len(embeddings) / MOST_ROWS)].double()
-    count = len(rows)
-    pairs = max(count * (count - 1), 1)
-    mean_similarity = (rows.sum(dim=0).square().sum() - rows.square().sum()) / pairs
     return {
-        "mean_similarity": mean_similarity.item(),
+        "mean_similarity": mean_similarity(rows).item(),
         "effective_rank": effective_rank(rows).item(),
     }

@@ -15,9 +15,7 @@ from torch import Tensor
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 
 LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
-SPREAD_ROWS = (
-    256  # of which statistics are taken: singular values of thousands of rows take seconds
-)
+SPREAD_ROWS = 256  # of which statistics are taken: singular values of thousands take seconds
 
 
 @dataclass
@@ -94,12 +92,16 @@ def spread(sides: dict[str, Tensor]) -> dict[str, Tensor]:
     stats: dict[str, Tensor] = {}
     for prefix, rows in named.items():
         rows = _sample(rows.detach().double(), SPREAD_ROWS)
-        count = len(rows)
-        total = rows.sum(dim=0).square().sum() - count  # of all pairs, both ways
-        stats[f"{prefix}mean_similarity"] = total / max(1, count * (count - 1))
+        stats[f"{prefix}mean_similarity"] = mean_similarity(rows)
         stats[f"{prefix}effective_rank"] = effective_rank(rows)
-        stats[f"{prefix}distinct_items"] = rows.new_tensor(float(count))
+        stats[f"{prefix}distinct_items"] = rows.new_tensor(float(len(rows)))
     return stats
+
+
+def mean_similarity(rows: Tensor) -> Tensor:
+    """The mean over all pairs of different rows (N, D), without their N x N products."""
+    both_ways = rows.sum(dim=0).square().sum() - rows.square().sum()
+    return both_ways / max(1, len(rows) * (len(rows) - 1))
 
 
 def _sample(rows: Tensor, count: int) -> Tensor:
