@@ -210,7 +210,7 @@ class OptimConfig:
             (self.steps is None) != (self.epochs is None),
             "optim.steps",
             both,
-            "steps or epochs, not both",
+            "one of steps and epochs, the other null",
         )
         require(self.steps is None or self.steps > 0, "optim.steps", self.steps, "positive")
         require(self.epochs is None or self.epochs > 0, "optim.epochs", self.epochs, "positive")
