@@ -28,7 +28,7 @@ from torch import Tensor
 from eval import evaluate
 from unime.config import EvalConfig, build_config
 from unime.embedder import UnimeEmbedder
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 
 LOG = "UNIME_KILL_LOG"  # where a child counts what it encodes
 COMPARED = ("score", "values", "metrics", "num_items", "num_truncated", "data_fingerprint")

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stamps_data
-from unime.checkpoint import write_json
 from unime.facts import device_name, git_commit
 from unime.provenance import package_versions
+from unime.runtime.files import write_json
 
 SEEDS = (0, 1, 2)
 DATA = Path("data/stamps")

@@ -40,10 +40,11 @@ from data_prep.demo_texts import (
     training_texts,
 )
 from data_prep.emoji import CONCEPTS_FILE, Concept, load_concepts
-from unime.checkpoint import write_json
-from unime.config import ConfigError, load_config, require
+from unime.config import load_config
+from unime.errors import ConfigError, require
 from unime.progress import progress_bar
-from unime.runlog import run_program
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 from unime.setting_values import FilePath
 
 VERSION = 1

@@ -15,7 +15,7 @@ from data_prep.demo_tasks import caption_of
 from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
 from data_prep.pretrain_tasks import GLOSS_WORDS, NUM_WORDS
 from data_prep.wordnet import common_words, load_glosses, shorten
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 LEAST_KEYWORDS, MOST_KEYWORDS = 2, 4
 

@@ -31,9 +31,10 @@ from data_prep.fast_forward import vision_features
 from data_prep.pretrain_batches import Batch, Encoder, answer_loss, stream
 from data_prep.pretrain_tasks import Tasks
 from data_prep.thread_choice import ThreadChooser
-from unime.config import load_config, require
+from unime.config import load_config
+from unime.errors import require
 from unime.facts import git_commit, write_facts
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 from unime.setting_values import FilePath
 
 

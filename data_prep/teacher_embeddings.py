@@ -13,9 +13,10 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
-from unime.config import ConfigError, TeacherConfig, load_config
+from unime.config import TeacherConfig, load_config
+from unime.errors import ConfigError
 from unime.progress import progress_bar
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 from unime.sentence_layout import packaged_model
 from unime.teacher_store import TeacherMeta, note_cut, write_store
 from unime.text_limits import longer_than, own_positions, set_text_limit

@@ -17,8 +17,8 @@ import datasets
 
 from eval.sources import Source
 from eval.task import EvalTask, Relevance
-from unime.config import require
-from unime.items import DataError, Item
+from unime.errors import DataError, require
+from unime.items import Item
 from unime.progress import progress_bar
 from unime.tables import Table, plain_rows
 

@@ -34,11 +34,11 @@ from eval.mmeb_v1 import read_mmeb
 from eval.scoring import score_task
 from eval.suites import load_suite
 from eval.tables import narrow_table
-from unime.checkpoint import write_json
 from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.encoder import Encoder
 from unime.items import Item
-from unime.runlog import run_program
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 
 CONFIGS = Path("configs/demo")
 NAMED = 300

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unime.checkpoint import write_json
-from unime.items import DataError
-from unime.runlog import run_program
+from unime.errors import DataError
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 
 COMPARED = (  # what each part of the recipe buys: the first over the second
     ("stage1", "base"),

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from eval.evaluation import Evaluation
 from eval.suites import load_suite
 from unime.config import EvalConfig, load_config
-from unime.items import DataError
-from unime.runlog import run_program
+from unime.errors import DataError
+from unime.runtime.program import run_program
 
 PATIENCE = timedelta(hours=2)
 

@@ -17,21 +17,14 @@ from eval.scoring import in_words, score_task, summary
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask, as_shown
-from unime.checkpoint import write_json
-from unime.config import ConfigError, EvalConfig
+from unime.config import EvalConfig
+from unime.distributed import on_main, together
 from unime.embedder import Embedder, find_model, inputs_of, load_embedder
 from unime.embedding_store import EmbeddingStore
-from unime.encoding import (
-    DistinctItems,
-    Encoded,
-    distinct_items,
-    embedding_statistics,
-    encode,
-    on_main,
-    together,
-)
+from unime.encoding import DistinctItems, Encoded, distinct_items, embedding_statistics, encode
+from unime.errors import ConfigError, DataError
 from unime.facts import code_digest, device_name, git_commit, write_facts
-from unime.items import DataError, Item
+from unime.items import Item
 from unime.provenance import (
     check_folders,
     package_versions,
@@ -40,6 +33,7 @@ from unime.provenance import (
     vectors_fingerprint,
 )
 from unime.result_warnings import warnings_of
+from unime.runtime.files import write_json
 
 Result = dict[str, Any]
 

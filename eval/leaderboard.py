@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from unime.checkpoint import write_aside
-from unime.items import DataError
+from unime.errors import DataError
 from unime.ranking import METRICS
 from unime.result_warnings import is_tied
+from unime.runtime.files import write_aside
 
 KEYS = (*METRICS, "num_pred", "num_data")  # of a score file, in their order
 TASKS = {

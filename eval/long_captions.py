@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 from eval.caption_retrieval import Captioned, CaptionRetrieval, check_caption, find_image
 from eval.sources import Source
 from eval.task import EvalTask
-from unime.items import DataError
+from unime.errors import DataError
 
 CHUNK = 1 << 20  # characters read at a time
 LONGEST = 1 << 24  # characters of one item; more is no item but a broken file

@@ -16,8 +16,8 @@ from omegaconf import MISSING
 from eval.mmeb_v1 import Candidates, Row, candidate_name, read_task
 from eval.sources import Source
 from eval.task import EvalTask
-from unime.config_file import require
-from unime.items import DataError, Item
+from unime.errors import DataError, require
+from unime.items import Item
 from unime.mmeb_rows import read_candidates, read_item, read_query
 from unime.tables import quoted
 

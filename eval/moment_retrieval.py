@@ -16,7 +16,8 @@ from eval.videos import (
     read_rows,
     read_text,
 )
-from unime.items import DataError, Item, natural_order
+from unime.errors import DataError
+from unime.items import Item, natural_order
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from unime.config import InputConfig
+from unime.errors import DataError
 from unime.images import READERS, load_image
-from unime.items import DataError
 
 SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
 MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"

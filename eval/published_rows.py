@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from eval.averages import Average
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 PATH = Path(__file__).with_name("published.yaml")
 

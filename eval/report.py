@@ -31,10 +31,11 @@ from eval.results import (
     scored,
 )
 from eval.suites import Task, load_suite
-from unime.checkpoint import write_aside, write_json
-from unime.config import ConfigError, ReportConfig, load_config
+from unime.config import ReportConfig, load_config
+from unime.errors import ConfigError
 from unime.result_warnings import warnings_of_report
-from unime.runlog import run_program
+from unime.runtime.files import write_aside, write_json
+from unime.runtime.program import run_program
 
 SIGNS = ("tied_queries", "mean_similarity", "effective_rank", "num_items")
 DESCRIBED = ("modality", "meta_task", "distribution", "metric")

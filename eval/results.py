@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.suites import Task
-from unime.items import DataError
+from unime.errors import DataError
 
 NEEDED = {  # of each task's file
     "task": str,

@@ -18,7 +18,8 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
-from unime.items import DataError, video_frames
+from unime.errors import DataError
+from unime.items import video_frames
 from unime.pixels import open_picture
 from unime.split_files import inside
 from unime.tables import ImageFolder, Table, image_folder, load_table

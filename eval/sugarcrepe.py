@@ -19,7 +19,8 @@ from omegaconf import MISSING
 from eval.caption_retrieval import check_caption, find_image
 from eval.sources import Source
 from eval.task import EvalTask
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
 
 CANDIDATES = ("negative_caption", "caption")  # in this order: see above
 KEYS = ("filename", *CANDIDATES)

@@ -19,7 +19,7 @@ from yaml.nodes import Node
 
 from eval.formats import FORMATS, Format
 from eval.mmeb_v1 import MmebRows
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.setting_values import pairs, parse_yaml, read_node
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not

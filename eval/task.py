@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from unime.errors import DataError
 from unime.images import sample_frames
-from unime.items import DataError, Item
+from unime.items import Item
 
 Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
 

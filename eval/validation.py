@@ -11,8 +11,8 @@ from eval.sources import Source
 from eval.suites import Task, load_suite
 from eval.task import EvalTask, as_shown
 from unime.config import EvalData, ValidationConfig
+from unime.distributed import together
 from unime.embedder import Embedder
-from unime.encoding import together
 from unime.held_out_scores import HeldItems
 from unime.items import item_key
 from unime.validation import HIT, Leave, Scores

@@ -16,8 +16,8 @@ from eval.videos import (
     read_text,
     read_texts,
 )
-from unime.config import ConfigError
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 
 ANSWERS = ("text", "letter", "index")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -15,8 +15,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from eval.sources import Source
-from unime.config import ConfigError
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 from unime.progress import progress_bar
 from unime.tables import Table, plain_rows
 

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.demo_data import SOURCES
-from unime.checkpoint import write_json
-from unime.config import load_config, require
+from unime.config import load_config
+from unime.errors import require
 from unime.facts import git_commit, write_facts
-from unime.runlog import run_program
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 from unime.setting_values import FilePath
 
 ROOT = Path(__file__).resolve().parent.parent

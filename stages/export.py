@@ -39,16 +39,15 @@ from omegaconf import OmegaConf
 from eval.tables import markdown, table_sections, title_of
 from unime.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.config import (
-    ConfigError,
     ExportConfig,
     ExportForm,
     ModelConfig,
     Precision,
     Quantization,
     build_config,
-    require,
 )
 from unime.config_file import parse_words, program_name
+from unime.errors import ConfigError, require
 from unime.exporting import export_adapter, export_merged
 from unime.facts import git_commit, installed_versions
 from unime.hub_upload import push
@@ -56,7 +55,7 @@ from unime.model_card import Exported, model_card
 from unime.progress import quiet_transformers
 from unime.published import CHECKPOINTS, FINAL, trained_base
 from unime.run_facts import public, recipes, remarks_on_report, signs_of_collapse
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:

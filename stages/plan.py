@@ -23,7 +23,7 @@ from yaml import YAMLError
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
 from unime.costs import PlannedConfig
 from unime.planner import Plan, make_plan
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -29,7 +29,8 @@ from unime.held_out_scores import HeldOutTexts
 from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
-from unime.runlog import run_program, start_run
+from unime.runlog import start_run
+from unime.runtime.program import run_program
 from unime.validation import Validation
 
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from eval.validation import SuiteValidation
-from unime.checkpoint import write_json
 from unime.chunks import ChunkLimits
 from unime.collator import PairCollator
 from unime.config import Mixing, Stage2Config, load_config
@@ -32,7 +31,9 @@ from unime.held_out_scores import HeldOutPairs
 from unime.hold_out import hold_out
 from unime.loop import train
 from unime.losses import LossOutput, instruction_loss
-from unime.runlog import Run, run_program, start_run
+from unime.runlog import Run, start_run
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 from unime.trainer import StageLoss
 from unime.validation import Measure, Validation
 

@@ -36,13 +36,12 @@ from unime.config import (
     RunConfig,
     Stage2Config,
 )
-from unime.distributed import gather_rows
+from unime.distributed import gather_rows, whole
 from unime.encoder import Encoder
 from unime.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
 from unime.grad_cache import _Step, cached_backward
 from unime.items import Item, Pair
 from unime.losses import LossOutput, instruction_loss
-from unime.sharding import whole
 
 LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
 SPLITS = {1: (0, 8), 2: (0, 3, 8), 3: (0, 3, 5, 8)}  # rows of each rank: uneven

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText
 
 from tests.embedding import difference, embed
 from unime.adapter_files import WEIGHTS, adapter_folders
-from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.items import Item
 from unime.prompts import PRESETS
 

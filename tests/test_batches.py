@@ -24,8 +24,9 @@ from unime.chunks import Batch, ChunkLimits
 from unime.data import TextRow
 from unime.embedder import Prepared
 from unime.encoding import encode
-from unime.items import DataError, Item
-from unime.runlog import run_program
+from unime.errors import DataError
+from unime.items import Item
+from unime.runtime.program import run_program
 
 BAD = "f:17"
 

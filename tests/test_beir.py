@@ -32,8 +32,9 @@ from tests.beir_files import (
 )
 from tests.mmeb_files import write_rows
 from tests.vlm2vec_reporter import report
-from unime.config import ConfigError, EvalData
-from unime.items import DataError, Item
+from unime.config import EvalData
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 from unime.ranking import ranking_metrics
 
 SUITE = Path(__file__).parent.parent / "configs/suites/mmeb_v2_visdoc.yaml"

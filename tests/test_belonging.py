@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from stages import export
 from tests.embedding import difference, embed, exact_model
 from tests.exported_runs import shake, train_small
-from unime.config import ConfigError, InputConfig, LoraSettings
+from unime.config import InputConfig, LoraSettings
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.weight_digests import base_digest
 
 

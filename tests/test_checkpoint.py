@@ -19,16 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unime import checkpoint
-from unime.config import (
-    ConfigError,
-    LoraSettings,
-    ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    Stage2Config,
-)
-from unime.faults import RunError
+from unime.config import LoraSettings, ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
+from unime.errors import ConfigError, RunError
 from unime.fingerprint import changes, run_identity
 
 SEED = 5

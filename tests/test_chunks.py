@@ -11,7 +11,8 @@ from tests.engine_cases import pairs
 from tests.tiny_models import FAMILIES
 from unime.chunks import ChunkLimits
 from unime.collator import PairCollator
-from unime.config import ConfigError, OptimConfig
+from unime.config import OptimConfig
+from unime.errors import ConfigError
 from unime.samples import shows_images
 
 IN_PARTS = pytest.param("mllama", marks=pytest.mark.backbones)  # some rows share no forward

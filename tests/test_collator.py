@@ -25,9 +25,10 @@ from unime.collator import PairCollator, TextCollator
 from unime.config import InputConfig, ModelConfig, Precision
 from unime.data import TextRow
 from unime.encoder import Encoder
+from unime.errors import DataError
 from unime.images import sample_frames
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item, Pair, item_key, video_frames
+from unime.items import Item, Pair, item_key, video_frames
 from unime.prompts import render
 from unime.samples import shows_images
 

@@ -21,7 +21,6 @@ from data_prep.demo_data import DemoDataConfig
 from data_prep.pretrain_base import PretrainConfig
 from stages.demo import DemoConfig
 from unime.config import (
-    ConfigError,
     EvalConfig,
     ExportConfig,
     ReportConfig,
@@ -34,6 +33,7 @@ from unime.config import (
     load_config,
 )
 from unime.config_summary import summary
+from unime.errors import ConfigError
 from unime.setting_values import FilePath, without_none
 
 ROOT = Path(__file__).parent.parent

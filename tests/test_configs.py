@@ -15,7 +15,6 @@ from data_prep.demo_data import DemoDataConfig
 from data_prep.pretrain_base import PretrainConfig
 from stages.demo import DemoConfig
 from unime.config import (
-    ConfigError,
     EvalConfig,
     Precision,
     ReportConfig,
@@ -26,6 +25,7 @@ from unime.config import (
     dump_config,
     load_config,
 )
+from unime.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {

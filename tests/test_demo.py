@@ -27,7 +27,6 @@ from eval.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer,
 from stages import demo, stage1_distill, stage2_instruct
 from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
 from unime.config import (
-    ConfigError,
     EvalConfig,
     ReportConfig,
     Stage1Config,
@@ -35,7 +34,7 @@ from unime.config import (
     TeacherConfig,
     build_config,
 )
-from unime.items import DataError
+from unime.errors import ConfigError, DataError
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAMS: dict[str, tuple[type, Callable[[list[str]], None]]] = {

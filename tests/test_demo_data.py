@@ -28,8 +28,9 @@ from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
 from eval.mmeb_v1 import read_mmeb
 from eval.suites import load_suite
 from eval.task import EvalTask
-from unime.config import ConfigError, PairData, PairSource, Stage2Config, build_config
+from unime.config import PairData, PairSource, Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset
+from unime.errors import ConfigError
 from unime.tables import load_table
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -25,18 +25,11 @@ from stages import export
 from tests.embedding import difference, embed, exact_model
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from tests.tiny_dual import LENGTH, build_clip, build_siglip
-from unime.config import (
-    ConfigError,
-    EncoderKind,
-    EvalConfig,
-    EvalData,
-    InputConfig,
-    LoraSettings,
-    dump_config,
-)
+from unime.config import EncoderKind, EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
 from unime.embedder import UnimeEmbedder, find_model, load_embedder
 from unime.encoder import Encoder
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 from unime.published import locate
 from unime.sentence_layout import packaged_model
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from unime import embedding_store
-from unime.config import ConfigError
 from unime.embedding_store import RECORD, EmbeddingStore
-from unime.items import DataError
+from unime.errors import ConfigError, DataError
 
 KEYS = [bytes([number]) * 16 for number in range(8)]
 

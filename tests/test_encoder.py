@@ -10,8 +10,9 @@ import torch
 
 from tests.embedding import check_alone_equals_batched, difference, embed, embed_parts
 from tests.tiny_models import FAMILIES, PARTS, lora_parts
-from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig
+from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.items import Item
 from unime.samples import SEQUENCE_KEYS
 

@@ -17,19 +17,13 @@ from PIL import Image
 from torch.nn import functional
 
 from tests.ranks import join_world, spawn
-from unime.config import ConfigError, InputConfig, ModelConfig, Precision, Quantization
+from unime.config import InputConfig, ModelConfig, Precision, Quantization
+from unime.distributed import on_main, together
 from unime.embedder import Prepared, UnimeEmbedder
 from unime.encoder import Encoder
-from unime.encoding import (
-    distinct_items,
-    embedding_statistics,
-    encode,
-    encode_items,
-    longest_first,
-    on_main,
-    together,
-)
-from unime.items import DataError, Item
+from unime.encoding import distinct_items, embedding_statistics, encode, encode_items, longest_first
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,9 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.engines_table import table
 from tests.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
-from unime.config import ConfigError, Quantization
+from unime.config import Quantization
 from unime.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
+from unime.errors import ConfigError
 
 REPOSITORY = Path(__file__).parent.parent
 ROUNDING = ("bfloat16", "autocast")

@@ -27,17 +27,11 @@ from eval.sources import Source
 from eval.task import EvalTask
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from unime import provenance
-from unime.config import (
-    ConfigError,
-    EvalData,
-    InputConfig,
-    LoraSettings,
-    ModelConfig,
-    Precision,
-)
+from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("Words_t2i", "Words_i2t", "Names")

@@ -25,15 +25,9 @@ from tests.embedding import difference, embed, exact_model
 from tests.fake_hub import fake_hub
 from tests.tiny_models import lora_parts
 from unime.adapter_files import WEIGHTS
-from unime.config import (
-    ConfigError,
-    InputConfig,
-    LoraSettings,
-    Stage2Config,
-    build_config,
-    dump_config,
-)
+from unime.config import InputConfig, LoraSettings, Stage2Config, build_config, dump_config
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.images import load_image
 from unime.items import Item
 

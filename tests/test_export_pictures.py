@@ -18,7 +18,7 @@ from tests.embedding import difference, embed, exact_model
 from tests.exported_runs import in_sentence_transformers, train_small
 from unime.config import InputConfig
 from unime.encoder import Encoder
-from unime.faults import RunError
+from unime.errors import RunError
 from unime.images import load_image
 from unime.items import Item
 from unime.resolution import Resolution

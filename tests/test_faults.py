@@ -8,7 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from unime import runlog
-from unime.faults import explain_collective, stall_watch
+from unime.runtime.lost_ranks import stall_watch
+from unime.runtime.lost_ranks import explain_collective
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
@@ -39,7 +40,7 @@ def test_explanations(
 
 def test_stall_watch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
-    monkeypatch.setattr("unime.faults.os._exit", ended.append)
+    monkeypatch.setattr("unime.runtime.lost_ranks.os._exit", ended.append)
     with stall_watch(7, 60, num_processes=2):
         pass
     with stall_watch(7, 0.1, num_processes=1):  # there is no one to wait for

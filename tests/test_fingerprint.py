@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from unime import fingerprint
 from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
-from unime.fingerprint import changes, folder_digest, run_identity
+from unime.fingerprint import changes, run_identity
+from unime.runtime.files import folder_digest
 
 
 def write_folder(folder: Path) -> Path:

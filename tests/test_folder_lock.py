@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_loop import make_config
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.folder_lock import lock_folder
 from unime.runlog import start_run
 

@@ -19,8 +19,8 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from eval.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
 from tests.retrieval_files import source
 from unime.config import InputConfig
+from unime.errors import DataError
 from unime.images import load_image
-from unime.items import DataError
 from unime.pixels import as_seen, readable_formats
 
 WIDTH, HEIGHT = 14, 9

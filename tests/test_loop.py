@@ -27,7 +27,6 @@ from tests.ranks import leave_world
 from unime import checkpoint, interruption
 from unime.chunks import Batch, ChunkLimits
 from unime.config import (
-    ConfigError,
     DistillationLossConfig,
     ModelConfig,
     OnCollapse,
@@ -40,7 +39,7 @@ from unime.config import (
     TextData,
 )
 from unime.data import TextRow
-from unime.faults import RunError
+from unime.errors import ConfigError, RunError
 from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
 from unime.runlog import start_run

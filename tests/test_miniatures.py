@@ -25,7 +25,7 @@ from eval.suites import load_suite
 from tests import vlm2vec_reporter
 from tests.miniatures import CONFIG, SUITES, write_miniatures
 from tests.video_files import write_video_tasks
-from unime.items import DataError
+from unime.errors import DataError
 from unime.ranking import METRICS
 
 pytestmark = pytest.mark.evaluation

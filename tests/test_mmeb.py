@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
 from unime.mmeb import load_train_subset
 from unime.mmeb_rows import strip_image_tokens
 from unime.tables import image_folder

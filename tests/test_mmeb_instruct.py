@@ -25,8 +25,9 @@ from tests.mmeb_files import (
     write_rows,
 )
 from unime.backbones import BACKBONES
-from unime.config import ConfigError, EvalData
-from unime.items import DataError, Item, item_digest, item_key
+from unime.config import EvalData
+from unime.errors import ConfigError, DataError
+from unime.items import Item, item_digest, item_key
 from unime.mmeb_rows import read_item
 from unime.prompts import render
 

@@ -18,7 +18,8 @@ from tests.embedding import difference, embed, exact_model
 from tests.mmeb_files import write_picture
 from tests.tiny_dual import build_clip
 from unime.config import EncoderKind, EvalConfig, InputConfig, LoraSettings
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
 from unime.ranking import rank_targets
 
 mteb = pytest.importorskip("mteb")

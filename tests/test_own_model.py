@@ -23,8 +23,9 @@ from tests.exported_runs import python_of, shake
 from tests.test_prompts import CHATML
 from tests.tiny_families import TEXT, siglip_config
 from tests.tiny_models import build_tokenizer
-from unime.config import ConfigError, InputConfig, LoraSettings
+from unime.config import InputConfig, LoraSettings
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.items import Item
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "own_model.md"

@@ -26,8 +26,8 @@ from eval.page_maps import FEW, packed, project, similarity_matrix
 from eval.page_pictures import SIZE, Pictures
 from tests.mmeb_files import write_picture
 from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
-from unime.config import ConfigError
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 
 Written = tuple[dict[str, Any], dict[str, Path]]
 

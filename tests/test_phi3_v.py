@@ -23,16 +23,10 @@ from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
 from unime.architecture import read_architecture
 from unime.backbones import BACKBONES
-from unime.config import (
-    ConfigError,
-    InputConfig,
-    LoraSettings,
-    ModelConfig,
-    Precision,
-    Quantization,
-)
+from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 from unime.phi3_v import SUPPLIED, tiles_of_crops
 from unime.quantization import is_quantised
 

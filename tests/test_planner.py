@@ -20,7 +20,6 @@ from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, w
 from stages import plan as plan_program
 from unime.architecture import Architecture, read_architecture
 from unime.config import (
-    ConfigError,
     Engine,
     InputConfig,
     LoraSettings,
@@ -37,9 +36,10 @@ from unime.config import (
 )
 from unime.costs import activation_bytes, adapter_parameters, memory_parts, step_flops
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.items import Item
 from unime.planner import item_shapes, load_of_step, make_plan
-from unime.runlog import run_program
+from unime.runtime.program import run_program
 
 ALL_PARTS = ["llm", "projector", "vision"]
 WORDS = " the" * 80

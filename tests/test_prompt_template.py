@@ -10,7 +10,8 @@ from transformers import AutoProcessor
 
 from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
-from unime.config import ConfigError, InputConfig
+from unime.config import InputConfig
+from unime.errors import ConfigError
 from unime.item_processor import ItemProcessor
 from unime.items import Item
 from unime.prompt_template import carrying_template

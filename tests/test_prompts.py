@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from tests.tiny_models import build_tokenizer
 from unime.backbones import BACKBONES
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.items import Item
 from unime.prompts import PRESETS, render
 

@@ -28,14 +28,9 @@ from tests.published_layouts import (
     write,
 )
 from unime import published
-from unime.config import (
-    ConfigError,
-    InputConfig,
-    LoraSettings,
-    ModelConfig,
-    Quantization,
-)
+from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.items import Item
 from unime.published import locate
 

@@ -12,7 +12,7 @@ import pytest
 from eval.averages import averages_of
 from eval.published_rows import PublishedRow, load_benchmarks, published_for, published_rows
 from eval.suites import Task, load_suite
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 MMEB = load_suite(str(Path(__file__).parent.parent / "configs/suites/mmeb.yaml"))
 SIZES = {"Cls": 10, "VQA": 10, "Ret": 12, "Gnd": 4}

@@ -20,8 +20,8 @@ from eval import report
 from eval.printing import markdown_report, print_report, published_table
 from eval.suites import load_suite
 from eval.tables import markdown, table_sections
-from unime.config import ConfigError, ReportConfig, build_config
-from unime.items import DataError
+from unime.config import ReportConfig, build_config
+from unime.errors import ConfigError, DataError
 from unime.result_warnings import warnings_of_report
 
 SUITE = {

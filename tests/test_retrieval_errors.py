@@ -33,8 +33,7 @@ from tests.retrieval_files import (
     write_sugarcrepe,
     write_urban1k,
 )
-from unime.config import ConfigError
-from unime.items import DataError
+from unime.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(

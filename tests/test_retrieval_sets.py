@@ -45,7 +45,8 @@ from tests.retrieval_files import (
     write_urban1k,
 )
 from unime.config import EvalData
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
 from unime.ranking import rank_targets, ranking_metrics
 
 SUITES = Path(__file__).parents[1] / "configs" / "suites"

@@ -16,9 +16,7 @@ import pytest
 import torch
 
 from unime import engines, facts, interruption, runlog
-from unime.checkpoint import write_json
 from unime.config import (
-    ConfigError,
     DistillationLossConfig,
     ModelConfig,
     OptimConfig,
@@ -29,11 +27,12 @@ from unime.config import (
     Stage2Config,
     TextData,
 )
+from unime.errors import ConfigError, DataError, RunError
 from unime.facts import git_commit
-from unime.faults import RunError
 from unime.fingerprint import run_identity
-from unime.items import DataError
-from unime.runlog import run_program, start_run
+from unime.runlog import start_run
+from unime.runtime.files import write_json
+from unime.runtime.program import run_program
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from unime.config import Mixing
-from unime.items import DataError
+from unime.errors import DataError
 from unime.sampler import GlobalBatchSampler
 
 SIZES = {"a": 40, "b": 19, "c": 8}

@@ -16,7 +16,7 @@ import pytest
 from eval.sources import Source
 from tests.video_files import write_json, write_parquet
 from unime.config import EvalData
-from unime.items import DataError
+from unime.errors import DataError
 from unime.split_files import split_files
 from unime.tables import load_table
 from unime.texts import read_texts

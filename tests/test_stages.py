@@ -28,10 +28,11 @@ from torch import Tensor
 from stages import stage1_distill, stage2_instruct
 from tests.mmeb_files import train_rows, write_picture, write_rows
 from tests.ranks import leave_world
-from unime.config import ConfigError, InputConfig, ModelConfig, Quantization
+from unime.config import InputConfig, ModelConfig, Quantization
 from unime.data import DataError, Item
 from unime.encoder import Encoder
-from unime.runlog import run_program
+from unime.errors import ConfigError
+from unime.runtime.program import run_program
 from unime.teacher_store import TeacherMeta, note_cut, write_store
 
 REPOSITORY = Path(__file__).parent.parent

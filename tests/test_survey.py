@@ -14,9 +14,9 @@ from PIL import Image
 
 from tests.test_loop import fit, make_config, rows
 from unime import survey as module
-from unime.config import ConfigError
 from unime.data import TextRow
-from unime.items import DataError, Item, Pair
+from unime.errors import ConfigError, DataError
+from unime.items import Item, Pair
 from unime.survey import check_variety, survey
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from data_prep import teacher_embeddings
-from unime.config import ConfigError, TeacherConfig, TextData, build_config
+from unime.config import TeacherConfig, TextData, build_config
 from unime.data import TextDataset
-from unime.items import DataError
+from unime.errors import ConfigError, DataError
 from unime.teacher_store import TeacherMeta, TeacherStore, write_store
 from unime.text_keys import text_key
 

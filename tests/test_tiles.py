@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.embedding import difference, embed
 from tests.tiny_models import FAMILIES
-from unime.config import ConfigError, InputConfig
+from unime.config import InputConfig
+from unime.errors import ConfigError
 from unime.items import Item
 
 NEVER_CUT = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paligemma")

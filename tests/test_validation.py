@@ -33,7 +33,6 @@ from tests.test_stages import (
 )
 from unime import checkpoint
 from unime.config import (
-    ConfigError,
     DistillationLossConfig,
     OptimConfig,
     PairData,
@@ -44,9 +43,10 @@ from unime.config import (
 from unime.data import PairDataset, TextRow
 from unime.encoder import Encoder
 from unime.engines import check_combination
+from unime.errors import ConfigError, DataError
 from unime.held_out_scores import HeldItems, HeldOutTexts, hit_share
 from unime.hold_out import choose, hold_out
-from unime.items import DataError, Item, item_key
+from unime.items import Item, item_key
 from unime.losses import distillation_loss
 from unime.run_facts import recipes
 from unime.validation import Validation

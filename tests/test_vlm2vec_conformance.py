@@ -24,7 +24,8 @@ from eval.scoring import score_task
 from eval.suites import load_suite
 from eval.task import EvalTask
 from tests.vlm2vec_reporter import DATASETS, MAIN_METRIC, report
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
 
 SUITES = Path(__file__).parent.parent / "configs/suites"
 DESCRIBED: dict[str, Any] = {

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unime.config import INPUT_DEFAULTS, ConfigError, InputConfig
+from unime.config import INPUT_DEFAULTS, InputConfig
+from unime.errors import ConfigError
 from unime.sentence_layout import EXPORTED
 
 if TYPE_CHECKING:

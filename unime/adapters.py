@@ -25,10 +25,11 @@ from unime.adapter_files import (
     read_weights,
 )
 from unime.backbones import Backbone
-from unime.config import ConfigError, LoraSettings
+from unime.config import LoraSettings
+from unime.distributed import whole
+from unime.errors import ConfigError
 from unime.quantization import is_quantised
 from unime.renaming import fit_names
-from unime.sharding import whole
 
 
 @dataclass

@@ -17,7 +17,8 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unime.backbones import Backbone, backbone_of
-from unime.config import ConfigError, LoraSettings, ModelConfig, Quantization
+from unime.config import LoraSettings, ModelConfig, Quantization
+from unime.errors import ConfigError
 from unime.quantization import is_linear
 from unime.samples import Sample, shows_images
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from unime import phi3_v, quirks
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.quantization import is_linear
 from unime.samples import Sample
 

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unime.errors import DataError
 from unime.interruption import leave_signals_to_parent
-from unime.items import DataError
 
 T = TypeVar("T")
 

@@ -20,8 +20,10 @@ from unime.adapter_files import (
     read_weights,
     trained_inputs,
 )
-from unime.config import ConfigError, InputConfig, ModelConfig
-from unime.sentence_layout import EXPORTED, is_exported, read_json
+from unime.config import InputConfig, ModelConfig
+from unime.errors import ConfigError
+from unime.runtime.files import read_json
+from unime.sentence_layout import EXPORTED, is_exported
 from unime.weight_digests import adapter_digest, base_digest
 
 COMMIT = re.compile("[0-9a-f]{7,40}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 if TYPE_CHECKING:
     from unime.backbones import Backbone

@@ -28,28 +28,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unime.config import ConfigError
-from unime.faults import RunError
+from unime.errors import ConfigError, RunError
 from unime.random_state import load_random_state, save_random_state
+from unime.runtime.files import PARTIAL, write_json
 from unime.sharding import load_optimizer_tensors, optimizer_tensors
 
-PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 STEP_FOLDER = re.compile(r"step_\d{8,}")
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write aside, then rename."""
-    write_aside(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_aside(path: Path, content: str | bytes) -> None:
-    """Write a whole file, or leave the one that is there as it is."""
-    aside = path.with_name(path.name + PARTIAL)
-    if isinstance(content, str):
-        aside.write_text(content, encoding="utf-8")
-    else:
-        aside.write_bytes(content)
-    os.replace(aside, path)
 
 
 def latest(output_dir: Path) -> Path | None:

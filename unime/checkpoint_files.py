@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 if TYPE_CHECKING:
     from unime.published import Source

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from unime.batches import named
 from unime.chunks import Batch, ChunkLimits
+from unime.errors import DataError
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item, Pair, item_key
+from unime.items import Item, Pair, item_key
 from unime.samples import Sample
 
 if TYPE_CHECKING:

@@ -19,13 +19,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from unime.config_file import (  # noqa: F401 (what programs need of it, in one place)
-    ConfigError,
-    build_config,
-    dump_config,
-    load_config,
-    require,
-)
+from unime.config_file import build_config, dump_config, load_config  # noqa: F401 (what programs need of it, in one place)
+from unime.errors import ConfigError, require
 from unime.resolution import Resolution
 from unime.setting_values import FilePath
 

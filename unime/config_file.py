@@ -23,16 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import ScalarNode
 
-from unime.setting_values import (
-    ConfigError,
-    UnknownKeyError,
-    expected_of,
-    make,
-    parse_yaml,
-    read_node,
-    require,
-    without_none,
-)
+from unime.errors import ConfigError, UnknownKeyError, require
+from unime.setting_values import expected_of, make, parse_yaml, read_node, without_none
 
 T = TypeVar("T")
 COMMAND_LINE = "command line"

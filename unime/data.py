@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from unime.config import InputConfig, PairData, TextData
+from unime.errors import DataError
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item, Pair, image_digest, item_key
+from unime.items import Item, Pair, image_digest, item_key
 from unime.mmeb import TrainSubset, Verify, load_train_subset
 from unime.sampler import GlobalBatchSampler
 from unime.teacher_store import TeacherMeta, TeacherStore

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TypeVar, cast
+
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from unime.errors import ConfigError, DataError
+
+T = TypeVar("T")
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -41,3 +52,56 @@ def gather_numbers(accelerator: Accelerator, *numbers: int) -> Tensor:
     if accelerator.num_processes == 1:
         return mine
     return accelerator.gather(mine.to(accelerator.device)).cpu()
+
+
+def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """Do `work` on every rank; if it fails on one, it fails on all, none waits for another.
+
+    Raises:
+        DataError, ConfigError: of the first rank that failed; DataError for any other failure.
+    """
+    failure: tuple[type[Exception], str] | None = None
+    result = None
+    try:
+        result = work()
+    except (DataError, ConfigError) as error:
+        failure = type(error), str(error)
+    except Exception as error:  # whatever a model or an image library raises
+        traceback.print_exc(file=sys.stderr)
+        failure = DataError, f"{type(error).__name__}: {error}"
+    failures = [failure for failure in gather_object([failure]) if failure is not None]
+    if failures:
+        kind, message = failures[0]
+        raise kind(message)
+    return result  # type: ignore[return-value]
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
+    """What `work` returns on the main process, on every rank; where it fails, it fails on all."""
+    done = together(accelerator, lambda: [work()] if accelerator.is_main_process else [None])
+    return broadcast_object_list(done)[0]  # type: ignore[return-value, arg-type]
+
+
+def in_order(accelerator: Accelerator, rows: Tensor, places: list[int], total: int) -> Tensor:
+    """The rows of all ranks (total, …), put where their places say; each place exactly once."""
+    device = accelerator.device
+    everyone = gather_rows(torch.tensor(places, dtype=torch.long, device=device))
+    gathered = gather_rows(rows.to(device))
+    counts = torch.bincount(everyone, minlength=total)
+    if len(counts) != total or (counts != 1).any():
+        raise RuntimeError(f"{len(everyone)} rows for {total} items, some lacking or twice")
+    ordered = torch.empty_like(gathered)
+    ordered[everyone] = gathered
+    return ordered.cpu()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A parameter (or a moment of FSDP2's) in full, without graph."""
+    if isinstance(tensor, DTensor):
+        return cast(DTensor, tensor.detach()).full_tensor()
+    if hasattr(tensor, "ds_id"):
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
+    return tensor.detach()

@@ -25,9 +25,10 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
 from unime.checkpoint_files import check_complete, check_weights
-from unime.config import ConfigError, EncoderKind, InputConfig, ModelConfig
+from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.embedder import Media, Prepared, check_not_empty, item_name, own_text
-from unime.items import DataError, Item
+from unime.errors import ConfigError, DataError
+from unime.items import Item
 from unime.loading import check_own_code, explained
 from unime.pixel_budget import pixel_budget
 from unime.progress import quiet_transformers

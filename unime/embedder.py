@@ -20,8 +20,9 @@ from torch import Tensor
 from unime.adapter_files import trained_inputs
 from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.encoder import Encoder
+from unime.errors import DataError
 from unime.images import load_image, sample_frames
-from unime.items import DataError, Item, whole_characters
+from unime.items import Item, whole_characters
 from unime.pixel_budget import pixel_budget
 from unime.prompts import render
 from unime.published import Checkpoint, Source, fetch, locate

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unime.checkpoint import write_json
-from unime.config import ConfigError
-from unime.items import KEY_BYTES, DataError
+from unime.errors import ConfigError, DataError
+from unime.items import KEY_BYTES
+from unime.runtime.files import write_json
 
 RECORD = np.dtype([("key", f"V{KEY_BYTES}"), ("truncated", "?")])
 VALUE = np.dtype("<f4")

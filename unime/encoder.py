@@ -17,7 +17,8 @@ from unime.adapters import Adapters, adapter_tensors, load_last, stack_adapters
 from unime.backbones import Backbone
 from unime.belonging import check_fits, check_not_merged, describe_base
 from unime.chat_format import check_carries
-from unime.config import ConfigError, InputConfig, LoraSettings, ModelConfig, Quantization
+from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
+from unime.errors import ConfigError
 from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
 from unime.published import locate

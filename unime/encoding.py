@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,14 +12,14 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from unime.batches import load_batches, named
-from unime.config import ConfigError
-from unime.distributed import gather_rows
+from unime.distributed import gather_rows, in_order, on_main, together
 from unime.embedder import Embedder, Prepared, item_name
-from unime.items import KEY_BYTES, DataError, Item, item_digest
+from unime.errors import DataError
+from unime.items import KEY_BYTES, Item, item_digest
 from unime.losses import effective_rank, mean_similarity
 from unime.pixels import open_picture
 from unime.progress import progress_bar
@@ -47,34 +45,6 @@ class Encoded:
     places: list[int]  # of the items
     embeddings: Tensor  # (n, D) float32 of norm 1, on the CPU
     truncated: list[bool]  # which of the texts were cut
-
-
-def together(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """Do `work` on every rank; if it fails on one, it fails on all, none waits for another.
-
-    Raises:
-        DataError, ConfigError: of the first rank that failed; DataError for any other failure.
-    """
-    failure: tuple[type[Exception], str] | None = None
-    result = None
-    try:
-        result = work()
-    except (DataError, ConfigError) as error:
-        failure = type(error), str(error)
-    except Exception as error:  # whatever a model or an image library raises
-        traceback.print_exc(file=sys.stderr)
-        failure = DataError, f"{type(error).__name__}: {error}"
-    failures = [failure for failure in gather_object([failure]) if failure is not None]
-    if failures:
-        kind, message = failures[0]
-        raise kind(message)
-    return result  # type: ignore[return-value]
-
-
-def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
-    """What `work` returns on the main process, on every rank; where it fails, it fails on all."""
-    done = together(accelerator, lambda: [work()] if accelerator.is_main_process else [None])
-    return broadcast_object_list(done)[0]  # type: ignore[return-value, arg-type]
 
 
 def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctItems:
@@ -216,19 +186,6 @@ def _embed_next(embedder: Embedder, batches: Iterator[Prepared]) -> tuple[Tensor
         return torch.empty(0, embedder.dimension), []
     with torch.inference_mode():
         return embedder.embed(batch.inputs).clone(), batch.truncated
-
-
-def in_order(accelerator: Accelerator, rows: Tensor, places: list[int], total: int) -> Tensor:
-    """The rows of all ranks (total, …), put where their places say; each place exactly once."""
-    device = accelerator.device
-    everyone = gather_rows(torch.tensor(places, dtype=torch.long, device=device))
-    gathered = gather_rows(rows.to(device))
-    counts = torch.bincount(everyone, minlength=total)
-    if len(counts) != total or (counts != 1).any():
-        raise RuntimeError(f"{len(everyone)} rows for {total} items, some lacking or twice")
-    ordered = torch.empty_like(gathered)
-    ordered[everyone] = gathered
-    return ordered.cpu()
 
 
 def embedding_statistics(embeddings: Tensor) -> dict[str, float]:

@@ -23,7 +23,8 @@ from accelerate.utils import (
 from omegaconf import OmegaConf
 from transformers.integrations import unset_hf_deepspeed_config
 
-from unime.config import ConfigError, Quantization, Stage1Config, Stage2Config
+from unime.config import Quantization, Stage1Config, Stage2Config
+from unime.errors import ConfigError
 
 StageConfig = Stage1Config | Stage2Config
 ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")

@@ -26,12 +26,13 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from unime.adapter_files import WEIGHTS
 from unime.adapters import Adapters, adapter_tensors
 from unime.belonging import merged_digests
-from unime.checkpoint import write_json
-from unime.config import INPUT_DEFAULTS, ConfigError
+from unime.config import INPUT_DEFAULTS
 from unime.encoder import Encoder
+from unime.errors import ConfigError
 from unime.item_processor import ItemProcessor
 from unime.prompt_template import carrying_template
 from unime.resolution import Resolution
+from unime.runtime.files import write_json
 from unime.sentence_layout import EXPORTED
 from unime.weight_digests import adapter_digest
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from unime.config import ConfigError, dump_config
+from unime.config import dump_config
+from unime.errors import ConfigError
 
 
 def git_commit() -> str:

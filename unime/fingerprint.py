@@ -3,17 +3,14 @@ survey.py)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
-from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from omegaconf import OmegaConf
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
+from unime.runtime.files import folder_digest
 
 MAY_DIFFER = {  # no other result, dropout masks aside
     "run.output_dir",
@@ -38,8 +35,6 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "validation.image_root",
     "optim.gradient_checkpointing",
 }
-LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
-PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
 
 
 def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
@@ -100,59 +95,3 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if sizes[0] != sizes[1]:
         found.append(f"global batch size: {sizes[0]} -> {sizes[1]}")
     return found
-
-
-def folder_digest(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    add_folder(digest, folder)
-    return digest.hexdigest()
-
-
-def add_folder(digest: Any, folder: Path) -> None:
-    """Put the names and contents of all files below `folder` into a digest, but for hidden ones
-    (where hub clients keep notes of their downloads).
-
-    Of a *.safetensors of 256 MiB or more count the header and three pieces of every tensor: a
-    second for 15 GB of weights, and training moves a tensor everywhere. All other files count
-    whole.
-    """
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
-            continue
-        digest.update(os.fsencode(name))
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            tensors = _tensors(file, size) if path.suffix == ".safetensors" else None
-            if size < LARGE_FILE or tensors is None:
-                file.seek(0)
-                digest.update(hashlib.file_digest(file, "blake2b").digest())
-                continue
-            digest.update(str(size).encode())
-            for begin, end in tensors:
-                add_pieces(digest, file, begin, end, PIECE_SIZE)
-
-
-def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]] | None:
-    """Where a safetensors file has its header and each of its tensors; None: it is none."""
-    first = 8 + int.from_bytes(file.read(8), "little")
-    if first > size:
-        return None
-    try:
-        header = json.loads(file.read(first - 8))
-        places = [entry["data_offsets"] for key, entry in header.items() if key != "__metadata__"]
-        return [(0, first), *sorted((first + begin, first + end) for begin, end in places)]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def add_pieces(digest: Any, file: BinaryIO | FileIO, begin: int, end: int, size: int) -> None:
-    """All that lies between two places of a file, or so many bytes of its begin, middle and end."""
-    length = end - begin
-    if length <= 3 * size:
-        starts, size = [begin], length
-    else:
-        starts = [begin, begin + (length - size) // 2, end - size]
-    for start in starts:
-        file.seek(start)
-        digest.update(file.read(size))

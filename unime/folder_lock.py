@@ -11,7 +11,7 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 NAME = ".lock"
 HELD: dict[Path, int] = {}  # the lock files of this process: closing one would give the lock up

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from unime.config import ValidationConfig
 from unime.data import PairDataset, TextDataset
-from unime.items import DataError
+from unime.errors import DataError
 
 Dataset = TypeVar("Dataset", TextDataset, PairDataset)
 LEAST = 3  # rows of a task, to tell apart

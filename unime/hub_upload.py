@@ -7,7 +7,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from unime.config import ConfigError, ExportConfig
+from unime.config import ExportConfig
+from unime.errors import ConfigError
 
 
 def push(config: ExportConfig, folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unime.config import InputConfig
-from unime.items import DataError
+from unime.errors import DataError
 from unime.pixels import as_seen, open_picture, readable_formats
 from unime.progress import progress_bar
 

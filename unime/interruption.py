@@ -63,12 +63,6 @@ def leave_signals_to_parent(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def heed_ctrl_c() -> None:
-    """launch.sh lets accelerate ignore Ctrl-C; its ranks inherit that, and have to undo it."""
-    if TYPED in os.environ and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def typed_command() -> str:
     """The command that started this program, its launcher's if it has one, for a shell."""
     if TYPED in os.environ:
@@ -98,3 +92,9 @@ def _parents_words() -> list[str]:
         return Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
     except OSError:  # not Linux
         return []
+
+
+def heed_ctrl_c() -> None:
+    """launch.sh lets accelerate ignore Ctrl-C; its ranks inherit that, and have to undo it."""
+    if TYPED in os.environ and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from PIL import Image
 
+from unime.errors import DataError
 from unime.images import Size, load_image
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Item
+from unime.items import Item
 
 SPARE = 16  # tokens by which a text may be longer beside an image than it is alone
 

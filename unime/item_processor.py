@@ -18,8 +18,9 @@ from torch import Tensor
 from unime.backbones import Backbone
 from unime.chat_format import check_prompt
 from unime.config import InputConfig
+from unime.errors import DataError
 from unime.images import load_image, sample_frames
-from unime.items import DataError, Item, whole_characters
+from unime.items import Item, whole_characters
 from unime.prompts import render
 from unime.resolution import Resolution
 from unime.samples import SEQUENCE_KEYS, Sample, join, pad_left

@@ -10,13 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from unime.errors import DataError
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
 KEY_BYTES = 16
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file, row, column and value."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from unime.checkpoint_files import (
     check_processor,
     check_weights,
 )
-from unime.config import ConfigError, ModelConfig, Quantization
+from unime.config import ModelConfig, Quantization
+from unime.errors import ConfigError
 from unime.progress import quiet_transformers
 from unime.published import Checkpoint
-from unime.sentence_layout import read_json
+from unime.runtime.files import read_json
 
 _REPACKS = "support_avx512bf16_for_cpu"
 

@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from unime.checkpoint import write_aside
 from unime.chunks import Batch
 from unime.distributed import gather_numbers
+from unime.runtime.files import write_aside
 
 SHOWN = {  # what a step reports -> its name on the progress bar
     "loss": "loss",

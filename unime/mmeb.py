@@ -14,10 +14,11 @@ from zlib import crc32
 import numpy as np
 
 from unime.config import InputConfig
+from unime.errors import DataError
 from unime.images import read_images
 from unime.item_check import ItemCheck
 from unime.item_processor import ItemProcessor
-from unime.items import DataError, Pair
+from unime.items import Pair
 from unime.mmeb_rows import (
     NEGATIVE_COLUMNS,
     TRAIN_COLUMNS,

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from unime.items import DataError, Item, Pair
+from unime.errors import DataError
+from unime.items import Item, Pair
 from unime.tables import quoted
 
 TRAIN_COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path")

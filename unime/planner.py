@@ -21,7 +21,7 @@ from unime.architecture import (
     shape_with_image,
 )
 from unime.chunks import ChunkLimits
-from unime.config import ConfigError, Precision, Stage1PlanConfig
+from unime.config import Precision, Stage1PlanConfig
 from unime.costs import (
     Load,
     PlannedConfig,
@@ -31,6 +31,7 @@ from unime.costs import (
     step_flops,
 )
 from unime.engines import check_combination
+from unime.errors import ConfigError
 from unime.gpus import Gpu, gpu_named
 from unime.item_processor import ItemProcessor
 from unime.items import Item

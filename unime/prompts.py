@@ -19,7 +19,7 @@ from unime.chat_format import (
     shows_system,
     takes_empty_system,
 )
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 if TYPE_CHECKING:
     from unime.backbones import Backbone

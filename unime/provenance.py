@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from unime.config import ConfigError, EvalConfig, InputConfig
+from unime.config import EvalConfig, InputConfig
 from unime.embedder import Found
+from unime.errors import ConfigError
 from unime.facts import code_digest, installed_versions
 
 PACKAGES = (

@@ -24,9 +24,10 @@ from unime.adapter_files import (
     read_description,
 )
 from unime.checkpoint_files import has_processor, own_weights
-from unime.config import ConfigError, ModelConfig
-from unime.fingerprint import add_folder
-from unime.sentence_layout import MODULES, read_json, transformer_folder
+from unime.config import ModelConfig
+from unime.errors import ConfigError
+from unime.runtime.files import add_folder, read_json
+from unime.sentence_layout import MODULES, transformer_folder
 
 ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -9,7 +9,8 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
 
-from unime.config import ConfigError, Quantization
+from unime.config import Quantization
+from unime.errors import ConfigError
 
 if TYPE_CHECKING:
     from unime.backbones import Backbone

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.samples import Sample
 
 

@@ -19,7 +19,7 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
 
 PREFIX = "base_model.model."  # peft's, of every tensor
 _TENSOR = re.compile(r"(?P<module>.+)\.(?P<rest>lora_(?:A|B|magnitude_vector)(?:\.weight)?)")

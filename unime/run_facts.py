@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unime.adapter_files import named_folder
 from unime.collapse import collapsed, of_batch
-from unime.config import ConfigError
+from unime.errors import ConfigError
 from unime.published import CHECKPOINTS, FINAL
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

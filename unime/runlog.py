@@ -11,21 +11,18 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
@@ -33,22 +30,14 @@ from tqdm import tqdm
 
 from unime import checkpoint
 from unime.adapter_files import adapter_folders
-from unime.config import ConfigError, Stage2Config
+from unime.config import Stage2Config
 from unime.config_summary import summary
-from unime.encoding import on_main
+from unime.distributed import on_main
 from unime.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
+from unime.errors import ConfigError
 from unime.facts import git_commit, write_facts
-from unime.faults import (
-    OTHER_RANKS_WAIT,
-    RunError,
-    explain_collective,
-    noted_as_running,
-    rank,
-)
 from unime.fingerprint import changes, run_identity
 from unime.folder_lock import lock_folder
-from unime.interruption import heed_ctrl_c
-from unime.items import DataError
 from unime.published import find_adapter
 from unime.survey import Rows, check_variety, survey
 
@@ -180,46 +169,6 @@ def _data_before(run: Run) -> dict[str, Any]:
     if run.finished:
         return json.loads((run.output_dir / FINISHED).read_text())["data"]
     return checkpoint.read_state(run.checkpoint)["data"] if run.checkpoint else {}
-
-
-def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main; what it cannot go on with ends it with one line (see faults.py)."""
-    heed_ctrl_c()
-    try:
-        with noted_as_running():
-            main()
-    except (ConfigError, DataError) as error:
-        _end(f"error: {error}", 2)
-    except RunError as error:
-        _end(f"error: {error}", 1)
-    except torch.OutOfMemoryError as error:
-        _end(f"error: no memory outside of a chunk ({error}); try a smaller optim.chunk_size", 1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _end(f"error: {error}; the same command goes on from the newest checkpoint", 1)
-    except KeyboardInterrupt:  # outside of training, where there is nothing to save
-        print("stopped", file=sys.stderr)
-        raise SystemExit(130) from None
-    except RuntimeError as error:
-        meaning = explain_collective(error)
-        if meaning is None:
-            raise
-        print(f"error: {meaning}", file=sys.stderr, flush=True)
-        time.sleep(OTHER_RANKS_WAIT)  # the launcher looks for the first to fail: not this one
-        os._exit(1)  # leaving the world in good order would wait for the lost rank
-    finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-def _end(text: str, status: int) -> NoReturn:
-    if rank() != 0:
-        time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
-    print(text, file=sys.stderr, flush=True)
-    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        os._exit(status)  # leaving in good order may wait for ranks that wait for this one
-    raise SystemExit(status)
 
 
 def _init_trackers(run: Run, step: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unime.config import Mixing
-from unime.items import DataError
+from unime.errors import DataError
 
 
 class GlobalBatchSampler:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from unime.config import ConfigError, OptimConfig, Schedule
+from unime.config import OptimConfig, Schedule
+from unime.errors import ConfigError
 
 
 def total_steps(optim: OptimConfig, steps_per_epoch: int) -> int:

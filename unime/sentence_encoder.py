@@ -20,10 +20,11 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from unime.checkpoint_files import PICKLES
-from unime.config import ConfigError, EncoderKind, InputConfig, ModelConfig
+from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.embedder import Media, Prepared, check_not_empty, item_name, own_text
+from unime.errors import ConfigError, DataError
 from unime.item_processor import video_times
-from unime.items import DataError, Item
+from unime.items import Item
 from unime.loading import check_own_code, explained
 from unime.progress import quiet_transformers
 from unime.published import Source

@@ -4,11 +4,10 @@ of the last layer, made a unit vector (Qwen3-VL-Embedding, for one)."""
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
-from typing import Any
 
-from unime.config import ConfigError
+from unime.errors import ConfigError
+from unime.runtime.files import read_json
 
 MODULES = "modules.json"
 EXPORTED = "unime.json"  # in what export.py writes: the inputs that it was trained with
@@ -57,21 +56,6 @@ def _check_outputs(path: Path) -> None:
                 f"model.name: {path}: {modality} takes {taken[1]} of {taken[0]}, expected"
                 " last_hidden_state of forward"
             )
-
-
-def read_json(path: Path, kind: type = dict) -> Any:
-    """A JSON file that has to be an object (or a list).
-
-    Raises:
-        ConfigError: it is not.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.name: {path}: {error}") from error
-    if not isinstance(value, kind):
-        raise ConfigError(f"model.name: {path}: expected a JSON {kind.__name__}")
-    return value
 
 
 def packaged_model(module: str, key: str = "name") -> Path:

@@ -21,6 +21,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from unime.errors import ConfigError, UnknownKeyError, require
+
 FilePath = Annotated[str, "a path"]  # of a setting: ~ is the user's folder
 
 SHOWN = 80  # characters of a list or mapping that an error quotes
@@ -28,24 +30,6 @@ TAG = "tag:yaml.org,2002:"
 # A number with an exponent, which YAML 1.1 takes for a text unless it has a dot and a sign.
 EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)e[-+]?\d+", re.IGNORECASE)
 BOOLS = yaml.SafeLoader.bool_values  # true, yes, on, …
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the file, the key and the value."""
-
-    def __init__(self, message: str, key: str = "") -> None:
-        super().__init__(message)
-        self.key = key  # "" where it is not about one setting
-
-
-class UnknownKeyError(ConfigError):
-    """No config class has such a key."""
-
-
-def require(condition: bool, key: str, value: object, expected: str) -> None:
-    """Raise a ConfigError "key: value is not …" unless the condition holds."""
-    if not condition:
-        raise ConfigError(f"{key}: got {value!r}, expected {expected}", key)
 
 
 def parse_yaml(text: str) -> Node | None:

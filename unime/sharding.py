@@ -9,25 +9,15 @@ Every function here has to be called by every rank: they exchange.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from unime.distributed import whole
+
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside "step"
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A parameter (or a moment of FSDP2's) in full, without graph."""
-    if isinstance(tensor, DTensor):
-        return cast(DTensor, tensor.detach()).full_tensor()
-    if hasattr(tensor, "ds_id"):
-        from deepspeed.runtime.zero import GatheredParameters
-
-        with GatheredParameters([tensor]):
-            return tensor.detach().clone()
-    return tensor.detach()
 
 
 def optimizer_tensors(

@@ -19,7 +19,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unime.items import DataError, whole_characters
+from unime.errors import DataError
+from unime.items import whole_characters
 
 Shards = list[tuple[str, int]]  # file, number of rows
 

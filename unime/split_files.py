@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from unime.items import DataError
+from unime.errors import DataError
 
 SUFFIXES = ("parquet", "jsonl", "json")
 FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)

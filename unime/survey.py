@@ -10,8 +10,9 @@ from itertools import islice
 from typing import Any
 
 from unime.data import Pair, TextRow
-from unime.fingerprint import add_pieces
-from unime.items import DataError, Item
+from unime.errors import DataError
+from unime.items import Item
+from unime.runtime.files import add_pieces
 
 Rows = Sequence[TextRow] | Sequence[Pair]
 PIECE_SIZE = 1 << 12  # bytes at a picture's begin, middle and end

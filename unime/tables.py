@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 
-from unime.items import DataError
+from unime.errors import DataError
 from unime.shards import Shards, check_columns, read_json, read_parquet
 from unime.split_files import split_files
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from unime.checkpoint import write_aside, write_json
-from unime.items import DataError
+from unime.errors import DataError
+from unime.runtime.files import write_aside, write_json
 from unime.text_keys import find_keys, key_array, text_key, text_keys
 
 VERSION = 1

@@ -6,7 +6,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from unime.config import require
+from unime.errors import require
 
 UNLIMITED = 10**9  # tokenizers say "no limit" by an enormous number
 AT_ONCE = 1000  # texts that are tokenised at a time

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unime.items import DataError, whole_characters
+from unime.errors import DataError
+from unime.items import whole_characters
 from unime.shards import check_texts
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072

@@ -22,18 +22,17 @@ from unime import checkpoint
 from unime.batches import load_batches, named
 from unime.chunks import Batch, ChunkLimits
 from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
-from unime.config import ConfigError, OnCollapse, OnNonfinite, OptimConfig, Stage1Config
+from unime.config import OnCollapse, OnNonfinite, OptimConfig, Stage1Config
 from unime.data import GlobalBatchSampler
-from unime.distributed import gather_numbers
+from unime.distributed import gather_numbers, whole
 from unime.encoder import Encoder
-from unime.faults import RunError
+from unime.errors import ConfigError, RunError
 from unime.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.interruption import typed_command
 from unime.losses import LossOutput
 from unime.metrics import Metrics
 from unime.runlog import FINISHED, Run
 from unime.schedule import learning_rate, total_steps
-from unime.sharding import whole
 from unime.survey import Rows
 from unime.validation import Validation, embedding
 

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from unime.config import Precision
 from unime.encoder import Encoder
-from unime.faults import RunError
+from unime.errors import RunError
 from unime.images import load_image
 from unime.items import Item
 from unime.resolution import Resolution

@@ -1,8 +1,4 @@
-"""What can befall a long run, in one line that says what to do.
-
-Exit statuses of the programs: 0 done; 1 the run cannot go on (what is saved stays); 2 settings or
-data that cannot be used; 130 after Ctrl-C and 143 after SIGTERM, with everything saved.
-"""
+"""What one rank says, in one line, when others are gone or do not come."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -27,22 +22,31 @@ TIMED_OUT = ("Timed out", "timeout", "Timeout")
 
 
 @contextmanager
-def noted_as_running() -> Iterator[None]:
-    """While entered, the file that launch.sh names in UNIME_RUNNING has this process's id, if it is
-    the only rank: killed, it leaves it there, which says what accelerate's status 1 does not."""
-    name = os.environ.get("UNIME_RUNNING")
-    if not name or os.environ.get("WORLD_SIZE", "1") != "1":
-        yield
-        return
-    Path(name).write_text(str(os.getpid()))
+def stall_watch(step: int, timeout: float, num_processes: int) -> Iterator[None]:
+    """Say so when a step has lasted most of the time after which ranks give each other up, and end
+    the process when it has lasted half as long again: NCCL's own watchdog says little, and
+    DeepSpeed's exchange through shared memory waits for ever."""
+    done = threading.Event()
+
+    def watch() -> None:
+        if done.wait(0.8 * timeout):
+            return
+        tqdm.write(
+            f"rank {rank()} has been in step {step} for {timeout * 0.8:.0f} s; it may wait for"
+            f" another rank. run.collective_timeout is {timeout:.0f} s; `py-spy dump --pid"
+            f" {os.getpid()}` shows where it is",
+            file=sys.stderr,
+        )
+        if not done.wait(0.7 * timeout):
+            print(f"error: {_waited(f'in step {step}')}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    if num_processes > 1:
+        threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        Path(name).write_text("")
-
-
-class RunError(Exception):
-    """A run that cannot go on: loss or gradient not finite, disk or memory full."""
+        done.set()
 
 
 def rank() -> int:
@@ -78,31 +82,3 @@ def _waited(what: str) -> str:
         " command goes on from the newest checkpoint; where steps are just long, raise"
         " run.collective_timeout"
     )
-
-
-@contextmanager
-def stall_watch(step: int, timeout: float, num_processes: int) -> Iterator[None]:
-    """Say so when a step has lasted most of the time after which ranks give each other up, and end
-    the process when it has lasted half as long again: NCCL's own watchdog says little, and
-    DeepSpeed's exchange through shared memory waits for ever."""
-    done = threading.Event()
-
-    def watch() -> None:
-        if done.wait(0.8 * timeout):
-            return
-        tqdm.write(
-            f"rank {rank()} has been in step {step} for {timeout * 0.8:.0f} s; it may wait for"
-            f" another rank. run.collective_timeout is {timeout:.0f} s; `py-spy dump --pid"
-            f" {os.getpid()}` shows where it is",
-            file=sys.stderr,
-        )
-        if not done.wait(0.7 * timeout):
-            print(f"error: {_waited(f'in step {step}')}", file=sys.stderr, flush=True)
-            os._exit(1)
-
-    if num_processes > 1:
-        threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()

@@ -1,0 +1,29 @@
+"""What a user is told in one line: a setting, data, or a run that cannot go on."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the file, the key and the value."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key  # "" where it is not about one setting
+
+
+class UnknownKeyError(ConfigError):
+    """No config class has such a key."""
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise a ConfigError "key: value is not …" unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{key}: got {value!r}, expected {expected}", key)
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, row, column and value."""
+
+
+class RunError(Exception):
+    """A run that cannot go on: loss or gradient not finite, disk or memory full."""

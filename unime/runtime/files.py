@@ -1,0 +1,103 @@
+"""Files that are whole or not there, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from unime.errors import ConfigError
+
+PARTIAL = ".partial"  # ends the name of what is being written, or deleted
+
+LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
+PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write aside, then rename."""
+    write_aside(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Write a whole file, or leave the one that is there as it is."""
+    aside = path.with_name(path.name + PARTIAL)
+    if isinstance(content, str):
+        aside.write_text(content, encoding="utf-8")
+    else:
+        aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file that has to be an object (or a list).
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.name: {path}: {error}") from error
+    if not isinstance(value, kind):
+        raise ConfigError(f"model.name: {path}: expected a JSON {kind.__name__}")
+    return value
+
+
+def folder_digest(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    add_folder(digest, folder)
+    return digest.hexdigest()
+
+
+def add_folder(digest: Any, folder: Path) -> None:
+    """Put the names and contents of all files below `folder` into a digest, but for hidden ones
+    (where hub clients keep notes of their downloads).
+
+    Of a *.safetensors of 256 MiB or more count the header and three pieces of every tensor: a
+    second for 15 GB of weights, and training moves a tensor everywhere. All other files count
+    whole.
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):
+            continue
+        digest.update(os.fsencode(name))
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            tensors = _tensors(file, size) if path.suffix == ".safetensors" else None
+            if size < LARGE_FILE or tensors is None:
+                file.seek(0)
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+                continue
+            digest.update(str(size).encode())
+            for begin, end in tensors:
+                add_pieces(digest, file, begin, end, PIECE_SIZE)
+
+
+def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]] | None:
+    """Where a safetensors file has its header and each of its tensors; None: it is none."""
+    first = 8 + int.from_bytes(file.read(8), "little")
+    if first > size:
+        return None
+    try:
+        header = json.loads(file.read(first - 8))
+        places = [entry["data_offsets"] for key, entry in header.items() if key != "__metadata__"]
+        return [(0, first), *sorted((first + begin, first + end) for begin, end in places)]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def add_pieces(digest: Any, file: BinaryIO | FileIO, begin: int, end: int, size: int) -> None:
+    """All that lies between two places of a file, or so many bytes of its begin, middle and end."""
+    length = end - begin
+    if length <= 3 * size:
+        starts, size = [begin], length
+    else:
+        starts = [begin, begin + (length - size) // 2, end - size]
+    for start in starts:
+        file.seek(start)
+        digest.update(file.read(size))
