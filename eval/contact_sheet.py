@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from PIL import Image, ImageDraw, ImageFont
 
 from unime.config import InputConfig
-from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.encoding import encode_items
 from unime.images import load_image
 from unime.items import Item
 from unime.ranking import rank_targets
+from unime.unime_embedder import UnimeEmbedder
 
 TILE, GAP, MARGIN, HEADING = 112, 12, 20, 34
 RIGHT, WRONG, INK = (34, 139, 84), (205, 205, 205), (25, 25, 25)

@@ -15,12 +15,12 @@ from data_prep.emoji import load_concepts
 from eval.mmeb_v1 import read_mmeb
 from unime.config import Stage2Config, build_config
 from unime.data import GlobalBatchSampler, PairDataset, item_key
-from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.encoding import encode_items
 from unime.items import Item
 from unime.losses import false_negatives, negatives_of
 from unime.tables import load_table
+from unime.unime_embedder import UnimeEmbedder
 
 DATA = Path("data/demo")
 FILTER_BATCHES = 8

@@ -19,7 +19,7 @@ from eval.suites import Task
 from eval.task import EvalTask, as_shown
 from unime.config import EvalConfig
 from unime.distributed import on_main, together
-from unime.embedder import Embedder, find_model, inputs_of, load_embedder
+from unime.embedder import Embedder
 from unime.embedding_store import EmbeddingStore
 from unime.encoding import DistinctItems, Encoded, distinct_items, embedding_statistics, encode
 from unime.errors import ConfigError, DataError
@@ -33,6 +33,7 @@ from unime.provenance import (
     vectors_fingerprint,
 )
 from unime.result_warnings import warnings_of
+from unime.retrieval_loading import find_model, inputs_of, load_embedder
 from unime.runtime.files import write_json
 
 Result = dict[str, Any]

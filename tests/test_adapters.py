@@ -20,8 +20,8 @@ from unime.adapter_files import WEIGHTS, adapter_folders
 from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.encoder import Encoder
 from unime.errors import ConfigError
+from unime.inputs.presets import PRESETS
 from unime.items import Item
-from unime.prompts import PRESETS
 
 TEXTS = [Item("a cat"), Item("two red birds over the sea, and a dog in the garden")]
 FIRST = LoraSettings(rank=8, alpha=16, dropout=0.3)

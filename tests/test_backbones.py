@@ -17,10 +17,10 @@ from tests.embedding import difference, embed
 from tests.tiny_families import TEXT
 from tests.tiny_models import FAMILIES, lora_parts
 from unime.backbones import BACKBONES, backbone_of
+from unime.backbones_layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.quantization import is_quantised
 
 
 def every_part(family: str) -> LoraSettings:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.backbones_table import fill, tables
 from unime.backbones import BACKBONES
-from unime.prompts import PRESETS
+from unime.inputs.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/backbones.md").read_text()

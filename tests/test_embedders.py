@@ -26,12 +26,13 @@ from tests.embedding import difference, embed, exact_model
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from tests.tiny_dual import LENGTH, build_clip, build_siglip
 from unime.config import EncoderKind, EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
-from unime.embedder import UnimeEmbedder, find_model, load_embedder
 from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
 from unime.items import Item
 from unime.published import locate
+from unime.retrieval_loading import find_model, load_embedder
 from unime.sentence_layout import packaged_model
+from unime.unime_embedder import UnimeEmbedder
 
 CPU = torch.device("cpu")
 BUILD = {"clip": build_clip, "siglip": build_siglip}

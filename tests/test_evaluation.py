@@ -28,10 +28,10 @@ from eval.task import EvalTask
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from unime import provenance
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
-from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
 from unime.items import Item
+from unime.unime_embedder import UnimeEmbedder
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("Words_t2i", "Words_i2t", "Names")

@@ -8,8 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from unime import runlog
-from unime.runtime.lost_ranks import stall_watch
-from unime.runtime.lost_ranks import explain_collective
+from unime.runtime.lost_ranks import explain_collective, stall_watch
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"

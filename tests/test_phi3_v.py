@@ -23,12 +23,12 @@ from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
 from unime.architecture import read_architecture
 from unime.backbones import BACKBONES
+from unime.backbones_layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
 from unime.items import Item
 from unime.phi3_v import SUPPLIED, tiles_of_crops
-from unime.quantization import is_quantised
 
 pytestmark = pytest.mark.backbones
 

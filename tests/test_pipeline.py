@@ -28,12 +28,12 @@ from tests.mmeb_files import write_eval_suite
 from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
 from tests.tiny_models import ALL, lora_parts
+from unime.backbones_layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
 from unime.encoder import Encoder
 from unime.images import load_image
 from unime.item_processor import FRAMES_PER_SECOND
 from unime.items import Item
-from unime.quantization import is_quantised
 
 QUICK = ("llava_onevision", "qwen2_vl", "smolvlm")
 EVERY = [

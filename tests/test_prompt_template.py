@@ -12,10 +12,11 @@ from tests.tiny_models import FAMILIES
 from unime.backbones import BACKBONES
 from unime.config import InputConfig
 from unime.errors import ConfigError
+from unime.inputs.presets import PRESETS
 from unime.item_processor import ItemProcessor
 from unime.items import Item
 from unime.prompt_template import carrying_template
-from unime.prompts import PRESETS, render
+from unime.prompts import render
 
 ITEMS = [
     Item("a red bird"),

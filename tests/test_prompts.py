@@ -13,8 +13,9 @@ from transformers import AutoProcessor
 from tests.tiny_models import build_tokenizer
 from unime.backbones import BACKBONES
 from unime.errors import ConfigError
+from unime.inputs.presets import PRESETS
 from unime.items import Item
-from unime.prompts import PRESETS, render
+from unime.prompts import render
 
 TEXT = Item("a red bird")
 IMAGE = Item(images=("a.png",))

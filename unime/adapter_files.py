@@ -8,23 +8,18 @@ final/
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from unime.config import INPUT_DEFAULTS, InputConfig
 from unime.errors import ConfigError
 from unime.sentence_layout import EXPORTED
-
-if TYPE_CHECKING:
-    from unime.adapters import Adapters
 
 DESCRIPTION = "encoder.json"
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -78,55 +73,6 @@ def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     if adapter is not None and (adapter / DESCRIPTION).is_file():
         inputs = inputs | read_description(adapter)["inputs"]
     return inputs
-
-
-def save_adapters(
-    folder: str | Path,
-    adapters: Adapters,
-    tensors: dict[str, dict[str, Tensor]],
-    base: dict[str, Any],
-    inputs: InputConfig,
-    decoder_only: bool = False,
-) -> None:
-    """Write every adapter in peft's format, and what they were trained with.
-
-    Written aside and renamed, so that `folder` is complete or as it was.
-
-    Args:
-        tensors: those of the stack (:func:`adapter_tensors`).
-    """
-    folder = Path(folder)
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    stacked: Any = adapters.stack.peft_config if adapters.stack else {}
-    for name, (config, of) in (
-        adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
-    ).items():
-        path = aside / name
-        path.mkdir(parents=True)
-        save_file(of, path / WEIGHTS, metadata={"format": "pt"})
-        inference_mode, config.inference_mode = config.inference_mode, True
-        config.save_pretrained(str(path))
-        config.inference_mode = inference_mode
-    dora = any(config.use_dora for config in stacked.values())
-    seen = TEXT_INPUTS if decoder_only else tuple(INPUT_DEFAULTS)
-    description = {
-        "version": VERSION,
-        "base": base,
-        "inputs": {name: getattr(inputs, name) for name in seen},
-        "decoder_only": decoder_only,
-        "adapters": adapters.names,
-        # Outputs add up, merged or not; but DoRA scales the very weights that it was trained on.
-        "merged": len(adapters.merged) if dora else adapters.num_below,
-    }
-    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    (aside / DESCRIPTION).write_text(text, encoding="utf-8")
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.rename(replaced)
-    aside.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def merged_below(folder: Path) -> int:

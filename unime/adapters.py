@@ -6,6 +6,8 @@ at once and their outputs add up, and a new one starts at exactly zero (its B ma
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +16,25 @@ from typing import Any, cast
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from unime.adapter_files import (
+    DESCRIPTION,
+    TEXT_INPUTS,
+    VERSION,
     WEIGHTS,
     adapter_folders,
     merged_below,
     read_config,
     read_weights,
 )
-from unime.backbones import Backbone
-from unime.config import LoraSettings
+from unime.backbone import Backbone
+from unime.backbones_layers import is_quantised
+from unime.config import INPUT_DEFAULTS, InputConfig, LoraSettings
 from unime.distributed import whole
 from unime.errors import ConfigError
-from unime.quantization import is_quantised
 from unime.renaming import fit_names
 
 
@@ -196,3 +202,52 @@ def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path:
             f"model.adapter: {path / WEIGHTS} lacks {len(missing)} tensors of this base and has"
             f" {len(result.unexpected_keys)} that it does not know, first {first}"
         )
+
+
+def save_adapters(
+    folder: str | Path,
+    adapters: Adapters,
+    tensors: dict[str, dict[str, Tensor]],
+    base: dict[str, Any],
+    inputs: InputConfig,
+    decoder_only: bool = False,
+) -> None:
+    """Write every adapter in peft's format, and what they were trained with.
+
+    Written aside and renamed, so that `folder` is complete or as it was.
+
+    Args:
+        tensors: those of the stack (:func:`adapter_tensors`).
+    """
+    folder = Path(folder)
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    stacked: Any = adapters.stack.peft_config if adapters.stack else {}
+    for name, (config, of) in (
+        adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
+    ).items():
+        path = aside / name
+        path.mkdir(parents=True)
+        save_file(of, path / WEIGHTS, metadata={"format": "pt"})
+        inference_mode, config.inference_mode = config.inference_mode, True
+        config.save_pretrained(str(path))
+        config.inference_mode = inference_mode
+    dora = any(config.use_dora for config in stacked.values())
+    seen = TEXT_INPUTS if decoder_only else tuple(INPUT_DEFAULTS)
+    description = {
+        "version": VERSION,
+        "base": base,
+        "inputs": {name: getattr(inputs, name) for name in seen},
+        "decoder_only": decoder_only,
+        "adapters": adapters.names,
+        # Outputs add up, merged or not; but DoRA scales the very weights that it was trained on.
+        "merged": len(adapters.merged) if dora else adapters.num_below,
+    }
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    (aside / DESCRIPTION).write_text(text, encoding="utf-8")
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():
+        folder.rename(replaced)
+    aside.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from unime.backbones import Backbone, backbone_of
+from unime.backbone import Backbone
+from unime.backbones import backbone_of
+from unime.backbones_layers import is_linear
 from unime.config import LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError
-from unime.quantization import is_linear
 from unime.samples import Sample, shows_images
 
 PARTS_IN_ORDER = ("vision", "projector", "llm")  # as an image passes through them

@@ -9,24 +9,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unime.backbone import Backbone
+from unime.chat_templates import LLAMA3_TEMPLATE
 from unime.errors import ConfigError
 
-if TYPE_CHECKING:
-    from unime.backbones import Backbone
-
-# E5-V on Llama-3, whose processor has no template of its own.
-LLAMA3_TEMPLATE = (
-    "{% for message in messages | selectattr('role', 'equalto', 'user') %}"
-    "{{ '<|start_header_id|>user<|end_header_id|>\n\n' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n \n' }}{% endif %}"
-)
 CARRIES_PROMPT = "{#- unime: this template carries the prompt -#}"  # begins those of export.py
 
 # Llama 3.2's template tells the model the date, by which an embedding would change from day to day;

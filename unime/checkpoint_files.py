@@ -1,16 +1,16 @@
-"""Whether a folder holds a model that can be used: its configuration, processor and weights."""
+"""The parts of a checkpoint as folders, and whether they hold a model that can be used: its
+configuration, processor and weights."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from unime.errors import ConfigError
-
-if TYPE_CHECKING:
-    from unime.published import Source
+from unime.runtime.files import add_folder
 
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -19,6 +19,52 @@ INCOMPLETE = {
     "unexpected_keys": "has weights not of",
     "mismatched_keys": "has weights of another size than",
 }
+
+
+@dataclass(frozen=True)
+class Source:
+    """One checkpoint, as it was named and where it lies."""
+
+    name: str
+    folder: Path
+    commit: str | None = None  # of the hub
+
+    def describe(self) -> dict[str, str | None]:
+        return {"name": self.name, "commit": self.commit}
+
+    def add_to(self, digest: Any) -> None:
+        """Put the content into a digest: on the hub a commit stands for it."""
+        if self.commit is None:
+            add_folder(digest, self.folder)
+        else:
+            digest.update(f"{self.name}@{self.commit}".encode())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    base: Source
+    adapter: Source | None
+    processor: Source
+    revision: str | None  # of the base, as asked for
+    elsewhere: str | None = None  # what names the processor, where neither base nor adapter has it
+
+    def describe(self) -> dict[str, Any]:
+        """What was found, for the results."""
+        adapter = self.adapter.describe() if self.adapter else None
+        described = {"base": self.base.describe(), "adapter": adapter}
+        return described | {"processor": self.processor.describe()}
+
+    def add_to(self, digest: Any) -> None:
+        for source in self._sources():
+            source.add_to(digest)
+
+    def folders(self) -> list[Path]:
+        """Local folders whose content `add_to` puts into a digest."""
+        return [source.folder for source in self._sources() if source.commit is None]
+
+    def _sources(self) -> list[Source]:
+        different = dict.fromkeys((self.base, self.adapter, self.processor))
+        return [source for source in different if source is not None]
 
 
 def has_processor(folder: Path) -> bool:

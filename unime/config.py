@@ -21,6 +21,7 @@ from omegaconf import MISSING
 
 from unime.config_file import build_config, dump_config, load_config  # noqa: F401 (what programs need of it, in one place)
 from unime.errors import ConfigError, require
+from unime.inputs.presets import preset_named
 from unime.resolution import Resolution
 from unime.setting_values import FilePath
 
@@ -141,7 +142,6 @@ class InputConfig:
     max_image_pixels: int = 50_000_000  # a larger file is refused (decompression bombs)
 
     def __post_init__(self) -> None:
-        from unime.prompts import preset_named  # which imports ConfigError from here
 
         if self.prompt is not None:
             preset_named(self.prompt)

@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 
-from unime.checkpoint_files import check_complete, check_weights
+from unime.checkpoint_files import Source, check_complete, check_weights
 from unime.config import EncoderKind, InputConfig, ModelConfig
-from unime.embedder import Media, Prepared, check_not_empty, item_name, own_text
+from unime.embedder import Prepared, check_not_empty, item_name, own_text
 from unime.errors import ConfigError, DataError
 from unime.items import Item
 from unime.loading import check_own_code, explained
+from unime.media import Media
 from unime.pixel_budget import pixel_budget
 from unime.progress import quiet_transformers
-from unime.published import Source
 
 PARTS = TEXT, IMAGES, VIDEO = range(3)  # whose sum an item's embedding is
 FORWARD = 64  # images in one forward; a batch of videos has many times its items

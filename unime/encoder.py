@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from unime.adapter_files import save_adapters, trained_inputs
-from unime.adapters import Adapters, adapter_tensors, load_last, stack_adapters
-from unime.backbones import Backbone
+from unime.adapter_files import trained_inputs
+from unime.adapters import Adapters, adapter_tensors, load_last, save_adapters, stack_adapters
+from unime.backbone import Backbone
+from unime.backbones_layers import is_quantised
 from unime.belonging import check_fits, check_not_merged, describe_base
 from unime.chat_format import check_carries
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
@@ -22,7 +23,7 @@ from unime.errors import ConfigError
 from unime.item_processor import ItemProcessor
 from unime.loading import load_pretrained
 from unime.published import locate
-from unime.quantization import check_quantised, dequantise, is_quantised
+from unime.quantization import check_quantised, dequantise
 from unime.samples import shows_images
 from unime.sentence_layout import is_exported
 

@@ -32,10 +32,9 @@ from torch import Tensor, nn
 from unime.chunks import Batch
 from unime.distributed import gather_numbers, gather_rows
 from unime.engines import in_lockstep
-from unime.losses import LossOutput
+from unime.losses import LossFunction, LossOutput
 from unime.samples import shows_images
 
-LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 Inputs = tuple[Any, ...]  # what the encoder takes for a chunk
 OUT_OF_MEMORY = 1 << 10  # above all signals
 

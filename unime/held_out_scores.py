@@ -13,8 +13,8 @@ from torch import Tensor
 from unime.data import PairDataset, TextDataset
 from unime.embedder import Embedder
 from unime.encoding import DistinctItems, distinct_items, encode
-from unime.grad_cache import LossFunction
 from unime.items import Item, item_key
+from unime.losses import LossFunction
 from unime.validation import HIT, LOSS, Leave, Scores
 
 BLOCK = 1024  # rows of similarities at a time

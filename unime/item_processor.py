@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unime.backbones import Backbone
+from unime.backbone import Backbone
 from unime.chat_format import check_prompt
 from unime.config import InputConfig
 from unime.errors import DataError

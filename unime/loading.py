@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedModel
 
-from unime.backbones import Backbone, backbone_of
+from unime.backbone import Backbone
+from unime.backbones import backbone_of
 from unime.checkpoint_files import (
+    Checkpoint,
     check_complete,
     check_config,
     check_processor,
@@ -22,7 +24,6 @@ from unime.checkpoint_files import (
 from unime.config import ModelConfig, Quantization
 from unime.errors import ConfigError
 from unime.progress import quiet_transformers
-from unime.published import Checkpoint
 from unime.runtime.files import read_json
 
 _REPACKS = "support_avx512bf16_for_cpu"

@@ -14,11 +14,11 @@ from tqdm import tqdm
 from unime.chunks import Batch
 from unime.data import GlobalBatchSampler
 from unime.encoder import Encoder
-from unime.runtime.lost_ranks import stall_watch
 from unime.grad_cache import ChunkTooLarge, StepLeft
 from unime.interruption import Interruption
 from unime.metrics import of_batch
 from unime.runlog import Run
+from unime.runtime.lost_ranks import stall_watch
 from unime.trainer import Collate, Rows, StageLoss, Trainer
 from unime.validation import Validation
 

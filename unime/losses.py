@@ -6,6 +6,7 @@ ranks or configuration files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,12 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
+from unime.losses import LossOutput
 
 LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
 SPREAD_ROWS = 256  # of which statistics are taken: singular values of thousands take seconds
+
+LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 
 
 @dataclass

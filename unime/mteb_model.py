@@ -27,12 +27,13 @@ from PIL import Image
 from torch import Tensor
 
 from unime.config import EvalConfig
-from unime.embedder import Embedder, find_model, inputs_of, load_embedder
+from unime.embedder import Embedder
 from unime.errors import DataError
 from unime.items import Item
 from unime.pixels import as_seen
 from unime.progress import progress_bar
 from unime.provenance import settings_fingerprint, vectors_fingerprint
+from unime.retrieval_loading import find_model, inputs_of, load_embedder
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from unime.backbones import Backbone
+from unime.backbone import Backbone
 from unime.chat_format import (
     CARRIES_PROMPT,
     TODAY,
@@ -20,7 +20,7 @@ from unime.chat_format import (
     shows_system,
     takes_empty_system,
 )
-from unime.prompts import preset_named
+from unime.inputs.presets import preset_named
 
 MANY_TOKENS = 400  # Gemma has 6,000 unused ones, which nobody writes
 

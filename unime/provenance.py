@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from unime.config import EvalConfig, InputConfig
-from unime.embedder import Found
 from unime.errors import ConfigError
 from unime.facts import code_digest, installed_versions
+from unime.retrieval_loading import Found
 
 PACKAGES = (
     *("python", "torch", "torchvision", "transformers", "tokenizers", "peft", "accelerate"),

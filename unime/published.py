@@ -8,10 +8,9 @@ way. Everything becomes a folder on this machine, so that what is loaded can als
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
@@ -23,62 +22,16 @@ from unime.adapter_files import (
     named_folder,
     read_description,
 )
-from unime.checkpoint_files import has_processor, own_weights
+from unime.checkpoint_files import Checkpoint, Source, has_processor, own_weights
 from unime.config import ModelConfig
 from unime.errors import ConfigError
-from unime.runtime.files import add_folder, read_json
+from unime.runtime.files import read_json
 from unime.sentence_layout import MODULES, transformer_folder
 
 ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FINAL, CHECKPOINTS = "final", "checkpoints"  # in a run's folder
 WANTED = ("*.json", "*.jinja", "*.txt", "*.model")  # what configurations and tokenizers may need
-
-
-@dataclass(frozen=True)
-class Source:
-    """One checkpoint, as it was named and where it lies."""
-
-    name: str
-    folder: Path
-    commit: str | None = None  # of the hub
-
-    def describe(self) -> dict[str, str | None]:
-        return {"name": self.name, "commit": self.commit}
-
-    def add_to(self, digest: Any) -> None:
-        """Put the content into a digest: on the hub a commit stands for it."""
-        if self.commit is None:
-            add_folder(digest, self.folder)
-        else:
-            digest.update(f"{self.name}@{self.commit}".encode())
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    base: Source
-    adapter: Source | None
-    processor: Source
-    revision: str | None  # of the base, as asked for
-    elsewhere: str | None = None  # what names the processor, where neither base nor adapter has it
-
-    def describe(self) -> dict[str, Any]:
-        """What was found, for the results."""
-        adapter = self.adapter.describe() if self.adapter else None
-        described = {"base": self.base.describe(), "adapter": adapter}
-        return described | {"processor": self.processor.describe()}
-
-    def add_to(self, digest: Any) -> None:
-        for source in self._sources():
-            source.add_to(digest)
-
-    def folders(self) -> list[Path]:
-        """Local folders whose content `add_to` puts into a digest."""
-        return [source.folder for source in self._sources() if source.commit is None]
-
-    def _sources(self) -> list[Source]:
-        different = dict.fromkeys((self.base, self.adapter, self.processor))
-        return [source for source in different if source is not None]
 
 
 def locate(model: ModelConfig) -> Checkpoint:

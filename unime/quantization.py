@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from peft.utils.integrations import dequantize_module_weight
 from torch import nn
 from transformers import PreTrainedModel
 
+from unime.backbone import Backbone
+from unime.backbones_layers import is_quantised
 from unime.config import Quantization
 from unime.errors import ConfigError
-
-if TYPE_CHECKING:
-    from unime.backbones import Backbone
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Plain or quantised, but not nn.MultiheadAttention's, which only works from inside."""
-    return type(module) is nn.Linear or is_quantised(module)
-
-
-def is_quantised(module: nn.Module) -> bool:
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt  # slow to import, not always needed
-
-    return isinstance(module, Linear4bit | Linear8bitLt)
 
 
 def check_quantised(

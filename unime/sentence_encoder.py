@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from unime.checkpoint_files import PICKLES
+from unime.checkpoint_files import PICKLES, Source
 from unime.config import EncoderKind, InputConfig, ModelConfig
-from unime.embedder import Media, Prepared, check_not_empty, item_name, own_text
+from unime.embedder import Prepared, check_not_empty, item_name, own_text
 from unime.errors import ConfigError, DataError
 from unime.item_processor import video_times
 from unime.items import Item
 from unime.loading import check_own_code, explained
+from unime.media import Media
 from unime.progress import quiet_transformers
-from unime.published import Source
 from unime.sentence_layout import MODULES
 
 Groups = list[tuple[list[int], dict[str, Any]]]  # places of items, and their features

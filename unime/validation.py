@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from unime.backbones_layers import is_quantised
 from unime.checkpoint import step_name
-from unime.embedder import Embedder, UnimeEmbedder
+from unime.embedder import Embedder
 from unime.encoder import Encoder
-from unime.quantization import is_quantised
+from unime.unime_embedder import UnimeEmbedder
 
 HIT, LOSS = "hit@1", "loss"
 Scores = dict[str, float]  # HIT, perhaps LOSS, and "hit@1/<task>"

@@ -24,13 +24,13 @@ from benchmarks.gpu.steps import (
     reset_peak,
     synchronise,
 )
-from unime.embedder import UnimeEmbedder
 from unime.encoder import Encoder
 from unime.encoding import encode
 from unime.gpus import GPUS
 from unime.grad_cache import ChunkTooLarge
 from unime.items import Item
 from unime.planner import make_plan
+from unime.unime_embedder import UnimeEmbedder
 
 PEAK = GPUS["h100-80g"].tflops * 1e12
 Step = Callable[[], Any]
