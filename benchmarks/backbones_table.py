@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 
 KINDS = ("text", "image", "image+text", "several images", "video")
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from eval import evaluate
 from unime.config import EvalConfig, build_config
+from unime.retrieval.unime_embedder import UnimeEmbedder
 from unime.runtime.program import run_program
-from unime.unime_embedder import UnimeEmbedder
 
 LOG = "UNIME_KILL_LOG"  # where a child counts what it encodes
 COMPARED = ("score", "values", "metrics", "num_items", "num_truncated", "data_fingerprint")

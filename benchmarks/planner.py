@@ -35,8 +35,6 @@ from transformers import (
 
 from benchmarks.gpu.models import CLIP, MISTRAL, PINPOINTS
 from tests.tiny_models import build_tiny, build_tokenizer
-from unime.architecture import read_architecture
-from unime.chunks import Batch
 from unime.config import (
     InputConfig,
     LoraSettings,
@@ -51,12 +49,14 @@ from unime.config import (
     build_config,
 )
 from unime.config import Stage1PlanConfig as Stage1
-from unime.costs import PlannedConfig, activation_bytes, workspace_bytes
-from unime.encoder import Encoder
-from unime.grad_cache import cached_backward
-from unime.items import Item
+from unime.inputs.items import Item
 from unime.losses import LossOutput
-from unime.planner import Plan, make_plan
+from unime.models.encoder import Encoder
+from unime.planning.architecture import read_architecture
+from unime.planning.costs import PlannedConfig, activation_bytes, workspace_bytes
+from unime.planning.planner import Plan, make_plan
+from unime.training.chunks import Batch
+from unime.training.grad_cache import cached_backward
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 BASE = "assets/base"

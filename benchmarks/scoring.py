@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from unime.embedding_store import EmbeddingStore
-from unime.facts import device_name, git_commit
-from unime.items import KEY_BYTES
-from unime.ranking import CUTOFFS, METRICS, rank_targets, ranking_metrics
+from unime.inputs.items import KEY_BYTES
+from unime.retrieval.embedding_store import EmbeddingStore
+from unime.retrieval.ranking import CUTOFFS, METRICS, rank_targets, ranking_metrics
+from unime.runtime.environment import device_name, git_commit
 
 PROMISED = 0.2  # of the loop's time, with the default settings
 NONZERO = 1024  # entries of ±1/32: norm 1

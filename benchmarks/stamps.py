@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stamps_data
-from unime.facts import device_name, git_commit
-from unime.provenance import package_versions
+from unime.retrieval.fingerprint import package_versions
+from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import write_json
 
 SEEDS = (0, 1, 2)

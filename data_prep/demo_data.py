@@ -41,11 +41,11 @@ from data_prep.demo_texts import (
 )
 from data_prep.emoji import CONCEPTS_FILE, Concept, load_concepts
 from unime.config import load_config
+from unime.config.values import FilePath
 from unime.errors import ConfigError, require
-from unime.progress import progress_bar
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
-from unime.setting_values import FilePath
+from unime.runtime.progress import progress_bar
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"

@@ -31,11 +31,11 @@ from data_prep.fast_forward import vision_features
 from data_prep.pretrain_batches import Batch, Encoder, answer_loss, stream
 from data_prep.pretrain_tasks import Tasks
 from data_prep.thread_choice import ThreadChooser
-from unime.config import load_config
+from unime.config import dump_config, load_config
+from unime.config.values import FilePath
 from unime.errors import require
-from unime.facts import git_commit, write_facts
+from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.program import run_program
-from unime.setting_values import FilePath
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Trainer:
         self.config, self.out = config, Path(config.output_dir)
         torch.manual_seed(config.seed)
         self.tasks = Tasks()
-        write_facts(self.out, config, git_commit())
+        write_facts(self.out, dump_config(config), git_commit())
         resume = (self.out / "checkpoint").exists() or (self.out / "checkpoint.new").exists()
         self.tokenizer = self._tokenizer(resume)
         self.encoder = Encoder(self.tokenizer)

@@ -14,13 +14,13 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from unime.config import TeacherConfig, load_config
+from unime.data.teacher_store import TeacherMeta, note_cut, write_store
+from unime.data.text_limits import longer_than, own_positions, set_text_limit
+from unime.data.texts import read_texts
 from unime.errors import ConfigError
-from unime.progress import progress_bar
+from unime.models.sentence_layout import packaged_model
 from unime.runtime.program import run_program
-from unime.sentence_layout import packaged_model
-from unime.teacher_store import TeacherMeta, note_cut, write_store
-from unime.text_limits import longer_than, own_positions, set_text_limit
-from unime.texts import read_texts
+from unime.runtime.progress import progress_bar
 
 NAMED = 5  # rows of cut texts that are named; the file has all
 BATCHES_PER_BLOCK = 16  # batches between two saves; texts are sorted by length within a block

@@ -17,10 +17,10 @@ import datasets
 
 from eval.sources import Source
 from eval.task import EvalTask, Relevance
+from unime.data.tables import Table, plain_rows
 from unime.errors import DataError, require
-from unime.items import Item
-from unime.progress import progress_bar
-from unime.tables import Table, plain_rows
+from unime.inputs.items import Item
+from unime.runtime.progress import progress_bar
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
 FIRST = 5  # of what is left out, so many are named

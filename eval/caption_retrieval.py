@@ -21,8 +21,8 @@ from omegaconf import MISSING
 from eval.sources import Source
 from eval.task import EvalTask, Relevance
 from unime.errors import ConfigError, DataError, require
-from unime.items import Item
-from unime.progress import progress_bar
+from unime.inputs.items import Item
+from unime.runtime.progress import progress_bar
 
 DIRECTIONS = ("t2i", "i2t")
 

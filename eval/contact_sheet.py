@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from PIL import Image, ImageDraw, ImageFont
 
 from unime.config import InputConfig
-from unime.encoder import Encoder
-from unime.encoding import encode_items
-from unime.images import load_image
-from unime.items import Item
-from unime.ranking import rank_targets
-from unime.unime_embedder import UnimeEmbedder
+from unime.inputs.images import load_image
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.retrieval.encoding import encode_items
+from unime.retrieval.ranking import rank_targets
+from unime.retrieval.unime_embedder import UnimeEmbedder
 
 TILE, GAP, MARGIN, HEADING = 112, 12, 20, 34
 RIGHT, WRONG, INK = (34, 139, 84), (205, 205, 205), (25, 25, 25)
@@ -71,7 +71,7 @@ def draw_sheet(answers: Sequence[Answer], path: Path) -> None:
         pen.text((MARGIN, top), f"“{answer.query}”", fill=INK, font=font)
         for place, (image, right) in enumerate(zip(answer.images, answer.right, strict=True)):
             corner = (MARGIN + place * (TILE + GAP), top + HEADING)
-            picture = load_image(image, InputConfig())
+            picture = load_image(image, InputConfig().max_image_pixels)
             sheet.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), corner)
             box = (corner[0] - 4, corner[1] - 4, corner[0] + TILE + 3, corner[1] + TILE + 3)
             pen.rectangle(box, outline=RIGHT if right else WRONG, width=4 if right else 1)

@@ -35,8 +35,8 @@ from eval.scoring import score_task
 from eval.suites import load_suite
 from eval.tables import narrow_table
 from unime.config import EvalConfig, TeacherConfig, build_config
-from unime.encoder import Encoder
-from unime.items import Item
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
 

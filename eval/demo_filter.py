@@ -14,13 +14,13 @@ from data_prep.demo_tasks import same
 from data_prep.emoji import load_concepts
 from eval.mmeb_v1 import read_mmeb
 from unime.config import Stage2Config, build_config
-from unime.data import GlobalBatchSampler, PairDataset, item_key
-from unime.encoder import Encoder
-from unime.encoding import encode_items
-from unime.items import Item
+from unime.data.datasets import GlobalBatchSampler, PairDataset, item_key
+from unime.data.tables import load_table
+from unime.inputs.items import Item
 from unime.losses import false_negatives, negatives_of
-from unime.tables import load_table
-from unime.unime_embedder import UnimeEmbedder
+from unime.models.encoder import Encoder
+from unime.retrieval.encoding import encode_items
+from unime.retrieval.unime_embedder import UnimeEmbedder
 
 DATA = Path("data/demo")
 FILTER_BATCHES = 8

@@ -13,27 +13,33 @@ from typing import Any
 from accelerate import Accelerator
 
 from eval.result_files import Ranked, side_files, write_side_files
+from eval.result_warnings import warnings_of
 from eval.scoring import in_words, score_task, summary
 from eval.sources import Source
 from eval.suites import Task
 from eval.task import EvalTask, as_shown
-from unime.config import EvalConfig
-from unime.distributed import on_main, together
-from unime.embedder import Embedder
-from unime.embedding_store import EmbeddingStore
-from unime.encoding import DistinctItems, Encoded, distinct_items, embedding_statistics, encode
+from unime.config import EvalConfig, dump_config
 from unime.errors import ConfigError, DataError
-from unime.facts import code_digest, device_name, git_commit, write_facts
-from unime.items import Item
-from unime.provenance import (
+from unime.inputs.items import Item
+from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedding_store import EmbeddingStore
+from unime.retrieval.encoding import (
+    DistinctItems,
+    Encoded,
+    distinct_items,
+    embedding_statistics,
+    encode,
+)
+from unime.retrieval.fingerprint import (
     check_folders,
     package_versions,
     plain,
     settings_fingerprint,
     vectors_fingerprint,
 )
-from unime.result_warnings import warnings_of
-from unime.retrieval_loading import find_model, inputs_of, load_embedder
+from unime.retrieval.loading import find_model, inputs_of, load_embedder
+from unime.runtime.distributed import on_main, together
+from unime.runtime.environment import code_digest, device_name, git_commit, write_facts
 from unime.runtime.files import write_json
 
 Result = dict[str, Any]
@@ -56,7 +62,7 @@ class Evaluation:
         )
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
-            write_facts(self.output_dir, config, git_commit())
+            write_facts(self.output_dir, dump_config(config), git_commit())
         self.results: dict[str, Result] = {}
         self.store: EmbeddingStore | None = None
         self.store = together(

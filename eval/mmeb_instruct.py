@@ -16,10 +16,10 @@ from omegaconf import MISSING
 from eval.mmeb_v1 import Candidates, Row, candidate_name, read_task
 from eval.sources import Source
 from eval.task import EvalTask
+from unime.data.mmeb_rows import read_candidates, read_item, read_query
+from unime.data.tables import quoted
 from unime.errors import DataError, require
-from unime.items import Item
-from unime.mmeb_rows import read_candidates, read_item, read_query
-from unime.tables import quoted
+from unime.inputs.items import Item
 
 TOKEN = "<|image_1|>"
 LISTS = ("tgt_text", "tgt_img_path")

@@ -10,10 +10,10 @@ from typing import Any
 from eval.sources import Source
 from eval.task import EvalTask, Targets, each_once
 from unime.config import EvalData
-from unime.items import Item
-from unime.mmeb_rows import EVAL_COLUMNS, read_candidates, read_item, read_query
-from unime.progress import progress_bar
-from unime.tables import Table, plain_rows
+from unime.data.mmeb_rows import EVAL_COLUMNS, read_candidates, read_item, read_query
+from unime.data.tables import Table, plain_rows
+from unime.inputs.items import Item
+from unime.runtime.progress import progress_bar
 
 Row = dict[str, Any]
 Candidates = list[tuple[str, Item]]  # name and item of each, the right one first

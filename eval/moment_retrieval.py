@@ -17,7 +17,7 @@ from eval.videos import (
     read_text,
 )
 from unime.errors import DataError
-from unime.items import Item, natural_order
+from unime.inputs.items import Item, natural_order
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from eval.page_gallery import Items, choose_queries, gallery_card
 from eval.page_maps import collapse_of, packed, project, similarity_matrix
 from eval.page_pictures import Pictures
 from eval.page_scores import entry, provenance, score_tables, settings, task_scores
+from eval.result_warnings import warnings_of_report
 from eval.tables import notes
 from unime.errors import ConfigError
-from unime.result_warnings import warnings_of_report
 from unime.runtime.files import write_aside
 
 PARTS = Path(__file__).parent / "page"

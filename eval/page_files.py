@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from eval.results import is_number, problem_of_kinds
 from unime.errors import DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 LISTS: dict[str, Callable[[Any], bool]] = {  # of each line of <task>_pred.jsonl: what they hold
     "prediction": lambda value: isinstance(value, str),

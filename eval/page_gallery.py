@@ -7,8 +7,8 @@ from typing import Any
 
 from eval.page_files import TaskFiles, item_of
 from eval.page_pictures import Pictures
-from unime.images import sample_frames
-from unime.items import Item
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item
 
 LONGEST = 600  # characters of a text
 FRAMES = 4  # of a video

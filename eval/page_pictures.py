@@ -12,7 +12,7 @@ from PIL import Image
 
 from unime.config import InputConfig
 from unime.errors import DataError
-from unime.images import READERS, load_image
+from unime.inputs.images import READERS, load_image
 
 SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
 MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"
@@ -66,7 +66,7 @@ class Pictures:
 
     def _thumbnail(self, path: str) -> tuple[str, str]:
         try:
-            picture = load_image(path, self.inputs)
+            picture = load_image(path, self.inputs.max_image_pixels)
         except DataError as error:
             return "", str(error)
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from eval.result_warnings import warnings_of_report
 from eval.tables import (
     NONE,
     Report,
@@ -19,7 +20,6 @@ from eval.tables import (
     table_sections,
     title_of,
 )
-from unime.result_warnings import warnings_of_report
 
 MINUS = {ord("-"): "−"}
 

@@ -22,6 +22,7 @@ from eval.leaderboard import TASKS, other_sizes, write_leaderboard
 from eval.page import write_page
 from eval.printing import markdown_report, print_report
 from eval.published_rows import published_for
+from eval.result_warnings import warnings_of_report
 from eval.results import (
     Results,
     differing_settings,
@@ -33,7 +34,6 @@ from eval.results import (
 from eval.suites import Task, load_suite
 from unime.config import ReportConfig, load_config
 from unime.errors import ConfigError
-from unime.result_warnings import warnings_of_report
 from unime.runtime.files import write_aside, write_json
 from unime.runtime.program import run_program
 

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from eval.task import EvalTask, Relevance
-from unime.images import sample_frames
-from unime.items import Item
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item
 from unime.runtime.files import write_aside
 
 SAMPLED = 50  # queries and their targets: the matrices of the paper's figures are 50 x 50

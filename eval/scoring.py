@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eval.bootstrap import drawn_means, interval
 from eval.task import EvalTask
-from unime.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
+from unime.retrieval.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
 
 SAMPLES = 2000  # of the bootstrap: the interval by which a result is said to be at chance
 

@@ -18,11 +18,11 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
+from unime.data.split_files import inside
+from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
-from unime.items import video_frames
-from unime.pixels import open_picture
-from unime.split_files import inside
-from unime.tables import ImageFolder, Table, image_folder, load_table
+from unime.inputs.items import video_frames
+from unime.inputs.pixels import open_picture
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 

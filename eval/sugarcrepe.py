@@ -20,7 +20,7 @@ from eval.caption_retrieval import check_caption, find_image
 from eval.sources import Source
 from eval.task import EvalTask
 from unime.errors import DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 CANDIDATES = ("negative_caption", "caption")  # in this order: see above
 KEYS = ("filename", *CANDIDATES)

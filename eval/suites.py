@@ -19,8 +19,8 @@ from yaml.nodes import Node
 
 from eval.formats import FORMATS, Format
 from eval.mmeb_v1 import MmebRows
+from unime.config.values import pairs, parse_yaml, read_node
 from unime.errors import ConfigError
-from unime.setting_values import pairs, parse_yaml, read_node
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "format")

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from unime.errors import DataError
-from unime.images import sample_frames
-from unime.items import Item
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item
 
 Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
 
@@ -16,7 +16,7 @@ Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
 class EvalTask:
     """The queries of a task and their candidates, in the source's order, which decides between
     copies of one item: the one that comes first ranks first. Different items with equal scores
-    count as in random order (:func:`unime.ranking.ranking_metrics`).
+    count as in random order (:func:`unime.retrieval.ranking.ranking_metrics`).
 
     Attributes:
         queries: (Q) what is asked.

@@ -1,4 +1,4 @@
-"""The tasks of a suite as a measure while training (unime/validation.py), without files."""
+"""The tasks of a suite as a measure while training (unime/validation/measure.py), without files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eval.sources import Source
 from eval.suites import Task, load_suite
 from eval.task import EvalTask, as_shown
 from unime.config import EvalData, ValidationConfig
-from unime.distributed import together
-from unime.embedder import Embedder
-from unime.held_out_scores import HeldItems
-from unime.items import item_key
-from unime.validation import HIT, Leave, Scores
+from unime.inputs.items import item_key
+from unime.retrieval.embedder import Embedder
+from unime.runtime.distributed import together
+from unime.validation.measure import HIT, Leave, Scores
+from unime.validation.scores import HeldItems
 
 
 class SuiteValidation:

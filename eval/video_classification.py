@@ -9,7 +9,7 @@ from eval.sources import Source
 from eval.task import EvalTask, Relevance, Targets, each_once
 from eval.videos import FrameFinder, VideoRows, count_rows, read_rows, read_text, read_texts
 from unime.errors import ConfigError, DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 ROOT = Path(__file__).parent.parent
 

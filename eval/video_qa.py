@@ -17,7 +17,7 @@ from eval.videos import (
     read_texts,
 )
 from unime.errors import ConfigError, DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 ANSWERS = ("text", "letter", "index")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from eval.sources import Source
 from eval.task import EvalTask, Relevance, Targets
 from eval.videos import FrameFinder, VideoRows, count_rows, read_first, read_rows, read_text
-from unime.items import Item
+from unime.inputs.items import Item
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from eval.sources import Source
+from unime.data.tables import Table, plain_rows
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.progress import progress_bar
-from unime.tables import Table, plain_rows
+from unime.inputs.items import Item
+from unime.runtime.progress import progress_bar
 
 Row = dict[str, Any]
 

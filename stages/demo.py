@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.demo_data import SOURCES
-from unime.config import load_config
+from unime.config import dump_config, load_config
+from unime.config.values import FilePath
 from unime.errors import require
-from unime.facts import git_commit, write_facts
+from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
-from unime.setting_values import FilePath
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         config.output_dir = f"runs/demo{split}" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
-    write_facts(folder, config, git_commit())
+    write_facts(folder, dump_config(config), git_commit())
     seconds = run_steps(list(steps(config)), folder)
     finish(config, folder, seconds)
     print(
@@ -205,7 +205,7 @@ def sources(step: Step) -> list[Path]:
     programs = ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml")
     files += [ROOT / program for program in programs]
     files += [ROOT / f"eval/{name}.py" for name in EVALUATION]
-    files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").glob("*.py"))]
+    files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").rglob("*.py"))]
     return [
         *files,
         *(path for path in sorted((ROOT / "assets/base").iterdir()) if path.suffix != ".md"),

@@ -37,7 +37,6 @@ from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
 
 from eval.tables import markdown, table_sections, title_of
-from unime.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.config import (
     ExportConfig,
     ExportForm,
@@ -46,16 +45,17 @@ from unime.config import (
     Quantization,
     build_config,
 )
-from unime.config_file import parse_words, program_name
+from unime.config.loader import parse_words, program_name
 from unime.errors import ConfigError, require
-from unime.exporting import export_adapter, export_merged
-from unime.facts import git_commit, installed_versions
-from unime.hub_upload import push
-from unime.model_card import Exported, model_card
-from unime.progress import quiet_transformers
-from unime.published import CHECKPOINTS, FINAL, trained_base
-from unime.run_facts import public, recipes, remarks_on_report, signs_of_collapse
+from unime.export.exporting import export_adapter, export_merged
+from unime.export.model_card import Exported, model_card
+from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
+from unime.export.upload import push
+from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
+from unime.models.hub import CHECKPOINTS, FINAL, trained_base
+from unime.runtime.environment import git_commit, installed_versions
 from unime.runtime.program import run_program
+from unime.runtime.progress import quiet_transformers
 
 
 def main(argv: list[str] | None = None) -> None:

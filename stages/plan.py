@@ -21,8 +21,8 @@ from rich.table import Column, Table
 from yaml import YAMLError
 
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
-from unime.costs import PlannedConfig
-from unime.planner import Plan, make_plan
+from unime.planning.costs import PlannedConfig
+from unime.planning.planner import Plan, make_plan
 from unime.runtime.program import run_program
 
 

@@ -20,18 +20,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from unime.chunks import ChunkLimits
-from unime.collator import TextCollator
 from unime.config import Mixing, Stage1Config, load_config
-from unime.data import GlobalBatchSampler, TextDataset
-from unime.encoder import Encoder
-from unime.held_out_scores import HeldOutTexts
-from unime.hold_out import hold_out
-from unime.loop import train
+from unime.data.datasets import GlobalBatchSampler, TextDataset
 from unime.losses import LossOutput, distillation_loss
-from unime.runlog import start_run
+from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
-from unime.validation import Validation
+from unime.training.chunks import ChunkLimits
+from unime.training.collator import TextCollator
+from unime.training.loop import train
+from unime.training.run import start_run
+from unime.validation.hold_out import hold_out
+from unime.validation.measure import Validation
+from unime.validation.scores import HeldOutTexts
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,20 +22,20 @@ from __future__ import annotations
 from torch import Tensor
 
 from eval.validation import SuiteValidation
-from unime.chunks import ChunkLimits
-from unime.collator import PairCollator
 from unime.config import Mixing, Stage2Config, load_config
-from unime.data import GlobalBatchSampler, PairDataset
-from unime.encoder import Encoder
-from unime.held_out_scores import HeldOutPairs
-from unime.hold_out import hold_out
-from unime.loop import train
+from unime.data.datasets import GlobalBatchSampler, PairDataset
 from unime.losses import LossOutput, instruction_loss
-from unime.runlog import Run, start_run
+from unime.models.encoder import Encoder
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
-from unime.trainer import StageLoss
-from unime.validation import Measure, Validation
+from unime.training.chunks import ChunkLimits
+from unime.training.collator import PairCollator
+from unime.training.loop import train
+from unime.training.run import Run, start_run
+from unime.training.trainer import StageLoss
+from unime.validation.hold_out import hold_out
+from unime.validation.measure import Measure, Validation
+from unime.validation.scores import HeldOutPairs
 
 
 def main(argv: list[str] | None = None) -> None:

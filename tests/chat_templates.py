@@ -1,7 +1,7 @@
 """The chat formats of the released checkpoints, for tiny models of their families.
 
-llava, llava_next, paligemma and phi4_multimodal are not here: their entries in unime/backbones.py
-hold them.
+llava, llava_next, paligemma and phi4_multimodal are not here: their entries in
+unime/backbones/families.py hold them.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
-from unime.encoder import Encoder
-from unime.items import Item
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
 
 # Tiny matrices gain nothing from threads, and beside another process they lose a lot.
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unime.config import ModelConfig, Precision, Quantization
-from unime.encoder import Encoder
-from unime.items import Item
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
 
 Part = tuple[list[int], dict[str, Tensor]]  # of ItemProcessor.parts
 

@@ -21,8 +21,6 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from tests.mmeb_files import write_picture
-from unime.chunks import Batch, ChunkLimits
-from unime.collator import PairCollator
 from unime.config import (
     HardNegativeLossConfig,
     InputConfig,
@@ -36,12 +34,14 @@ from unime.config import (
     RunConfig,
     Stage2Config,
 )
-from unime.distributed import gather_rows, whole
-from unime.encoder import Encoder
-from unime.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
-from unime.grad_cache import _Step, cached_backward
-from unime.items import Item, Pair
+from unime.inputs.items import Item, Pair
 from unime.losses import LossOutput, instruction_loss
+from unime.models.encoder import Encoder
+from unime.runtime.distributed import gather_rows, whole
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.collator import PairCollator
+from unime.training.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
+from unime.training.grad_cache import _Step, cached_backward
 
 LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
 SPLITS = {1: (0, 8), 2: (0, 3, 8), 3: (0, 3, 5, 8)}  # rows of each rank: uneven

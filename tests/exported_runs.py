@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from tests.embedding import exact_model
 from unime.config import InputConfig, LoraSettings
-from unime.encoder import Encoder
+from unime.models.encoder import Encoder
 
 
 def in_sentence_transformers(folder: Path, code: bool = True) -> SentenceTransformer:

@@ -25,7 +25,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tiny_models import build_tokenizer
-from unime.phi3_v import importable
+from unime.backbones.phi3_v import importable
 
 CODE = Path(__file__).parent / "phi3_v"
 # Only strings for contents, as released: unime's own template is the one that is used.

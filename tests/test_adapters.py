@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from tests.embedding import difference, embed
-from unime.adapter_files import WEIGHTS, adapter_folders
 from unime.config import InputConfig, LoraSettings, ModelConfig
-from unime.encoder import Encoder
 from unime.errors import ConfigError
+from unime.inputs.items import Item
 from unime.inputs.presets import PRESETS
-from unime.items import Item
+from unime.models.adapter_files import WEIGHTS, adapter_folders
+from unime.models.encoder import Encoder
 
 TEXTS = [Item("a cat"), Item("two red birds over the sea, and a dog in the garden")]
 FIRST = LoraSettings(rank=8, alpha=16, dropout=0.3)

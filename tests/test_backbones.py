@@ -16,11 +16,11 @@ from transformers import AutoConfig
 from tests.embedding import difference, embed
 from tests.tiny_families import TEXT
 from tests.tiny_models import FAMILIES, lora_parts
-from unime.backbones import BACKBONES, backbone_of
-from unime.backbones_layers import is_quantised
+from unime.backbones.families import BACKBONES, backbone_of
+from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
-from unime.encoder import Encoder
 from unime.errors import ConfigError
+from unime.models.encoder import Encoder
 
 
 def every_part(family: str) -> LoraSettings:
@@ -109,11 +109,13 @@ def test_4_bit_weights_do_not_change_in_evaluation(items, load_tiny):
 
 
 def test_a_skip_list_that_skips_nothing_is_refused(tiny_model, monkeypatch):
-    monkeypatch.setattr("unime.backbones.Backbone.not_quantised", ["vision_tower", "lm_head"])
+    monkeypatch.setattr(
+        "unime.backbones.families.Backbone.not_quantised", ["vision_tower", "lm_head"]
+    )
     model = ModelConfig(name=str(tiny_model("llava")), quantization=Quantization.nf4)
     with pytest.raises(ConfigError, match=r"layers outside model.language_model were quantised"):
         Encoder.load(model, InputConfig())
-    monkeypatch.setattr("unime.backbones.Backbone.not_quantised", ["model", "lm_head"])
+    monkeypatch.setattr("unime.backbones.families.Backbone.not_quantised", ["model", "lm_head"])
     with pytest.raises(ConfigError, match=r"no layer of model.language_model became nf4"):
         Encoder.load(model, InputConfig())
 
@@ -122,8 +124,10 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
     expected = embed(load_tiny("llava_next", "nf4"), items)
     template = BACKBONES["llava_next"].chat_template
     others = {name: of for name, of in BACKBONES.items() if name != "llava_next"}
-    monkeypatch.setattr("unime.backbones.BACKBONES", others)  # the dict itself keeps its order
-    with pytest.warns(UserWarning, match="not in unime/backbones.py; assuming") as warned:
+    monkeypatch.setattr(
+        "unime.backbones.families.BACKBONES", others
+    )  # the dict itself keeps its order
+    with pytest.warns(UserWarning, match="not in unime/backbones/families.py; assuming") as warned:
         encoder = load_tiny("llava_next", "nf4", lora=EVERY_PART)
     for assumed in (
         "AutoModelForImageTextToText, language model 'model.language_model', vision",
@@ -142,12 +146,12 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
 @pytest.mark.backbones
 def test_a_family_of_another_auto_class_that_is_not_listed(tiny_model, monkeypatch):
     others = {name: of for name, of in BACKBONES.items() if name != "internvl"}
-    monkeypatch.setattr("unime.backbones.BACKBONES", others)
-    monkeypatch.setattr("unime.backbones.AUTO_CLASSES", ("AutoModelForMultimodalLM",))
+    monkeypatch.setattr("unime.backbones.families.BACKBONES", others)
+    monkeypatch.setattr("unime.backbones.families.AUTO_CLASSES", ("AutoModelForMultimodalLM",))
     config = AutoConfig.from_pretrained(tiny_model("internvl"))
     with pytest.warns(UserWarning, match="assuming AutoModelForMultimodalLM, language model"):
         assert backbone_of(config).auto_class == "AutoModelForMultimodalLM"
-    monkeypatch.setattr("unime.backbones.AUTO_CLASSES", ("AutoModelForCausalLM",))
+    monkeypatch.setattr("unime.backbones.families.AUTO_CLASSES", ("AutoModelForCausalLM",))
     with pytest.raises(ConfigError, match="'internvl' is known to none of AutoModelForCausalLM"):
         backbone_of(config)
 

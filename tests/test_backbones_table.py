@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from benchmarks.backbones_table import fill, tables
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 from unime.inputs.presets import PRESETS
 
 ROOT = Path(__file__).parent.parent

@@ -19,14 +19,14 @@ import pytest
 from accelerate import Accelerator
 
 from tests.test_loop import collate, fit, make_config, rows
-from unime.batches import load_batches
-from unime.chunks import Batch, ChunkLimits
-from unime.data import TextRow
-from unime.embedder import Prepared
-from unime.encoding import encode
+from unime.data.datasets import TextRow
 from unime.errors import DataError
-from unime.items import Item
+from unime.inputs.items import Item
+from unime.retrieval.embedder import Prepared
+from unime.retrieval.encoding import encode
 from unime.runtime.program import run_program
+from unime.runtime.workers import load_batches
+from unime.training.chunks import Batch, ChunkLimits
 
 BAD = "f:17"
 

@@ -34,8 +34,8 @@ from tests.mmeb_files import write_rows
 from tests.vlm2vec_reporter import report
 from unime.config import EvalData
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.ranking import ranking_metrics
+from unime.inputs.items import Item
+from unime.retrieval.ranking import ranking_metrics
 
 SUITE = Path(__file__).parent.parent / "configs/suites/mmeb_v2_visdoc.yaml"
 ASK = "Find a document image that matches the given query:"

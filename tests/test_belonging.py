@@ -18,9 +18,9 @@ from stages import export
 from tests.embedding import difference, embed, exact_model
 from tests.exported_runs import shake, train_small
 from unime.config import InputConfig, LoraSettings
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.weight_digests import base_digest
+from unime.models.belonging import base_digest
+from unime.models.encoder import Encoder
 
 
 def load(name, adapter=None, prompt=None, **settings):

@@ -18,7 +18,7 @@ from tests.embedding import difference, embed
 from tests.exported_runs import python_of, train_small
 from tests.test_export import REPORT
 from unime.config import InputConfig, Quantization
-from unime.items import Item
+from unime.inputs.items import Item
 
 BIRD = Item("Which bird is it?", ("bird.jpg",))
 

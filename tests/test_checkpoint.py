@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unime import checkpoint
 from unime.config import LoraSettings, ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
 from unime.errors import ConfigError, RunError
-from unime.fingerprint import changes, run_identity
+from unime.training import checkpoint
+from unime.training.identity import changes, run_identity
 
 SEED = 5
 

@@ -9,11 +9,11 @@ import torch
 
 from tests.engine_cases import pairs
 from tests.tiny_models import FAMILIES
-from unime.chunks import ChunkLimits
-from unime.collator import PairCollator
 from unime.config import OptimConfig
 from unime.errors import ConfigError
-from unime.samples import shows_images
+from unime.inputs.padding import shows_images
+from unime.training.chunks import ChunkLimits
+from unime.training.collator import PairCollator
 
 IN_PARTS = pytest.param("mllama", marks=pytest.mark.backbones)  # some rows share no forward
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unime.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
-from unime.encoding import embedding_statistics
+from unime.retrieval.encoding import embedding_statistics
+from unime.training.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
 
 
 def embeddings(num_items: int, common: float, directions: int, dimension: int = 256) -> Tensor:

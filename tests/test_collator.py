@@ -19,18 +19,18 @@ from transformers import AutoProcessor
 from tests.embedding import difference
 from tests.test_prompts import SENTENCE, TOGETHER
 from tests.tiny_models import FAMILIES
-from unime.backbones import BACKBONES
-from unime.chunks import ChunkLimits
-from unime.collator import PairCollator, TextCollator
+from unime.backbones.families import BACKBONES
 from unime.config import InputConfig, ModelConfig, Precision
-from unime.data import TextRow
-from unime.encoder import Encoder
+from unime.data.datasets import TextRow
 from unime.errors import DataError
-from unime.images import sample_frames
-from unime.item_processor import ItemProcessor
-from unime.items import Item, Pair, item_key, video_frames
-from unime.prompts import render
-from unime.samples import shows_images
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item, Pair, item_key, video_frames
+from unime.inputs.padding import shows_images
+from unime.models.encoder import Encoder
+from unime.models.item_processor import ItemProcessor
+from unime.models.prompts import render
+from unime.training.chunks import ChunkLimits
+from unime.training.collator import PairCollator, TextCollator
 
 
 @pytest.fixture

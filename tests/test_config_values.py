@@ -32,9 +32,9 @@ from unime.config import (
     dump_config,
     load_config,
 )
-from unime.config_summary import summary
+from unime.config.summary import summary
+from unime.config.values import FilePath, without_none
 from unime.errors import ConfigError
-from unime.setting_values import FilePath, without_none
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -328,7 +328,7 @@ def test_a_setting_with_dashes_says_how_it_is_written(
 
 
 def test_the_programs_own_name_is_in_its_usage(tmp_path: Path) -> None:
-    script = "from unime.config_file import load_config; load_config(object, [])"
+    script = "from unime.config.loader import load_config; load_config(object, [])"
     (tmp_path / "program.py").write_text(script)
     words = [sys.executable, "-m", "program"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])

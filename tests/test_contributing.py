@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from unime.config import EvalConfig, Stage2Config
-from unime.config_file import config_keys
+from unime.config.loader import config_keys
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -41,14 +41,14 @@ def test_settings() -> None:
 
 def test_names() -> None:
     places = {
-        "unime.backbones": ("Backbone", "BACKBONES"),
+        "unime.backbones.families": ("Backbone", "BACKBONES"),
         "tests.tiny_models": ("FAMILIES",),
         "tests.test_prompts": ("GOLDEN",),
         "tests.test_configs": ("BACKBONES",),
-        "unime.items": ("Pair",),
-        "unime.data": ("PairDataset",),
+        "unime.inputs.items": ("Pair",),
+        "unime.data.datasets": ("PairDataset",),
         "unime.losses": ("LossOutput",),
-        "unime.loop": ("train",),
+        "unime.training.loop": ("train",),
         "eval.formats": ("FORMATS",),
         "eval.task": ("EvalTask",),
     }

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from eval import evaluate
 from tests.mmeb_files import write_picture, write_rows
 from tests.retrieval_files import sugarcrepe_rows, write_sugarcrepe
-from unime.embedding_store import RECORD
+from unime.retrieval.embedding_store import RECORD
 
 ROOT = Path(__file__).parent.parent
 PAIRS = 7  # an odd number: on two ranks one has one less

@@ -20,14 +20,14 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
-from unime.backbones import BACKBONES
-from unime.chunks import ChunkLimits
-from unime.collator import PairCollator
+from unime.backbones.families import BACKBONES
 from unime.config import InputConfig, PairData, PairSource, TextData
-from unime.data import DataError, Item, PairDataset, TextDataset, item_key
-from unime.item_processor import ItemProcessor
-from unime.teacher_store import TeacherMeta, write_store
-from unime.texts import read_texts
+from unime.data.datasets import DataError, Item, PairDataset, TextDataset, item_key
+from unime.data.teacher_store import TeacherMeta, write_store
+from unime.data.texts import read_texts
+from unime.models.item_processor import ItemProcessor
+from unime.training.chunks import ChunkLimits
+from unime.training.collator import PairCollator
 
 # Items -------------------------------------------------------------------------------------------
 

@@ -29,9 +29,9 @@ from eval.mmeb_v1 import read_mmeb
 from eval.suites import load_suite
 from eval.task import EvalTask
 from unime.config import PairData, PairSource, Stage2Config, build_config
-from unime.data import GlobalBatchSampler, PairDataset
+from unime.data.datasets import GlobalBatchSampler, PairDataset
+from unime.data.tables import load_table
 from unime.errors import ConfigError
-from unime.tables import load_table
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = DemoDataConfig("", train_rows=80, test_queries=40, validation_queries=24, train_words=60)

@@ -26,13 +26,13 @@ from tests.embedding import difference, embed, exact_model
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from tests.tiny_dual import LENGTH, build_clip, build_siglip
 from unime.config import EncoderKind, EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
-from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.published import locate
-from unime.retrieval_loading import find_model, load_embedder
-from unime.sentence_layout import packaged_model
-from unime.unime_embedder import UnimeEmbedder
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.models.hub import locate
+from unime.models.sentence_layout import packaged_model
+from unime.retrieval.loading import find_model, load_embedder
+from unime.retrieval.unime_embedder import UnimeEmbedder
 
 CPU = torch.device("cpu")
 BUILD = {"clip": build_clip, "siglip": build_siglip}
@@ -137,7 +137,7 @@ def test_many_frames_take_several_forwards(tiny_dual, photos, monkeypatch):
     embedder = load("dual_encoder", tiny_dual)
     items = [Item(video=tuple(photos)), Item("a cat", tuple(photos[:3])), Item(images=(photos[5],))]
     whole = vectors(embedder, items)
-    monkeypatch.setattr("unime.dual_encoder.FORWARD", 4)
+    monkeypatch.setattr("unime.retrieval.dual_encoder.FORWARD", 4)
     assert difference(vectors(embedder, items), whole) < 1e-5
 
 

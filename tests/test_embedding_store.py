@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unime import embedding_store
-from unime.embedding_store import RECORD, EmbeddingStore
 from unime.errors import ConfigError, DataError
+from unime.retrieval import embedding_store
+from unime.retrieval.embedding_store import RECORD, EmbeddingStore
 
 KEYS = [bytes([number]) * 16 for number in range(8)]
 

@@ -11,10 +11,10 @@ import torch
 from tests.embedding import check_alone_equals_batched, difference, embed, embed_parts
 from tests.tiny_models import FAMILIES, PARTS, lora_parts
 from unime.config import InputConfig, LoraSettings, ModelConfig
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.items import Item
-from unime.samples import SEQUENCE_KEYS
+from unime.inputs.items import Item
+from unime.inputs.padding import SEQUENCE_KEYS
+from unime.models.encoder import Encoder
 
 # Their last vision layer is not the one that is read.
 READ_AN_EARLIER_LAYER = ("llava", "llava_next", "phi4_multimodal")

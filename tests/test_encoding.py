@@ -18,13 +18,19 @@ from torch.nn import functional
 
 from tests.ranks import join_world, spawn
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
-from unime.distributed import on_main, together
-from unime.embedder import Prepared
-from unime.encoder import Encoder
-from unime.encoding import distinct_items, embedding_statistics, encode, encode_items, longest_first
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.unime_embedder import UnimeEmbedder
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.retrieval.embedder import Prepared
+from unime.retrieval.encoding import (
+    distinct_items,
+    embedding_statistics,
+    encode,
+    encode_items,
+    longest_first,
+)
+from unime.retrieval.unime_embedder import UnimeEmbedder
+from unime.runtime.distributed import on_main, together
 
 
 @pytest.fixture(scope="module")

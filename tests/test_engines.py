@@ -22,8 +22,8 @@ from transformers import AutoModelForImageTextToText
 from benchmarks.engines_table import table
 from tests.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
 from unime.config import Quantization
-from unime.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
 from unime.errors import ConfigError
+from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
 
 REPOSITORY = Path(__file__).parent.parent
 ROUNDING = ("bfloat16", "autocast")

@@ -26,12 +26,12 @@ from eval.result_files import _plain
 from eval.sources import Source
 from eval.task import EvalTask
 from tests.mmeb_files import write_eval_suite, write_picture, write_rows
-from unime import provenance
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
-from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.unime_embedder import UnimeEmbedder
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.retrieval import fingerprint as provenance
+from unime.retrieval.unime_embedder import UnimeEmbedder
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("Words_t2i", "Words_i2t", "Names")

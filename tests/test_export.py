@@ -24,12 +24,12 @@ from stages import export
 from tests.embedding import difference, embed, exact_model
 from tests.fake_hub import fake_hub
 from tests.tiny_models import lora_parts
-from unime.adapter_files import WEIGHTS
 from unime.config import InputConfig, LoraSettings, Stage2Config, build_config, dump_config
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.images import load_image
-from unime.items import Item
+from unime.inputs.images import load_image
+from unime.inputs.items import Item
+from unime.models.adapter_files import WEIGHTS
+from unime.models.encoder import Encoder
 
 FIRST = LoraSettings(rank=8, dropout=0.0)
 SECOND = LoraSettings(rank=2, alpha=8, dropout=0.0, train=["llm", "projector", "vision"])
@@ -91,7 +91,7 @@ def trained(load_tiny, tiny_model, tmp_path_factory):
 def as_inputs(items):
     found = []
     for item in items:
-        images = [load_image(path, InputConfig()) for path in item.images]
+        images = [load_image(path, InputConfig().max_image_pixels) for path in item.images]
         shown = images[0] if len(images) == 1 else images
         found.append(
             {"image": shown, "text": item.text} if images and item.text else shown or item.text
@@ -233,7 +233,7 @@ def test_what_sentence_transformers_would_embed_otherwise_is_refused(trained, tm
     with pytest.raises(Exception, match="text: only unime embeds them"):
         model.encode(["a cat"])
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "not text (its tokenizer alone gets them" in card and "from unime.encoder" in card
+    assert "not text (its tokenizer alone gets them" in card and "from unime.models.encoder" in card
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,9 @@ def test_a_number_of_tiles_travels(family, trained, tmp_path):
     encoder, run = trained(family, inputs=InputConfig(max_tiles=2), second=second)
     export.main([str(run), str(tmp_path / "out")])
     model = in_sentence_transformers(tmp_path / "out")
-    vector = model.encode([load_image(str(path), InputConfig())], convert_to_tensor=True)
+    vector = model.encode(
+        [load_image(str(path), InputConfig().max_image_pixels)], convert_to_tensor=True
+    )
     assert difference(vector, embed(encoder, [item])) < 1e-5
 
 
@@ -356,7 +358,9 @@ def test_mistakes(trained, tmp_path, monkeypatch):
             export.main([str(word) for word in words])
     with pytest.raises(SystemExit):
         export.main([str(run), str(tmp_path / "out"), "licence=mit"])
-    monkeypatch.setattr("unime.export.PASS", {"method": "forward", "method_output_name": "no"})
+    monkeypatch.setattr(
+        "unime.export.merged.PASS", {"method": "forward", "method_output_name": "no"}
+    )
     with pytest.raises(Exception, match="last_hidden_state|'no'|method_output_name|no output"):
         export.main([str(run), str(tmp_path / "out")])
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]  # no part of it

@@ -17,12 +17,12 @@ from stages import export
 from tests.embedding import difference, embed, exact_model
 from tests.exported_runs import in_sentence_transformers, train_small
 from unime.config import InputConfig
-from unime.encoder import Encoder
 from unime.errors import RunError
-from unime.images import load_image
-from unime.items import Item
-from unime.resolution import Resolution
-from unime.verification import odd_items
+from unime.export.verification import odd_items
+from unime.inputs.images import load_image
+from unime.inputs.items import Item
+from unime.inputs.resolution import Resolution
+from unime.models.encoder import Encoder
 
 OTHERS = ("llava", "idefics3", "internvl", "gemma3", "paligemma", "mllama", "qwen3_vl")
 SLOW = pytest.mark.backbones
@@ -72,7 +72,7 @@ def test_odd_pictures_have_the_vectors_of_training(
         [Image.open(path) for path in paths],
         [{"image": path} for path in paths],
         [_data_uri(path) for path in paths],
-        [np.asarray(load_image(path, InputConfig())) for path in paths],
+        [np.asarray(load_image(path, InputConfig().max_image_pixels)) for path in paths],
         [_message(path) for path in paths],
     ):
         vectors = model.encode(way, batch_size=len(paths), convert_to_tensor=True)
@@ -117,7 +117,7 @@ def test_without_code_it_says_what_it_embeds_otherwise(odd, items, tiny_model, t
             assert f"embeds otherwise than the run: {words}\n" in said and f"- {words}\n" in card
     assert "transparent pictures, given as a file" in listed
     assert "pictures turned by EXIF, given as a PIL image" in listed
-    opaque = load_image(items[1].images[0], InputConfig())
+    opaque = load_image(items[1].images[0], InputConfig().max_image_pixels)
     vector = model.encode([opaque], convert_to_tensor=True)
     assert difference(vector, embed(encoder, items[1:2])) < 1e-5
 
@@ -137,7 +137,7 @@ def test_without_code_a_size_is_for_others_to_do(pictures, tiny_model, tmp_path)
 def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatch):
     """The export's own check looks at odd pictures, not only at those that all read alike."""
     train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    monkeypatch.setattr("unime.images.as_seen", lambda image: image.convert("RGB"))
+    monkeypatch.setattr("unime.inputs.images.as_seen", lambda image: image.convert("RGB"))
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch.distributed as dist
 
-from unime import runlog
 from unime.runtime.lost_ranks import explain_collective, stall_watch
+from unime.training import run as runlog
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"

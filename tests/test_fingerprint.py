@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unime import fingerprint
 from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
-from unime.fingerprint import changes, run_identity
 from unime.runtime.files import folder_digest
+from unime.training import identity as fingerprint
+from unime.training.identity import changes, run_identity
 
 
 def write_folder(folder: Path) -> Path:

@@ -14,13 +14,13 @@ import pytest
 
 from tests.test_loop import make_config
 from unime.errors import ConfigError
-from unime.folder_lock import lock_folder
-from unime.runlog import start_run
+from unime.runtime.folder_lock import lock_folder
+from unime.training.run import start_run
 
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from unime.folder_lock import lock_folder
+from unime.runtime.folder_lock import lock_folder
 lock_folder("run.output_dir", Path(sys.argv[1]))
 if os.fork() == 0:  # as a loader's worker, which outlives its parent by some seconds
     time.sleep(60)

@@ -18,7 +18,7 @@ from benchmarks.gpu.__main__ import Report, main
 from benchmarks.gpu.models import Material, write_qwen2_vl_2b
 from benchmarks.gpu.steps import GIB, Case
 from benchmarks.gpu.tables import tables
-from unime.planner import Plan, make_plan
+from unime.planning.planner import Plan, make_plan
 
 DOCS = Path(__file__).parent.parent / "docs"
 MEASURED = [

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tests.ranks import join_world, spawn
-from unime.chunks import Batch
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
-from unime.distributed import gather_rows
-from unime.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
 from unime.losses import LossOutput, distillation_loss, instruction_loss
+from unime.runtime.distributed import gather_rows
+from unime.training.chunks import Batch
+from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
 
@@ -122,7 +122,7 @@ def test_a_signal_leaves_the_step_between_two_chunks(chunk: int, at: int) -> Non
 
 def test_in_lockstep_no_rank_skips_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal that comes just after the ranks have looked waits until they look again."""
-    monkeypatch.setattr("unime.grad_cache.in_lockstep", lambda _: True)
+    monkeypatch.setattr("unime.training.grad_cache.in_lockstep", lambda _: True)
     signals = iter([0, 15])
     step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: next(signals))
     assert step._leaves() is False
@@ -137,9 +137,9 @@ def test_in_lockstep_ranks_agree_on_parts(monkeypatch: pytest.MonkeyPatch, other
     text, image = {"attention_mask": torch.ones(1, 2)}, {"attention_mask": torch.ones(1, 9)}
     image["pixel_values"] = torch.ones(1)
     numbers = iter([[[1, 2], [1, others]], [[0, 1, 0][:others], [1] * others]])
-    monkeypatch.setattr("unime.grad_cache.in_lockstep", lambda _: True)
+    monkeypatch.setattr("unime.training.grad_cache.in_lockstep", lambda _: True)
     monkeypatch.setattr(
-        "unime.grad_cache.gather_numbers", lambda *_: torch.tensor(next(numbers)).long()
+        "unime.training.grad_cache.gather_numbers", lambda *_: torch.tensor(next(numbers)).long()
     )
     step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: 0)
     batch = Batch([[text, image]], {"query": 2}, {}, ["a", "b"])

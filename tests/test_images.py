@@ -20,8 +20,8 @@ from eval.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
 from tests.retrieval_files import source
 from unime.config import InputConfig
 from unime.errors import DataError
-from unime.images import load_image
-from unime.pixels import as_seen, readable_formats
+from unime.inputs.images import load_image
+from unime.inputs.pixels import as_seen, readable_formats
 
 WIDTH, HEIGHT = 14, 9
 GREY = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
@@ -43,7 +43,7 @@ def in_grey(drawing: np.ndarray = GREY) -> np.ndarray:
 
 def read(path: Path, content: bytes, **inputs: Any) -> np.ndarray:
     path.write_bytes(content)
-    return pixels(load_image(str(path), InputConfig(**inputs)))
+    return pixels(load_image(str(path), InputConfig(**inputs).max_image_pixels))
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -120,7 +120,7 @@ def test_a_range_that_nobody_knows_is_refused(mode: str, tmp_path: Path) -> None
     Image.fromarray(values).save(tmp_path / "deep.tiff")
     found = f"values from {values.min():g} to {values.max():g}"
     with pytest.raises(DataError, match=f"deep.tiff: .*mode {mode}, {found}"):
-        load_image(str(tmp_path / "deep.tiff"), InputConfig())
+        load_image(str(tmp_path / "deep.tiff"), InputConfig().max_image_pixels)
 
 
 # 16 bits and more in files -----------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_pictures_of_a_table(form: str, tmp_path: Path) -> None:
     content = saved(SMOOTH, form)
     kept = source(tmp_path).keep_image({"bytes": content})
     assert Path(kept).read_bytes() == content and Path(kept).suffix
-    assert load_image(kept, InputConfig()).size == SMOOTH.size
+    assert load_image(kept, InputConfig().max_image_pixels).size == SMOOTH.size
     with pytest.raises(DataError, match="not a picture: it begins with b'%!PS"):
         source(tmp_path).keep_image({"bytes": saved(SMOOTH, "EPS")})
 

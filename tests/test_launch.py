@@ -381,7 +381,7 @@ def heeds_interrupts() -> None:
 
 SLOW_STAGE = """
 import os, sys, time
-from unime.interruption import Interruption, typed_command
+from unime.runtime.interruption import Interruption, typed_command
 rank = os.environ.get("RANK", "0")
 with Interruption() as interruption:
     open(f"began{rank}", "w").close()
@@ -460,7 +460,7 @@ def test_a_killed_program_gets_its_line(checkout: Checkout, words: tuple[str, ..
 ENDING_STAGE = """
 import os, signal, sys
 from unime.faults import RunError
-from unime.runlog import run_program
+from unime.training.run import run_program
 def main():
     END
 run_program(main)

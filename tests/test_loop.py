@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.ranks import leave_world
-from unime import checkpoint, interruption
-from unime.chunks import Batch, ChunkLimits
 from unime.config import (
     DistillationLossConfig,
     ModelConfig,
@@ -38,13 +36,16 @@ from unime.config import (
     Stage1Config,
     TextData,
 )
-from unime.data import TextRow
+from unime.data.datasets import TextRow
+from unime.data.sampler import GlobalBatchSampler, Mixing
 from unime.errors import ConfigError, RunError
-from unime.loop import train
 from unime.losses import LossOutput, distillation_loss
-from unime.runlog import start_run
-from unime.sampler import GlobalBatchSampler, Mixing
-from unime.schedule import learning_rate, total_steps
+from unime.runtime import interruption
+from unime.training import checkpoint
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.loop import train
+from unime.training.run import start_run
+from unime.training.schedule import learning_rate, total_steps
 
 WIDTH = 12
 TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib")
@@ -487,7 +488,7 @@ def test_ranks_that_read_other_data_are_refused(
     def other_rows(_: object, *numbers: int) -> Tensor:
         return torch.tensor([numbers, (*numbers[:2], numbers[2] - 1, *numbers[3:])])
 
-    monkeypatch.setattr("unime.trainer.gather_numbers", other_rows)
+    monkeypatch.setattr("unime.training.trainer.gather_numbers", other_rows)
     with pytest.raises(ConfigError, match=r"rows: ranks differ \(40, 39\); all hosts need"):
         fit(make_config(tmp_path))
 
@@ -558,7 +559,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
         patch.setattr(f"{__name__}.save_file", save_or_fail)
-        patch.setattr("unime.random_state.save_file", save_or_fail)
+        patch.setattr("unime.training.random_state.save_file", save_or_fail)
         patch.setattr(Path, "write_text", write_text)
         with pytest.raises(
             RunError, match=r"of step 4 could not .* on rank 0: .*No space .*00002$"

@@ -26,7 +26,7 @@ from tests import vlm2vec_reporter
 from tests.miniatures import CONFIG, SUITES, write_miniatures
 from tests.video_files import write_video_tasks
 from unime.errors import DataError
-from unime.ranking import METRICS
+from unime.retrieval.ranking import METRICS
 
 pytestmark = pytest.mark.evaluation
 ROOT = Path(__file__).parent.parent

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.mmeb_files import train_rows, write_picture, write_rows
+from unime.data.mmeb_rows import strip_image_tokens
+from unime.data.mmeb_train import load_train_subset
+from unime.data.tables import image_folder
 from unime.errors import DataError
-from unime.items import Item
-from unime.mmeb import load_train_subset
-from unime.mmeb_rows import strip_image_tokens
-from unime.tables import image_folder
+from unime.inputs.items import Item
 
 Rows = list[dict[str, Any]]
 

@@ -24,12 +24,12 @@ from tests.mmeb_files import (
     write_instruct_suite,
     write_rows,
 )
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 from unime.config import EvalData
+from unime.data.mmeb_rows import read_item
 from unime.errors import ConfigError, DataError
-from unime.items import Item, item_digest, item_key
-from unime.mmeb_rows import read_item
-from unime.prompts import render
+from unime.inputs.items import Item, item_digest, item_key
+from unime.models.prompts import render
 
 SUITES = Path(__file__).parent.parent / "configs/suites"
 IMAGE = "<|image_1|>"

@@ -15,7 +15,7 @@ from eval.suites import load_suite
 from tests.mmeb_files import write_picture, write_rows
 from unime.config import EvalData
 from unime.errors import DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 Rows = list[dict[str, Any]]
 SUITES = Path(__file__).parent.parent / "configs/suites"

@@ -19,8 +19,8 @@ from tests.mmeb_files import write_picture
 from tests.tiny_dual import build_clip
 from unime.config import EncoderKind, EvalConfig, InputConfig, LoraSettings
 from unime.errors import DataError
-from unime.items import Item
-from unime.ranking import rank_targets
+from unime.inputs.items import Item
+from unime.retrieval.ranking import rank_targets
 
 mteb = pytest.importorskip("mteb")
 pytestmark = pytest.mark.evaluation
@@ -31,7 +31,7 @@ from mteb.abstasks.sts import AbsTaskSTS  # noqa: E402
 from mteb.abstasks.task_metadata import TaskMetadata  # noqa: E402
 from mteb.types import PromptType  # noqa: E402
 
-from unime.mteb_model import MtebModel, batch_items  # noqa: E402
+from unime.retrieval.mteb_model import MtebModel, batch_items  # noqa: E402
 
 PROMPT = {"query": "Find the picture of this.", "document": "Say what it shows."}
 PAIRS = [

@@ -24,9 +24,9 @@ from tests.test_prompts import CHATML
 from tests.tiny_families import TEXT, siglip_config
 from tests.tiny_models import build_tokenizer
 from unime.config import InputConfig, LoraSettings
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.items import Item
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "own_model.md"
 

@@ -27,7 +27,7 @@ from eval.page_pictures import SIZE, Pictures
 from tests.mmeb_files import write_picture
 from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
 from unime.errors import ConfigError, DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 Written = tuple[dict[str, Any], dict[str, Path]]
 

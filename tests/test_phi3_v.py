@@ -21,14 +21,14 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 from tests.embedding import check_alone_equals_batched, difference, embed
 from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
-from unime.architecture import read_architecture
-from unime.backbones import BACKBONES
-from unime.backbones_layers import is_quantised
+from unime.backbones.families import BACKBONES
+from unime.backbones.layers import is_quantised
+from unime.backbones.phi3_v import SUPPLIED, tiles_of_crops
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
-from unime.encoder import Encoder
 from unime.errors import ConfigError, DataError
-from unime.items import Item
-from unime.phi3_v import SUPPLIED, tiles_of_crops
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.planning.architecture import read_architecture
 
 pytestmark = pytest.mark.backbones
 
@@ -148,7 +148,7 @@ def test_it_is_the_base_models_last_hidden_state(checkpoint, items, load):
 
 
 def test_what_is_done_for_it_is_needed(checkpoint, load, items, monkeypatch):
-    """Whatever stops failing here has become superfluous in unime/phi3_v.py."""
+    """Whatever stops failing here has become superfluous in unime/backbones/phi3_v.py."""
     bare = replace(BACKBONES["phi3_v"], adapt=None)
     monkeypatch.setitem(BACKBONES, "phi3_v", bare)
     encoder = load().eval()

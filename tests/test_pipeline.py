@@ -4,8 +4,8 @@
     ./launch.sh test -m backbones                                 and all the others
     UNIME_BACKBONES_RESULTS=docs/results/backbones.json …         also writes what was measured
 
-A family that is added needs an entry in unime/backbones.py, a tiny model, and its name in ALL
-(tests/tiny_models.py).
+A family that is added needs an entry in unime/backbones/families.py, a tiny model, and its name in
+ALL (tests/tiny_models.py).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.mmeb_files import write_eval_suite
 from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
 from tests.tiny_models import ALL, lora_parts
-from unime.backbones_layers import is_quantised
+from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
-from unime.encoder import Encoder
-from unime.images import load_image
-from unime.item_processor import FRAMES_PER_SECOND
-from unime.items import Item
+from unime.inputs.images import load_image
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.models.item_processor import FRAMES_PER_SECOND
 
 QUICK = ("llava_onevision", "qwen2_vl", "smolvlm")
 EVERY = [
@@ -78,7 +78,7 @@ def as_inputs(items: list[Item], native_video: bool) -> list[Any]:
     """As sentence-transformers takes them."""
 
     def load(paths: tuple[str, ...]) -> list[Image.Image]:
-        return [load_image(path, InputConfig()) for path in paths]
+        return [load_image(path, InputConfig().max_image_pixels) for path in paths]
 
     found: list[Any] = []
     for item in items:

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, write_llava
 from stages import plan as plan_program
-from unime.architecture import Architecture, read_architecture
 from unime.config import (
     Engine,
     InputConfig,
@@ -34,11 +33,12 @@ from unime.config import (
     Stage2PlanConfig,
     build_config,
 )
-from unime.costs import activation_bytes, adapter_parameters, memory_parts, step_flops
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.items import Item
-from unime.planner import item_shapes, load_of_step, make_plan
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.planning.architecture import Architecture, read_architecture
+from unime.planning.costs import activation_bytes, adapter_parameters, memory_parts, step_flops
+from unime.planning.planner import item_shapes, load_of_step, make_plan
 from unime.runtime.program import run_program
 
 ALL_PARTS = ["llm", "projector", "vision"]

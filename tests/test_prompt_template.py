@@ -9,14 +9,14 @@ from jinja2 import TemplateError
 from transformers import AutoProcessor
 
 from tests.tiny_models import FAMILIES
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
 from unime.errors import ConfigError
+from unime.export.chat_template import carrying_template
+from unime.inputs.items import Item
 from unime.inputs.presets import PRESETS
-from unime.item_processor import ItemProcessor
-from unime.items import Item
-from unime.prompt_template import carrying_template
-from unime.prompts import render
+from unime.models.item_processor import ItemProcessor
+from unime.models.prompts import render
 
 ITEMS = [
     Item("a red bird"),

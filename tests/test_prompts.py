@@ -11,11 +11,11 @@ import pytest
 from transformers import AutoProcessor
 
 from tests.tiny_models import build_tokenizer
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 from unime.errors import ConfigError
+from unime.inputs.items import Item
 from unime.inputs.presets import PRESETS
-from unime.items import Item
-from unime.prompts import render
+from unime.models.prompts import render
 
 TEXT = Item("a red bird")
 IMAGE = Item(images=("a.png",))

@@ -27,12 +27,12 @@ from tests.published_layouts import (
     read,
     write,
 )
-from unime import published
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
-from unime.encoder import Encoder
 from unime.errors import ConfigError
-from unime.items import Item
-from unime.published import locate
+from unime.inputs.items import Item
+from unime.models import hub as published
+from unime.models.encoder import Encoder
+from unime.models.hub import locate
 
 VLM2VEC = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "k_proj", "q_proj", "out_proj"]
 VLM2VEC += ["v_proj"]  # its arguments.py
@@ -93,7 +93,9 @@ def test_full_weights_of_transformers_4(
     family, chat_template, items, load_tiny, tiny_model, tmp_path
 ):
     old = of_transformers_4(tiny_model(family), tmp_path / "old", chat_template)
-    if not chat_template and family != "llava_next":  # which needs none in unime/backbones.py
+    if (
+        not chat_template and family != "llava_next"
+    ):  # which needs none in unime/backbones/families.py
         with pytest.raises(ConfigError, match="the processor has no chat template"):
             embed(load(old), items)
         return

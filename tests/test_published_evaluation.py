@@ -28,10 +28,10 @@ from tests.published_layouts import (
     of_sentence_transformers,
     of_transformers_4,
 )
-from unime import published
-from unime.adapter_files import PICKLE, WEIGHTS
 from unime.config import EvalConfig, LoraSettings, build_config
-from unime.encoder import Encoder
+from unime.models import hub as published
+from unime.models.adapter_files import PICKLE, WEIGHTS
+from unime.models.encoder import Encoder
 
 ROOT = Path(__file__).parent.parent
 RELEASED = ROOT / "configs/eval/released"

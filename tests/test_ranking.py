@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from benchmarks import scoring
-from unime import ranking
-from unime.ranking import (
+from unime.retrieval import ranking
+from unime.retrieval.ranking import (
     METRICS,
     best,
     expected_by_chance,

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from eval import report
 from eval.printing import markdown_report, print_report, published_table
+from eval.result_warnings import warnings_of_report
 from eval.suites import load_suite
 from eval.tables import markdown, table_sections
 from unime.config import ReportConfig, build_config
 from unime.errors import ConfigError, DataError
-from unime.result_warnings import warnings_of_report
 
 SUITE = {
     "CatsVQA": "{meta_task: vqa, distribution: ind}",

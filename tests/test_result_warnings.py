@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from unime.result_warnings import against_chance, is_tied, warnings_of, warnings_of_report
+from eval.result_warnings import against_chance, is_tied, warnings_of, warnings_of_report
 
 
 def entry(score: float, low: float, high: float, **more: Any) -> dict[str, Any]:

@@ -46,8 +46,8 @@ from tests.retrieval_files import (
 )
 from unime.config import EvalData
 from unime.errors import DataError
-from unime.items import Item
-from unime.ranking import rank_targets, ranking_metrics
+from unime.inputs.items import Item
+from unime.retrieval.ranking import rank_targets, ranking_metrics
 
 SUITES = Path(__file__).parents[1] / "configs" / "suites"
 ASKED = "Find an image caption describing the given image."

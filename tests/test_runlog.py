@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unime import engines, facts, interruption, runlog
 from unime.config import (
     DistillationLossConfig,
     ModelConfig,
@@ -28,11 +27,15 @@ from unime.config import (
     TextData,
 )
 from unime.errors import ConfigError, DataError, RunError
-from unime.facts import git_commit
-from unime.fingerprint import run_identity
-from unime.runlog import start_run
+from unime.runtime import environment as facts
+from unime.runtime import interruption
+from unime.runtime.environment import git_commit
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
+from unime.training import engines
+from unime.training import run as runlog
+from unime.training.identity import run_identity
+from unime.training.run import start_run
 
 REPOSITORY = Path(__file__).parent.parent
 

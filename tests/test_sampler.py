@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from unime.config import Mixing
+from unime.data.sampler import GlobalBatchSampler
 from unime.errors import DataError
-from unime.sampler import GlobalBatchSampler
 
 SIZES = {"a": 40, "b": 19, "c": 8}
 STARTS = {"a": 0, "b": 40, "c": 59}

@@ -16,10 +16,10 @@ import pytest
 from eval.sources import Source
 from tests.video_files import write_json, write_parquet
 from unime.config import EvalData
+from unime.data.split_files import split_files
+from unime.data.tables import load_table
+from unime.data.texts import read_texts
 from unime.errors import DataError
-from unime.split_files import split_files
-from unime.tables import load_table
-from unime.texts import read_texts
 
 ROW = [{"a": 1}]
 SHARD = "test-00000-of-00001.parquet"

@@ -29,11 +29,11 @@ from stages import stage1_distill, stage2_instruct
 from tests.mmeb_files import train_rows, write_picture, write_rows
 from tests.ranks import leave_world
 from unime.config import InputConfig, ModelConfig, Quantization
-from unime.data import DataError, Item
-from unime.encoder import Encoder
+from unime.data.datasets import DataError, Item
+from unime.data.teacher_store import TeacherMeta, note_cut, write_store
 from unime.errors import ConfigError
+from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
-from unime.teacher_store import TeacherMeta, note_cut, write_store
 
 REPOSITORY = Path(__file__).parent.parent
 # Without dropout, and without Adam's amplification of rounding where a gradient is nearly zero.

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from tests.test_loop import fit, make_config, rows
-from unime import survey as module
-from unime.data import TextRow
+from unime.data import survey as module
+from unime.data.datasets import TextRow
+from unime.data.survey import check_variety, survey
 from unime.errors import ConfigError, DataError
-from unime.items import Item, Pair
-from unime.survey import check_variety, survey
+from unime.inputs.items import Item, Pair
 
 
 def content(data: Sequence[Any]) -> str:

@@ -16,10 +16,10 @@ import pytest
 
 from data_prep import teacher_embeddings
 from unime.config import TeacherConfig, TextData, build_config
-from unime.data import TextDataset
+from unime.data.datasets import TextDataset
+from unime.data.teacher_store import TeacherMeta, TeacherStore, write_store
+from unime.data.text_keys import text_key
 from unime.errors import ConfigError, DataError
-from unime.teacher_store import TeacherMeta, TeacherStore, write_store
-from unime.text_keys import text_key
 
 META = TeacherMeta(teacher="a/teacher", revision=None, prompt="", dimension=3)
 
@@ -113,7 +113,7 @@ def test_new_texts_join_a_complete_and_an_interrupted_store(tmp_path: Path) -> N
 def test_killed_while_the_files_move_into_place(
     tmp_path: Path, moved: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unime import teacher_store
+    from unime.data import teacher_store
 
     write_store(tmp_path, texts(4), META, embed, block_size=9)  # an older store is replaced
     calls = 0

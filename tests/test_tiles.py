@@ -16,7 +16,7 @@ from tests.embedding import difference, embed
 from tests.tiny_models import FAMILIES
 from unime.config import InputConfig
 from unime.errors import ConfigError
-from unime.items import Item
+from unime.inputs.items import Item
 
 NEVER_CUT = ("llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paligemma")
 FIXED = ("mllama",)

@@ -31,7 +31,6 @@ from tests.test_stages import (
     stage2,
     write_material,
 )
-from unime import checkpoint
 from unime.config import (
     DistillationLossConfig,
     OptimConfig,
@@ -40,16 +39,17 @@ from unime.config import (
     Stage2Config,
     ValidationConfig,
 )
-from unime.data import PairDataset, TextRow
-from unime.encoder import Encoder
-from unime.engines import check_combination
+from unime.data.datasets import PairDataset, TextRow
 from unime.errors import ConfigError, DataError
-from unime.held_out_scores import HeldItems, HeldOutTexts, hit_share
-from unime.hold_out import choose, hold_out
-from unime.items import Item, item_key
+from unime.export.run_facts import recipes
+from unime.inputs.items import Item, item_key
 from unime.losses import distillation_loss
-from unime.run_facts import recipes
-from unime.validation import Validation
+from unime.models.encoder import Encoder
+from unime.training import checkpoint
+from unime.training.engines import check_combination
+from unime.validation.hold_out import choose, hold_out
+from unime.validation.measure import Validation
+from unime.validation.scores import HeldItems, HeldOutTexts, hit_share
 
 HELD = ("validation.every=1", "validation.rows=6")
 
@@ -220,7 +220,7 @@ class Fixed:
         self.rows = rows
 
     def prepare(self, items: list[Item]) -> Any:
-        from unime.embedder import Prepared
+        from unime.retrieval.embedder import Prepared
 
         return Prepared([int(item.text) for item in items], [False] * len(items))
 
@@ -230,7 +230,7 @@ class Fixed:
 
 def test_agreement_with_the_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: 9 texts of which the student's nearest neighbour is the teacher's."""
-    monkeypatch.setattr("unime.held_out_scores.BLOCK", 4)
+    monkeypatch.setattr("unime.validation.scores.BLOCK", 4)
     random = torch.Generator().manual_seed(0)
     student, teacher = (
         functional.normalize(torch.randn(9, 4, generator=random), dim=1) for _ in range(2)
@@ -351,7 +351,7 @@ def test_more_than_half_is_not_held_out(material: Path) -> None:
 
 
 def test_counts_are_in_proportion() -> None:
-    from unime.hold_out import wanted_rows
+    from unime.validation.hold_out import wanted_rows
 
     wanted = wanted_rows({"a": 1000, "b": 100, "c": 8}, ValidationConfig(every=1, rows=111))
     assert wanted == {"a": 100, "b": 10, "c": 3}

@@ -24,12 +24,12 @@ from eval.task import EvalTask
 from eval.video_classification import ROOT, VideoClassification, read_labels
 from eval.video_qa import VideoQA, fill
 from tests.video_files import FRAMES, LENGTHS, write_parquet, write_video, write_video_tasks
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 from unime.config import EvalData, InputConfig
 from unime.errors import ConfigError, DataError
-from unime.images import sample_frames
-from unime.item_processor import ItemProcessor
-from unime.items import Item, item_key
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item, item_key
+from unime.models.item_processor import ItemProcessor
 
 SUITE = load_suite(str(ROOT / "configs/suites/mmeb_v2_video.yaml"))
 QA = (

@@ -13,7 +13,7 @@ from transformers import AutoProcessor
 
 from tests.embedding import difference
 from tests.tiny_models import ALL, FAMILIES, SLOW
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 
 TAKE_VIDEOS = [family for family in ALL if BACKBONES[family].video]
 PARAMETERS = [param for param, family in zip(FAMILIES, ALL, strict=True) if family in TAKE_VIDEOS]

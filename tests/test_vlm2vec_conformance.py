@@ -25,7 +25,7 @@ from eval.suites import load_suite
 from eval.task import EvalTask
 from tests.vlm2vec_reporter import DATASETS, MAIN_METRIC, report
 from unime.errors import DataError
-from unime.items import Item
+from unime.inputs.items import Item
 
 SUITES = Path(__file__).parent.parent / "configs/suites"
 DESCRIBED: dict[str, Any] = {

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny_families, tiny_others
-from unime.backbones import BACKBONES
+from unime.backbones.families import BACKBONES
 
 _LLAVA = {"image_token": "<image>"}
 _QWEN = {

@@ -14,12 +14,9 @@ import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
-from unime.losses import LossOutput
 
 LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
 SPREAD_ROWS = 256  # of which statistics are taken: singular values of thousands take seconds
-
-LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 
 
 @dataclass
@@ -28,6 +25,9 @@ class LossOutput:
 
     loss: Tensor
     stats: dict[str, Tensor]
+
+
+LossFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], LossOutput]
 
 
 def distillation_loss(

@@ -41,8 +41,8 @@ from benchmarks.gpu.peer import peer
 from benchmarks.gpu.programs import Program, memory_full, programs
 from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, product, speed
 from benchmarks.gpu.steps import TOKENS, Result, Setting, free
-from unime.facts import device_name, git_commit, installed_versions
-from unime.progress import quiet_transformers
+from unime.runtime.environment import device_name, git_commit, installed_versions
+from unime.runtime.progress import quiet_transformers
 
 PACKAGES = (
     "python", "torch", "transformers", "peft", "accelerate", "bitsandbytes",

@@ -24,8 +24,8 @@ from benchmarks.gpu.steps import (
     peak,
     reset_peak,
 )
-from unime.chunks import Batch, ChunkLimits
-from unime.encoder import Encoder
+from unime.models.encoder import Encoder
+from unime.training.chunks import Batch, ChunkLimits
 
 
 def exactness(setting: Setting) -> Result:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from benchmarks.gpu.models import BASE, draw_pictures, make_pairs
-from unime.items import Pair
-from unime.teacher_store import TeacherMeta, write_store
+from unime.data.teacher_store import TeacherMeta, write_store
+from unime.inputs.items import Pair
 
 Result = dict[str, Any]
 

@@ -19,11 +19,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from unime.chunks import Batch, ChunkLimits
-from unime.collator import PairCollator
-from unime.item_processor import ItemProcessor
-from unime.items import Item, Pair
-from unime.samples import Sample
+from unime.inputs.items import Item, Pair
+from unime.inputs.padding import Sample
+from unime.models.item_processor import ItemProcessor
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.collator import PairCollator
 
 BASE = Path("assets/base")
 SIDE = 336  # pixels of a square picture

@@ -28,7 +28,7 @@ from benchmarks.gpu.steps import (
     peak,
     reset_peak,
 )
-from unime.encoder import Encoder
+from unime.models.encoder import Encoder
 
 
 def peer(setting: Setting) -> Result:

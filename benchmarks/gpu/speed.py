@@ -24,13 +24,13 @@ from benchmarks.gpu.steps import (
     reset_peak,
     synchronise,
 )
-from unime.encoder import Encoder
-from unime.encoding import encode
-from unime.gpus import GPUS
-from unime.grad_cache import ChunkTooLarge
-from unime.items import Item
-from unime.planner import make_plan
-from unime.unime_embedder import UnimeEmbedder
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.planning.gpus import GPUS
+from unime.planning.planner import make_plan
+from unime.retrieval.encoding import encode
+from unime.retrieval.unime_embedder import UnimeEmbedder
+from unime.training.grad_cache import ChunkTooLarge
 
 PEAK = GPUS["h100-80g"].tflops * 1e12
 Step = Callable[[], Any]

@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.gpu.models import SIDE, Material
-from unime.chunks import Batch, ChunkLimits
 from unime.config import (
     HardNegativeLossConfig,
     InputConfig,
@@ -27,9 +26,10 @@ from unime.config import (
     Quantization,
     Stage2PlanConfig,
 )
-from unime.encoder import Encoder
-from unime.grad_cache import cached_backward
 from unime.losses import LossOutput, instruction_loss
+from unime.models.encoder import Encoder
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.grad_cache import cached_backward
 
 ALL_PARTS = ["llm", "projector", "vision"]
 TOKENS = 32  # of a question and of a caption

@@ -46,7 +46,7 @@ PRESETS = {
     ),
     # VLM2Vec was trained on the very strings of MMEB's rows. This is the white space of most. Items
     # of the others hold what their row has between image and text and at the end, and no more: see
-    # unime/mmeb_rows.py, _spacing, for the rows whose string is another one here.
+    # unime/data/mmeb_rows.py, _spacing, for the rows whose string is another one here.
     "vlm2vec": Preset(
         text="{text}",
         media="{images}\nRepresent the given {media}.\n",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unime.errors import ConfigError, DataError, RunError
-from unime.interruption import heed_ctrl_c
+from unime.runtime.interruption import heed_ctrl_c
 from unime.runtime.lost_ranks import OTHER_RANKS_WAIT, explain_collective, rank
 
 

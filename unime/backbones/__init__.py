@@ -1,0 +1,1 @@
+"""What each family of multimodal LLMs does in its own way."""

@@ -1,0 +1,82 @@
+"""Every setting of the stages, teacher, evaluation and report, as typed dataclasses, from top to
+bottom as a run is described.
+
+    load_config(Stage2Config, ["--config", "configs/demo/stage2.yaml", "loss.temperature=0.03"])
+
+Defaults here, then the YAML file, then ``key=value`` words. Unknown keys, wrong types and
+impossible combinations are a :class:`ConfigError` that names the key (and the nearest valid one)
+before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's configuration, not ours.
+"""
+
+from unime.config.data import Mixing, PairData, PairSource, TeacherConfig, TextData
+from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
+from unime.config.export import ExportConfig, ExportForm
+from unime.config.loader import build_config, dump_config, load_config
+from unime.config.model import (
+    INPUT_DEFAULTS,
+    PARTS,
+    InputConfig,
+    LoraSettings,
+    ModelConfig,
+    Precision,
+    Quantization,
+)
+from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
+from unime.config.training import (
+    TRACKERS,
+    DistillationLossConfig,
+    HardNegativeLossConfig,
+    OnCollapse,
+    OnNonfinite,
+    OnShort,
+    OptimConfig,
+    ResumeConfig,
+    RunConfig,
+    Schedule,
+    Stage1Config,
+    Stage2Config,
+    ValidationConfig,
+)
+from unime.errors import ConfigError
+
+__all__ = [
+    "INPUT_DEFAULTS",
+    "PARTS",
+    "TRACKERS",
+    "ConfigError",
+    "DistillationLossConfig",
+    "EncoderKind",
+    "Engine",
+    "EvalConfig",
+    "EvalData",
+    "ExportConfig",
+    "ExportForm",
+    "HardNegativeLossConfig",
+    "InputConfig",
+    "LoraSettings",
+    "Mixing",
+    "ModelConfig",
+    "OnCollapse",
+    "OnNonfinite",
+    "OnShort",
+    "OptimConfig",
+    "PairData",
+    "PairSource",
+    "PlanConfig",
+    "Precision",
+    "Quantization",
+    "ReportConfig",
+    "ResumeConfig",
+    "RunConfig",
+    "Schedule",
+    "Stage1Config",
+    "Stage1PlanConfig",
+    "Stage2Config",
+    "Stage2PlanConfig",
+    "TeacherConfig",
+    "TextData",
+    "ValidationConfig",
+    "build_config",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,1 @@
+"""What is trained on: texts, pairs, the teacher's embeddings, and the order of rows."""

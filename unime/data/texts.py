@@ -1,0 +1,119 @@
+"""Reads the plain texts that the teacher embeds and stage 1 learns from."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unime.data.shards import check_texts
+from unime.errors import DataError
+from unime.inputs.items import whole_characters
+
+MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
+
+
+@dataclass
+class Texts:
+    """Distinct texts in the order of their first appearance, or all of them in theirs."""
+
+    texts: list[str]
+    row_ids: list[str]  # "nli.csv:17:sent0"
+    num_duplicates: int
+
+
+def read_texts(
+    files: list[str], columns: list[str], limit: int | None = None, distinct: bool = True
+) -> Texts:
+    """All texts in `columns` of .jsonl, .csv and .parquet files, each distinct text once. Half a
+    character (a lone surrogate) is a question mark, to teacher and student alike.
+
+    Args:
+        limit: stop after so many texts.
+        distinct: False: every row's texts, in its columns' order, also those met before.
+
+    Raises:
+        DataError: a file that cannot be read, a column that is not there, a text that is missing,
+            blank or not a string; the message names file, row (from 0), column and value.
+    """
+    found = Texts([], [], 0)
+    known: set[str] = set()
+    for file in files:
+        for row_id, text in _texts_of(Path(file), columns):
+            if distinct and text in known:
+                found.num_duplicates += 1
+                continue
+            if len(found.texts) == limit:
+                return found
+            known.add(text)
+            found.texts.append(text)
+            found.row_ids.append(row_id)
+    if not found.texts:
+        raise DataError(f"{', '.join(files)}: no texts")
+    return found
+
+
+def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: texts are read from {', '.join(readers)} files")
+    try:
+        for number, row in enumerate(readers[path.suffix](path, columns)):
+            for column in columns:
+                yield f"{path.name}:{number}:{column}", _text(path, number, row, column)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot read it: {error}") from None
+
+
+def _text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+    if column not in row:
+        raise DataError(f"{path}, row {number}: no column {column!r}; it has {_names(row)}")
+    text = row[column]
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{path}, row {number}, column {column!r}: got {text!r}, expected a text")
+    return str(whole_characters(text))
+
+
+def _names(row: dict[str, Any]) -> str:
+    return ", ".join(map(str, row)) or "none"
+
+
+def _read_jsonl(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, row {number}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: got {line.strip()!r}, expected an object")
+            yield row
+
+
+def _read_csv(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(MAX_FIELD)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise DataError(f"{path}, after line {reader.line_num}: not CSV: {error}") from None
+
+
+def _read_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        names = file.schema_arrow.names
+        wanted = [column for column in columns if column in names]
+        if len(wanted) < len(set(columns)):
+            wanted = names  # the first row then names what the file has
+        before = 0
+        for batch in file.iter_batches(columns=wanted):
+            check_texts(batch, path, before)
+            yield from batch.to_pylist()
+            before += len(batch)

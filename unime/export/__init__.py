@@ -1,0 +1,1 @@
+"""Models that other libraries load, and the card that says what they are."""

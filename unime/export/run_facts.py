@@ -1,0 +1,112 @@
+"""How a run was made and how it went, in words for the card of what is exported."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from unime.errors import ConfigError
+from unime.models.adapter_files import named_folder
+from unime.models.hub import CHECKPOINTS, FINAL
+from unime.training.collapse import collapsed, of_batch
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SIGNS = ("mean_similarity", "effective_rank")
+
+
+def public(name: str) -> str:
+    """A name for others: of a folder on this machine the last part, where it lay being nobody's
+    business."""
+    path = Path(name)
+    private = path.is_absolute() or name.startswith(("~", "..")) or not HUB_ID.fullmatch(name)
+    return path.name if private or path.exists() else name
+
+
+def signs_of_collapse(run: Path) -> list[str]:
+    """What the metrics of a run's last steps say of its embeddings, if they have collapsed.
+
+    Args:
+        run: its folder, or one of its checkpoints, or any other, which says nothing.
+    """
+    of_step = run.parent.name == CHECKPOINTS
+    root = run.parent.parent if of_step else run.parent if run.name == FINAL else run
+    try:
+        described = run / "state.json" if of_step else root / "finished.json"
+        state = json.loads(described.read_text(encoding="utf-8"))
+        last = state["step" if of_step else "steps"]
+        lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [row for row in map(json.loads, lines) if row["step"] <= last]
+        sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
+    except (OSError, ValueError, KeyError, TypeError, IndexError):  # of other versions, or none
+        return []
+    return [f"the last steps of its training say {sign}"] if sign else []
+
+
+def remarks_on_report(report: Mapping[str, Any]) -> list[str]:
+    """What an evaluation's report says of its models in words, a line each; of a report that says
+    nothing so, which models have collapsed."""
+    if all("warnings" in model for model in report["models"].values()):
+        models = report["models"].items()
+        return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
+    items = max((task.get("num_queries", 0) for model in report["models"].values()
+                 for task in model["tasks"].values()), default=0)  # fmt: skip
+    signs = {
+        name: collapsed(**{key: float(model[key]) for key in SIGNS}, num_items=items)
+        for name, model in report["models"].items()
+        if all(model.get(key) is not None for key in SIGNS)
+    }
+    return [f"{name}: {sign}" for name, sign in signs.items() if sign]
+
+
+def recipes(run: Path) -> dict[str, dict[str, Any]]:
+    """The configurations of a run and of the one whose adapter it starts from, as far as they are
+    there, the first stage first.
+
+    Raises:
+        ConfigError: one that is there is none of a stage.
+    """
+    run = run.parent if run.name == FINAL else run
+    run = run.parent.parent if run.parent.name == CHECKPOINTS else run
+    path = run / "config.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        recipe("", config)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
+    title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
+    adapter = config["model"].get("adapter")
+    before = recipes(named_folder(adapter, run) or Path(adapter)) if adapter else {}
+    return before | {f"{title} ({run.name})" if title in before else title: config}
+
+
+def recipe(title: str, config: Mapping[str, Any]) -> str:
+    """One stage in words and numbers."""
+    data, optim, lora, loss = (config[key] for key in ("data", "optim", "lora", "loss"))
+    if "texts" in data:
+        texts = ", ".join(public(path) for path in data["texts"])
+        what = f"texts of {texts}; teacher: `{public(data['teacher'])}`"
+    else:
+        sources = ", ".join(
+            f"{name} ({source['rows'] or 'all'} rows)" for name, source in data["sources"].items()
+        )
+        what = f"pairs of `{public(data['root'])}` ({data['split']}): {sources}"
+    length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']} epochs"
+    kind = "DoRA" if lora["use_dora"] else "LoRA"
+    losses = ", ".join(f"{key} {value}" for key, value in loss.items())
+    return (
+        f"**{title}**: {what}.\n"
+        f"{kind} of rank {lora['rank']} and alpha {lora['alpha']} on {', '.join(lora['train'])};"
+        f" base in {config['model']['quantization']} / {config['model']['precision']};"
+        f" {length} of {optim['batch_size_per_device']} a device, learning rate"
+        f" {optim['learning_rate']}, {optim['schedule']}, {optim['warmup_steps']} steps of warm-up;"
+        f" loss: {losses}.\n"
+    )

@@ -1,0 +1,243 @@
+"""Whether two ways to embed give the same vectors: of texts, pictures, both, all in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+from transformers.utils import logging
+
+from unime.config import Precision
+from unime.errors import RunError
+from unime.inputs.images import load_image
+from unime.inputs.items import Item
+from unime.inputs.resolution import Resolution
+from unime.models.encoder import Encoder
+
+TEXTS = ("a red bird", "Which of the two is larger, and what is it for? Say it in one sentence.")
+SIDES = ((64, 48), (40, 90), (640, 256))  # (width, height) in pixels
+ODD_SIDES = {"wide pictures": (320, 32), "tall pictures": (32, 320)}
+ON_ITS_SIDE = 6  # what EXIF says of a picture that a camera took turned to the left
+# Where weights or their sums are rounded differently, by at most so much of a coordinate of a unit
+# vector, and of its cosine.
+TOLERANCE = {
+    Precision.float32: (1e-4, 1e-6),
+    Precision.bfloat16: (0.05, 1e-2),
+    Precision.float16: (0.02, 1e-3),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between two sets of unit vectors (N, D) of the same items."""
+
+    largest: float  # of all coordinates
+    least_cosine: float  # of all items
+
+    @classmethod
+    def between(cls, first: Tensor, second: Tensor) -> Difference:
+        largest = (first - second).abs().max().item()
+        return cls(largest, torch.cosine_similarity(first, second).min().item())
+
+    def __str__(self) -> str:
+        return f"largest difference {self.largest:.1e}, least cosine {self.least_cosine:.6f}"
+
+
+def probe_items(folder: Path) -> dict[str, list[Item]]:
+    """Items of every kind, with pictures that it writes into `folder`."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for number, (width, height) in enumerate(SIDES):
+        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        paths.append(str((folder / f"{number}.png").absolute()))
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(paths[-1])
+    first, second, third = ((path,) for path in paths)
+    short, long = TEXTS
+    return {
+        "text": [Item(short), Item(long)],
+        "image": [Item(images=first), Item(images=second)],
+        "image+text": [Item(short, third), Item(long, second)],
+        "several images": [Item(long, first + third), Item(short, second + first)],
+    }
+
+
+def odd_items(folder: Path, resolution: Resolution) -> dict[str, list[Item]]:
+    """One picture of each kind that programs read differently, which it writes into `folder`.
+
+    Args:
+        resolution: the pictures have it already.
+    """
+    generator = np.random.default_rng(1)
+
+    def draw(size: tuple[int, int]) -> Image.Image:
+        coarse = generator.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        return resolution.apply(picture)
+
+    def clear(picture: Image.Image) -> Image.Image:  # all but an ellipse in its middle
+        across, down = (
+            np.linspace(-1, 1, picture.width),
+            np.linspace(-1, 1, picture.height)[:, None],
+        )
+        return Image.fromarray(np.where(across**2 + down**2 < 0.8, 255, 0).astype(np.uint8))
+
+    picture = draw(SIDES[0])
+    alpha = clear(picture)
+    palette = picture.quantize(16)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = ON_ITS_SIDE
+    grey = np.asarray(picture.convert("L"))
+    one_colour = palette.convert("RGB")
+    saved: dict[str, tuple[str, Image.Image, dict[str, Any]]] = {
+        "transparent pictures": ("png", picture.copy(), {}),
+        "grey transparent pictures": ("png", Image.merge("LA", (picture.convert("L"), alpha)), {}),
+        "transparent pictures with a palette": ("png", palette, {"transparency": 3}),
+        "pictures of which one colour is transparent": (
+            "png",
+            one_colour,
+            {"transparency": one_colour.getpixel((0, 0))},
+        ),
+        "pictures turned by EXIF": (
+            "jpg",
+            picture.transpose(Image.Transpose.ROTATE_90),
+            {"exif": exif},
+        ),
+        "pictures of 16 bits": ("png", Image.fromarray(grey.astype(np.uint16) * 257), {}),
+        **{kind: ("png", draw(size), {}) for kind, size in ODD_SIDES.items()},
+    }
+    saved["transparent pictures"][1].putalpha(alpha)
+    items = {}
+    for number, (kind, (end, image, options)) in enumerate(saved.items()):
+        path = folder / f"odd-{number}.{end}"
+        image.save(path, **options)
+        items[kind] = [Item(images=(str(path.absolute()),))]
+    return items
+
+
+def embed_kinds(encoder: Encoder, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
+    """The vectors of each kind (n, D), each item on its own."""
+    device = next(encoder.parameters()).device
+    encoder.eval()
+
+    def embed(item: Item) -> Tensor:
+        batch = encoder.processor.collate([encoder.processor(item)])
+        with torch.inference_mode():
+            return encoder({key: value.to(device) for key, value in batch.items()}).cpu()
+
+    return {kind: torch.cat([embed(item) for item in items]) for kind, items in kinds.items()}
+
+
+def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> Difference:
+    return Difference.between(*(torch.cat(list(of.values())) for of in (first, second)))
+
+
+def is_equal(found: Difference, precision: Precision) -> bool:
+    coordinate, cosine = TOLERANCE[precision]
+    return found.largest <= coordinate and found.least_cosine >= 1 - cosine
+
+
+def check_equal(what: str, found: Difference, precision: Precision) -> str:
+    """A line about it.
+
+    Raises:
+        RunError: they are not the same.
+    """
+    coordinate, cosine = TOLERANCE[precision]
+    if not is_equal(found, precision):
+        raise RunError(f"{what}: {found}, expected at most {coordinate:.0e} and 1 - {cosine:.0e}")
+    return f"{what}: {found}"
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+class SentenceTransformersModel:
+    """An exported model in sentence-transformers, for comparison.
+
+    Args:
+        encoder: the same model in unime.
+        reads: it reads pictures as training did, by code that it carries.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, reads: bool) -> None:
+        from sentence_transformers import SentenceTransformer  # slow to import
+
+        device = next(encoder.parameters()).device
+        trust = reads or encoder.base_description["trust_remote_code"]
+        with _without_load_report():  # the head, which is not loaded, would be "unexpected"
+            self.model = SentenceTransformer(
+                str(folder), device=str(device), trust_remote_code=trust
+            )
+        self.limits = dict(encoder.backbone.st_limits)
+        self.inputs = encoder.processor.inputs
+        self.resolution = Resolution() if reads else encoder.processor.resolution
+
+    def vectors(self, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
+        """Each kind in one batch, and "mixed", all kinds in one; without those that it does not
+        support for this family."""
+        batches = {kind: items for kind, items in kinds.items() if kind not in self.limits}
+        if "mixed" not in self.limits:
+            batches["mixed"] = [item for items in batches.values() for item in items]
+        return {
+            kind: self._encode([self._as_input(item) for item in items])
+            for kind, items in batches.items()
+        }
+
+    def odd_vectors(self, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
+        """Those of single pictures, by how they are given."""
+        paths = [item.images[0] for items in kinds.values() for item in items]
+        opened = [Image.open(path) for path in paths]
+        return {"a file": self._encode(paths), "a PIL image": self._encode(opened)}
+
+    def _as_input(self, item: Item) -> Any:
+        images = [
+            self.resolution.apply(load_image(path, self.inputs.max_image_pixels))
+            for path in item.images
+        ]
+        if not images:
+            return item.text
+        shown = images if len(images) > 1 else images[0]
+        return {"image": shown, "text": item.text} if item.text else shown
+
+    def _encode(self, inputs: list[Any]) -> Tensor:
+        vectors = self.model.encode(
+            inputs,
+            batch_size=len(inputs),
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return vectors.float().cpu()
+
+
+def embedded_otherwise(
+    ours: dict[str, Tensor], given: dict[str, Tensor], precision: Precision
+) -> list[str]:
+    """Which odd pictures have another vector, and how they were given then.
+
+    Args:
+        ours: of each kind one (1, D).
+        given: of all kinds (kinds, D), by how they were given.
+    """
+    ways: dict[str, list[str]] = {}
+    for way, vectors in given.items():
+        for (kind, right), vector in zip(ours.items(), vectors, strict=True):
+            if not is_equal(Difference.between(right, vector[None]), precision):
+                ways.setdefault(kind, []).append(way)
+    return [
+        kind + ("" if len(found) > 1 else f", given as {found[0]}") for kind, found in ways.items()
+    ]

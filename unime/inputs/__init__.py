@@ -1,0 +1,1 @@
+"""What is embedded: items, their pictures, and what a model is asked beside them."""

@@ -1,0 +1,78 @@
+"""Pictures from disk, refused with their name when they are missing, damaged or absurdly large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from unime.errors import DataError
+from unime.inputs.pixels import as_seen, open_picture, readable_formats
+from unime.runtime.progress import progress_bar
+
+Size = tuple[int, int]  # (width, height) in pixels
+READERS = 8  # threads; Pillow decodes outside of Python's lock
+
+
+def sample_frames(frames: Sequence[str], count: int) -> list[str]:
+    """`count` of a video's frames, evenly spaced from the first to the last (as VLM2Vec-V2 and MMEB
+    take them); all of them if there are no more."""
+    if len(frames) <= count:
+        return list(frames)
+    return [frames[index] for index in np.linspace(0, len(frames) - 1, count, dtype=int)]
+
+
+def load_image(path: str, max_pixels: int) -> Image.Image:
+    """Read an image upright, in RGB, on white where it is transparent; its size stays.
+
+    Raises:
+        DataError: missing, damaged, of more than `max_pixels` (``inputs.max_image_pixels``), or of
+            values of which nobody knows how bright they are (pixels.as_seen).
+    """
+    try:
+        with open_picture(path) as image:
+            _check_size(path, image, max_pixels)
+            picture = as_seen(image)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such image") from None
+    except UnidentifiedImageError:
+        formats = ", ".join(readable_formats())
+        problem = f"cannot identify it: damaged, or none of {formats}"
+        raise DataError(f"{path}: not a readable image: {problem}") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise DataError(f"{path}: not a readable image: {error}") from error
+    _check_size(path, picture, max_pixels)  # an icon may be larger than its header says
+    return picture
+
+
+def _check_size(path: str, image: Image.Image, limit: int) -> None:
+    if image.width * image.height > limit:
+        size = f"{image.width} x {image.height} pixels"
+        raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
+
+
+def read_images(
+    paths: Sequence[str], max_pixels: int, title: str
+) -> tuple[dict[str, Size], dict[str, str]]:
+    """Read images in full (a file's header does not show that its end is missing).
+
+    Returns:
+        Their sizes, upright, and what is wrong with each of those that :func:`load_image` refuses.
+    """
+
+    def size_of(path: str) -> Size | DataError:
+        try:
+            return load_image(path, max_pixels).size
+        except DataError as error:
+            return error
+
+    with ThreadPool(READERS) as pool:
+        found = pool.imap(size_of, paths, chunksize=16)
+        bar = progress_bar(found, total=len(paths), desc=title, unit="image")
+        sizes = dict(zip(paths, bar, strict=True))
+    read = {path: size for path, size in sizes.items() if not isinstance(size, DataError)}
+    return read, {path: str(sizes[path]) for path in sizes.keys() - read.keys()}

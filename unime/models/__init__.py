@@ -1,0 +1,1 @@
+"""A multimodal LLM with its adapters and processor as an encoder of items."""

@@ -1,0 +1,122 @@
+"""A stack of adapters in a folder: each in peft's format, and what they were trained on and with.
+
+final/
+    encoder.json                the base, the inputs, and the adapters in their order
+    00-rank32/ 01-rank16/       adapter_config.json, adapter_model.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unime.errors import ConfigError
+from unime.models.sentence_layout import EXPORTED
+
+DESCRIPTION = "encoder.json"
+WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
+VERSION = 2  # of encoder.json
+TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
+
+
+def adapter_folders(folder: str | Path) -> list[Path]:
+    """The adapters in a folder written by `save_adapters` in their order, or a plain peft adapter.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    folder = Path(folder)
+    if (folder / DESCRIPTION).is_file():
+        return [folder / name for name in read_description(folder)["adapters"]]
+    if (folder / "adapter_config.json").is_file():
+        return [folder]
+    raise ConfigError(
+        f"model.adapter: {folder} holds neither {DESCRIPTION} nor adapter_config.json"
+    )
+
+
+def base_places(name: str, near: Path, folder: str | None = None) -> list[Path]:
+    """Where the base may lie that an adapter names: where it is named from here, where it lay when
+    the adapter was saved, and by its relative name from the folders around the adapter's.
+
+    Args:
+        near: the adapter's folder.
+        folder: where the base lay.
+    """
+    around = [] if Path(name).is_absolute() else [of / name for of in near.resolve().parents]
+    return list(dict.fromkeys([Path(name), *([Path(folder)] if folder else []), *around]))
+
+
+def named_folder(name: str, near: Path, folder: str | None = None) -> Path | None:
+    """The first of `base_places` that is there."""
+    return next((of for of in base_places(name, near, folder) if of.is_dir()), None)
+
+
+def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
+    """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
+    inputs: dict[str, Any] = {}
+    for folder in filter(None, (base, adapter)):
+        path = folder / EXPORTED
+        try:
+            if path.is_file():
+                inputs |= json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"model.name: {path}: {error}") from error
+    if adapter is not None and (adapter / DESCRIPTION).is_file():
+        inputs = inputs | read_description(adapter)["inputs"]
+    return inputs
+
+
+def merged_below(folder: Path) -> int:
+    """How many of the adapters the others were trained on as part of the base's weights."""
+    return read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"base", "inputs", "adapters", "merged"} <= set(description)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"model.adapter: {path}: {error}") from error
+    if not complete:
+        raise ConfigError(f"model.adapter: {path} lacks base, inputs, adapters or merged")
+    if description.get("version") != VERSION:
+        found = description.get("version")
+        raise ConfigError(f"model.adapter: {path} has version {found!r}, expected {VERSION}")
+    return description
+
+
+def read_config(path: Path) -> LoraConfig:
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"model.adapter: {path}: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise ConfigError(f"model.adapter: {path} is {config.peft_type}, expected LORA")
+    return config
+
+
+def read_weights(path: Path, may_be_pickled: bool) -> dict[str, Tensor]:
+    file = path / WEIGHTS
+    try:
+        if file.is_file() or not (path / PICKLE).is_file():
+            return load_file(file)
+        file = path / PICKLE
+        if may_be_pickled:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"model.adapter: {file}: {reason}") from error
+    raise ConfigError(
+        f"model.adapter: {file} is a pickle, expected {WEIGHTS}; model.pickled_adapter=true lets"
+        " torch's restricted reader have it, which takes tensors only"
+    )

@@ -1,0 +1,276 @@
+"""Items to unit vectors: a frozen multimodal LLM (in 4 bits if asked) with LoRA adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from unime.backbones.backbone import Backbone
+from unime.backbones.layers import is_quantised
+from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
+from unime.errors import ConfigError
+from unime.inputs.padding import shows_images
+from unime.models.adapter_files import trained_inputs
+from unime.models.adapters import (
+    Adapters,
+    adapter_tensors,
+    load_last,
+    save_adapters,
+    stack_adapters,
+)
+from unime.models.belonging import check_fits, check_not_merged, describe_base
+from unime.models.chat_format import check_carries
+from unime.models.hub import locate
+from unime.models.item_processor import ItemProcessor
+from unime.models.loading import load_pretrained
+from unime.models.quantization import check_quantised, dequantise
+from unime.models.sentence_layout import is_exported
+
+DECODER_KEYS = ("input_ids", "attention_mask")
+
+
+class Encoder(nn.Module):
+    """Embeds items: the L2-normalised last real token of the base model's last hidden state.
+
+    Only what the forward pass needs is registered: the core of the model (vision tower, projector,
+    language model) without the vocabulary head, or with ``decoder_only`` the language model alone.
+    ``.to(device)``, DDP and ``parameters()`` see nothing else.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        adapters: Adapters,
+        backbone: Backbone,
+        processor: ItemProcessor,
+        precision: torch.dtype,
+        described: dict[str, Any],
+        decoder_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.processor = processor
+        self.decoder_only = decoder_only
+        self.precision = precision
+        self.base_description = described
+        self.hidden_size: int = base.config.get_text_config().hidden_size
+        alone = decoder_only and not backbone.whole_for_texts
+        self.model: nn.Module = base.get_decoder() if alone else base.base_model
+        present = {type(module).__name__ for module in self.model.modules()}
+        units = [name for name in base._no_split_modules or [] if name in present]
+        self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
+        self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
+
+    @classmethod
+    def load(
+        cls,
+        model: ModelConfig,
+        inputs: InputConfig,
+        *,
+        lora: LoraSettings | None = None,
+        decoder_only: bool = False,
+        device: torch.device | str = "cpu",
+        gradient_checkpointing: bool = False,
+        sharded: bool = False,
+        dequantised: bool = False,
+    ) -> Encoder:
+        """Load the base model that `model` names, freeze it, and stack its adapters on it.
+
+        Args:
+            lora: settings of a new adapter to train on top of the loaded ones, whose output it
+                equals at the start; None: evaluation.
+            decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
+            sharded: the engine will split weights over processes (ZeRO-3, FSDP2): 4-bit ones are
+                then held in a floating type, which FSDP2 can split; their values are the same.
+            dequantised: hold quantised weights as what they stand for, so that adapters can be
+                merged into them.
+
+        Returns:
+            The encoder on `device`, in evaluation mode.
+
+        Raises:
+            ConfigError: a model or adapter that cannot be used, or that do not belong together.
+        """
+        if decoder_only:
+            _check_decoder_only(model, lora, torch.device(device))
+        checkpoint = locate(model)
+        folder = checkpoint.base.folder
+        adapter = checkpoint.adapter.folder if checkpoint.adapter else None
+        if adapter is not None:
+            check_not_merged(folder, adapter, checkpoint.elsewhere, model.pickled_adapter)
+        model = replace(
+            model,
+            name=checkpoint.base.name,
+            revision=checkpoint.base.commit or checkpoint.revision,
+            processor=checkpoint.elsewhere,
+        )
+        start = "cpu" if decoder_only else device
+        found = load_pretrained(model, checkpoint, torch.device(start), sharded)
+        backbone, hf_processor, base = found.backbone, found.processor, found.base
+        check_quantised(base, backbone, model.quantization, torch.device(device))
+        if dequantised:
+            dequantise(base)
+        base.requires_grad_(False)
+        head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+        if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
+            head.to("cpu")  # the vocabulary projection is never computed
+        described = describe_base(base, model, folder)
+        if adapter is not None:
+            check_fits(adapter, described, inputs)
+        adapters = stack_adapters(
+            base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
+        )
+        if gradient_checkpointing:
+            # non-reentrant: works although the input of the first layer needs no gradient
+            enable = getattr(base, "activation_checkpointing_enable", None)
+            (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
+            base.disable_input_require_grads()  # else frozen towers are back-propagated for nothing
+        trained = trained_inputs(folder, adapter)
+        if trained.get("prompt") == "chat" and inputs.prompt is None and is_exported(folder):
+            check_carries(hf_processor)
+        inputs = inputs.filled(trained)
+        backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
+        processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
+        precision = getattr(torch, model.precision.value)
+        encoder = cls(base, adapters, backbone, processor, precision, described, decoder_only)
+        return encoder.to(device)
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The whole model, adapters inside, of which only a part is registered."""
+        return self._unregistered[0]
+
+    @property
+    def adapters(self) -> Adapters:
+        return self._unregistered[1]
+
+    def forward(
+        self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
+    ) -> Tensor:
+        """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
+
+        Args:
+            blank: parts whose texts get a blank image beside them, so that the vision tower runs
+                (and is in the graph) although it changes nothing.
+
+        Returns:
+            fp32 embeddings of norm 1 (B, D), those of several parts one after the other.
+
+        Raises:
+            ValueError: inputs that this encoder would not see, or that it lacks.
+        """
+        if not isinstance(inputs, list):
+            return self._embed(inputs)
+        rows = []
+        for index, part in enumerate(inputs):  # in one forward, which is all that DDP can count on
+            if any(blank[index : index + 1]) and not self.decoder_only:
+                # The blank first where it is a forward of its own: backward then reaches the layers
+                # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
+                both = self.processor.with_blank_image(part)
+                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
+                rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
+            else:
+                rows.append(self._embed(part))
+        return torch.cat(rows)
+
+    def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
+        if self.decoder_only and shows_images(inputs):
+            raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
+        if self.decoder_only and not self.backbone.whole_for_texts:
+            inputs = {key: inputs[key] for key in DECODER_KEYS}
+        else:
+            for key in self.backbone.required_keys:
+                if key not in inputs:
+                    raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
+            inputs = {  # pixels alone: rounded seconds would be other positions
+                key: value.to(self.precision) if "pixel_values" in key else value
+                for key, value in inputs.items()
+            }
+        hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
+        mask = inputs["attention_mask"]
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
+        pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
+        if torch.is_grad_enabled() and not pooled.requires_grad:
+            # Texts where only vision or projector train: a graph that gives all of them zeros.
+            pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
+        return functional.normalize(pooled, dim=1)
+
+    @property
+    def trained_parts(self) -> list[str]:
+        """Which of llm, projector and vision hold trainable parameters.
+
+        A batch of texts leaves the last two without gradients (and LLaVA never reads its last
+        vision layer), which DDP has to be told: ``find_unused_parameters``.
+        """
+        named = self.base.named_parameters()
+        return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
+
+    def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def save_adapters(self, folder: str | Path, writes: bool = True) -> None:
+        """Write the adapters, in the order of the stack, and what they were trained with; called by
+        every rank, since an engine may have split them, of which one `writes`.
+
+        Raises:
+            ValueError: there is no adapter.
+        """
+        adapters = self.adapters
+        if not adapters.names:
+            raise ValueError("this encoder has no adapter to save")
+        tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
+        if writes:
+            described = (self.base_description, self.processor.inputs, self.decoder_only)
+            save_adapters(folder, adapters, tensors, *described)
+
+    def load_trained(self, folder: Path) -> None:
+        """Put the trained adapter back as `save_adapters` wrote it, before an engine splits it.
+
+        Raises:
+            ConfigError: the folder cannot be read, or holds other adapters.
+        """
+        load_last(self.adapters, folder)
+
+    def describe(self) -> str:
+        """One paragraph for the log: sizes, what is trained, what is quantised."""
+        base, adapters = self.base, self.adapters
+        total = sum(_numel(parameter) for parameter in self.parameters())
+        trained = sum(parameter.numel() for _, parameter in self.trainable_named_parameters())
+        layers = [name for name, module in self.named_modules() if is_quantised(module)]
+        kind = self.base_description["quantization"]
+        names = [f"{name} (merged)" if name in adapters.merged else name for name in adapters.names]
+        return (
+            f"{self.base_description['name']} ({type(base).__name__}):"
+            f" {'decoder only, ' if self.decoder_only else ''}{total:,} parameters, of which"
+            f" {trained:,} ({trained / total:.2%}) are trained"
+            f" ({', '.join(self.trained_parts) or 'none'}); adapters: {', '.join(names) or 'none'};"
+            f" {len(layers)} linear layers in {kind}, the rest in"
+            f" {self.base_description['precision']}, adapters in float32"
+        )
+
+
+def _check_decoder_only(
+    model: ModelConfig, lora: LoraSettings | None, device: torch.device
+) -> None:
+    if lora is not None and lora.train != ["llm"]:
+        raise ConfigError(f"lora.train: got {lora.train}, expected [llm] for the decoder only")
+    if model.quantization is Quantization.int8 and device.type != "cpu":
+        raise ConfigError(  # Module.to leaves Int8Params.CB and .SCB behind (bitsandbytes 0.50.2)
+            "model.quantization: got 'int8', expected nf4 or none where the decoder alone runs on"
+            f" {device}: bitsandbytes cannot move 8-bit weights there"
+        )
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    """Of a 4-bit parameter too, which packs two weights in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()

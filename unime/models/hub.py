@@ -1,0 +1,218 @@
+"""Where the parts of a model lie: weights, an adapter, or a run of ours, in a folder or on the hub.
+
+`model.name` may hold full weights (also in sentence-transformers' layout), a peft adapter or the
+adapters of one of our runs. The last two say which base they belong to, which is then had the same
+way. Everything becomes a folder on this machine, so that what is loaded can also be fingerprinted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from unime.config import ModelConfig
+from unime.errors import ConfigError
+from unime.models.adapter_files import (
+    DESCRIPTION,
+    PICKLE,
+    base_places,
+    named_folder,
+    read_description,
+)
+from unime.models.checkpoint_files import Checkpoint, Source, has_processor, own_weights
+from unime.models.sentence_layout import MODULES, transformer_folder
+from unime.runtime.files import read_json
+
+ADAPTER = "adapter_config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+FINAL, CHECKPOINTS = "final", "checkpoints"  # in a run's folder
+WANTED = ("*.json", "*.jinja", "*.txt", "*.model")  # what configurations and tokenizers may need
+
+
+def locate(model: ModelConfig) -> Checkpoint:
+    """Find, and download where needed, what `model` names.
+
+    Raises:
+        ConfigError: it is not there, names two adapters, or pools in a way that this encoder does
+            not.
+    """
+    code = model.trust_remote_code
+    named = fetch("model.name", model.name, model.revision, code, extra=_pickles(model))
+    transformer_folder(named.folder)  # also around an adapter
+    adapter = find_adapter(model)
+    base, revision = named, model.revision
+    belongs_to = _base_of(named)
+    if belongs_to is not None:
+        if adapter is not None:
+            raise ConfigError(
+                f"model.adapter: got {model.adapter!r}, but model.name: {model.name!r} is an"
+                f" adapter already, of {belongs_to[0]!r}"
+            )
+        adapter, revision = named, belongs_to[1]
+        base = _fetch_base(model, named, *belongs_to)
+    elsewhere = model.processor or _trained_processor(adapter)
+    if elsewhere is not None:
+        processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
+    else:  # an adapter that was published with one was trained with it
+        processor = adapter if adapter is not None and has_processor(adapter.folder) else base
+    base = replace(base, folder=transformer_folder(base.folder))
+    return Checkpoint(base, adapter, processor, revision, elsewhere)
+
+
+def _trained_processor(adapter: Source | None) -> str | None:
+    """The ``model.processor`` of the run of ours that `adapter` is, if it had one."""
+    if adapter is None or not (adapter.folder / DESCRIPTION).is_file():
+        return None
+    base = read_description(adapter.folder)["base"]
+    return base.get("processor") if isinstance(base, dict) else None
+
+
+def _fetch_base(model: ModelConfig, adapter: Source, name: str, revision: str | None) -> Source:
+    """What the adapter `model.name` says that it belongs to."""
+    try:
+        base = trained_base(adapter.folder, name, revision, model.trust_remote_code)
+    except ConfigError as error:
+        raise ConfigError(
+            f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
+            " adapter in model.adapter"
+        ) from error
+    if _base_of(base) is not None:
+        raise ConfigError(f"model.name: {model.name} is an adapter of {name}, another adapter")
+    return base
+
+
+def trained_base(adapter: Path, name: str, revision: str | None, code: bool = False) -> Source:
+    """The base that the adapter in a folder names: a folder, wherever it is now, or a hub id.
+
+    Raises:
+        ConfigError: it is in none of the places where it may be.
+    """
+    folder = None
+    if (adapter / DESCRIPTION).is_file():
+        described = read_json(adapter / DESCRIPTION).get("base")
+        folder = described.get("folder") if isinstance(described, dict) else None
+    there = named_folder(name, adapter, folder)
+    if there is not None:
+        return Source(str(there), there)
+    places = ", ".join(str(place) for place in base_places(name, adapter, folder)[:4])
+    if folder is not None or not HUB_ID.fullmatch(name):  # often of the one who trained it
+        raise ConfigError(
+            f"its base is the folder {name}, which is not there; looked for {places} …"
+        )
+    try:
+        return fetch("its base", name, revision, code)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; as a folder it was looked for in {places} …") from error
+
+
+def find_adapter(model: ModelConfig) -> Source | None:
+    """What `model.adapter` names.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if model.adapter is None:
+        return None
+    name, revision = split_revision(model.adapter)
+    return fetch("model.adapter", name, revision, model.trust_remote_code, extra=_pickles(model))
+
+
+def _pickles(model: ModelConfig) -> tuple[str, ...]:
+    return (PICKLE,) if model.pickled_adapter else ()
+
+
+def fetch(
+    key: str,
+    name: str,
+    revision: str | None = None,
+    code: bool = False,
+    weights: bool = True,
+    extra: tuple[str, ...] = (),
+) -> Source:
+    """A local folder as it is, or a hub id through huggingface_hub's cache.
+
+    Args:
+        key: the setting that names it, for messages.
+        code: also the Python files.
+        extra: and other files.
+
+    Raises:
+        ConfigError: neither of the two.
+    """
+    if Path(name).is_dir():
+        inside = _of_run(key, name)
+        return Source(f"{name.rstrip('/')}/{inside}" if inside else name, Path(name) / inside)
+    patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
+    try:
+        folder = _snapshot(name, revision, patterns)
+    except HFValidationError:
+        raise ConfigError(f"{key}: {name} cannot be loaded: there is no such folder") from None
+    except OSError as error:  # no network and not in the cache, no such model, no access to it
+        at = f" at {revision}" if revision else ""
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{key}: {name} cannot be loaded: no folder, and not to be had from the hub{at} or its"
+            f" cache: {reason}"
+        ) from error
+    return Source(name, folder, folder.name)
+
+
+def _of_run(key: str, name: str) -> str:
+    """Where in a run's folder its adapters are; "" of any other folder.
+
+    Raises:
+        ConfigError: it is not finished.
+    """
+    folder = Path(name)
+    if any((folder / file).is_file() for file in (DESCRIPTION, ADAPTER, MODULES, "config.json")):
+        return ""
+    if (folder / FINAL / DESCRIPTION).is_file():
+        return FINAL
+    steps = sorted(path for path in (folder / CHECKPOINTS).glob("step_*") if path.is_dir())
+    if not steps:
+        return ""
+    usable = [path for path in steps if (path / DESCRIPTION).is_file()]
+    hint = f"name one of its checkpoints, such as {usable[-1]}" if usable else "finish it first"
+    raise ConfigError(f"{key}: {name} is a run that is not finished (it has no {FINAL}/): {hint}")
+
+
+@cache  # one answer a process, also when a branch moves on the hub meanwhile
+def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """``org/name@revision``; a folder may have an @ in its name, a hub id not."""
+    if Path(name).is_dir() or "@" not in name:
+        return name, None
+    identifier, _, revision = name.partition("@")
+    return identifier, revision
+
+
+def _base_of(source: Source) -> tuple[str, str | None] | None:
+    """Name and revision of the base, if `source` is a run of ours or an adapter."""
+    folder = source.folder
+    if (folder / DESCRIPTION).is_file():
+        path = folder / DESCRIPTION
+        base = read_json(path).get("base")
+        base = base if isinstance(base, dict) else {}
+        name, revision = base.get("name"), base.get("revision")
+    elif (folder / ADAPTER).is_file():
+        path = folder / ADAPTER
+        if own_weights(folder):  # transformers would load the adapter and another base
+            raise ConfigError(
+                f"model.name: {source.name} has weights and {path.name}: name the base in"
+                " model.name and the adapter in model.adapter, each in a folder of its own"
+            )
+        config = read_json(path)
+        name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    else:
+        return None
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"model.name: {path} names no base model; give it in model.name")
+    return name, revision

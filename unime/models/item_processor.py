@@ -1,0 +1,260 @@
+"""Items become model inputs: each is prepared alone, and any set of them joins into one batch.
+
+Preparing items one by one is what makes chunks, reordering and mixtures of texts and images exact:
+whatever a processor emits per image stays with its item, and joining never looks inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unime.backbones.backbone import Backbone
+from unime.config import InputConfig
+from unime.errors import DataError
+from unime.inputs.images import load_image, sample_frames
+from unime.inputs.items import Item, whole_characters
+from unime.inputs.padding import SEQUENCE_KEYS, Sample, join, pad_left
+from unime.inputs.resolution import Resolution
+from unime.models.chat_format import check_prompt
+from unime.models.prompts import render
+
+BLANK_SIDE = 32  # pixels
+FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
+
+
+class ItemProcessor:
+    """One item to the inputs of one row, through the prompt and the family's own processor.
+
+    Args:
+        inputs: nulls stand for the defaults.
+        most_tokens: that the model reads of one item; None: it names no limit.
+
+    Raises:
+        ConfigError: a prompt that the model's own chat template carries already.
+    """
+
+    def __init__(
+        self,
+        hf_processor: Any,
+        backbone: Backbone,
+        inputs: InputConfig,
+        most_tokens: int | None = None,
+    ) -> None:
+        self.hf_processor = hf_processor
+        self.backbone = backbone
+        self.most_tokens = most_tokens
+        self.inputs = inputs = inputs.filled()
+        self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
+        check_prompt(self.prompt, hf_processor)
+        self.resolution = self.frame_resolution = Resolution.parse(str(inputs.resolution))
+        if self.resolution.pixels is not None and backbone.pixel_range is not None:
+            backbone.pixel_range(hf_processor, *self.resolution.pixels)
+            self.resolution = Resolution()  # its processor does it, wherever the model is loaded
+        video_processor: Any = getattr(hf_processor, "video_processor", None)
+        if getattr(video_processor, "cap_pixels_per_frame", False) is None:
+            # As Qwen's own code and MMEB-V2 do, which transformers leaves to a later release.
+            video_processor.cap_pixels_per_frame = True
+        self.num_truncated = 0  # texts cut so far (by this process)
+        self.tokenizer = hf_processor.tokenizer
+        special = set(self.tokenizer.all_special_tokens)
+        special |= {
+            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        }
+        for name in ("image_token", "video_token", "audio_token"):
+            special.add(getattr(hf_processor, name, None) or "")
+        longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
+        self.control_tokens = longest_first
+        self._blank: Sample | None = None
+        self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
+
+    def __call__(self, item: Item, load: Callable[[str], Image.Image] | None = None) -> Sample:
+        """Prepare one item.
+
+        Args:
+            load: gives the picture of a path; None: reads it.
+
+        Raises:
+            DataError: neither text nor image, an image that cannot be read or is too large, an item
+                that the processor refuses, or of more tokens than the model reads.
+        """
+        load = load or self._load
+        if not item.text.strip() and not item.images and not item.video:
+            raise DataError("an item has neither text nor image")
+        images = [self.resolution.apply(load(path)) for path in item.images]
+        chosen = sample_frames(item.video, self.num_frames)
+        frames = [self.frame_resolution.apply(load(path)) for path in chosen]
+        if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
+            frames += frames[-1:] * (self.num_frames - len(frames))
+        return self._prepare(item, images, frames)
+
+    def _load(self, path: str) -> Image.Image:
+        return load_image(path, self.inputs.max_image_pixels)
+
+    def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
+        instruction = self.neutralise(item.instruction)
+        item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
+        if frames and not self.backbone.video:
+            images, frames = images + frames, []  # this family knows a video as its frames
+        media = ["image"] * len(images) + ["video"] * bool(frames)
+        prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
+        try:
+            output = self._inputs(prompt, images, frames)
+        except Exception as error:  # the family's own code, or the checkpoint's
+            raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
+        sample = self.sample(output)
+        self._check_length(item, len(sample["input_ids"]))
+        return sample
+
+    def _check_length(self, item: Item, tokens: int) -> None:
+        if self.most_tokens is None or tokens <= self.most_tokens:
+            return
+        keys = ["num_frames"] if item.video else []
+        keys += ["max_tiles"] if self.backbone.tiles and (item.images or item.video) else []
+        keys += ["resolution"] if item.images or item.video else []
+        keys += ["max_text_tokens"] if item.text else []
+        lower = ", ".join(f"inputs.{key}" for key in keys)
+        raise DataError(
+            f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
+            f" {self.backbone.limit_name}; to lower: {lower}"
+        )
+
+    def sample(self, output: Mapping[str, Any]) -> Sample:
+        """What the family's processor returned for one item, checked, as `collate` takes it.
+
+        Raises:
+            ValueError: an input is missing or wrong without which the model embeds something else.
+        """
+        self._check(output)
+        return {
+            key: value[0] if key in SEQUENCE_KEYS else value
+            for key, value in output.items()
+            if isinstance(value, Tensor) and key != "labels"
+        }
+
+    def _inputs(
+        self, prompt: str, images: list[Image.Image], frames: list[Image.Image]
+    ) -> Mapping[str, Tensor]:
+        if self.backbone.call_processor is not None:
+            return self.backbone.call_processor(self.hf_processor, prompt, images or None)
+        if not images and not frames and self.backbone.text_inputs is not None:
+            return self.backbone.text_inputs(self.hf_processor, prompt)
+        bos = self.tokenizer.bos_token
+        return self.hf_processor(
+            text=[prompt],
+            images=([images] if self.backbone.nested_images else images) if images else None,
+            return_tensors="pt",
+            add_special_tokens=not (bos and prompt.startswith(bos)),
+            **(_video_inputs(frames) if frames else {}),
+        )
+
+    def _check(self, output: Mapping[str, Tensor]) -> None:
+        for key in self.backbone.required_keys:
+            if key not in output:
+                raise ValueError(f"the processor of {self.backbone.family} returned no {key}")
+            if key != "mm_token_type_ids":
+                continue
+            for number, kind in enumerate(("image", "video"), start=1):
+                token = getattr(self.hf_processor, f"{kind}_token_id")
+                if not torch.equal(output[key] == number, output["input_ids"] == token):
+                    raise ValueError(f"{self.backbone.family}: {key} miss {kind} tokens")
+
+    def neutralise(self, text: str) -> str:
+        """Put a space into anything in a text that the tokenizer would read as a control token, so
+        that a text about ``<image>`` is neither an image nor the end of the turn; half a character
+        (a lone surrogate), which no tokenizer takes, becomes a question mark."""
+        whole = whole_characters(text)
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", whole)
+
+    def cut(self, text: str) -> str:
+        """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""
+        limit = int(self.inputs.max_text_tokens or 0)
+        if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
+            return text
+        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = tokens["offset_mapping"]
+        if len(offsets) <= limit:
+            return text
+        self.num_truncated += 1
+        return text[: offsets[limit][0]]
+
+    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Join samples into one batch: sequences padded on the left, the rest along dimension 0.
+
+        Raises:
+            ValueError: no sample, sequences that some samples lack, or samples that must not share
+                a forward (see `parts`).
+        """
+        if not samples:
+            raise ValueError("no sample to collate")
+        if len(self._grouped(samples)) > 1:
+            raise ValueError(f"these rows of {self.backbone.family} must not share a forward")
+        if self.backbone.complete is not None:
+            samples = self.backbone.complete(samples)
+        batch: dict[str, Tensor] = {}
+        for key in {key: None for sample in samples for key in sample}:
+            values = [sample[key] for sample in samples if key in sample]
+            if key not in SEQUENCE_KEYS:
+                batch[key] = join(values)
+            elif len(values) == len(samples):
+                batch[key] = pad_left(values, self._padding(key))  # (B, L)
+            else:
+                raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
+        return batch
+
+    def parts(self, samples: Sequence[Sample]) -> list[tuple[list[int], dict[str, Tensor]]]:
+        """Join samples into as few batches as the model can embed them in, which is one in most
+        families: which samples, by their place, and their batch."""
+        return [
+            (places, self.collate([samples[place] for place in places]))
+            for places in self._grouped(samples)
+        ]
+
+    def _grouped(self, samples: Sequence[Sample]) -> list[list[int]]:
+        group = self.backbone.group or (lambda sample: None)
+        groups: dict[Hashable, list[int]] = {}
+        for place, sample in enumerate(samples):
+            groups.setdefault(group(sample), []).append(place)
+        return list(groups.values())
+
+    def with_blank_image(self, texts: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A batch of texts (B, L) with one more row, a blank image: what a rank embeds whose vision
+        tower has to run because another rank's does (grad_cache.py); in two parts where an image
+        and a text must not share a forward."""
+        mask = texts["attention_mask"].bool()
+        samples = [
+            {key: value[row, mask[row]] for key, value in texts.items()} for row in range(len(mask))
+        ]
+        if self._blank is None:
+            image = self.resolution.apply(Image.new("RGB", (BLANK_SIDE, BLANK_SIDE)))
+            self._blank = self._prepare(Item(images=("blank",)), [image], [])
+        samples.append({key: value.to(mask.device) for key, value in self._blank.items()})
+        return [batch for _, batch in self.parts(samples)]
+
+    def _padding(self, key: str) -> int:
+        if key != "input_ids":
+            return 0
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return next((token for token in (pad, eos) if token is not None), 0)
+
+
+def video_times(count: int) -> dict[str, Any]:
+    """When the frames of a video are, of which all are shown; some families tell the model."""
+    times: dict[str, Any] = {"fps": FRAMES_PER_SECOND, "duration": count / FRAMES_PER_SECOND}
+    return times | {"total_num_frames": count, "frames_indices": list(range(count))}
+
+
+def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
+    """A video whose frames are chosen already."""
+    times = video_times(len(frames))
+    return {"videos": [frames], "do_sample_frames": False, "video_metadata": [times]}
+
+
+def _name(item: Item) -> str:
+    return ", ".join(item.images + item.video[:1]) or f"text {item.text[:60]!r}"

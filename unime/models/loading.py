@@ -1,0 +1,146 @@
+"""What transformers loads of a checkpoint: configuration, processor and weights, checked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedModel
+
+from unime.backbones.backbone import Backbone
+from unime.backbones.families import backbone_of
+from unime.config import ModelConfig, Quantization
+from unime.errors import ConfigError
+from unime.models.checkpoint_files import (
+    Checkpoint,
+    check_complete,
+    check_config,
+    check_processor,
+    check_weights,
+)
+from unime.runtime.files import read_json
+from unime.runtime.progress import quiet_transformers
+
+_REPACKS = "support_avx512bf16_for_cpu"
+
+
+@dataclass
+class Loaded:
+    backbone: Backbone
+    processor: Any  # of transformers
+    base: PreTrainedModel
+
+
+def load_pretrained(
+    model: ModelConfig, checkpoint: Checkpoint, device: torch.device, sharded: bool
+) -> Loaded:
+    """Load the base of a checkpoint and its processor, made fit for each other.
+
+    Raises:
+        ConfigError: what is there cannot be used.
+    """
+    code = {"trust_remote_code": model.trust_remote_code}
+    folder = checkpoint.base.folder
+    with explained(model):
+        if model.trust_remote_code:
+            check_own_code(folder)
+        check_config(checkpoint.base)
+        config = AutoConfig.from_pretrained(folder, **code)
+        check_processor(checkpoint.processor)
+        processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
+        backbone = backbone_of(config, model.trust_remote_code)
+        check_weights(checkpoint.base)
+        if sharded and backbone.group is not None:
+            raise ConfigError(
+                f"model.name: {backbone.family} takes as many forwards as a batch has kinds of"
+                " rows, and where weights are sharded every rank has to take as many; use DDP"
+                " or ZeRO-2"
+            )
+        base = _load_base(model, folder, backbone, device, sharded)
+    if backbone.adapt is not None:
+        backbone.adapt(processor, base)
+    return Loaded(backbone, processor, base)
+
+
+@contextmanager
+def explained(model: ModelConfig) -> Iterator[None]:
+    """What goes wrong when `model` is loaded, as a ConfigError that says what to do about it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (OSError, ImportError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error) and not model.trust_remote_code:
+            raise ConfigError(
+                f"model.trust_remote_code: {model.name} brings its own code, which runs only"
+                " where this is true; read it first, and pin model.revision"
+            ) from error
+        raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
+
+
+def check_own_code(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
+    """
+    for path in folder.glob("*config.json"):
+        classes = read_json(path).get("auto_map", {})
+        for name in classes.values() if isinstance(classes, dict) else ():
+            if "--" in str(name):
+                raise ConfigError(
+                    f"model.trust_remote_code: {path} names code of another repository, {name}:"
+                    " put a copy that you have read beside it"
+                )
+
+
+def _load_base(
+    model: ModelConfig,
+    folder: Path,
+    backbone: Backbone,
+    device: torch.device,
+    sharded: bool,
+) -> PreTrainedModel:
+    dtype = getattr(torch, model.precision.value)
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": backbone.attention(model.attention),
+        "trust_remote_code": model.trust_remote_code,
+        "use_safetensors": True,
+    }
+    if model.quantization is Quantization.nf4:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_quant_storage=dtype if sharded else torch.uint8,
+            llm_int8_skip_modules=backbone.not_quantised,
+        )
+    elif model.quantization is Quantization.int8:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_skip_modules=backbone.not_quantised
+        )
+    if "quantization_config" in options:
+        options["device_map"] = {"": device}  # bitsandbytes would choose one itself
+        logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # a line per call
+    quiet_transformers()
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_complete
+    with backbone.importing():
+        loaded: Any = backbone.auto_model.from_pretrained(folder, **options)
+    base: PreTrainedModel = loaded[0]
+    check_complete(model.name, base, loaded[1])
+    # What adapters are saved with: not a folder of the hub's cache, nor one relative to where this
+    # program was started.
+    local = Path(model.name)
+    base.name_or_path = str(local.resolve()) if local.is_dir() else model.name
+    for module in base.modules():
+        # With AVX512-BF16, bitsandbytes 0.50 repacks a weight for good at its first evaluation on
+        # CPU: other numbers than in training, and an error for widths that 64 does not divide.
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
+    return base

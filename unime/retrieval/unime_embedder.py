@@ -1,0 +1,56 @@
+"""Our own encoder as an embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor
+
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.models.prompts import render
+from unime.retrieval.embedder import Prepared
+from unime.retrieval.pixel_budget import pixel_budget
+
+
+class UnimeEmbedder:
+    """A model of ours: an :class:`Encoder` and its prompt."""
+
+    kind = "unime"
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval()
+        self.dimension = encoder.hidden_size
+        self.device = next(encoder.parameters()).device
+
+    def refuses(self, item: Item) -> str | None:
+        return None
+
+    def prepare(self, items: Sequence[Item]) -> Prepared:
+        processor = self.encoder.processor
+        samples, truncated = [], []
+        for item in items:
+            before = processor.num_truncated
+            samples.append(processor(item))
+            truncated.append(processor.num_truncated > before)
+        return Prepared(processor.parts(samples), truncated)
+
+    def embed(self, inputs: list[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
+        parts = send_to_device([part for _, part in inputs], self.device)
+        places = torch.tensor([place for of, _ in inputs for place in of])
+        return self.encoder(parts).float().cpu()[places.argsort()]  # (B, D)
+
+    def describe(self) -> dict[str, Any]:
+        """Also the prompts themselves, of a text and of an image, and the processor's limits."""
+        processor = self.encoder.processor
+        own, backbone, preset = processor.hf_processor, processor.backbone, processor.prompt
+        prompts = {
+            "text": render(Item("TEXT"), own, backbone, preset),
+            "image": render(Item(images=("IMAGE",)), own, backbone, preset),
+        }
+        budget = {"pixel_budget": pixel_budget(own)}
+        return asdict(processor.inputs) | {"prompts": prompts} | budget

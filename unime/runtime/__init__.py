@@ -1,0 +1,1 @@
+"""Processes, files and machine: how a program runs, writes and ends."""

@@ -1,0 +1,1 @@
+"""The two stages' one loop: the cached step, engines, checkpoints, collapse."""

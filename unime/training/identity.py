@@ -1,0 +1,97 @@
+"""What must be the same when a run goes on: its settings, and the models it starts from (its data:
+survey.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from unime.errors import ConfigError
+from unime.runtime.files import folder_digest
+
+MAY_DIFFER = {  # no other result, dropout masks aside
+    "run.output_dir",
+    "run.log_every",
+    "run.save_every",
+    "run.save_total_limit",
+    "run.num_workers",
+    "run.trackers",
+    "run.collective_timeout",
+    "resume.enabled",
+    "resume.force",
+    "optim.batch_size_per_device",  # the *global* batch size must be the same
+    "optim.chunk_size",
+    "optim.target_chunk_size",
+    "optim.chunk_tokens",
+    "optim.auto_chunk",
+    "optim.on_nonfinite",
+    "optim.on_collapse",
+    "data.verify_images",  # the rows are compared
+    "validation.every",
+    "validation.root",
+    "validation.image_root",
+    "optim.gradient_checkpointing",
+}
+
+
+def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
+    """Every setting by its dotted key, the content of local models, and the global batch size, as
+    JSON values."""
+    settings: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), value)
+        else:
+            settings[prefix] = node
+
+    walk("", OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
+    batch_size = config.optim.batch_size_per_device * num_processes
+    contents = _contents(config.model)
+    return {"settings": settings, "contents": contents, "global_batch_size": batch_size}
+
+
+def _contents(model: Any) -> dict[str, str]:
+    """The content of what `model` leads to, or its commit on the hub; of what cannot be found
+    (loading it will say so) that of the folders it names."""
+    from unime.models.hub import locate  # which puts folders into digests by what is below
+
+    try:
+        found = locate(model)
+    except ConfigError:
+        named = {"model.name": model.name, "model.adapter": model.adapter}
+        folders = {key: Path(name) for key, name in named.items() if name is not None}
+        return {key: folder_digest(path) for key, path in folders.items() if path.is_dir()}
+    sources = {"model.name": found.base, "model.adapter": found.adapter}
+    if found.processor not in sources.values():
+        sources["model.processor"] = found.processor
+    return {
+        key: source.commit or folder_digest(source.folder)
+        for key, source in sources.items()
+        if source is not None
+    }
+
+
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """ "loss.temperature: 0.02 -> 0.03" for everything in two identities that decides the result
+    and differs."""
+    before, after = saved["settings"], now["settings"]
+    found = [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in MAY_DIFFER and before.get(key) != after.get(key)
+    ]
+    then, here = saved.get("contents", {}), now["contents"]
+    found += [
+        f"content of {key}: {then.get(key)} -> {here.get(key)}"
+        for key in sorted(then.keys() | here.keys())
+        if then.get(key) != here.get(key)
+    ]
+    sizes = saved["global_batch_size"], now["global_batch_size"]
+    if sizes[0] != sizes[1]:
+        found.append(f"global batch size: {sizes[0]} -> {sizes[1]}")
+    return found

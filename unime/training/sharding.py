@@ -1,0 +1,106 @@
+"""Whole tensors out of what ZeRO and FSDP2 have sharded, and back.
+
+Checkpoints and adapters are the same files whatever the engine: every tensor whole, by the name of
+its parameter. Adapters are small, so gathering them costs little.
+
+Every function here has to be called by every rank: they exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from unime.runtime.distributed import whole
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside "step"
+
+
+def optimizer_tensors(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """``{"<parameter name>/<entry>": tensor}`` of AdamW's state; empty before its first step.
+
+    Args:
+        parameters: the trained ones of the prepared model by name.
+        optimizer: the prepared one.
+    """
+    zero = _zero(optimizer)
+    if zero is None:
+        return {
+            f"{name}/{entry}": whole(value).contiguous()
+            for name, parameter in parameters.items()
+            for entry, value in optimizer.state.get(parameter, {}).items()
+        }
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    steps = [state["step"] for state in zero.optimizer.state.values() if "step" in state]
+    if not steps:
+        return {}
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        for entry in MOMENTS:
+            tensors[f"{name}/{entry}"] = safe_get_full_optimizer_state(parameter, entry)
+        tensors[f"{name}/step"] = steps[0].detach()
+    return {key: value.contiguous().clone() for key, value in tensors.items()}
+
+
+def load_optimizer_tensors(
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Put back what :func:`optimizer_tensors` gave, on this engine or another."""
+    zero = _zero(optimizer)
+    if not tensors:
+        return
+    if zero is not None:
+        _load_zero(tensors, parameters, zero)
+        return
+    index = {name: position for position, name in enumerate(parameters)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, entry = key.rsplit("/", 1)
+        parameter = parameters[name]
+        if isinstance(parameter, DTensor) and entry != "step":
+            placed = value.to(parameter.device)
+            value = distribute_tensor(placed, parameter.device_mesh, parameter.placements)
+        state.setdefault(index[name], {})[entry] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _load_zero(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], zero: Any
+) -> None:
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    step = next(value for key, value in tensors.items() if key.endswith("/step"))
+    for flat in _flat_partitions(zero):
+        zero.optimizer.state[flat] = {
+            "step": step.to(flat.device, copy=True),
+            **{entry: torch.zeros_like(flat) for entry in MOMENTS},
+        }
+    if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):  # ZeRO-1 and 2 look them up there
+        zero._lazy_init_hp_params_optimizer_state()
+    for name, parameter in parameters.items():
+        for entry in MOMENTS:
+            value = tensors.get(f"{name}/{entry}")
+            if value is not None:  # else never used: zero
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), entry)
+
+
+def _zero(optimizer: torch.optim.Optimizer) -> Any:
+    """DeepSpeed's optimizer inside accelerate's wrapper; None on other engines."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return inner if hasattr(inner, "loss_scale") and hasattr(inner, "optimizer") else None
+
+
+def _flat_partitions(zero: Any) -> Iterator[Tensor]:
+    """This rank's fp32 pieces that AdamW steps on."""
+    yield from getattr(zero, "fp32_partitioned_groups_flat", None) or (
+        zero.single_partition_of_fp32_groups
+    )

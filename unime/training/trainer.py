@@ -1,0 +1,391 @@
+"""The state of a run between two steps, what a step does to it, and how it is kept.
+
+Nothing here knows which stage it is. There is no gradient accumulation (see config.OptimConfig) and
+no state of the data order: step s takes ``sampler.batch(s)``, each rank its slice, so a run goes on
+at any step at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from unime.config import OnCollapse, OnNonfinite, OptimConfig, Stage1Config
+from unime.data.datasets import GlobalBatchSampler
+from unime.data.survey import Rows
+from unime.errors import ConfigError, RunError
+from unime.losses import LossOutput
+from unime.models.encoder import Encoder
+from unime.runtime.distributed import gather_numbers, whole
+from unime.runtime.interruption import typed_command
+from unime.runtime.workers import load_batches, named
+from unime.training import checkpoint
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
+from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
+from unime.training.metrics import Metrics
+from unime.training.run import FINISHED, Run
+from unime.training.schedule import learning_rate, total_steps
+from unime.validation.measure import Validation, embedding
+
+TO_TRY = {  # when a model collapses
+    1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
+    " base knows",
+    2: "loss.hard_negatives_after=auto if it is another, a lower optim.learning_rate, a larger"
+    " loss.num_hard_negatives (null: all), or stage 1 first",
+}
+
+
+class StageLoss(Protocol):
+    """The loss of a global batch; `step`: optimizer steps taken, None: outside of training."""
+
+    def __call__(
+        self,
+        embeddings: dict[str, Tensor],
+        labels: dict[str, Tensor],
+        step: int | None = None,
+        /,
+    ) -> LossOutput: ...
+
+
+class Collate(Protocol):
+    """See collator.Collator."""
+
+    limits: ChunkLimits
+
+    def __call__(self, rows: list[Any], /) -> Batch: ...
+
+
+class Trainer:
+    """A run: made at its first step or where it stopped, by every rank."""
+
+    def __init__(
+        self,
+        run: Run,
+        encoder: Encoder,
+        dataset: Rows,
+        sampler: GlobalBatchSampler,
+        validation: Validation | None = None,
+    ) -> None:
+        self.run, self.encoder, self.sampler = run, encoder, sampler
+        self.validation = validation
+        self.optim: OptimConfig = run.config.optim
+        self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
+        self.step = 0  # steps taken
+        self.saved: int | None = None  # the step of the newest checkpoint
+        path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
+        size, steps = run.global_batch_size, self.total_steps
+        unit = "texts" if isinstance(run.config, Stage1Config) else "pairs"
+        self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
+        self.collapse = CollapseWatch(self.optim.warmup_steps)
+        self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
+        _check(run, sampler, self.parameters)
+        if run.checkpoint is not None:
+            try:
+                encoder.load_trained(run.checkpoint)
+            except ConfigError as error:
+                raise checkpoint.unreadable(run.checkpoint, error) from error
+        run.log.info("%s", encoder.describe())
+        optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=self.optim.learning_rate,
+            betas=(self.optim.beta1, self.optim.beta2),
+            eps=self.optim.epsilon,
+            weight_decay=self.optim.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)
+        self.parameters = dict(encoder.trainable_named_parameters())  # FSDP2 has replaced them
+        set_seed(run.config.run.seed, device_specific=True)  # dropout differs from rank to rank
+        if run.checkpoint is not None:
+            self._resume(run.checkpoint)
+        else:
+            self.metrics.go_on(0, None)
+        self._name_best()  # of a later step that is lost, or of none
+        self._check_ranks()
+        run.log.info(
+            "%d rows, %d steps an epoch; training from step %d to %d",
+            len(dataset), sampler.steps_per_epoch, self.step, self.total_steps,
+        )  # fmt: skip
+
+    @property
+    def is_done(self) -> bool:
+        return self.step >= self.total_steps
+
+    def rest_of_batches(
+        self, dataset: Rows, collate: Collate
+    ) -> AbstractContextManager[Iterator[Batch]]:
+        """This rank's part of every step that is left."""
+        size = self.optim.batch_size_per_device
+        first = self.run.accelerator.process_index * size
+        make = partial(_rows_of_step, dataset, self.sampler, collate, slice(first, first + size))
+        steps = range(self.step, self.total_steps)
+        return load_batches(make, steps, self.run.config.run.num_workers)
+
+    def validate(self, signum: Callable[[], int]) -> None:
+        """Measure the model where that is due, and keep the checkpoint if it is the best so far.
+
+        Raises:
+            StepLeft: a signal reached any rank; the checkpoint of this step says that it is due.
+        """
+        validation, accelerator = self.validation, self.run.accelerator
+        if validation is None or not validation.is_due(self.step, self.is_done):
+            return
+
+        def leave() -> None:
+            reason = int(gather_numbers(accelerator, signum()).max())
+            if reason:
+                raise StepLeft(reason)
+
+        with embedding(self.encoder) as embedder:
+            scores = validation.measure(accelerator, embedder, leave)
+        is_best = validation.take(self.step, scores)
+        line = self.metrics.add_validation(self.step, scores)
+        self.run.log.info("%s%s", line, " (the best so far)" if is_best else "")
+        if is_best:
+            self.save()
+            self._name_best()
+
+    def take_step(
+        self, batch: Batch, loss_fn: StageLoss, signum: Callable[[], int]
+    ) -> dict[str, float]:
+        """One optimizer step; the loss, its gradient and its statistics are of the global batch."""
+        accelerator = self.run.accelerator
+        rate = learning_rate(self.optim, self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with accelerator.accumulate():  # no model: cached_backward says which backward syncs
+            output = cached_backward(
+                accelerator,
+                self.model,
+                batch,
+                lambda embeddings, labels: loss_fn(embeddings, labels, self.step),
+                signum,
+            )
+            max_norm = self.optim.max_grad_norm or math.inf
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
+            values = _floats(output, norm)
+            values["skipped_steps"] = float(not _finite(values))
+            if values["skipped_steps"]:
+                values = self._not_finite(values, batch)
+            else:
+                self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
+            self.optimizer.zero_grad()
+        values["learning_rate"] = rate
+        self.step += 1
+        self._watch(values)
+        return values
+
+    def _watch(self, values: Mapping[str, float]) -> None:
+        """Say when the embeddings have collapsed, or stop (``optim.on_collapse``).
+
+        Raises:
+            RunError: to stop; the checkpoints stay as they are.
+        """
+        before = self.collapse.steps
+        words = self.collapse.add(self.step, values)
+        if words is None or before >= COLLAPSED_STEPS:
+            return
+        stage = 1 if isinstance(self.run.config, Stage1Config) else 2
+        what = f"step {self.step}: {words}; what may help: {TO_TRY[stage]}"
+        if self.optim.on_collapse is OnCollapse.stop:
+            raise RunError(f"{what} (optim.on_collapse=warn goes on all the same)")
+        self.run.log.warning("%s", what)
+
+    def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
+        """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
+
+        Raises:
+            RunError: it does not, or a chunk is a single item; says what to try.
+        """
+        limits = collate.limits
+        smaller = limits.halved()
+        where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
+        if smaller is None:
+            raise RunError(
+                f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
+                " a smaller inputs.resolution, inputs.max_tiles or inputs.max_text_tokens"
+            )
+        if not (self.optim.auto_chunk and error.everywhere):
+            auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
+            raise RunError(f"{where} with {limits}; try {smaller}{auto}")
+        collate.limits = smaller
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
+
+    def save(self) -> None:
+        """Write the checkpoint of the last complete step, unless it is there."""
+        run = self.run
+        if self.saved == self.step:
+            return
+        validation = self.validation.state if self.validation else {"step": 0, "best": None}
+        state = {
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "metrics": self.metrics.state,
+            "collapsed_steps": self.collapse.steps,
+            "validation": validation,
+            "world_size": run.accelerator.num_processes,
+            "data": run.data,
+            "identity": run.identity,
+        }
+        checkpoint.save(
+            run.output_dir,
+            state,
+            self.encoder.save_adapters,
+            self.parameters,
+            self.optimizer,
+            run.accelerator,
+            run.config.run.save_total_limit,
+        )
+        self.saved = self.step
+
+    def stop(self, signum: int) -> NoReturn:
+        enabled = self.run.config.resume.enabled
+        command = typed_command() + ("" if enabled else " resume.enabled=true")
+        self.run.log.info(
+            "stopped at step %d of %d, everything is saved; to go on:\n    %s",
+            self.step, self.total_steps, command,
+        )  # fmt: skip
+        raise SystemExit(128 + signum)
+
+    def finish(self) -> None:
+        """Write ``final/``, then ``finished.json``, which says that it is complete."""
+        run = self.run
+        final = run.output_dir / "final"
+        self.encoder.save_adapters(final, writes=run.is_main_process)
+        metrics = self.metrics.last_line() if run.is_main_process else {}
+        collapsed = of_batch(metrics)
+        if run.is_main_process:
+            outcome = {
+                "steps": self.step,
+                "seconds": self.metrics.seconds,
+                "skipped_steps": self.metrics.skipped,
+                "metrics": metrics,
+                "collapsed": collapsed,
+                "best": self.validation and self.validation.named,
+                "data": run.data,
+                "identity": run.identity,
+            }
+            checkpoint.write_json(run.output_dir / FINISHED, outcome)
+        run.accelerator.wait_for_everyone()
+        skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
+        if collapsed:
+            run.log.warning("the model that came out has %s", collapsed)
+        run.log.info(
+            "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
+        )
+        if self.validation and (best := self.validation.named):
+            run.log.info(
+                "the best was step %d: %s", best["step"], run.output_dir / best["checkpoint"]
+            )
+
+    def _name_best(self) -> None:
+        """In best.json, which goes when there is none."""
+        path, best = self.run.output_dir / "best.json", self.validation and self.validation.named
+        if self.run.is_main_process and best:
+            checkpoint.write_json(path, best)
+        elif self.run.is_main_process:
+            path.unlink(missing_ok=True)
+
+    def _check_ranks(self) -> None:
+        """Every rank read data and checkpoint by itself; hosts that do not share a disk may differ.
+
+        Raises:
+            ConfigError: they do.
+        """
+        data = self.run.data
+        mine = {"step": self.step, "steps": self.total_steps, "rows": data["rows"]}
+        mine["content of the rows"] = int(data["content"][:12], 16)
+        ranks = gather_numbers(self.run.accelerator, *mine.values())  # (ranks, 4)
+        for name, values in zip(mine, ranks.T.tolist(), strict=True):
+            if len(set(values)) > 1:
+                raise ConfigError(
+                    f"{name}: ranks differ ({', '.join(map(str, values))}); all hosts need the same"
+                    " data and the same run.output_dir"
+                )
+
+    def _resume(self, folder: Path) -> None:
+        run, state = self.run, checkpoint.read_state(folder)
+        self.step = self.saved = state["step"]
+        self.metrics.go_on(self.step, state["metrics"])
+        self.collapse.steps = state["collapsed_steps"]
+        if self.validation is not None:
+            self.validation.go_on(state["validation"])
+        run.log.info("going on from %s", folder)
+        seed = run.config.run.seed
+        warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
+        if warning:
+            run.log.warning("%s", warning)
+
+    def _not_finite(self, values: dict[str, float], batch: Batch) -> dict[str, float]:
+        """Write the step's rows down, then stop or skip it (``optim.on_nonfinite``).
+
+        Returns:
+            What is left to log of a skipped step.
+        """
+        rank = self.run.accelerator.process_index
+        path = self.run.output_dir / f"not_finite_step{self.step + 1}_rank{rank}.json"
+        numbers = {name: str(value) for name, value in values.items()}
+        checkpoint.write_json(path, {**numbers, "rows": batch.row_ids})
+        shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
+        what = (
+            f"step {self.step + 1}: loss {values['loss']}, gradient norm "
+            f"{values.get('grad_norm')}; rows of rank {rank}: {shown} (all in {path})"
+        )
+        if self.optim.on_nonfinite is OnNonfinite.stop:
+            raise RunError(what)
+        self.run.log.warning("%s; skipped", what)
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _rows_of_step(
+    dataset: Rows, sampler: GlobalBatchSampler, collate: Collate, own: slice, step: int
+) -> Batch:
+    """A rank's part of a step, in a worker process if there are any.
+
+    Raises:
+        DataError: a row that cannot be read or prepared, whatever the reason.
+    """
+    rows = []
+    for index in sampler.batch(step)[own]:
+        try:
+            rows.append(dataset[index])
+        except Exception as error:
+            raise named(f"row {index} of the data", error) from error
+    return collate(rows)
+
+
+def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
+    if sampler.global_batch_size != run.global_batch_size:
+        raise ValueError(
+            f"batches of {sampler.global_batch_size} rows, expected {run.global_batch_size}"
+        )
+    if not parameters:
+        raise ConfigError("lora.train: nothing to train")
+    for name, parameter in parameters.items():
+        if parameter.dtype != torch.float32:
+            raise ValueError(f"trained parameter '{name}' is {parameter.dtype}, expected float32")
+
+
+def _finite(values: dict[str, float]) -> bool:
+    return math.isfinite(values["loss"]) and math.isfinite(values.get("grad_norm", 0.0))
+
+
+def _floats(output: LossOutput, norm: Tensor | None) -> dict[str, float]:
+    """Loss, gradient norm and statistics in one transfer from the device."""
+    known = {} if norm is None else {"grad_norm": whole(torch.as_tensor(norm))}
+    scalars = {"loss": output.loss, **known, **output.stats}
+    device = output.loss.device
+    stacked = torch.stack([scalar.detach().double().to(device) for scalar in scalars.values()])
+    return dict(zip(scalars, stacked.tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""Scores while training, on rows that are held out or on a suite."""
