@@ -78,8 +78,8 @@ Usage: ./launch.sh prepare [teacher|demo] CONFIG [key=value …]
 
 teacher (the default) embeds stage 1's texts with the teacher (data_prep.teacher_embeddings):
     ./launch.sh prepare configs/teacher/nli.yaml
-demo draws the demo's pictures and writes its MMEB-format folders (data_prep.demo_data).
-miniatures writes small folders in the format of every benchmark (tests.miniatures).
+demo draws the demo's pictures and writes its MMEB-format folders (data_prep.demo.data).
+miniatures writes small folders in the format of every benchmark (eval.miniatures).
 EOF
       ;;
     stage1 | stage2 | eval) cat <<EOF
@@ -392,11 +392,11 @@ if [[ $command == prepare ]]; then
   program=data_prep.teacher_embeddings
   case ${1:-} in
     teacher) shift ;;
-    demo) program=data_prep.demo_data && shift ;;
+    demo) program=data_prep.demo.data && shift ;;
     miniatures)
       [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
       setup
-      run_python -m tests.miniatures "$2"
+      run_python -m eval.miniatures "$2"
       ;;
   esac
 fi

@@ -19,7 +19,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from eval.evaluation import Evaluation
-from eval.suites import load_suite
+from eval.tasks.suites import load_suite
 from unime.config import EvalConfig, load_config
 from unime.errors import DataError
 from unime.runtime.program import run_program

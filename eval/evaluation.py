@@ -15,9 +15,9 @@ from accelerate import Accelerator
 from eval.result_files import Ranked, side_files, write_side_files
 from eval.result_warnings import warnings_of
 from eval.scoring import in_words, score_task, summary
-from eval.sources import Source
-from eval.suites import Task
-from eval.task import EvalTask, as_shown
+from eval.tasks.base import EvalTask, as_shown
+from eval.tasks.sources import Source
+from eval.tasks.suites import Task
 from unime.config import EvalConfig, dump_config
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
@@ -42,6 +42,7 @@ from unime.runtime.distributed import on_main, together
 from unime.runtime.environment import code_digest, device_name, git_commit, write_facts
 from unime.runtime.files import write_json
 
+HERE = Path(__file__).parent
 Result = dict[str, Any]
 
 
@@ -96,7 +97,7 @@ class Evaluation:
             "items_fingerprint": digest_of(*distinct.keys),
             "settings_fingerprint": self.fingerprint,
             "vectors_fingerprint": self.vectors,
-            "scoring_fingerprint": code_digest(Path(__file__).parent),
+            "scoring_fingerprint": code_digest(HERE, HERE / "tasks"),
         }
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is not None:

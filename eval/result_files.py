@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from eval.task import EvalTask, Relevance
+from eval.tasks.base import EvalTask, Relevance
 from unime.inputs.images import sample_frames
 from unime.inputs.items import Item
 from unime.runtime.files import write_aside

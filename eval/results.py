@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from eval.suites import Task
+from eval.tasks.suites import Task
 from unime.errors import DataError
 
 NEEDED = {  # of each task's file

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.bootstrap import drawn_means, interval
-from eval.task import EvalTask
+from eval.report.bootstrap import drawn_means, interval
+from eval.tasks.base import EvalTask
 from unime.retrieval.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
 
 SAMPLES = 2000  # of the bootstrap: the interval by which a result is said to be at chance

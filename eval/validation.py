@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from eval.scoring import score_task
-from eval.sources import Source
-from eval.suites import Task, load_suite
-from eval.task import EvalTask, as_shown
+from eval.tasks.base import EvalTask, as_shown
+from eval.tasks.sources import Source
+from eval.tasks.suites import Task, load_suite
 from unime.config import EvalData, ValidationConfig
 from unime.inputs.items import item_key
 from unime.retrieval.embedder import Embedder

@@ -1,7 +1,7 @@
 """The demo: the whole pipeline in miniature, with the programs that a user would call.
 
     ./launch.sh demo
-    ./launch.sh demo seed=1                 in runs/demo-seed1 (eval.demo_seeds joins several)
+    ./launch.sh demo seed=1                 in runs/demo-seed1 (eval.demo.seeds joins several)
 
 Draws the data, embeds the texts with the teacher, runs stage 1, stage 2 (after stage 1, and on its
 own) and plain InfoNCE, evaluates the base and all of them, and prints one table. Each command is
@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.demo_data import SOURCES
 from unime.config import dump_config, load_config
 from unime.config.values import FilePath
 from unime.errors import require
@@ -36,9 +35,8 @@ from unime.runtime.program import run_program
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
-CHECKS = (sys.executable, "-m", "eval.demo_checks")
+CHECKS = (sys.executable, "-m", "eval.demo.checks")
 PROGRAMS = ("data", "teacher", "stage1", "stage2", "eval")  # whose settings the demo can override
-EVALUATION = ("evaluate", "evaluation", "mmeb_v1", "result_files", "sources", "suites", "task")
 SPLITS = ("test", "validation")
 INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
@@ -200,11 +198,11 @@ def sources(step: Step) -> list[Path]:
     """The files that decide what a step makes: its configuration, the code, the base model."""
     files = [ROOT / word for word in step.words if word.endswith(".yaml")]
     if step.name == "data":
-        files += [ROOT / f"data_prep/{name}.py" for name in SOURCES]
+        files += sorted((ROOT / "data_prep/demo").glob("*.py"))
         return [*files, ROOT / "assets/emoji/concepts.jsonl"]
     programs = ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml")
     files += [ROOT / program for program in programs]
-    files += [ROOT / f"eval/{name}.py" for name in EVALUATION]
+    files += [*sorted((ROOT / "eval").glob("*.py")), *sorted((ROOT / "eval/tasks").glob("*.py"))]
     files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").rglob("*.py"))]
     return [
         *files,

@@ -36,7 +36,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
 
-from eval.tables import markdown, table_sections, title_of
+from eval.report.table import markdown, table_sections, title_of
 from unime.config import (
     ExportConfig,
     ExportForm,

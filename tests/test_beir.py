@@ -18,11 +18,7 @@ import pytest
 import torch
 
 from eval import evaluate
-from eval.beir import READ_AT_ONCE, Beir
-from eval.sources import Source
-from eval.suites import Task, load_suite
-from eval.task import EvalTask, Relevance
-from tests.beir_files import (
+from eval.miniatures.documents import (
     picture,
     write_beir,
     write_corpus,
@@ -30,7 +26,11 @@ from tests.beir_files import (
     write_queries,
     write_table,
 )
-from tests.mmeb_files import write_rows
+from eval.miniatures.mmeb import write_rows
+from eval.tasks.base import EvalTask, Relevance
+from eval.tasks.beir import READ_AT_ONCE, Beir
+from eval.tasks.sources import Source
+from eval.tasks.suites import Task, load_suite
 from tests.vlm2vec_reporter import report
 from unime.config import EvalData
 from unime.errors import ConfigError, DataError

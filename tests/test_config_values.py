@@ -17,8 +17,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 import yaml
 
-from data_prep.demo_data import DemoDataConfig
-from data_prep.pretrain_base import PretrainConfig
+from data_prep.demo.data import DemoDataConfig
+from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
 from unime.config import (
     EvalConfig,

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from data_prep.demo_data import DemoDataConfig
-from data_prep.pretrain_base import PretrainConfig
+from data_prep.demo.data import DemoDataConfig
+from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
 from unime.config import (
     EvalConfig,

@@ -49,8 +49,8 @@ def test_names() -> None:
         "unime.data.datasets": ("PairDataset",),
         "unime.losses": ("LossOutput",),
         "unime.training.loop": ("train",),
-        "eval.formats": ("FORMATS",),
-        "eval.task": ("EvalTask",),
+        "eval.tasks.suites": ("FORMATS",),
+        "eval.tasks.base": ("EvalTask",),
     }
     for module, names in places.items():
         for name in names:

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from eval import evaluate
-from tests.mmeb_files import write_picture, write_rows
-from tests.retrieval_files import sugarcrepe_rows, write_sugarcrepe
+from eval.miniatures.captions import sugarcrepe_rows, write_sugarcrepe
+from eval.miniatures.mmeb import write_picture, write_rows
 from unime.retrieval.embedding_store import RECORD
 
 ROOT = Path(__file__).parent.parent

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from tests.mmeb_files import train_rows, write_picture, write_rows
+from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig, PairData, PairSource, TextData
 from unime.data.datasets import DataError, Item, PairDataset, TextDataset, item_key

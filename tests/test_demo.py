@@ -19,11 +19,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from data_prep import demo_data, teacher_embeddings
-from data_prep.demo_tasks import caption_of
-from data_prep.emoji import load_concepts
-from eval import demo_checks, demo_filter, demo_seeds, evaluate, report
-from eval.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer, draw_sheet
+from data_prep import teacher_embeddings
+from data_prep.demo import data as demo_data
+from data_prep.demo.emoji import load_concepts
+from data_prep.demo.tasks import caption_of
+from eval import evaluate
+from eval.demo import checks as demo_checks
+from eval.demo import filter as demo_filter
+from eval.demo import seeds as demo_seeds
+from eval.demo.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer, draw_sheet
+from eval.report.__main__ import main as report_main
 from stages import demo, stage1_distill, stage2_instruct
 from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
 from unime.config import (
@@ -43,7 +48,7 @@ PROGRAMS: dict[str, tuple[type, Callable[[list[str]], None]]] = {
     "stage1": (Stage1Config, stage1_distill.main),
     "stage2": (Stage2Config, stage2_instruct.main),
     "eval": (EvalConfig, evaluate.main),
-    "report": (ReportConfig, report.main),
+    "report": (ReportConfig, report_main),
 }
 ORDER = ["data", "teacher", "eval_base"]
 ORDER += [f"{what}{name}" for name in MODELS[1:] for what in ("", "eval_")]
@@ -76,7 +81,7 @@ def test_every_command_is_one_that_a_user_could_type(monkeypatch: pytest.MonkeyP
     for step in todo[:-1]:
         program, path, settings = parsed(step)
         configs[step.name] = build_config(PROGRAMS[program][0], path, settings)
-    assert todo[-1].program[1:] == ("-m", "eval.demo_checks")
+    assert todo[-1].program[1:] == ("-m", "eval.demo.checks")
     start = {name: configs[name].model.adapter for name in MODELS[1:]}
     assert start == {
         "stage1": None,

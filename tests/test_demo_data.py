@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import demo_data
-from data_prep.demo_data import DemoDataConfig, write_everything
-from data_prep.demo_tasks import TASKS, DemoTask, caption_of, never_trained, same
-from data_prep.demo_texts import (
+from data_prep.demo import data as demo_data
+from data_prep.demo.data import DemoDataConfig, write_everything
+from data_prep.demo.emoji import BACKGROUNDS, Concept, load_concepts
+from data_prep.demo.tasks import TASKS, DemoTask, caption_of, never_trained, same
+from data_prep.demo.texts import (
     definition_questions,
     dictionary,
     dictionary_questions,
     keyword_questions,
     telling_keywords,
 )
-from data_prep.emoji import BACKGROUNDS, Concept, load_concepts
-from eval.mmeb_v1 import read_mmeb
-from eval.suites import load_suite
-from eval.task import EvalTask
+from eval.tasks.base import EvalTask
+from eval.tasks.mmeb_v1 import read_mmeb
+from eval.tasks.suites import load_suite
 from unime.config import PairData, PairSource, Stage2Config, build_config
 from unime.data.datasets import GlobalBatchSampler, PairDataset
 from unime.data.tables import load_table

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, AutoProcessor
 
 from eval import evaluate
+from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from stages import export
 from tests.embedding import difference, embed, exact_model
-from tests.mmeb_files import write_eval_suite, write_picture, write_rows
 from tests.tiny_dual import LENGTH, build_clip, build_siglip
 from unime.config import EncoderKind, EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
 from unime.errors import ConfigError, DataError

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from eval.miniatures.mmeb import write_rows
 from tests.launching import Launch, run
-from tests.mmeb_files import write_rows
 from tests.test_engines import record
 from tests.test_stages import adapters, assert_same_run, metrics, write_material
 

@@ -21,11 +21,11 @@ from PIL import Image
 
 from eval import evaluate as program
 from eval import evaluation
-from eval.mmeb_v1 import MmebRows
+from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from eval.result_files import _plain
-from eval.sources import Source
-from eval.task import EvalTask
-from tests.mmeb_files import write_eval_suite, write_picture, write_rows
+from eval.tasks.base import EvalTask
+from eval.tasks.mmeb_v1 import MmebRows
+from eval.tasks.sources import Source
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
@@ -247,7 +247,7 @@ def test_other_code_of_the_evaluation_scores_anew(
 ) -> None:
     """From the vectors that are there: no model is loaded."""
     evaluate(folder, "data.tasks=[Names]")
-    monkeypatch.setattr(evaluation, "code_digest", lambda package: f"other code of {package.name}")
+    monkeypatch.setattr(evaluation, "code_digest", lambda *folders: f"other code of {folders}")
     monkeypatch.setattr(Encoder, "load", lambda *a, **k: pytest.fail("the model is loaded"))
     evaluate(folder, "data.tasks=[Names]")
     assert "(kept)" not in capsys.readouterr().out

@@ -341,7 +341,11 @@ def test_mistakes(trained, tmp_path, monkeypatch):
     for words, message in {
         (tmp_path, tmp_path / "out"): "run: .* holds no finished run",
         (run, tmp_path / "full"): "output_dir: .*full exists already",
-        (run, tmp_path / "out", f"report={tmp_path}/not.json"): "is not a report of eval.report",
+        (
+            run,
+            tmp_path / "out",
+            f"report={tmp_path}/not.json",
+        ): "is not a report of eval.report.build",
         (run, tmp_path / "out", "base=nowhere"): "model.name: nowhere cannot be loaded",
         (
             run,

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from eval.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
-from tests.retrieval_files import source
+from eval.demo.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
+from eval.miniatures.captions import source
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import load_image

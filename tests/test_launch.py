@@ -38,7 +38,7 @@ case "${1:-} ${2:-}" in
     echo "${PIP_CONSTRAINT:-none} ${PIP_BUILD_CONSTRAINT:-none}" >>"$UNIME_TEST_LOG.constraints"
     [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
   "-m pytest" | "-m stages.demo" | "-m stages.plan" | "-m stages.export" | "-m eval.report" | \
-    "-m data_prep."* | "-m tests.miniatures")
+    "-m data_prep."* | "-m eval.miniatures")
     printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run"
     eval "${UNIME_TEST_THEN:-}" ;;
   "-c import os, sys; print("*)
@@ -278,7 +278,7 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
     [
         (("prepare",), "data_prep.teacher_embeddings"),
         (("prepare", "teacher"), "data_prep.teacher_embeddings"),
-        (("prepare", "demo"), "data_prep.demo_data"),
+        (("prepare", "demo"), "data_prep.demo.data"),
     ],
 )
 def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> None:

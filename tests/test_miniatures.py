@@ -19,12 +19,13 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from benchmarks import kill_evaluation
-from eval import evaluate, report
-from eval.leaderboard import write_leaderboard
-from eval.suites import load_suite
+from eval import evaluate
+from eval.miniatures.__main__ import CONFIG, SUITES, write_miniatures
+from eval.miniatures.videos import write_video_tasks
+from eval.report.__main__ import main as report_main
+from eval.report.leaderboard import write_leaderboard
+from eval.tasks.suites import load_suite
 from tests import vlm2vec_reporter
-from tests.miniatures import CONFIG, SUITES, write_miniatures
-from tests.video_files import write_video_tasks
 from unime.errors import DataError
 from unime.retrieval.ranking import METRICS
 
@@ -158,11 +159,11 @@ def test_a_baseline_and_a_report(
         "leaderboard: {ours: {model_name: Tiny, model_backbone: tiny, model_size: 8M, url: none}}\n"
     )
     with pytest.raises(DataError, match="not the benchmark's.*78 of 78.*K700 has"):
-        report.main(["--config", str(folder / "report.yaml")])
+        report_main(["--config", str(folder / "report.yaml")])
     assert not (folder / "Tiny.json").exists()
     lines = (folder / "report.yaml").read_text().splitlines(keepends=True)
     (folder / "report.yaml").write_text("".join(lines[:-1]))
-    report.main(["--config", str(folder / "report.yaml")])
+    report_main(["--config", str(folder / "report.yaml")])
     assert "not the benchmark's data" in (folder / "report.md").read_text()
     described = {"model_name": "Tiny", "model_size": "8M"}
     write_leaderboard(folder / "mmeb_v2", folder / "Tiny.json", described, any_size=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.mmeb_files import train_rows, write_picture, write_rows
+from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from unime.data.mmeb_rows import strip_image_tokens
 from unime.data.mmeb_train import load_train_subset
 from unime.data.tables import image_folder

@@ -13,17 +13,17 @@ from typing import Any
 import pytest
 from transformers import AutoProcessor
 
-from eval.mmeb_instruct import PARSERS, MmebInstructRows
-from eval.mmeb_v1 import MmebRows
-from eval.sources import Source
-from eval.suites import load_suite
-from eval.task import EvalTask
-from tests.mmeb_files import (
+from eval.miniatures.mmeb import (
     TwiceWritten,
     tasks_in_both_encodings,
     write_instruct_suite,
     write_rows,
 )
+from eval.tasks.base import EvalTask
+from eval.tasks.mmeb_instruct import PARSERS, MmebInstructRows
+from eval.tasks.mmeb_v1 import MmebRows
+from eval.tasks.sources import Source
+from eval.tasks.suites import load_suite
 from unime.backbones.families import BACKBONES
 from unime.config import EvalData
 from unime.data.mmeb_rows import read_item

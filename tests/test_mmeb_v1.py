@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from eval.mmeb_v1 import MmebRows, read_mmeb
-from eval.sources import Source
-from eval.suites import load_suite
-from tests.mmeb_files import write_picture, write_rows
+from eval.miniatures.mmeb import write_picture, write_rows
+from eval.tasks.mmeb_v1 import MmebRows, read_mmeb
+from eval.tasks.sources import Source
+from eval.tasks.suites import load_suite
 from unime.config import EvalData
 from unime.errors import DataError
 from unime.inputs.items import Item

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from eval.miniatures.mmeb import write_picture
 from stages import export
 from tests.embedding import difference, embed, exact_model
-from tests.mmeb_files import write_picture
 from tests.tiny_dual import build_clip
 from unime.config import EncoderKind, EvalConfig, InputConfig, LoraSettings
 from unime.errors import DataError

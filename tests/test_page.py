@@ -19,12 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.page import render, write_page
-from eval.page_files import read_task_files
-from eval.page_gallery import LONGEST, Items, choose_queries, spread
-from eval.page_maps import FEW, packed, project, similarity_matrix
-from eval.page_pictures import SIZE, Pictures
-from tests.mmeb_files import write_picture
+from eval.miniatures.mmeb import write_picture
+from eval.page.build import render, write_page
+from eval.page.files import read_task_files
+from eval.page.gallery import LONGEST, Items, choose_queries, spread
+from eval.page.maps import FEW, packed, project, similarity_matrix
+from eval.page.pictures import SIZE, Pictures
 from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item

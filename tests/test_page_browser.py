@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from eval.page import render, write_page
+from eval.page.build import render, write_page
 from tests.page_files import MODELS, NASTY, TASKS, collapse, write_results
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -22,9 +22,9 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from eval import evaluate
+from eval.miniatures.mmeb import write_eval_suite
 from stages import export
 from tests.embedding import difference, embed
-from tests.mmeb_files import write_eval_suite
 from tests.phi3_v_checkpoint import write_phi3_v
 from tests.test_stages import metrics, stage1, stage2, write_material
 from tests.tiny_models import ALL, lora_parts

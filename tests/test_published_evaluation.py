@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from eval import evaluate as program
-from tests.mmeb_files import write_eval_suite
+from eval.miniatures.mmeb import write_eval_suite
 from tests.published_layouts import (
     add_to_hub_cache,
     of_peft_1,

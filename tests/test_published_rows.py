@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.averages import averages_of
-from eval.published_rows import PublishedRow, load_benchmarks, published_for, published_rows
-from eval.suites import Task, load_suite
+from eval.report.averages import averages_of
+from eval.report.published_rows import PublishedRow, load_benchmarks, published_for, published_rows
+from eval.tasks.suites import Task, load_suite
 from unime.errors import ConfigError
 
 MMEB = load_suite(str(Path(__file__).parent.parent / "configs/suites/mmeb.yaml"))

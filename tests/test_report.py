@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from eval import report
-from eval.printing import markdown_report, print_report, published_table
+from eval.report import build as report
+from eval.report.__main__ import main as report_main
+from eval.report.printing import markdown_report, print_report, published_table
+from eval.report.table import markdown, table_sections
 from eval.result_warnings import warnings_of_report
-from eval.suites import load_suite
-from eval.tables import markdown, table_sections
+from eval.tasks.suites import load_suite
 from unime.config import ReportConfig, build_config
 from unime.errors import ConfigError, DataError
 
@@ -120,7 +121,7 @@ def play(settings: ReportConfig, *words: str) -> None:
         f"models: {json.dumps(settings.models)}\nsuite: {settings.suite}\n"
         f"output: {settings.output}\nbaseline: {json.dumps(settings.baseline)}\n"
     )
-    report.main(["--config", str(path), *words])
+    report_main(["--config", str(path), *words])
 
 
 @pytest.fixture

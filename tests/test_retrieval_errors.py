@@ -14,12 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval import long_captions
-from eval.caption_retrieval import CaptionedRows
-from eval.long_captions import ShareGpt4v, Urban1k, json_items
-from eval.sugarcrepe import SugarCrepe
-from eval.suites import load_suite
-from tests.retrieval_files import (
+from eval.miniatures.captions import (
     FLICKR,
     SHAREGPT4V,
     SUGARCREPE,
@@ -33,6 +28,11 @@ from tests.retrieval_files import (
     write_sugarcrepe,
     write_urban1k,
 )
+from eval.tasks import long_captions
+from eval.tasks.caption_retrieval import CaptionedRows
+from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.tasks.sugarcrepe import SugarCrepe
+from eval.tasks.suites import load_suite
 from unime.errors import ConfigError, DataError
 
 

@@ -19,15 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval import long_captions
-from eval.caption_retrieval import CaptionedRows
-from eval.long_captions import ShareGpt4v, Urban1k, json_items
-from eval.scoring import score_task
-from eval.sources import Source
-from eval.sugarcrepe import SugarCrepe
-from eval.suites import load_suite
-from eval.task import EvalTask
-from tests.retrieval_files import (
+from eval.miniatures.captions import (
     COCO,
     FLICKR,
     SHAREGPT4V,
@@ -44,6 +36,14 @@ from tests.retrieval_files import (
     write_sugarcrepe,
     write_urban1k,
 )
+from eval.scoring import score_task
+from eval.tasks import long_captions
+from eval.tasks.base import EvalTask
+from eval.tasks.caption_retrieval import CaptionedRows
+from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.tasks.sources import Source
+from eval.tasks.sugarcrepe import SugarCrepe
+from eval.tasks.suites import load_suite
 from unime.config import EvalData
 from unime.errors import DataError
 from unime.inputs.items import Item
@@ -345,7 +345,7 @@ def test_files_come_from_the_hub_where_no_folder_is(
         asked.append((names, settings))
         return str(downloaded)
 
-    monkeypatch.setattr("eval.sources.hf_hub_download", download)
+    monkeypatch.setattr("eval.tasks.sources.hf_hub_download", download)
     sharegpt4v = ShareGpt4v("t2i", SHAREGPT4V, revision="407c0b9")
     pictures = Source(EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache"), suite=""))
     assert len(sharegpt4v.read("", pictures).queries) == 2
@@ -354,7 +354,7 @@ def test_files_come_from_the_hub_where_no_folder_is(
     write_sharegpt4v(tmp_path, items[:1])
     assert len(sharegpt4v.read("", source(tmp_path)).queries) == 1  # the folder comes first
     assert len(asked) == 1
-    monkeypatch.setattr("eval.sources.hf_hub_download", huggingface_hub.hf_hub_download)
+    monkeypatch.setattr("eval.tasks.sources.hf_hub_download", huggingface_hub.hf_hub_download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     with pytest.raises(

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.sources import Source
-from tests.video_files import write_json, write_parquet
+from eval.miniatures.videos import write_json, write_parquet
+from eval.tasks.sources import Source
 from unime.config import EvalData
 from unime.data.split_files import split_files
 from unime.data.tables import load_table

@@ -25,8 +25,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from stages import stage1_distill, stage2_instruct
-from tests.mmeb_files import train_rows, write_picture, write_rows
 from tests.ranks import leave_world
 from unime.config import InputConfig, ModelConfig, Quantization
 from unime.data.datasets import DataError, Item

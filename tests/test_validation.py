@@ -18,9 +18,9 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional
 
+from eval.miniatures.mmeb import write_eval_suite
 from eval.validation import SuiteValidation
 from stages.export import final_folder
-from tests.mmeb_files import write_eval_suite
 from tests.test_stages import (
     adapters,
     assert_same_run,
@@ -293,7 +293,7 @@ def test_nothing_held_out_is_trained_on(material: Path) -> None:
 
 def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path: Path) -> None:
     """Two labels for 20 pictures: whole labels can't be held out, pictures can."""
-    from tests.mmeb_files import train_rows, write_rows
+    from eval.miniatures.mmeb import train_rows, write_rows
 
     rows = train_rows(tmp_path, "Kinds", 20)
     for number, row in enumerate(rows):

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoProcessor
 
-from eval.sources import Source
-from eval.suites import load_suite
-from eval.task import EvalTask
-from eval.video_classification import ROOT, VideoClassification, read_labels
-from eval.video_qa import VideoQA, fill
-from tests.video_files import FRAMES, LENGTHS, write_parquet, write_video, write_video_tasks
+from eval.miniatures.videos import FRAMES, LENGTHS, write_parquet, write_video, write_video_tasks
+from eval.tasks.base import EvalTask
+from eval.tasks.sources import Source
+from eval.tasks.suites import load_suite
+from eval.tasks.video_classification import ROOT, VideoClassification, read_labels
+from eval.tasks.video_qa import VideoQA, fill
 from unime.backbones.families import BACKBONES
 from unime.config import EvalData, InputConfig
 from unime.errors import ConfigError, DataError

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from eval import leaderboard
-from eval.leaderboard import KEYS, METADATA, QUERIES, RENAMED, TASKS
+from eval.report import leaderboard
+from eval.report.leaderboard import KEYS, METADATA, QUERIES, RENAMED, TASKS
 from eval.result_files import Ranked, write_side_files
 from eval.scoring import score_task
-from eval.suites import load_suite
-from eval.task import EvalTask
+from eval.tasks.base import EvalTask
+from eval.tasks.suites import load_suite
 from tests.vlm2vec_reporter import DATASETS, MAIN_METRIC, report
 from unime.errors import DataError
 from unime.inputs.items import Item

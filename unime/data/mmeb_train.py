@@ -1,5 +1,5 @@
 """MMEB's training rows, from a local folder or the hub; mmeb_rows.py knows the columns, and the
-evaluation's rows are read by eval/mmeb_v1.py.
+evaluation's rows are read by eval/tasks/mmeb_v1.py.
 
 The images are unpacked below the local folder, or where ``data.image_root`` says.
 """

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from unime.errors import ConfigError
 
+PACKAGE = Path(__file__).parents[1]
+
 
 def git_commit() -> str:
     """The commit of this code, "(with uncommitted changes)" if so; "unknown" outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    root = PACKAGE.resolve().parent
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -43,12 +45,13 @@ def installed_versions() -> dict[str, str]:
 
 
 @cache
-def code_digest(package: Path = Path(__file__).parents[1]) -> str:
-    """Of a package's own code, this one's if none is named: what it computed before a change may
-    not be what it computes."""
+def code_digest(*folders: Path) -> str:
+    """Of the code in such folders, of this whole package if none is named: what it computed before
+    a change may not be what it computes."""
+    paths = [path for folder in folders for path in folder.glob("*.py")]
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    for path in sorted(paths or PACKAGE.rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 

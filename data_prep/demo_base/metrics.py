@@ -1,0 +1,193 @@
+"""What the base knows: accuracies on drawings, scenes and definitions that pretraining held out.
+
+All answers are read off one forward pass with the right answer in place: greedy decoding gives
+exactly the right answer if and only if every answer token is the most likely one there.
+
+    python -m data_prep.demo_base.metrics --base assets/base
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Qwen2VLForConditionalGeneration,
+)
+
+from data_prep.demo.emoji import (
+    BACKGROUNDS,
+    STYLES,
+    Concept,
+    is_held_out,
+    is_held_out_pair,
+)
+from data_prep.demo_base.batches import IGNORE, Encoder, answer_logits, answer_loss, collate
+from data_prep.demo_base.conversations import COUNTS, NAME_QUESTIONS, Sample, Tasks
+
+CHUNK = 64
+
+
+def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Sample]:
+    """Held-out cells, one question each; every concept once before any comes twice."""
+    rng = random.Random(f"names-{style}-{seed}")
+    cells = [
+        (concept, background)
+        for concept in tasks.concepts
+        for background in BACKGROUNDS
+        if is_held_out(concept, style, background)
+    ]
+    rng.shuffle(cells)
+    seen: dict[str, int] = {}
+    order = []
+    for concept, background in cells:
+        seen[concept.id] = seen.get(concept.id, 0) + 1
+        order.append((seen[concept.id], concept, background))
+    order.sort(key=lambda item: item[0])
+    return [
+        Sample("name", ((NAME_QUESTIONS[0], concept.name),), ((concept, style),), background)
+        for _, concept, background in order[:count]
+    ]
+
+
+def scene_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
+    """One question each about rows in which some pair of objects was never drawn together."""
+    rng = random.Random("scenes")
+    found: dict[str, list[Sample]] = {}
+    for number in range(count):
+        size = 2 + number % 2
+        objects = _new_row(tasks, rng, size)
+        names = [concept.name for concept, _ in objects]
+        background = rng.choice(tuple(BACKGROUNDS))
+        absent = rng.choice([c.name for c in tasks.concepts if c.name not in names])
+        asked = rng.choice([rng.choice(names), absent])
+        questions = {
+            "left": ("What is on the left?", names[0]),
+            "right": ("What is on the right?", names[-1]),
+            "background": ("What colour is the background?", background),
+            "count": ("How many things are there?", COUNTS[size]),
+            "presence": (tasks.presence_question(asked), "yes" if asked in names else "no"),
+        }
+        if size == 2:
+            questions["next_to"] = (f"What is next to the {names[0]}?", names[1])
+        else:
+            questions["middle"] = ("What is in the middle?", names[1])
+        for kind, turn in questions.items():
+            sample = Sample("scene", (turn,), objects, background)
+            found.setdefault(kind, []).append(sample)
+    return found
+
+
+def _new_row(tasks: Tasks, rng: random.Random, size: int) -> tuple[tuple[Concept, str], ...]:
+    while True:
+        chosen = rng.sample(tasks.concepts, size)
+        pairs = ((a, b) for i, a in enumerate(chosen) for b in chosen[:i])
+        if any(is_held_out_pair(a, b) for a, b in pairs):
+            return tuple((concept, rng.choice(STYLES)) for concept in chosen)
+
+
+def definition_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
+    """Definition -> word for trained words, held-out words, and concepts."""
+    rng = random.Random("definitions")
+    trained = [word for word in tasks.words if word not in tasks.reverse_held_out]
+    words = {
+        "trained": rng.sample(trained, count),
+        "held_out": sorted(tasks.reverse_held_out)[:count],
+    }
+    samples = {
+        kind: [
+            Sample("word_text", ((f"Which word means: {tasks.senses[word][0]}?", word),))
+            for word in chosen
+        ]
+        for kind, chosen in words.items()
+    }
+    samples["concept"] = [
+        Sample("concept_text", ((f"Which thing is it: {c.definition}?", c.name),))
+        for c in rng.sample(tasks.defined, min(count, len(tasks.defined)))
+    ]
+    return samples
+
+
+def _chunks(samples: list[Sample]) -> Iterator[list[Sample]]:
+    by_size: dict[int, list[Sample]] = {}
+    for sample in samples:
+        by_size.setdefault(len(sample.objects), []).append(sample)
+    for group in by_size.values():
+        yield from (group[i : i + CHUNK] for i in range(0, len(group), CHUNK))
+
+
+@torch.no_grad()
+def score(
+    model: Qwen2VLForConditionalGeneration, encoder: Encoder, samples: list[Sample], seed: int = 0
+) -> dict[str, float]:
+    """Share of samples whose first answer token / whole answer / first token in top 5 is right."""
+    rng = random.Random(seed)
+    first = exact = top5 = 0
+    for chunk in _chunks(samples):
+        batch = collate(chunk, encoder, rng)
+        logits, labels = answer_logits(model, batch)
+        lengths = (batch.labels != IGNORE).sum(1).tolist()
+        for part, wanted in zip(logits.split(lengths), labels.split(lengths), strict=True):
+            right = part.argmax(-1) == wanted
+            first += int(right[0])
+            exact += int(right.all())
+            top5 += int((part[0].topk(5).indices == wanted[0]).any())
+    total = len(samples)
+    return {"first": first / total, "exact": exact / total, "top5": top5 / total}
+
+
+@torch.no_grad()
+def measure(
+    model: Qwen2VLForConditionalGeneration, encoder: Encoder, tasks: Tasks, size: int = 300
+) -> dict[str, float]:
+    """All metrics in one flat record."""
+    was_training = model.training
+    model.eval()
+    found: dict[str, float] = {}
+    for style in STYLES:
+        names = score(model, encoder, name_samples(tasks, style, size))
+        found[f"name_first/{style}"] = names["first"]
+        found[f"name_exact/{style}"] = names["exact"]
+    for part in ("first", "exact"):
+        found[f"name_{part}"] = _mean(found[f"name_{part}/{style}"] for style in STYLES)
+    for kind, samples in scene_samples(tasks, size // 2).items():
+        found[f"scene/{kind}"] = score(model, encoder, samples)["exact"]
+    found["scene"] = _mean(value for key, value in found.items() if key.startswith("scene/"))
+    for kind, samples in definition_samples(tasks, size).items():
+        for part, value in score(model, encoder, samples).items():
+            found[f"definition_{part}/{kind}"] = value
+    rng = random.Random("losses")
+    for kind, draw_sample in tasks.kinds.items():
+        drawn = [draw_sample(rng) for _ in range(CHUNK)]
+        losses = [
+            float(answer_loss(model, collate(chunk, encoder, rng))) for chunk in _chunks(drawn)
+        ]
+        found[f"loss/{kind}"] = _mean(losses)
+    model.train(was_training)
+    return {key: round(value, 4) for key, value in found.items()}
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=Path, required=True, help="exported model folder")
+    parser.add_argument("--size", type=int, default=600, help="samples per question")
+    arguments = parser.parse_args()
+    processor = AutoProcessor.from_pretrained(arguments.base)
+    model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
+    found = measure(model, Encoder(processor.tokenizer), Tasks(), arguments.size)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Scores, settings and provenance for the page of the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eval.page.files import TaskFiles
+from eval.report.table import said
+
+Files = dict[str, dict[str, TaskFiles]]
+
+
+def entry(found: Any) -> list[float] | None:
+    """[score, low, high] of an entry of the report; None: it is none, or has no score."""
+    if not isinstance(found, dict) or not isinstance(found.get("score"), int | float):
+        return None
+    low, high = found.get("ci95") or (found["score"], found["score"])
+    return [round(number, 5) for number in (found["score"], low, high)]
+
+
+def score_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The averages of our models, and for each benchmark the published rows beside ours; the former
+    only where they have more than one of the latter shows."""
+    benchmarks = [_benchmark(report, found) for found in (report.get("published") or {}).values()]
+    keys = _ordered(report)
+    if any(set(keys) <= {column["key"] for column in table["columns"]} for table in benchmarks):
+        return benchmarks
+    columns = [{"key": key, "label": _label(report, key)} for key in keys]
+    own = {"title": "Averages", "columns": columns, "ours": _ours(report, keys), "published": []}
+    return [own, *benchmarks]
+
+
+def _ordered(report: dict[str, Any]) -> list[str]:
+    """The keys of the averages: the overall one first, then those of a whole modality, then of its
+    meta-tasks, so that a wide table begins with what is looked for."""
+    kinds = ("micro", "macro", "ind", "ood")
+    averages = report["averages"]
+    modalities = list(dict.fromkeys(average.get("modality") for average in averages.values()))
+
+    def place(key: str) -> tuple[bool, bool, int, int]:
+        kind = averages[key].get("kind")
+        rank = kinds.index(kind) if kind in kinds else len(kinds)
+        modality = modalities.index(averages[key].get("modality"))
+        return key != report["overall"], "/" in key, modality, rank
+
+    return sorted(averages, key=place)
+
+
+def _label(report: dict[str, Any], key: str) -> str:
+    """ "vqa" of "image/vqa" and "IND" of "image-ind", with the modality where there are several."""
+    modality = report["averages"][key].get("modality")
+    several = len({average.get("modality") for average in report["averages"].values()} - {None}) > 1
+    if not modality or not key.startswith((f"{modality}/", f"{modality}-i", f"{modality}-o")):
+        return key
+    short = key[len(modality) + 1 :].replace("_", " ")
+    short = short.upper() if short in ("ind", "ood") else short
+    return f"{short} ({modality})" if several else short
+
+
+def _ours(report: dict[str, Any], keys: list[str]) -> list[list[Any]]:
+    """A row a model: what it has for each key, of an average or a task."""
+    models = report["models"].values()
+    return [[entry(m["averages"].get(key) or m["tasks"].get(key)) for key in keys] for m in models]
+
+
+def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Published scores are per cent; the best row first, by the report's main average."""
+    labels, keys = list(found["columns"]), list(found["columns"].values())
+    main = labels[keys.index(report["overall"])] if report["overall"] in keys else labels[-1]
+    rows = sorted(found["rows"], key=lambda row: -row["scores"].get(main, -1))
+    return {
+        "title": "; ".join(filter(None, [found["title"], found.get("note")])),
+        "columns": [{"key": k, "label": name} for name, k in zip(labels, keys, strict=True)],
+        "ours": _ours(report, keys),
+        "published": [_published(row, labels) for row in rows],
+    }
+
+
+def _published(row: dict[str, Any], labels: list[str]) -> dict[str, Any]:
+    printed = [f"{score} printed as overall" for score in (row.get("printed") or {}).values()]
+    remarks = [row["source"], row.get("note"), *printed]
+    scores = [row["scores"].get(label) for label in labels]
+    return {
+        "name": row["name"],
+        "remark": "; ".join(filter(None, remarks)),
+        "scores": [None if score is None else round(score / 100, 5) for score in scores],
+    }
+
+
+def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, Any]:
+    found = [model["tasks"].get(task) for model in report["models"].values()]
+    first: dict[str, Any] = next((one for one in found if entry(one) is not None), {})
+    results = [model[task].result for model in files.values()]
+    return {
+        "name": task,
+        **{key: results[0].get(key) for key in ("meta_task", "distribution", "modality")},
+        "metric": first.get("metric") or results[0].get("metric") or "hit@1",
+        "num_queries": first.get("num_queries"),
+        "chance": first.get("chance"),
+        "scores": [entry(one) for one in found],
+        "not_supported": [result.get("not_supported") for result in results],
+        "without_examples": [model[task].predictions is None for model in files.values()],
+        "differences": _differences(report, task),
+    }
+
+
+def _differences(report: dict[str, Any], task: str) -> dict[str, list[float]]:
+    """ "model|baseline" -> difference and its interval, where the report has paired ones."""
+    found: dict[str, list[float]] = {}
+    for key, pair in (report.get("paired") or {}).items():
+        one = pair["tasks"].get(task)
+        if one is not None:
+            found[key] = [round(number, 5) for number in (one["difference"], *one["ci95"])]
+    return found
+
+
+def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
+    """What the models were given: prompt, frames, resolution …; `differs` where those that have the
+    setting were not given the same."""
+    inputs = [next(iter(model.values())).result for model in models]
+    keys = dict.fromkeys(key for result in inputs for key in result.get("inputs") or {})
+    rows: list[tuple[str, list[Any]]]
+    rows = [("encoder", [str(result.get("encoder", "unime")) for result in inputs])]
+    rows += [(key, [(r.get("inputs") or {}).get(key) for r in inputs]) for key in keys]
+    return [
+        {
+            "name": name.replace("_", " "),
+            "values": [said(value) for value in values],
+            "common": said(next((value for value in values if value is not None), None)),
+            "differs": len({str(value) for value in values if value is not None}) > 1,
+        }
+        for name, values in rows
+    ]
+
+
+def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
+    """Where the numbers of one model come from."""
+    results = [found.result for found in files.values()]
+    seconds = sum(result.get("seconds") or 0 for result in results)
+    encoded = sum(result.get("num_encoded") or 0 for result in results)
+    versions = {
+        f"{package} {version}"
+        for result in results
+        for package, version in (result.get("versions") or {}).items()
+        if version
+    }
+    facts = {
+        "model": _each(results, "model"),
+        "adapter": _each(results, "adapter"),
+        "commit": ", ".join(sorted({str(r.get("commit"))[:10] for r in results})),
+        "versions": ", ".join(sorted(versions)),
+        "device": _each(results, "device"),
+        "seconds": round(seconds, 1),
+        "items encoded": encoded,
+        "items / s": round(encoded / seconds, 1) if seconds else None,
+        "texts cut": sum(result.get("num_truncated") or 0 for result in results),
+        "rows left out": sum(len(result.get("left_out") or []) for result in results),
+        "tasks not supported": sum("not_supported" in result for result in results),
+    }
+    return {"facts": facts}
+
+
+def _each(results: list[dict[str, Any]], key: str) -> str:
+    found = {str(result[key]) for result in results if result.get(key)}
+    return ", ".join(sorted(name if len(name) < 60 else "…/" + Path(name).name for name in found))

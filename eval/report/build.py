@@ -1,0 +1,215 @@
+"""The report: every model's numbers on every task and average, with intervals and differences.
+
+Intervals are 95 % bootstrap intervals over queries, drawn within each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.report.averages import Average, averages_of, overall_of
+from eval.report.bootstrap import drawn_means, interval, two_sided_p
+from eval.report.leaderboard import other_sizes
+from eval.report.published_rows import published_for
+from eval.result_warnings import warnings_of_report
+from eval.results import (
+    Results,
+    differing_settings,
+    query_limit,
+    read_results,
+    refuse_other_data,
+    scored,
+)
+from eval.tasks.suites import Task, load_suite
+from unime.config import ReportConfig
+from unime.errors import ConfigError
+
+SIGNS = ("tied_queries", "mean_similarity", "effective_rank", "num_items")
+DESCRIBED = ("modality", "meta_task", "distribution", "metric")
+OF_UNIME = ("unime-retrieval", "sugarcrepe")  # benchmarks of which the rows have UniME's prompts
+Averages = Mapping[str, Average]
+
+
+def build_report(config: ReportConfig) -> dict[str, Any]:
+    """
+    Raises:
+        DataError: a task is missing, a file is not a result, a model's tasks were made with
+            different settings or limits, or two models saw different data.
+    """
+    suite = _selected(config)
+    averages = averages_of(suite)
+    results = {name: read_results(name, Path(f), suite) for name, f in config.models.items()}
+    limits = [query_limit(name, found) for name, found in results.items()]
+    first = next(iter(results))
+    for name in results:
+        refuse_other_data(first, results[first], name, results[name])
+    overall = overall_of(averages)
+    chance = _chances(suite, results)
+    report: dict[str, Any] = {
+        "suite": config.suite,
+        "limit": limits[0],  # equal data have equal limits
+        "bootstrap_samples": config.bootstrap_samples,
+        "seed": config.seed,
+        "num_tasks": len(suite),
+        "overall": overall.key,
+        "chance": _mean(chance, overall.tasks),
+        "tasks": {
+            name: {key: getattr(task, key) for key in DESCRIBED} | {"chance": chance.get(name)}
+            for name, task in suite.items()
+        },
+        "averages": {
+            key: {
+                "label": average.label,
+                "kind": average.kind,
+                "modality": average.modality,
+                "parts": [part if isinstance(part, str) else part.key for part in average.parts],
+                "tasks": list(average.tasks),
+                "metrics": sorted({suite[task].metric for task in average.tasks}),
+            }
+            for key, average in averages.items()
+        },
+        "models": {
+            name: _summarise(found, averages, chance, config) for name, found in results.items()
+        },
+        "baseline": config.baseline,
+        "paired": {
+            f"{name}|{config.baseline}": _compare(found, results[config.baseline], averages, config)
+            for name, found in results.items()
+            if config.baseline not in (None, name)
+        },
+        "other_sizes": [] if limits[0] is not None else other_sizes(_sizes(results)),
+        "differing_settings": differing_settings(
+            results, any(task.modality == "video" for task in suite.values())
+        ),
+        "published": {
+            key: found | {"note": _other_prompts(suite, results) if key in OF_UNIME else ""}
+            for key, found in published_for(averages, list(suite), config.published_rows).items()
+        }
+        if config.published
+        else {},
+    }
+    for name, model in report["models"].items():
+        model["warnings"] = warnings_of_report(report, name)
+    return report
+
+
+def _selected(config: ReportConfig) -> dict[str, Task]:
+    suite = load_suite(config.suite)
+    known = {task.meta_task for task in suite.values()}
+    for name in config.meta_tasks or []:
+        if name not in known:
+            valid = ", ".join(sorted(known))
+            raise ConfigError(f"meta_tasks: {config.suite} has no {name!r}, expected {valid}")
+    wanted = known if config.meta_tasks is None else set(config.meta_tasks)
+    return {name: task for name, task in suite.items() if task.meta_task in wanted}
+
+
+def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, float]:
+    """A random order's score on each task, which is the data's and not a model's."""
+    found: dict[str, float] = {}
+    for of_model in results.values():
+        found |= {
+            t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
+        }
+    return {task: found[task] for task in suite if task in found}
+
+
+def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
+    """What our results were asked with, where it is not what UniME's published rows were."""
+    inputs = {name: next(iter(r.values())).get("inputs") or {} for name, r in results.items()}
+    prompts = {name: own.get("prompt") for name, own in inputs.items()}  # null: a baseline's
+    yours = [f"{n}: {prompt}" for n, prompt in prompts.items() if prompt not in (None, "unime")]
+    if any(getattr(task.format, "image_instruction", "") for task in suite.values()):
+        yours.append("suite with instructions")
+    if not yours:
+        return ""
+    return f"not strictly comparable: rows of UniME have prompt unime; yours {', '.join(yours)}"
+
+
+def _sizes(results: dict[str, Results]) -> dict[str, int]:
+    """The number of queries of each task that some model can do."""
+    return {
+        task: len(result["values"])
+        for found in results.values()
+        for task, result in scored(found).items()
+    }
+
+
+def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:
+    own = [values.get(task) for task in tasks]
+    return None if None in own else float(np.mean(own))  # type: ignore[arg-type]
+
+
+def _summarise(
+    results: Results, averages: Averages, chance: dict[str, float], config: ReportConfig
+) -> dict[str, Any]:
+    """Every number of one model."""
+    done = scored(results)
+    exact = {task: float(np.mean(result["values"])) for task, result in done.items()}
+    samples = {
+        task: drawn_means(result["values"], config.bootstrap_samples, config.seed, task)
+        for task, result in done.items()
+    }
+
+    def average(found: Average) -> dict[str, Any]:
+        missing = [task for task in found.tasks if task not in done]
+        score = None if missing else float(found.of(exact))
+        ends = None if missing else interval(found.of(samples))
+        described = {"chance": _mean(chance, found.tasks), "num_tasks": len(found.tasks)}
+        return {"score": score, "ci95": ends, **described, "missing": missing}
+
+    def task(name: str) -> dict[str, Any]:
+        result, described = results[name], {"chance": chance.get(name)}
+        if name not in done:
+            return {"score": None, "not_supported": result["not_supported"]} | described
+        entry = {"score": exact[name], "ci95": interval(samples[name])} | described
+        entry |= {"num_queries": len(result["values"]), "metrics": result["metrics"]}
+        entry |= {key: result[key] for key in SIGNS}
+        if result["metric"].startswith("hit@"):
+            entry["num_correct"] = result["values"].count(1)
+        return entry | {"metric": result["metric"]}
+
+    complete = len(done) == len(results)
+    first = next(iter(results.values()))
+    return {
+        "averages": {key: average(found) for key, found in averages.items()},
+        "tasks": {name: task(name) for name in results},
+        **{
+            key: float(np.mean([result[key] for result in done.values()])) if complete else None
+            for key in ("mean_similarity", "effective_rank")
+        },
+        "seconds": float(sum(result["seconds"] for result in done.values())),
+        "commits": sorted({result["commit"] for result in results.values()}),
+        **{key: first.get(key) for key in ("encoder", "model", "adapter", "inputs")},
+    }
+
+
+def _compare(
+    ours: Results, baseline: Results, averages: Averages, config: ReportConfig
+) -> dict[str, Any]:
+    """A paired bootstrap: the differences of two models on the same queries, of every task and
+    average that both can do."""
+    common = scored(ours).keys() & scored(baseline).keys()
+    exact, samples = {}, {}
+    for task in [task for task in ours if task in common]:
+        values = np.subtract(ours[task]["values"], baseline[task]["values"], dtype=np.float64)
+        exact[task] = float(values.mean())
+        samples[task] = drawn_means(values, config.bootstrap_samples, config.seed, task)
+
+    def entry(difference: float, drawn: np.ndarray) -> dict[str, Any]:
+        return {
+            "difference": float(difference), "ci95": interval(drawn), "p": two_sided_p(drawn)
+        }  # fmt: skip
+
+    return {
+        "tasks": {task: entry(exact[task], samples[task]) for task in exact},
+        "averages": {
+            key: entry(average.of(exact), average.of(samples))
+            for key, average in averages.items()
+            if set(average.tasks) <= common
+        },
+    }

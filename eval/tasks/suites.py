@@ -1,0 +1,163 @@
+"""Suites of evaluation tasks: which there are, how each is read and scored, and which average it
+belongs to.
+
+A suite is a YAML file ``name: {meta_task: …, …}``. Names that begin with a dot are no tasks (they
+may hold what several entries share, as YAML anchors), and ``include: [other.yaml, …]`` takes the
+tasks of other suites, in their order.
+
+A format is a dataclass: its fields are what a task's entry may set, its `read` makes the task of
+it. Adding one is a class and a line in FORMATS.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml.nodes import Node
+
+from eval.tasks.base import EvalTask
+from eval.tasks.beir import Beir
+from eval.tasks.caption_retrieval import CaptionedRows
+from eval.tasks.long_captions import ShareGpt4v, Urban1k
+from eval.tasks.mmeb_instruct import MmebInstructRows
+from eval.tasks.mmeb_v1 import MmebRows
+from eval.tasks.sources import Source
+from eval.tasks.sugarcrepe import SugarCrepe
+from eval.tasks.video_classification import VideoClassification
+from eval.tasks.video_qa import VideoQA
+from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
+from unime.config.values import pairs, parse_yaml, read_node
+from unime.errors import ConfigError
+
+DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
+OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "format")
+METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
+
+
+class Format(Protocol):
+    def read(self, name: str, source: Source) -> EvalTask:
+        """Read the task `name`.
+
+        Raises:
+            DataError: data that cannot be used; names file, row, column and value.
+        """
+
+
+FORMATS: dict[str, type] = {
+    "mmeb": MmebRows,
+    "mmeb_instruct": MmebInstructRows,
+    "captioned_rows": CaptionedRows,
+    "sharegpt4v": ShareGpt4v,
+    "urban1k": Urban1k,
+    "sugarcrepe": SugarCrepe,
+    "video_classification": VideoClassification,
+    "video_qa": VideoQA,
+    "video_retrieval": VideoRetrieval,
+    "moment_retrieval": MomentRetrieval,
+    "moment_seeker": MomentSeeker,
+    "beir": Beir,
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    meta_task: str  # classification, vqa, retrieval, grounding, …
+    distribution: str | None = None  # ind, ood, or None where nobody says
+    modality: str = "image"  # the folder of its files and its average: image, video, visdoc, …
+    metric: str = "hit@1"
+    format: Format = field(default_factory=MmebRows)
+
+
+def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]:
+    """The tasks of a suite, in its order.
+
+    Args:
+        selection: names to keep; None: all.
+
+    Raises:
+        ConfigError: unreadable, an entry that is wrong, a selected task that is not there.
+    """
+    suite = _read_suite(Path(path), ())
+    if selection is None:
+        return suite
+    for name in selection:
+        if name not in suite:
+            near = difflib.get_close_matches(name, suite, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"data.tasks: {path} has no task {name!r}; the nearest is {near!r}")
+    return {name: task for name, task in suite.items() if name in selection}
+
+
+def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        nodes = dict(pairs(parse_yaml(text), dict, ""))
+        content = {name: read_node(node, Any, name, typed=False) for name, node in nodes.items()}
+    except (OSError, UnicodeDecodeError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
+    suite: dict[str, Task] = {}
+    included: Any = content.pop("include", [])
+    are_names = isinstance(included, list) and all(isinstance(name, str) for name in included)
+    if not are_names or path.resolve() in above:
+        raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
+    parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
+    own = {
+        name: _task(f"{path}: {name}", entry, nodes[name])
+        for name, entry in content.items()
+        if not name.startswith(".")
+    }
+    for part in (*parts, own):
+        for name, task in part.items():
+            if name in suite:
+                raise ConfigError(f"{path}: task {name!r} comes twice")
+            suite[name] = task
+    if not suite:
+        raise ConfigError(f"{path}: no task: names that begin with a dot are none")
+    return suite
+
+
+def _task(place: str, entry: Any, node: Node) -> Task:
+    if not isinstance(entry, dict) or "meta_task" not in entry:
+        raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
+    named = {"meta_task": entry["meta_task"], "modality": entry.get("modality", "image")}
+    for key, value in {"the task's name": place.split(": ")[-1], **named}.items():
+        if not isinstance(value, str) or not value or "/" in value:  # they name files and folders
+            raise ConfigError(f"{place}.{key}: got {value!r}, expected a name without a slash")
+    own = {key: entry[key] for key in entry if key in ("meta_task", "distribution", "modality")}
+    metric, format_name = entry.get("metric", "hit@1"), entry.get("format", "mmeb")
+    known: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "metric": (metric, METRICS),
+        "format": (format_name, tuple(FORMATS)),
+    }
+    if entry.get("distribution") is not None:
+        known["distribution"] = entry["distribution"], DISTRIBUTIONS
+    for key, (value, valid) in known.items():
+        if value not in valid:
+            expected = " or ".join(valid)
+            raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
+    settings = {k: v for k, v in pairs(node, dict, place) if k not in {*own, "metric", "format"}}
+    own = {key: None if value is None else str(value) for key, value in own.items()}
+    return Task(**own, metric=metric, format=_format(place, FORMATS[format_name], settings))
+
+
+def _format(place: str, cls: type, settings: dict[str, Node]) -> Format:
+    known = [entry.name for entry in fields(cls)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), [*OF_A_TASK, *known], n=1, cutoff=0.0)
+            raise ConfigError(f"{place}.{key}: no such setting; the nearest is {near[0]!r}")
+    hints = get_type_hints(cls)
+    values = {
+        key: read_node(node, hints[key], f"{place}.{key}", typed=False)
+        for key, node in settings.items()
+    }
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(cls), values)
+        made: Format = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{place}: {str(error).splitlines()[0]}") from None
+    return made
