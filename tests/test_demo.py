@@ -146,11 +146,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
     base.parent.mkdir(parents=True)
     base.write_bytes(b"weights")
     (tmp_path / "unime").mkdir()
-    for program in (
-        "data_prep/teacher_embeddings.py",
-        "configs/suites/demo.yaml",
-        *(f"eval/{name}.py" for name in demo.EVALUATION),
-    ):
+    for program in ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml"):
         (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / program).touch()
     monkeypatch.setattr(demo, "ROOT", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from unime.runtime.lost_ranks import explain_collective, stall_watch
-from unime.training import run as runlog
+from unime.runtime.program import run_program
 
 GLOO_LOST = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer"
@@ -61,4 +61,4 @@ def test_other_errors_keep_their_traceback() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        runlog.run_program(main)
+        run_program(main)

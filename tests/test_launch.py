@@ -459,8 +459,8 @@ def test_a_killed_program_gets_its_line(checkout: Checkout, words: tuple[str, ..
 
 ENDING_STAGE = """
 import os, signal, sys
-from unime.faults import RunError
-from unime.training.run import run_program
+from unime.errors import RunError
+from unime.runtime.program import run_program
 def main():
     END
 run_program(main)

@@ -517,8 +517,12 @@ def test_the_page_and_the_leaderboards_file(
 ) -> None:
     """Both are called with what they need, where they are asked for."""
     called: list[Any] = []
-    monkeypatch.setattr(report, "write_page", lambda *words, **more: called.append((words, more)))
-    monkeypatch.setattr(report, "write_leaderboard", lambda *words: called.append(words))
+    monkeypatch.setattr(
+        "eval.report.__main__.write_page", lambda *words, **more: called.append((words, more))
+    )
+    monkeypatch.setattr(
+        "eval.report.__main__.write_leaderboard", lambda *words: called.append(words)
+    )
     play(two_models)
     assert not called
     board = "leaderboard={tuned: {model_name: Mine-2B, model_size: 2B}}"
@@ -526,7 +530,7 @@ def test_the_page_and_the_leaderboards_file(
     with pytest.raises(ConfigError, match="leaderboard: .* is not MMEB's: it lacks ImageNet-1K, "):
         play(two_models, board)
     assert not called and not Path(two_models.output).exists(), "half a report"
-    monkeypatch.setattr(report, "TASKS", {"image": tuple(HITS)})
+    monkeypatch.setattr("eval.report.__main__.TASKS", {"image": tuple(HITS)})
     play(two_models, f"html={tmp_path}/out/page.html", board, "baseline=base")
     (folder, output, metadata, modalities), ((found, models, path), more) = called
     assert (folder, output) == (tmp_path / "tuned", tmp_path / "out/Mine-2B.json")

@@ -6,7 +6,6 @@ pytest tests/test_runlog.py
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,10 +26,10 @@ from unime.config import (
     TextData,
 )
 from unime.errors import ConfigError, DataError, RunError
-from unime.runtime import environment as facts
-from unime.runtime import interruption
+from unime.runtime import environment, interruption
 from unime.runtime.environment import git_commit
 from unime.runtime.files import write_json
+from unime.runtime.lost_ranks import OTHER_RANKS_WAIT
 from unime.runtime.program import run_program
 from unime.training import engines
 from unime.training import run as runlog
@@ -78,16 +77,16 @@ def test_commit_of_a_checkout_and_outside(tmp_path: Path, monkeypatch: pytest.Mo
 
     package = tmp_path / "unime"
     package.mkdir()
-    shutil.copy(facts.__file__, package / "facts.py")
-    monkeypatch.setattr(facts, "__file__", str(package / "facts.py"))
+    (package / "code.py").write_text("")
+    monkeypatch.setattr(environment, "PACKAGE", package)
     assert git_commit() == "unknown"
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "first")
     assert git_commit() == git("rev-parse", "HEAD")
-    (package / "facts.py").write_text("changed")
+    (package / "code.py").write_text("changed")
     assert git_commit() == git("rev-parse", "HEAD") + " (with uncommitted changes)"
-    monkeypatch.setattr(facts, "__file__", str(package / "deeper" / "facts.py"))
+    monkeypatch.setattr(environment, "PACKAGE", package / "deeper")
     assert git_commit() == "unknown"  # site-packages inside some other repository
 
 
@@ -175,16 +174,16 @@ def test_other_ranks_let_the_first_one_speak(
 ) -> None:
     waited: list[float] = []
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(runlog.time, "sleep", waited.append)
+    monkeypatch.setattr("unime.runtime.program.time.sleep", waited.append)
 
     def fail() -> None:
         raise ConfigError("a key: wrong")
 
     with pytest.raises(SystemExit) as stopped:
-        runlog.run_program(fail)
+        run_program(fail)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: a key: wrong\n"
-    assert waited == ([] if rank == "0" else [runlog.OTHER_RANKS_WAIT])
+    assert waited == ([] if rank == "0" else [OTHER_RANKS_WAIT])
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,7 @@ class ReportConfig:
     output: FilePath = MISSING  # report.json; report.md is written beside it
     baseline: str | None = None  # one of models: the others are compared to it, query by query
     published: bool = True  # rows of papers and leaderboards, if the suite is their benchmark
-    published_rows: list[str] | None = (
-        None  # names in published.yaml; None: all of them
-    )
+    published_rows: list[str] | None = None  # names in published.yaml; None: all of them
     html: FilePath | None = None  # the page
     # name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for MMEB's
     # leaderboard beside the report
