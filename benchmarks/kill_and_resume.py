@@ -17,7 +17,7 @@ import random
 import time
 from pathlib import Path
 
-from tests.launching import Launch
+from tests.support.launching import Launch
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from benchmarks.gpu.models import CLIP, MISTRAL, PINPOINTS
-from tests.tiny_models import build_tiny, build_tokenizer
+from tests.support.tiny_models import build_tiny, build_tokenizer
 from unime.config import (
     InputConfig,
     LoraSettings,

@@ -26,7 +26,8 @@ from omegaconf import OmegaConf
 
 from unime.inputs.items import KEY_BYTES
 from unime.retrieval.embedding_store import EmbeddingStore
-from unime.retrieval.ranking import CUTOFFS, METRICS, rank_targets, ranking_metrics
+from unime.retrieval.measures import CUTOFFS, METRICS
+from unime.retrieval.ranking import rank_targets, ranking_metrics
 from unime.runtime.environment import device_name, git_commit
 
 PROMISED = 0.2  # of the loop's time, with the default settings

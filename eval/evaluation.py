@@ -12,8 +12,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from eval.remarks import warnings_of
 from eval.result_files import Ranked, side_files, write_side_files
-from eval.result_warnings import warnings_of
 from eval.scoring import in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import Source

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.report.bootstrap import drawn_means, interval
+from eval.bootstrap import drawn_means, interval
 from eval.tasks.base import EvalTask
 from unime.retrieval.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny_models import build_tiny
+from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -23,10 +23,7 @@ os.environ.pop("UNIME_TYPED", None)  # how launch.sh was called, which is no mat
 
 
 EVALUATION = (  # what `-m evaluation` runs whole; a plain run leaves out what is marked in them
-    *("test_averages", "test_beir", "test_embedders", "test_embedding_store", "test_encoding"),
-    *("test_evaluation", "test_mmeb_instruct", "test_mmeb_v1", "test_page", "test_published_rows"),
-    *("test_ranking", "test_report", "test_retrieval_errors", "test_retrieval_sets"),
-    *("test_split_files", "test_video_tasks", "test_vlm2vec_conformance"),
+    *("eval", "retrieval", "data/test_split_files.py"),
 )
 
 
@@ -35,9 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The quick tests of the evaluation belong to its group and to a plain run."""
     for item in items:
         own = {mark.name for mark in item.iter_markers()}
-        if item.path.stem in EVALUATION and not own & {"evaluation", "backbones"}:
+        if is_evaluation(item.path) and not own & {"evaluation", "backbones"}:
             item.add_marker("evaluation")
             item.add_marker("fast")
+
+
+def is_evaluation(path: Path) -> bool:
+    return any(path.is_relative_to(Path(__file__).parent / place) for place in EVALUATION)
 
 
 @pytest.fixture(scope="session", autouse=True)

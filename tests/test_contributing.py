@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import importlib
 import re
-from pathlib import Path
 
 import yaml
 
+from tests.support.paths import ROOT
 from unime.config import EvalConfig, Stage2Config
 from unime.config.loader import config_keys
 
-ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 INLINE = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
 
@@ -42,9 +41,9 @@ def test_settings() -> None:
 def test_names() -> None:
     places = {
         "unime.backbones.families": ("Backbone", "BACKBONES"),
-        "tests.tiny_models": ("FAMILIES",),
-        "tests.test_prompts": ("GOLDEN",),
-        "tests.test_configs": ("BACKBONES",),
+        "tests.support.tiny_models": ("FAMILIES",),
+        "tests.models.test_prompts": ("GOLDEN",),
+        "tests.config.test_shipped": ("BACKBONES",),
         "unime.inputs.items": ("Pair",),
         "unime.data.datasets": ("PairDataset",),
         "unime.losses": ("LossOutput",),
@@ -56,7 +55,7 @@ def test_names() -> None:
         for name in names:
             assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
             assert f"`{name}" in TEXT, name
-    report = (ROOT / "tests/test_report.py").read_text()
+    report = (ROOT / "tests/eval/report/test_report.py").read_text()
     assert "def test_the_suite_of_mmeb" in report and "mmeb_v1 or report or miniatures" in TEXT
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 PATIENCE = 480  # seconds; two ranks were seen to take two minutes to start on a busy machine
 
 # `-m venv DIR` makes an environment whose python is this file again; `-m pip` only logs, and fails

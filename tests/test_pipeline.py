@@ -5,7 +5,7 @@
     UNIME_BACKBONES_RESULTS=docs/results/backbones.json …         also writes what was measured
 
 A family that is added needs an entry in unime/backbones/families.py, a tiny model, and its name in
-ALL (tests/tiny_models.py).
+ALL (tests/support/tiny_models.py).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sentence_transformers import SentenceTransformer
 from eval import evaluate
 from eval.miniatures.mmeb import write_eval_suite
 from stages import export
-from tests.embedding import difference, embed
-from tests.phi3_v_checkpoint import write_phi3_v
-from tests.test_stages import metrics, stage1, stage2, write_material
-from tests.tiny_models import ALL, lora_parts
+from tests.stages.test_stages import metrics, stage1, stage2, write_material
+from tests.support.embedding import difference, embed
+from tests.support.phi3_v_checkpoint import write_phi3_v
+from tests.support.tiny_models import ALL, lora_parts
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
 from unime.inputs.images import load_image

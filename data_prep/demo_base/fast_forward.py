@@ -2,7 +2,8 @@
 
 On CPU the stock model loops over images in its vision attention and over samples in its position
 ids. A pretraining batch is homogeneous (same image size, image first, padding on the right), so
-both become one tensor operation. `tests/test_base.py` holds this path equal to the stock one.
+both become one tensor operation. `tests/data_prep/test_base.py` holds this path equal to the
+stock one.
 """
 
 from __future__ import annotations

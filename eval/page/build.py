@@ -20,8 +20,7 @@ from eval.page.gallery import Items, choose_queries, gallery_card
 from eval.page.maps import collapse_of, packed, project, similarity_matrix
 from eval.page.pictures import Pictures
 from eval.page.scores import entry, provenance, score_tables, settings, task_scores
-from eval.report.table import notes
-from eval.result_warnings import warnings_of_report
+from eval.remarks import notes, warnings_of_report
 from unime.errors import ConfigError
 from unime.runtime.files import write_aside
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.page.files import TaskFiles
-from eval.report.table import said
+from eval.remarks import said
 
 Files = dict[str, dict[str, TaskFiles]]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eval.page.build import write_page
 from eval.report.averages import MMEB
 from eval.report.build import build_report
 from eval.report.leaderboard import TASKS, write_leaderboard
@@ -38,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     for path in [output, output.with_suffix(".md"), *boards]:
         print(f"written: {path}")
     if config.html is not None:
+        from eval.page.build import write_page  # which needs torch
+
         models = {name: Path(folder) for name, folder in config.models.items()}
         write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from eval.bootstrap import drawn_means, interval, two_sided_p
+from eval.remarks import warnings_of_report
 from eval.report.averages import Average, averages_of, overall_of
-from eval.report.bootstrap import drawn_means, interval, two_sided_p
 from eval.report.leaderboard import other_sizes
 from eval.report.published_rows import published_for
-from eval.result_warnings import warnings_of_report
 from eval.results import (
     Results,
     differing_settings,

@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.result_warnings import is_tied
+from eval.remarks import is_tied
 from unime.errors import DataError
-from unime.retrieval.ranking import METRICS
+from unime.retrieval.measures import METRICS
 from unime.runtime.files import write_aside
 
 KEYS = (*METRICS, "num_pred", "num_data")  # of a score file, in their order

@@ -7,19 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from eval.report.table import (
-    NONE,
-    Report,
-    Rows,
-    ends,
-    markdown,
-    narrow_table,
-    notes,
-    percent,
-    table_sections,
-    title_of,
-)
-from eval.result_warnings import warnings_of_report
+from eval.remarks import NONE, Report, notes, warnings_of_report
+from eval.report.table import Rows, ends, markdown, narrow_table, percent, table_sections, title_of
 
 MINUS = {ord("-"): "−"}
 

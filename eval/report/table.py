@@ -9,9 +9,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-Report = dict[str, Any]
+from eval.remarks import NONE, Report
+
 Rows = list[list[str]]
-NONE = "–"  # what a model cannot do
 RECALL = {"hit@5": "R@5", "hit@10": "R@10"}  # beside the score, for tasks of the modality retrieval
 
 
@@ -109,32 +109,6 @@ def _signs(report: Report) -> Rows:
     ]
 
 
-def notes(report: Report) -> list[str]:
-    """What a reader of the table must know, a line each."""
-    lines = []
-    for setting, values in report["differing_settings"].items():
-        each = ", ".join(f"{name} {said(value)}" for name, value in values.items())
-        if setting == "pixel_budget":  # of many numbers
-            each = "shown.pixel_budget of the results"
-        lines.append(f"not strictly comparable: the models differ in {setting} ({each})")
-    sizes = report["other_sizes"]
-    if sizes:
-        count = f"{len(sizes)} {'task' if len(sizes) == 1 else 'tasks'}"
-        lines.append(
-            f"not the benchmark's data, so not comparable with published rows: {sizes[0]}"
-            f" ({count}; the JSON names them)"
-        )
-    for name, model in report["models"].items():
-        reasons = [e["not_supported"] for e in model["tasks"].values() if e["score"] is None]
-        if reasons:
-            counts = f"{len(reasons)} of {len(model['tasks'])} tasks"
-            lines.append(f"{name} cannot do {counts} ({NONE}): {reasons[0]}")
-    entries = chain(*(model["averages"].values() for model in report["models"].values()))
-    if any(entry.get("missing") for entry in entries):
-        lines.append(f"{NONE} (n): no average, n of its tasks are missing; the JSON names them")
-    return lines
-
-
 def title_of(report: Report) -> str:
     metrics = {task["metric"] for task in report["tasks"].values()}
     what = metrics.pop() if len(metrics) == 1 else "scores"
@@ -159,11 +133,6 @@ def narrow_table(title: str, names: Sequence[str]) -> Table:
 
 def ends(interval: list[float]) -> str:
     return ", ".join(f"{100 * end:.1f}" for end in interval)
-
-
-def said(value: Any) -> str:
-    """A setting in words: 0 and an empty text are values too."""
-    return "none" if value is None else str(value) if value != "" else "''"
 
 
 def percent(score: float | None) -> str:

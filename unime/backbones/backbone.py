@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from PIL import Image
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from tests.phi3_v.processing_phi3_v import transformers
 from unime.backbones.layers import is_linear
 from unime.errors import ConfigError
 from unime.inputs.padding import Sample

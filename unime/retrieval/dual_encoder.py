@@ -30,8 +30,7 @@ from unime.inputs.items import Item
 from unime.models.checkpoint_files import Source, check_complete, check_weights
 from unime.models.loading import check_own_code, explained
 from unime.retrieval.embedder import Prepared, check_not_empty, item_name, own_text
-from unime.retrieval.media import Media
-from unime.retrieval.pixel_budget import pixel_budget
+from unime.retrieval.media import Media, pixel_budget
 from unime.runtime.progress import quiet_transformers
 
 PARTS = TEXT, IMAGES, VIDEO = range(3)  # whose sum an item's embedding is

@@ -14,14 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unime.retrieval.measures import CUTOFFS, METRICS
 from unime.retrieval.ties import DEPTH, Ties, as_ranked, find_ties, joined
 
-CUTOFFS = (1, 5, 10)
-MEASURES = (
-    *("hit", "ndcg_linear", "ndcg_exponential", "precision", "recall", "f1"),
-    *("map", "mrr"),
-)
-METRICS = tuple(f"{measure}@{k}" for measure in MEASURES for k in CUTOFFS)  # MMEB-V2's order
 BLOCK_VALUES = 1 << 26  # similarities, or values of gathered vectors, held at a time (256 MB)
 SHARED = 256  # targets for each candidate of a query, up to which all are multiplied
 NONE = float("-inf")

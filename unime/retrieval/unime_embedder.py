@@ -14,7 +14,7 @@ from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.models.prompts import render
 from unime.retrieval.embedder import Prepared
-from unime.retrieval.pixel_budget import pixel_budget
+from unime.retrieval.media import pixel_budget
 
 
 class UnimeEmbedder:

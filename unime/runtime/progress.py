@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 
 def progress_bar(rows: Iterable[Any] | None = None, **settings: Any) -> tqdm:
@@ -19,6 +18,8 @@ def progress_bar(rows: Iterable[Any] | None = None, **settings: Any) -> tqdm:
 def quiet_transformers() -> None:
     """The same for the bars that transformers draws while it loads weights."""
     if not _shows_bars():
+        from transformers.utils import logging as transformers_logging  # slow to import
+
         transformers_logging.disable_progress_bar()
 
 

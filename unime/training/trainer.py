@@ -25,6 +25,7 @@ from unime.errors import ConfigError, RunError
 from unime.losses import LossOutput
 from unime.models.encoder import Encoder
 from unime.runtime.distributed import gather_numbers, whole
+from unime.runtime.files import write_json
 from unime.runtime.interruption import typed_command
 from unime.runtime.workers import load_batches, named
 from unime.training import checkpoint
@@ -273,11 +274,11 @@ class Trainer:
                 "skipped_steps": self.metrics.skipped,
                 "metrics": metrics,
                 "collapsed": collapsed,
-                "best": self.validation and self.validation.named,
+                "best": self._best(),
                 "data": run.data,
                 "identity": run.identity,
             }
-            checkpoint.write_json(run.output_dir / FINISHED, outcome)
+            write_json(run.output_dir / FINISHED, outcome)
         run.accelerator.wait_for_everyone()
         skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
         if collapsed:
@@ -285,16 +286,22 @@ class Trainer:
         run.log.info(
             "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
         )
-        if self.validation and (best := self.validation.named):
+        if best := self._best():
             run.log.info(
                 "the best was step %d: %s", best["step"], run.output_dir / best["checkpoint"]
             )
 
+    def _best(self) -> dict[str, Any] | None:
+        """The best step, its scores and its checkpoint in the run's folder."""
+        if self.validation is None or (best := self.validation.best) is None:
+            return None
+        return {**best, "checkpoint": f"checkpoints/{checkpoint.step_name(int(best['step']))}"}
+
     def _name_best(self) -> None:
         """In best.json, which goes when there is none."""
-        path, best = self.run.output_dir / "best.json", self.validation and self.validation.named
+        path, best = self.run.output_dir / "best.json", self._best()
         if self.run.is_main_process and best:
-            checkpoint.write_json(path, best)
+            write_json(path, best)
         elif self.run.is_main_process:
             path.unlink(missing_ok=True)
 
@@ -337,7 +344,7 @@ class Trainer:
         rank = self.run.accelerator.process_index
         path = self.run.output_dir / f"not_finite_step{self.step + 1}_rank{rank}.json"
         numbers = {name: str(value) for name, value in values.items()}
-        checkpoint.write_json(path, {**numbers, "rows": batch.row_ids})
+        write_json(path, {**numbers, "rows": batch.row_ids})
         shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
         what = (
             f"step {self.step + 1}: loss {values['loss']}, gradient norm "

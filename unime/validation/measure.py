@@ -22,7 +22,6 @@ from unime.backbones.layers import is_quantised
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.unime_embedder import UnimeEmbedder
-from unime.training.checkpoint import step_name
 
 HIT, LOSS = "hit@1", "loss"
 Scores = dict[str, float]  # HIT, perhaps LOSS, and "hit@1/<task>"
@@ -61,13 +60,6 @@ class Validation:
     @property
     def state(self) -> dict[str, Any]:
         return {"step": self.step, "best": self.best}
-
-    @property
-    def named(self) -> dict[str, Any] | None:
-        """The best step, its scores and its checkpoint in the run's folder."""
-        if self.best is None:
-            return None
-        return {**self.best, "checkpoint": f"checkpoints/{step_name(int(self.best['step']))}"}
 
     def go_on(self, state: Mapping[str, Any]) -> None:
         self.step, self.best = state["step"], state["best"]

@@ -1,0 +1,278 @@
+"""Every shipped configuration loads, the paper's numbers are in them, and mistakes are explained.
+
+./launch.sh test tests/config/test_shipped.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from data_prep.demo.data import DemoDataConfig
+from data_prep.demo_base.pretrain import PretrainConfig
+from stages.demo import DemoConfig
+from tests.support.paths import CONFIGS
+from unime.config import (
+    EvalConfig,
+    Precision,
+    ReportConfig,
+    Stage1Config,
+    Stage2Config,
+    TeacherConfig,
+    build_config,
+    dump_config,
+    load_config,
+)
+from unime.errors import ConfigError
+
+CLASSES = {
+    "stage1": Stage1Config,
+    "stage2": Stage2Config,
+    "eval": EvalConfig,
+    "released": EvalConfig,
+    "baselines": EvalConfig,
+    "report": ReportConfig,
+    "teacher": TeacherConfig,
+    "data": DemoDataConfig,
+    "demo": DemoConfig,
+    "base": PretrainConfig,
+}
+BACKBONES = (
+    "llava-1.6-7b",
+    "llava-onevision-7b",
+    "phi3.5-v",
+    "qwen2-vl-2b",
+    "qwen2-vl-7b",
+    "qwen2.5-vl-3b",
+    "qwen3-vl-2b",
+    "smolvlm-256m",
+)
+NUM_GPUS = 8  # the paper's 8 A100
+
+
+def shipped(folder: str) -> list[Path]:
+    return sorted((CONFIGS / folder).glob("*.yaml"))
+
+
+def class_of(path: Path) -> type:
+    """By the folder; those of examples have one of each, which their names tell apart."""
+    name = path.stem if path.parent.name in ("demo", "stamps") else path.parent.name
+    if name in CLASSES:
+        return CLASSES[name]
+    raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+PROGRAM_CONFIGS = [
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if path.parent.name not in ("accelerate", "suites")
+]
+
+
+@pytest.mark.parametrize("path", PROGRAM_CONFIGS, ids=relative)
+def test_every_shipped_config_loads(path: Path, tmp_path: Path) -> None:
+    config = build_config(class_of(path), path)
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert build_config(class_of(path), tmp_path / "resolved.yaml") == config
+
+
+def test_every_backbone_has_every_config() -> None:
+    for folder in ("stage1", "stage2", "eval", "report"):
+        found = tuple(path.stem for path in shipped(folder) if path.stem != "miniatures")
+        assert found == BACKBONES, folder
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_programs_of_a_backbone_fit_together(name: str) -> None:
+    stage1 = build_config(Stage1Config, CONFIGS / f"stage1/{name}.yaml")
+    stage2 = build_config(Stage2Config, CONFIGS / f"stage2/{name}.yaml")
+    evaluation = build_config(EvalConfig, CONFIGS / f"eval/{name}.yaml")
+    report = build_config(ReportConfig, CONFIGS / f"report/{name}.yaml")
+    for other in (stage2.model, evaluation.model):
+        assert (other.name, other.revision) == (stage1.model.name, stage1.model.revision)
+        assert other.quantization is stage1.model.quantization
+        assert other.trust_remote_code is stage1.model.trust_remote_code
+    assert stage2.model.adapter == f"{stage1.run.output_dir}/final"
+    assert evaluation.model.adapter == f"{stage2.run.output_dir}/final"
+    assert evaluation.inputs == stage2.inputs
+    assert report.models["stage1_stage2"] == evaluation.output_dir
+    assert report.suite == evaluation.data.suite
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_papers_values(name: str) -> None:
+    stage1 = build_config(Stage1Config, CONFIGS / f"stage1/{name}.yaml")
+    stage2 = build_config(Stage2Config, CONFIGS / f"stage2/{name}.yaml")
+    assert stage1.optim.batch_size_per_device * NUM_GPUS == 768
+    assert (stage1.optim.learning_rate, stage1.optim.epochs, stage1.lora.rank) == (5e-4, 2, 32)
+    assert stage2.optim.batch_size_per_device * NUM_GPUS == 1024
+    assert (stage2.optim.steps, stage2.lora.rank) == (1000, 16)
+    assert (stage2.loss.num_hard_negatives, stage2.loss.false_negative_margin) == (8, 0.1)
+    rates = {"phi3.5-v": 1e-4, "llava-1.6-7b": 2e-5}
+    assert stage2.optim.learning_rate == rates.get(name, stage2.optim.learning_rate)
+
+
+@pytest.mark.parametrize("path", shipped("stage2"), ids=relative)
+def test_training_sees_the_20_subsets_and_nothing_else(path: Path) -> None:
+    sources = build_config(Stage2Config, path).data.sources
+    assert {source.rows for source in sources.values()} == {50_000}
+    # MMEB-train's names; old revisions also hold CIFAR_100, FashionIQ and other test sets
+    assert sorted(sources) == sorted(
+        "A-OKVQA CIRR ChartQA DocVQA HatefulMemes ImageNet_1K InfographicsVQA MSCOCO MSCOCO_i2t"
+        " MSCOCO_t2i N24News NIGHTS OK-VQA SUN397 VOC2007 VisDial Visual7W VisualNews_i2t"
+        " VisualNews_t2i WebQA".split()
+    )
+
+
+def test_stage1_reads_the_store_that_the_teacher_config_fills() -> None:
+    stores = {
+        (teacher.output_dir, *teacher.texts, *teacher.columns)
+        for teacher in (build_config(TeacherConfig, path) for path in shipped("teacher"))
+    }
+    for path in shipped("stage1"):
+        data = build_config(Stage1Config, path).data
+        assert (data.teacher, *data.texts, *data.columns) in stores, path
+
+
+@pytest.mark.parametrize("path", shipped("accelerate"), ids=relative)
+def test_accelerate_files_say_where_and_never_what(path: Path) -> None:
+    load_config_from_file(str(path))  # raises on a key that accelerate doesn't know
+    text = path.read_text()
+    for word in ("batch", "accumulation", "learning", "lr", "clipping"):
+        assert word not in yaml.safe_load(text), f"{path}: {word}"
+        assert f"{word}_" not in text and f"_{word}" not in text, f"{path}: {word}"
+
+
+# Mistakes ----------------------------------------------------------------------------------------
+
+STAGE1, STAGE2 = CONFIGS / "stage1/qwen2-vl-2b.yaml", CONFIGS / "stage2/qwen2-vl-2b.yaml"
+EVALUATION, REPORT = CONFIGS / "eval/qwen2-vl-2b.yaml", CONFIGS / "report/qwen2-vl-2b.yaml"
+TEACHER = CONFIGS / "teacher/nli.yaml"
+MISTAKES = [
+    (Stage2Config, STAGE2, ["loss.temprature=0.1"],
+     "command line: unknown key 'loss.temprature'; the nearest valid key is 'loss.temperature'"),
+    (Stage2Config, STAGE2, ["optim.gradient_accumulation_steps=4"],
+     "command line: unknown key 'optim.gradient_accumulation_steps'"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.row=5"],
+     "unknown key 'data.sources.MSCOCO.row'; the nearest valid key is 'data.sources.MSCOCO.rows'"),
+    (Stage2Config, STAGE2, ["loss.temperature=warm"], "command line: loss.temperature: "),
+    (Stage2Config, STAGE2, ["model.quantization=nf5"], "command line: model.quantization: "),
+    (Stage2Config, STAGE2, ["optim.batch_size_per_device=1.5"], "optim.batch_size_per_device: "),
+    (Stage2Config, STAGE2, ["model=large"], "command line: model: "),
+    (Stage2Config, STAGE2, ["optim=null"], "command line: optim: "),
+    (Stage2Config, STAGE2, ["optim.steps=${epochs}"], "optim.steps: Interpolation key"),
+    (Stage2Config, STAGE2, ["loss.temperature"], "expected key=value, got 'loss.temperature'"),
+    (Stage2Config, STAGE2, ["loss.temperature=0"], "loss.temperature: got 0.0, expected positive"),
+    (Stage2Config, STAGE2, ["loss.num_hard_negatives=0"], "loss.num_hard_negatives: got 0"),
+    (Stage2Config, STAGE2, ["loss.num_hard_negatives=null", "loss.on_short=repeat"],
+     "loss.on_short: got 'repeat', expected mask when loss.num_hard_negatives is null"),
+    (Stage2Config, STAGE2, ["optim.epochs=1"],
+     "optim.steps: got 'steps=1000, epochs=1.0', expected one of steps and epochs"),
+    (Stage2Config, STAGE2, ["optim.steps=null"], "expected one of steps and epochs"),
+    (Stage2Config, STAGE2, ["optim.warmup_steps=1001"], "expected at most optim.steps"),
+    (Stage2Config, STAGE2, ["lora.train=[llm, tower]"],
+     "lora.train: got 'tower', expected one of llm, projector, vision"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.sample=last"],
+     "data.sources.MSCOCO.sample: got 'last', expected first or random"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.rows=0"], "data.sources.MSCOCO.rows: got 0, exp"),
+    (Stage2Config, STAGE2, ["data.sources.MSCOCO.weight=0"], "data.sources.MSCOCO.weight: got 0."),
+    (Stage2Config, STAGE2, ["data.sources.New.weigth=2"], "key is 'data.sources.New.weight'"),
+    (Stage2Config, STAGE2, ["data.source.MSCOCO.rows=5"], "nearest valid key is 'data.sources'"),
+    (Stage2Config, STAGE2, ["inputs.prompt=haiku"], "inputs.prompt: got 'haiku', expected one of"),
+    (Stage2Config, STAGE2, ["inputs.max_image_pixels=0"], "inputs.max_image_pixels: got 0, exp"),
+    (Stage2Config, STAGE2, ["optim.max_grad_norm=0"],
+     "optim.max_grad_norm: got 0.0, expected positive or null"),
+    (Stage2Config, STAGE2, ["optim.beta1=1"], "optim.beta1: got 1.0, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["optim.beta2=-0.1"], "optim.beta2: got -0.1, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["optim.epsilon=0"], "optim.epsilon: got 0.0, expected positive"),
+    (Stage2Config, STAGE2, ["optim.weight_decay=-1"], "optim.weight_decay: got -1.0, expected 0"),
+    (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected in [0, 2**31)"),
+    (Stage2Config, STAGE2, ["lora.alpha=0"], "lora.alpha: got 0, expected a positive number"),
+    (Stage2Config, STAGE2, ["lora.rank=0"], "lora.rank: got 0, expected a positive number"),
+    (Stage2Config, STAGE2, ["lora.dropout=1"], "lora.dropout: got 1.0, expected in [0, 1)"),
+    (Stage2Config, STAGE2, ["lora.train=[]"], "lora.train: got [], expected at least one of llm"),
+    (Stage2Config, STAGE2, ["optim.chunk_size=0"], "optim.chunk_size: got 0, expected positive"),
+    (Stage2Config, STAGE2, ["optim.batch_size_per_device=0"], "batch_size_per_device: got 0, exp"),
+    (Stage2Config, STAGE2, ["optim.learning_rate=0"], "optim.learning_rate: got 0.0, expected po"),
+    (Stage2Config, STAGE2, ["run.log_every=0"], "run.log_every: got 0, expected positive"),
+    (Stage2Config, STAGE2, ["inputs.resolution=0"], "inputs.resolution: got '0', expected nat"),
+    (Stage1Config, STAGE1, ["data.limit=0"], "data.limit: got 0, expected positive or null"),
+    (Stage1Config, STAGE1, ["data.rows_together=true", "data.columns=[sent0]"],
+     "data.rows_together: got True, expected false with one of data.columns"),
+    (Stage1Config, STAGE1, ["model.precision=float16"],
+     "model.precision: got 'float16', expected bfloat16 or float32 to train"),
+    (Stage2Config, STAGE2, ["model.precision=float16"], "model.precision: got 'float16', expec"),
+    (TeacherConfig, TEACHER, ["batch_size=0"], "batch_size: got 0, expected positive"),
+    (ReportConfig, REPORT, ["bootstrap_samples=0"], "bootstrap_samples: got 0, expected positive"),
+    (EvalConfig, EVALUATION, ["data.tasks=[]"], "data.tasks: got [], expected at least one task"),
+    (ReportConfig, REPORT, ["meta_tasks=[]"], "meta_tasks: got [], expected at least one, or null"),
+    (ReportConfig, REPORT, ["seed=-1"], "seed: got -1, expected 0 or more"),
+    (EvalConfig, EVALUATION, ["num_workers=-1"], "num_workers: got -1, expected 0 or more"),
+    (Stage1Config, STAGE1, ["lora.train=[llm, vision]"], "expected [llm]: stage 1 runs"),
+    (Stage1Config, STAGE1, ["loss.student_temperature=-1"], "loss.student_temperature: got -1.0"),
+    (Stage1Config, STAGE2, [], "stage2/qwen2-vl-2b.yaml: unknown key 'data."),
+    (Stage1Config, CONFIGS / "stage1/none.yaml", [], "none.yaml"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cls", "path", "overrides", "message"), MISTAKES)
+def test_mistakes_name_the_key(cls: type, path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_config(cls, path, overrides)
+    assert message in str(error.value)
+
+
+FILES = [
+    ("optim: [1, 2]", "file.yaml: optim: got '[1, 2]', expected a mapping"),
+    ("data: {sources: {MSCOCO: 5}}", "file.yaml: data.sources.MSCOCO: got '5', expected a mapping"),
+    ("loss: {temprature: 0.1}", "unknown key 'loss.temprature'; the nearest valid key is 'loss.t"),
+    ("[1, 2]", "file.yaml: got '[1, 2]', expected a mapping"),
+    ("run: {output_dir: x", "file.yaml: "),
+    ("run: {output_dir: x}", "no value for "),
+    (
+        "run: {output_dir: x}\nmodel: {name: x}\ndata: {root: x, sources: {}}\noptim: {steps: 1,"
+        " batch_size_per_device: 2, chunk_size: 2, learning_rate: 1}",
+        "data.sources: got '{}', expected at least one subset",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILES)
+def test_mistakes_in_a_file_name_the_file(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        build_config(Stage2Config, tmp_path / "file.yaml")
+    assert "file.yaml" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_a_program_ends_with_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load_config(Stage2Config, ["--config", str(STAGE2), "loss.temprature=0.1"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: command line: unknown key 'loss.temprature'")
+
+
+def test_print_config_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load_config(Stage2Config, ["--config", str(STAGE2), "--print-config", "run.seed=7"])
+    assert stop.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["run"]["seed"], shown["loss"]["on_short"]) == (7, "mask")
+
+
+def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
+    config = build_config(Stage2Config, STAGE2, ["optim.learning_rate=2e-4"])
+    assert config.optim.learning_rate == 2e-4
+
+
+def test_float16_is_for_evaluation() -> None:
+    config = build_config(EvalConfig, EVALUATION, ["model.precision=float16"])
+    assert config.model.precision is Precision.float16

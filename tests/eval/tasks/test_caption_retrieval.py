@@ -1,0 +1,414 @@
+"""UniME's retrieval suite and SugarCrepe: what becomes of their files, and which way is which.
+
+./launch.sh test tests/eval/tasks/test_caption_retrieval.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from eval.miniatures.captions import (
+    COCO,
+    FLICKR,
+    SHAREGPT4V,
+    SHAREGPT4V_FILE,
+    URBAN1K,
+    VAL2017,
+    caption_lists,
+    sharegpt4v_items,
+    source,
+    sugarcrepe_rows,
+    write_captioned,
+    write_retrieval_sets,
+    write_sharegpt4v,
+    write_sugarcrepe,
+    write_urban1k,
+)
+from eval.scoring import score_task
+from eval.tasks import long_captions
+from eval.tasks.base import EvalTask
+from eval.tasks.caption_retrieval import CaptionedRows
+from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.tasks.sources import Source
+from eval.tasks.sugarcrepe import SugarCrepe
+from eval.tasks.suites import load_suite
+from tests.support.paths import SUITES
+from unime.config import EvalData
+from unime.errors import DataError
+from unime.inputs.items import Item
+from unime.retrieval.ranking import rank_targets, ranking_metrics
+
+ASKED = "Find an image caption describing the given image."
+
+
+def rows(direction: str, repository: str = FLICKR, **settings: Any) -> CaptionedRows:
+    return CaptionedRows(direction=direction, repository=repository, **settings)
+
+
+def hits(task: EvalTask, score: Callable[[Item, Item], float]) -> list[bool]:
+    """hit@1 of every query: the first of the highest scores is on top."""
+    found = []
+    for number, query in enumerate(task.queries):
+        own = range(len(task.targets)) if task.candidates is None else task.candidates[number]
+        top = max(own, key=lambda place: score(query, task.targets[place]))  # the first of equals
+        found.append(top in task.relevance[number])
+    return found
+
+
+def test_captions_search_pictures(tmp_path: Path) -> None:
+    captions = caption_lists(3)
+    write_captioned(tmp_path, FLICKR, captions)
+    task = rows("t2i").read("Flickr30K_t2i", source(tmp_path))
+    assert (task.name, task.num_rows, task.candidates, task.left_out) == (
+        "Flickr30K_t2i", 15, None, [],
+    )  # fmt: skip
+    assert task.queries == [Item(text) for texts in captions for text in texts]
+    assert task.target_names == ["0", "1", "2"]
+    assert [item.kind for item in task.targets] == ["image"] * 3
+    assert task.relevance == [{place: 1.0} for place in (0, 1, 2) for _ in range(5)]
+
+
+def test_pictures_search_captions(tmp_path: Path) -> None:
+    captions = caption_lists(3)
+    write_captioned(tmp_path, FLICKR, captions)
+    pictures = rows("t2i").read("", source(tmp_path)).targets
+    task = rows("i2t").read("Flickr30K_i2t", source(tmp_path))
+    assert (task.num_rows, task.candidates, task.left_out) == (3, None, [])
+    assert task.queries == pictures
+    assert task.targets == [Item(text) for texts in captions for text in texts]
+    assert task.target_names == [f"{picture}.{n}" for picture in range(3) for n in range(5)]
+    assert task.relevance == [
+        {5 * picture + n: 1.0 for n in range(5)} for picture in range(3)
+    ]  # fmt: skip
+
+
+def test_which_way_is_which(tmp_path: Path) -> None:
+    """As CLIP's Flickr30K, 67.3 from text to image and 87.2 from image to text: here 6 of 10 and 2
+    of 2, because of each picture's captions the best one is right and others are not."""
+    write_captioned(tmp_path, FLICKR, caption_lists(2))
+    t2i = rows("t2i").read("t2i", source(tmp_path))
+    i2t = rows("i2t").read("i2t", source(tmp_path))
+    first, second = t2i.targets
+    similar = {
+        first: [0.9, 0.6, 0.5, 0.1, 0.1, 0.3, 0.3, 0.2, 0.2, 0.2],
+        second: [0.2, 0.2, 0.2, 0.4, 0.4, 0.9, 0.8, 0.7, 0.1, 0.1],
+    }
+    captions = {item: place for place, item in enumerate(t2i.queries)}
+
+    def score(query: Item, target: Item) -> float:
+        picture, caption = (query, target) if query.images else (target, query)
+        return similar[picture][captions[caption]]
+
+    assert hits(t2i, score) == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2
+    assert hits(i2t, score) == [True, True]
+
+
+def test_recall_at_k_is_hit_at_k(tmp_path: Path) -> None:
+    """Against its definition in deepglint/UniME's retrieval_self.py, written by place: the one
+    picture of a caption, or any caption of a picture, among the k best."""
+    write_captioned(tmp_path, FLICKR, caption_lists(12))
+    t2i = rows("t2i").read("t2i", source(tmp_path))
+    i2t = rows("i2t").read("i2t", source(tmp_path))
+    random = torch.Generator().manual_seed(0)
+    pictures, captions = torch.randn(12, 6, generator=random), torch.randn(60, 6, generator=random)
+    captions += pictures.repeat_interleave(5, dim=0) / 2
+    vectors = dict(zip(t2i.targets + t2i.queries, (*pictures, *captions), strict=True))
+    assert vectors.keys() == set(i2t.queries + i2t.targets)
+    order = (captions @ pictures.T).argsort(dim=1, descending=True).tolist()
+    back = (pictures @ captions.T).argsort(dim=1, descending=True).tolist()
+    found = {}
+    for task in (t2i, i2t):
+        queries, targets = (
+            torch.stack([vectors[item] for item in items]) for items in (task.queries, task.targets)
+        )
+        best = rank_targets(queries, targets, task.candidates).targets
+        found[task.name] = ranking_metrics(best, task.relevance)
+    for k in (1, 5, 10):
+        expected = {
+            "t2i": [float(place // 5 in row[:k]) for place, row in enumerate(order)],
+            "i2t": [
+                float(any(caption // 5 == picture for caption in row[:k]))
+                for picture, row in enumerate(back)
+            ],
+        }
+        assert {way: values[f"hit@{k}"].tolist() for way, values in found.items()} == expected
+        assert all(0 < values[f"hit@{k}"].mean() < 1 for values in found.values())
+
+
+def test_five_captions_count(tmp_path: Path) -> None:
+    captions = [["a", "b"], list("cdefgh"), [*"ijklm", "", None], ["n"]]
+    path = write_captioned(tmp_path, COCO, captions)
+    task = rows("i2t", COCO).read("COCO5K_i2t", source(tmp_path))
+    assert [item.text for item in task.targets] == list("abcdefgijklmn")
+    assert [sorted(relevant) for relevant in task.relevance] == [
+        [0, 1], [2, 3, 4, 5, 6], [7, 8, 9, 10, 11], [12],
+    ]  # fmt: skip
+    assert task.left_out == [
+        f"{path}, row 1: the captions after the first 5 of 6",
+        f"{path}, row 2: the captions after the first 5 of 7",
+    ]
+    assert len(rows("t2i", COCO).read("", source(tmp_path)).queries) == 13
+    all_of_row_1 = rows("t2i", COCO, max_captions=6)
+    write_captioned(tmp_path, COCO, captions[:2])
+    assert len(all_of_row_1.read("", source(tmp_path)).queries) == 8
+
+
+def test_equal_captions_and_equal_pictures_stay(tmp_path: Path) -> None:
+    """Each is one query and one target, however many are like it; of equal scores the first in the
+    data is on top."""
+    path = write_captioned(tmp_path, FLICKR, [["a dog", "a cat"], ["a dog"], ["a cow", "a cow"]])
+    table = pq.read_table(path).to_pylist()
+    table[1]["image"] = table[0]["image"]
+    pq.write_table(pa.Table.from_pylist(table), path)  # without the hub's own description, too
+    t2i = rows("t2i").read("t2i", source(tmp_path))
+    i2t = rows("i2t").read("i2t", source(tmp_path))
+    assert t2i.targets[0] == t2i.targets[1] != t2i.targets[2]
+    assert [item.text for item in i2t.targets] == ["a dog", "a cat", "a dog", "a cow", "a cow"]
+    assert (len(t2i.queries), len(i2t.queries)) == (5, 3)
+
+    def same(query: Item, target: Item) -> float:
+        """1 where the data say that they belong together, in whatever row."""
+        pictures = dict(zip(t2i.targets, ({"a dog", "a cat"}, {"a dog"}, {"a cow"}), strict=True))
+        pictures[t2i.targets[0]] = {"a dog", "a cat"}
+        picture, caption = (query, target) if query.images else (target, query)
+        return float(caption.text in pictures[picture])
+
+    assert hits(t2i, same) == [True, True, False, True, True]  # the second dog's picture is a copy
+    assert hits(i2t, same) == [True, False, True]
+
+
+def test_pictures_of_a_table_are_kept_as_they_are(tmp_path: Path) -> None:
+    path = write_captioned(tmp_path, FLICKR, caption_lists(2))
+    stored = [row["image"]["bytes"] for row in pq.read_table(path).to_pylist()]
+    for _ in range(2):
+        targets = rows("t2i").read("", source(tmp_path)).targets
+        assert [Path(item.images[0]).read_bytes() for item in targets] == stored
+    assert len([file for file in (tmp_path / "cache").rglob("*") if file.is_file()]) == 2
+    assert Image.open(targets[0].images[0]).size == (32, 32)
+
+
+def test_limit_takes_queries_and_no_targets(tmp_path: Path) -> None:
+    write_retrieval_sets(tmp_path)
+    limited = source(tmp_path, limit=3)
+    task = rows("t2i").read("", limited)
+    assert (len(task.queries), len(task.relevance), len(task.targets)) == (3, 3, 4)
+    assert (task.num_rows, task.relevance) == (20, [{0: 1.0}] * 3)
+    task = rows("i2t").read("", limited)
+    assert (task.num_rows, len(task.queries), len(task.targets)) == (4, 3, 20)
+    task = SugarCrepe(file="data/replace_att.json").read("", limited)
+    assert (task.num_rows, len(task.queries)) == (4, 3)
+
+
+def test_instructions_stand_beside_the_items(tmp_path: Path) -> None:
+    write_retrieval_sets(tmp_path)
+    asked = {"image_instruction": ASKED, "text_instruction": "Find its picture."}
+    task = rows("t2i", **asked).read("", source(tmp_path))
+    plain = rows("t2i").read("", source(tmp_path))
+    assert task.targets == [replace(item, instruction=ASKED) for item in plain.targets]
+    assert {item.instruction for item in task.queries} == {"Find its picture."}
+    assert {item.instruction for item in plain.queries + plain.targets} == {""}
+    crepe = SugarCrepe(file="data/swap_obj.json", **asked).read("", source(tmp_path))
+    assert {item.instruction for item in crepe.queries} == {ASKED}
+    assert {item.instruction for item in crepe.targets} == {"Find its picture."}
+
+
+def test_sharegpt4v_is_its_first_items(tmp_path: Path) -> None:
+    items = sharegpt4v_items(tmp_path, 3)
+    write_sharegpt4v(tmp_path, [*items[:2], {"never": "read"}])
+    sharegpt4v = ShareGpt4v(direction="t2i", repository=SHAREGPT4V, num_items=2)
+    task = sharegpt4v.read("ShareGPT4V_t2i", source(tmp_path))
+    assert task.queries == [
+        Item(f"A long story.  It is about thing {n} – all of it.") for n in range(2)
+    ]
+    pictures = [Item(images=(str(tmp_path / f"sam/images/sa_{n}.jpg"),)) for n in range(2)]
+    assert (task.targets, task.target_names) == (pictures, ["0", "1"])
+    assert task.relevance == [{0: 1.0}, {1: 1.0}]
+    task = replace(sharegpt4v, direction="i2t").read("", source(tmp_path))
+    assert (task.queries, task.target_names) == (pictures, ["0.0", "1.0"])
+    assert ShareGpt4v("i2t", SHAREGPT4V).num_items == 1000
+    elsewhere = source(tmp_path / "rows", image_root=str(tmp_path))
+    shutil.move(tmp_path / SHAREGPT4V, tmp_path / "rows" / SHAREGPT4V)
+    assert replace(sharegpt4v, direction="i2t").read("", elsewhere) == task
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])
+def test_json_items_are_those_of_json(
+    tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_captions, "CHUNK", chunk)
+    items = [{"a": "]},{[", "b": [1, {"c": '\\" é\u2028'}]}, {}, {"d": None}]
+    for text in (
+        json.dumps(items),
+        json.dumps(items, indent=2, ensure_ascii=False),
+        " [ ]\n",
+        "[]",
+        "[12, -3.25e2, true, null, 7]",
+    ):
+        path = tmp_path / "items.json"
+        path.write_text(text, encoding="utf-8")
+        assert list(json_items(path)) == json.loads(text)
+
+
+@pytest.mark.parametrize("below", ["", "Urban1k", "zip"])
+def test_urban1k(tmp_path: Path, below: str) -> None:
+    folder = write_urban1k(tmp_path, 3, below.replace("zip", "Urban1k"))
+    (folder / "caption/9.txt").write_bytes(b"\xef\xbb\xbfLine one.\r\nLine two.\r\n")
+    (folder / "image/.DS_Store").write_bytes(b"junk")
+    contents = [(folder / f"image/{n}.jpg").read_bytes() for n in (10, 8, 9)]
+    place = folder
+    if below == "zip":
+        (tmp_path / "__MACOSX/Urban1k/image").mkdir(parents=True)
+        (tmp_path / "__MACOSX/Urban1k/image/._8.jpg").write_bytes(b"junk")
+        shutil.move(folder, tmp_path / "packed/Urban1k")
+        shutil.move(tmp_path / "__MACOSX", tmp_path / "packed/__MACOSX")
+        place = tmp_path / URBAN1K / "Urban1k.zip"
+        shutil.make_archive(str(place.with_suffix("")), "zip", tmp_path / "packed")
+    task = Urban1k(direction="i2t", repository=URBAN1K).read("Urban1K_i2t", source(tmp_path))
+    assert task.targets == [
+        Item("A street, number 10."), Item("A street, number 8."), Item("Line one."),
+    ]  # fmt: skip
+    assert task.target_names == ["10.0", "8.0", "9.0"]
+    assert [Path(item.images[0]).read_bytes() for item in task.queries] == contents
+    assert task.relevance == [{0: 1.0}, {1: 1.0}, {2: 1.0}]
+    assert task.left_out == [f"{place}, caption of 9: the lines after the first"]
+    t2i = Urban1k(direction="t2i", repository=URBAN1K).read("", source(tmp_path))
+    assert (t2i.queries, t2i.targets) == (task.targets, task.queries)
+    assert t2i.target_names == ["10", "8", "9"]
+
+
+def test_sugarcrepe(tmp_path: Path) -> None:
+    write_sugarcrepe(tmp_path, "swap_att", sugarcrepe_rows(tmp_path, 2))
+    task = SugarCrepe(file="data/swap_att.json").read("SugarCrepe_swap_att", source(tmp_path))
+    assert task.num_rows == 2
+    assert task.queries == [
+        Item(images=(str(tmp_path / VAL2017 / f"{n:012}.jpg"),)) for n in range(2)
+    ]
+    assert dict(zip(task.target_names, (item.text for item in task.targets), strict=True)) == {
+        "0.negative_caption": "A cat beside 0 dogs.",
+        "0.caption": "A dog beside 0 cats.",
+        "1.negative_caption": "A cat beside 1 dogs.",
+        "1.caption": "A dog beside 1 cats.",
+    }
+    assert task.candidates == [[0, 1], [2, 3]]
+    assert task.relevance == [{1: 1.0}, {3: 1.0}]
+
+
+def test_sugarcrepe_is_strict(tmp_path: Path) -> None:
+    """Above its negative by any margin, not beside it; two equal captions tie."""
+    made = sugarcrepe_rows(tmp_path, 4)
+    made["3"]["negative_caption"] = made["3"]["caption"]
+    write_sugarcrepe(tmp_path, "add_obj", made)
+    task = SugarCrepe(file="data/add_obj.json").read("", source(tmp_path))
+    scores = {
+        made["0"]["caption"]: 0.5, made["0"]["negative_caption"]: 0.5,  # a tie
+        made["1"]["caption"]: 0.5 + 1e-9, made["1"]["negative_caption"]: 0.5,
+        made["2"]["caption"]: 0.4, made["2"]["negative_caption"]: 0.5,
+        made["3"]["caption"]: 1.0,
+    }  # fmt: skip
+    assert hits(task, lambda _, target: scores[target.text]) == [False, True, False, False]
+    targets = torch.tensor([[scores[item.text]] for item in task.targets], dtype=torch.float64)
+    places = {item: place for place, item in enumerate(task.targets)}
+    items = torch.tensor([places[item] for item in task.targets])  # the fourth's are one item
+    ones = torch.ones(4, 1, dtype=torch.float64)
+    ranking, metrics = score_task(task, ones, targets, items)
+    assert metrics["hit@1"].tolist() == [0, 1, 0, 0]
+    assert ranking.ties is not None and ranking.ties.count(1) == 1, "a tie of two captions counts"
+
+
+def test_sugarcrepe_pictures_elsewhere(tmp_path: Path) -> None:
+    write_sugarcrepe(tmp_path / "data", "add_att", sugarcrepe_rows(tmp_path, 1))
+    flat = SugarCrepe(file="data/add_att.json", image_folder="")
+    pictures = source(tmp_path / "data", image_root=str(tmp_path / VAL2017))
+    assert flat.read("", pictures).queries[0].images == (f"{tmp_path / VAL2017}/{0:012}.jpg",)
+
+
+def test_files_come_from_the_hub_where_no_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = sharegpt4v_items(tmp_path, 2)
+    downloaded = write_sharegpt4v(tmp_path / "hub", items)
+    asked: list[Any] = []
+
+    def download(*names: str, **settings: Any) -> str:
+        asked.append((names, settings))
+        return str(downloaded)
+
+    monkeypatch.setattr("eval.tasks.sources.hf_hub_download", download)
+    sharegpt4v = ShareGpt4v("t2i", SHAREGPT4V, revision="407c0b9")
+    pictures = Source(EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache"), suite=""))
+    assert len(sharegpt4v.read("", pictures).queries) == 2
+    settings = {"repo_type": "dataset", "revision": "407c0b9"}
+    assert asked == [((SHAREGPT4V, SHAREGPT4V_FILE), settings)]
+    write_sharegpt4v(tmp_path, items[:1])
+    assert len(sharegpt4v.read("", source(tmp_path)).queries) == 1  # the folder comes first
+    assert len(asked) == 1
+    monkeypatch.setattr("eval.tasks.sources.hf_hub_download", huggingface_hub.hf_hub_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
+    with pytest.raises(
+        DataError, match=f"no folder '{SHAREGPT4V}' in None, and of the hub no file"
+    ):
+        sharegpt4v.read("", pictures)
+
+
+def test_the_suites_read_all_sources(tmp_path: Path) -> None:
+    write_retrieval_sets(tmp_path)
+    read = source(tmp_path)
+    sizes = {}
+    for name, task in load_suite(str(SUITES / "retrieval.yaml")).items():
+        made = task.format.read(name, read)
+        sizes[name] = (task.meta_task, len(made.queries), len(made.targets))
+        assert (task.modality, task.metric, task.distribution) == ("retrieval", "hit@1", None)
+    assert sizes == {
+        "Flickr30K_t2i": ("short_retrieval", 20, 4),
+        "Flickr30K_i2t": ("short_retrieval", 4, 20),
+        "COCO5K_t2i": ("short_retrieval", 25, 5),
+        "COCO5K_i2t": ("short_retrieval", 5, 25),
+        "ShareGPT4V_t2i": ("long_retrieval", 4, 4),
+        "ShareGPT4V_i2t": ("long_retrieval", 4, 4),
+        "Urban1K_t2i": ("long_retrieval", 3, 3),
+        "Urban1K_i2t": ("long_retrieval", 3, 3),
+    }
+    for name, task in load_suite(str(SUITES / "sugarcrepe.yaml")).items():
+        made = task.format.read(name, read)
+        assert name == f"SugarCrepe_{Path(task.format.file).stem}"
+        assert (task.meta_task, task.modality) == (name.split("_")[1], "compositional")
+        assert (len(made.queries), len(made.targets)) in ((3, 6), (4, 8))
+
+
+def test_the_instruct_suite_differs_in_the_instruction() -> None:
+    plain = load_suite(str(SUITES / "retrieval.yaml")) | load_suite(str(SUITES / "sugarcrepe.yaml"))
+    instruct = load_suite(str(SUITES / "retrieval_instruct.yaml"))
+    assert list(instruct) == list(plain)
+    assert len(plain) == 15
+    for name, task in plain.items():
+        asked = replace(task, format=replace(task.format, image_instruction=ASKED))
+        assert instruct[name] == asked
+
+
+def test_replace_swap_and_add_are_unweighted_means() -> None:
+    """CLIP ViT-L/14 in SugarCrepe's table; UniME prints 79.5 and 74.9 for it."""
+    scores = dict(zip(
+        "replace_obj replace_att replace_rel add_obj add_att".split(),
+        (94.07, 79.19, 65.15, 78.32, 71.53), strict=True,
+    ))  # fmt: skip
+    groups: dict[str, list[float]] = {}
+    for name, task in load_suite(str(SUITES / "sugarcrepe.yaml")).items():
+        score = scores.get(name.removeprefix("SugarCrepe_"), 0.0)
+        groups.setdefault(task.meta_task, []).append(score)
+    means = {meta: sum(found) / len(found) for meta, found in groups.items()}
+    assert list(means) == ["replace", "swap", "add"]
+    assert means["replace"] == pytest.approx(79.47, abs=0.005)
+    assert means["add"] == pytest.approx(74.925)

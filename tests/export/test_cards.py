@@ -1,0 +1,112 @@
+"""A model card's Python runs as it stands, and gives the vectors that were trained.
+
+python -m pytest tests/export/test_cards.py
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from stages import export
+from tests.export.test_export import REPORT
+from tests.support.embedding import difference, embed
+from tests.support.exported_runs import python_of, train_small
+from unime.config import InputConfig, Quantization
+from unime.inputs.items import Item
+
+BIRD = Item("Which bird is it?", ("bird.jpg",))
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, pictures):
+    """Where someone runs the lines of a card: beside the model, and with a picture."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(pictures[1]).resize((80, 60)).save("bird.jpg")
+    return tmp_path
+
+
+def run_lines(lines):
+    named: dict = {}
+    exec(compile(lines, "README.md", "exec"), named)  # noqa: S102 (it is what is tested)
+    return named
+
+
+@pytest.mark.parametrize("words", [[], ["code=false"]], ids=["code", "no code"])
+def test_the_lines_of_a_merged_model(words, desk, tiny_model):
+    encoder = train_small(tiny_model("qwen2_vl"), desk / "run")
+    export.main(["run", "out", *words])
+    (lines,) = python_of((desk / "out" / "README.md").read_text())
+    found = torch.as_tensor(run_lines(lines)["vectors"])
+    right = embed(encoder, [Item("a red bird"), Item(images=("bird.jpg",)), BIRD])
+    assert difference(found, right) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "family, quantization, resolution",
+    [("qwen2_vl", "nf4", "24x24"), ("idefics3", "none", "native"), ("llava_next", "nf4", "native")],
+)
+def test_the_lines_of_an_adapter(family, quantization, resolution, desk, tiny_model):
+    encoder = train_small(
+        tiny_model(family),
+        desk / "run",
+        InputConfig(resolution=resolution),
+        quantization=Quantization(quantization),
+    )
+    export.main(["run", "out", "form=adapter"])
+    card = (desk / "out" / "README.md").read_text()
+    ours, peft = python_of(card)
+    right = embed(encoder, [Item("a red bird"), BIRD])
+    assert difference(run_lines(ours)["vectors"], right) < 1e-5
+    assert difference(run_lines(peft)["vector"], right[1:]) < 1e-5
+    assert ("NF4" in card) is (quantization == "nf4")
+    assert ("other programs must resize first" in card) is (resolution != "native")
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_a_card_keeps_places_to_itself(form, desk, tiny_model):
+    train_small(tiny_model("qwen2_vl"), desk / "run")
+    export.main(["run", "out", f"form={form}"])
+    for name in ("README.md", "config.yaml"):
+        assert "/" + str(tiny_model("qwen2_vl")).strip("/") not in (desk / "out" / name).read_text()
+
+
+@pytest.mark.parametrize(
+    "mean_similarity, effective_rank, bad", [(0.999, 2.0, True), (0.1, 40.0, False)]
+)
+def test_a_collapsed_model_is_called_so(
+    mean_similarity, effective_rank, bad, desk, tiny_model, capsys
+):
+    train_small(tiny_model("qwen2_vl"), desk / "run")
+    healthy = {"mean_similarity": 0.1, "effective_rank": 40.0, "distinct_items": 128.0}
+    rows: list[dict[str, float]] = [
+        {"step": step, "learning_rate": 1e-3, **healthy} for step in (10, 20)
+    ]
+    rows[1] |= {"mean_similarity": mean_similarity, "effective_rank": effective_rank}
+    rows.append({"step": 20, "validation/hit@1": 0.1})  # a line of its own
+    (desk / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = {"steps": 20, "identity": {"global_batch_size": 64}}
+    (desk / "run" / "finished.json").write_text(json.dumps(outcome))
+    export.main(["run", "out"])
+    said, card = capsys.readouterr().out, (desk / "out" / "README.md").read_text()
+    assert ("warning: " in said and "collapsed" in said) is bad
+    assert ("**Do not rely on it**" in card) is bad
+    assert bool(yaml.safe_load((desk / "out/config.yaml").read_text())["signs_of_collapse"]) is bad
+
+
+@pytest.mark.parametrize("said", [None, ["the order of ties decides 12 of 20 queries"]])
+def test_what_a_report_remarks_on_stands_below_its_table(said, tmp_path):
+    report = copy.deepcopy(REPORT)
+    model = report["models"]["stage2"] | {"mean_similarity": 0.999, "effective_rank": 1.5}
+    model["tasks"]["Names"] |= {"num_queries": 20}
+    report["models"]["stage2"] = model if said is None else model | {"warnings": said}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    table, remarks = export.read_report(str(tmp_path / "report.json"))
+    (line,) = remarks
+    assert line.startswith("stage2: ") and (said or ["collapsed"])[0] in line
+    assert table is not None and f"- {line}" in table

@@ -1,0 +1,85 @@
+"""An exported chat template says what prompts.render says.
+
+pytest tests/export/test_chat_template.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from jinja2 import TemplateError
+from transformers import AutoProcessor
+
+from tests.support.tiny_models import FAMILIES
+from unime.backbones.families import BACKBONES
+from unime.config import InputConfig
+from unime.errors import ConfigError
+from unime.export.chat_template import carrying_template
+from unime.inputs.items import Item
+from unime.inputs.presets import PRESETS
+from unime.models.item_processor import ItemProcessor
+from unime.models.prompts import render
+
+ITEMS = [
+    Item("a red bird"),
+    Item("  indented\n\n"),
+    Item(" white space ", ("a",)),
+    Item("two\nlines, {text} {images} {{ 7 * 7 }} %} \"quoted\" 'so' äß鳥 \\n"),
+    Item(images=("a",)),
+    Item("Which is larger?", ("a", "b")),
+    Item("Is it?", ("a",), instruction="Answer the question."),
+    Item(instruction="Find what is shown.", images=("a",)),
+]
+
+
+def messages(item: Item) -> list[dict]:
+    """As sentence-transformers makes them of a dict and a prompt; the text may come first."""
+    content = [{"type": "image", "image": name} for name in item.images]
+    if item.text:
+        content.insert(0, {"type": "text", "text": item.text})
+    system = [{"role": "system", "content": [{"type": "text", "text": item.instruction}]}]
+    return system * bool(item.instruction) + [{"role": "user", "content": content}]
+
+
+def say(processor, template: str, item: Item) -> str:
+    return processor.apply_chat_template(messages(item), chat_template=template, tokenize=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_says_what_render_says(family, preset, tiny_model):
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
+    prepare = ItemProcessor(processor, backbone, InputConfig(prompt=preset))
+    template = carrying_template(processor, backbone, preset, prepare.control_tokens)
+    limits = dict(backbone.st_limits)
+    for item in ITEMS:
+        several = len(item.images) > 1 and "several images" in limits
+        if several or (not item.images and "text" in limits):
+            with pytest.raises(TemplateError, match="only unime embeds them with this model"):
+                say(processor, template, item)
+            continue
+        assert say(processor, template, item) == render(item, processor, backbone, preset)
+    text = "What does " + "".join(prepare.control_tokens) + " mean?"
+    item = Item(text, ("a",), instruction=text)
+    cleaned = replace(item, text=prepare.neutralise(text), instruction=prepare.neutralise(text))
+    assert say(processor, template, item) == render(cleaned, processor, backbone, preset)
+    if "text" in limits:
+        return
+    plain = [{"role": "user", "content": "a red bird"}]
+    said = processor.apply_chat_template(plain, chat_template=template, tokenize=False)
+    assert said == render(ITEMS[0], processor, backbone, preset)
+
+
+def test_it_is_not_asked_twice(tiny_model):
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model("llava")), BACKBONES["llava"]
+    prepare = ItemProcessor(processor, backbone, InputConfig())
+    processor.chat_template = carrying_template(
+        processor, backbone, "unime", prepare.control_tokens
+    )
+    again = carrying_template(processor, backbone, "chat", [])
+    assert again == processor.chat_template
+    asked = render(Item("a cat"), processor, backbone, "chat")
+    assert asked == "USER: a cat\nSummary above sentence in one word: ASSISTANT:"
+    with pytest.raises(ConfigError, match="inputs.prompt: got 'e5v', expected chat"):
+        ItemProcessor(processor, backbone, InputConfig(prompt="e5v"))

@@ -1,0 +1,339 @@
+"""The exact bytes that every family is asked with: a moved newline changes scores silently.
+
+python -m pytest tests/models/test_prompts.py
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from transformers import AutoProcessor
+
+from tests.support.tiny_models import build_tokenizer
+from unime.backbones.families import BACKBONES
+from unime.errors import ConfigError
+from unime.inputs.items import Item
+from unime.inputs.presets import PRESETS
+from unime.models.prompts import render
+
+TEXT = Item("a red bird")
+IMAGE = Item(images=("a.png",))
+BOTH = Item("Which animal is it?", ("a.png",))
+TWO = Item("Which is larger?", ("a.png", "b.png"))
+ITEMS = (TEXT, IMAGE, BOTH, TWO)
+
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+GEMMA_END = "<end_of_turn>\n<start_of_turn>model\n"
+LLAMA = "<|start_header_id|>user<|end_header_id|>\n\n"
+LLAMA_END = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+LLAMA_SYSTEM = (  # of texts only, on a day that the prompt fixes
+    "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+    "Today Date: 26 Jul 2024\n\n<|eot_id|>"
+)
+ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+SENTENCE = "Summary above sentence in one word:"
+PICTURE = "Summary above image in one word:"
+TOGETHER = "Summary above image and sentence in one word:"
+
+
+def goldens(before: str, image: str, after: str) -> list[str]:
+    return [
+        f"{before}a red bird\n{SENTENCE}{after}",
+        f"{before}{image}{PICTURE}{after}",
+        f"{before}{image}Which animal is it?\n{TOGETHER}{after}",
+        f"{before}{image * 2}Which is larger?\n{TOGETHER}{after}",
+    ]
+
+
+GOLDEN = {
+    "llava": goldens("USER: ", "<image>\n", " ASSISTANT:"),
+    "llava_next": goldens("[INST] ", "<image>\n", " [/INST]"),
+    "llava_onevision": [
+        f"<|im_start|>user \na red bird\n{SENTENCE}{ASSISTANT}",
+        f"<|im_start|>user <image>\n{PICTURE}{ASSISTANT}",
+        f"<|im_start|>user <image>\nWhich animal is it?\n{TOGETHER}{ASSISTANT}",
+        f"<|im_start|>user <image><image>\nWhich is larger?\n{TOGETHER}{ASSISTANT}",
+    ],
+    "qwen2_vl": goldens(f"{QWEN_SYSTEM}<|im_start|>user\n", QWEN_IMAGE, ASSISTANT),
+    "qwen2_5_vl": goldens(f"{QWEN_SYSTEM}<|im_start|>user\n", QWEN_IMAGE, ASSISTANT),
+    "qwen3_vl": goldens("<|im_start|>user\n", QWEN_IMAGE, ASSISTANT),
+    "idefics3": goldens(
+        "<|im_start|>User:", "<image>", "<end_of_utterance>\nAssistant:"
+    ),
+    "smolvlm": [
+        f"<|im_start|>User: a red bird\n{SENTENCE}<end_of_utterance>\nAssistant:",
+        *goldens("<|im_start|>User:", "<image>", "<end_of_utterance>\nAssistant:")[1:],
+    ],
+    "internvl": goldens("<|im_start|>user\n", "<IMG_CONTEXT>\n", ASSISTANT),
+    "gemma3": goldens("<bos><start_of_turn>user\n", "<start_of_image>", GEMMA_END),
+    "paligemma": [f"<bos>a red bird\n{SENTENCE}\n", *goldens("", "<image>", "")[1:]],
+    "mllama": [
+        f"<|begin_of_text|>{LLAMA_SYSTEM}{LLAMA}a red bird\n{SENTENCE}{LLAMA_END}",
+        *goldens(f"<|begin_of_text|>{LLAMA}", "<|image|>", LLAMA_END)[1:],
+    ],
+    "phi4_multimodal": goldens("<|user|>", "<|image|>", "<|end|><|assistant|>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", GOLDEN)
+def test_golden_prompts(family, tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model(family))
+    backbone = BACKBONES[family]
+    assert [render(item, processor, backbone, "unime") for item in ITEMS] == (GOLDEN[family])
+
+
+def test_published_prompts():
+    """The prompts of the published evaluation code, where the processor has no template."""
+    bare = build_tokenizer({})
+    phi, llava = BACKBONES["phi3_v"], BACKBONES["llava_next"]
+    assert render(IMAGE, bare, phi, "unime") == (
+        "<|user|>\n<|image_1|>\nSummary above image in one word:<|end|>\n<|assistant|>\n"
+    )
+    assert render(Item("<sent>"), bare, phi, "unime") == (
+        "<|user|>\n<sent>\nSummary above sentence in one word:<|end|>\n<|assistant|>\n"
+    )
+    assert "<|image_1|>\n<|image_2|>\nWhich" in render(TWO, bare, phi, "unime")
+    assert render(IMAGE, bare, llava, "unime") == (
+        "[INST] <image>\nSummary above image in one word: [/INST]"
+    )
+    assert render(Item("<sent>"), bare, llava, "unime") == (
+        "[INST] <sent>\nSummary above sentence in one word: [/INST]"
+    )
+
+
+FRAMED = {  # families' chats, around what a preset says
+    "llava_next": ("[INST] ", "<image>\n", " [/INST]"),
+    "qwen2_vl": (f"{QWEN_SYSTEM}<|im_start|>user\n", QWEN_IMAGE, ASSISTANT),
+}
+SAID = {
+    "e5v": [
+        "a red bird\nSummary above sentence in one word: ",
+        "Summary above image in one word: ",
+        'Modify this image with "Which animal is it?", desribe modified image in one word: ',
+        'Modify this image with "Which is larger?", desribe modified image in one word: ',
+    ],
+    "chat": ["a red bird", "", "Which animal is it?", "Which is larger?"],
+}
+
+
+@pytest.mark.parametrize("family", FRAMED)
+@pytest.mark.parametrize("preset", SAID)
+def test_other_presets_in_the_familys_chat(family, preset, tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model(family))
+    before, image, after = FRAMED[family]
+    counts = (0, 1, 1, 2)
+    assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+        before + image * count + said + after
+        for count, said in zip(counts, SAID[preset], strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "family, token", [("llava_next", "<image>"), ("qwen2_vl", "<|image_pad|>")]
+)
+def test_presets_without_a_chat(family, token, tiny_model):
+    """As TIGER-AI-Lab/VLM2Vec's rows and UniME-V2's demo have them: the bare image token."""
+    processor = AutoProcessor.from_pretrained(tiny_model(family))
+    for preset, image in {
+        "vlm2vec": f"{token}\nRepresent the given image.\n",
+        "unime-v2": f"{token} Find an image caption describing the given image.",
+    }.items():
+        assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+            "a red bird",
+            image,
+            f"{token}\nWhich animal is it?\n",
+            f"{token}\n{token}\nWhich is larger?\n",
+        ]
+    bare, phi = build_tokenizer({}), BACKBONES["phi3_v"]
+    assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|>\n<|image_2|>\nWhich is larger?\n"
+
+
+def test_white_space_of_the_source_without_a_chat(tiny_model):
+    """VLM2Vec's prompts are its rows to the last byte, which is what its last token stands for; a
+    chat has white space of its own."""
+    processor, backbone = (
+        AutoProcessor.from_pretrained(tiny_model("qwen2_vl")),
+        BACKBONES["qwen2_vl"],
+    )
+    items = [
+        replace(TEXT, spacing=("\n", "\n\n")),
+        replace(IMAGE, spacing=("\n", "\n")),  # no text: the preset's
+        replace(BOTH, spacing=("\n", "")),
+        replace(TWO, spacing=(" ", "\n")),
+    ]
+    assert [render(item, processor, backbone, "vlm2vec") for item in items] == [
+        "a red bird\n\n",
+        "<|image_pad|>\nRepresent the given image.\n",
+        "<|image_pad|>\nWhich animal is it?",
+        "<|image_pad|>\n<|image_pad|> Which is larger?\n",
+    ]
+    assert render(items[2], processor, backbone, "unime-v2") == "<|image_pad|>\nWhich animal is it?"
+    for preset in set(PRESETS) - {"vlm2vec", "unime-v2"}:
+        for item, plain in zip(items, ITEMS, strict=True):
+            found = render(item, processor, backbone, preset)
+            assert found == render(plain, processor, backbone, preset)
+
+
+def test_the_task_stands_in_the_system_turn(tiny_model):
+    """Qwen3-VL-Embedding's form."""
+    processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
+    default = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
+    said = ["a red bird", QWEN_IMAGE, f"{QWEN_IMAGE}Which animal is it?"]
+    found = [render(item, processor, BACKBONES["qwen3_vl"], "instruct") for item in ITEMS[:3]]
+    assert found == [default + words + ASSISTANT for words in said]
+    item = replace(BOTH, instruction="Answer the question.")
+    asked = default.replace("Represent the user's input.", "Answer the question.")
+    assert render(item, processor, BACKBONES["qwen3_vl"], "instruct") == asked + said[2] + ASSISTANT
+    # a family without system turns, and presets without one, say it before the text
+    llava = AutoProcessor.from_pretrained(tiny_model("llava"))
+    assert render(item, llava, BACKBONES["llava"], "instruct") == (
+        "USER: <image>\nAnswer the question.\nWhich animal is it? ASSISTANT:"
+    )
+    assert render(item, llava, BACKBONES["llava"], "unime") == (
+        f"USER: <image>\nAnswer the question.\nWhich animal is it?\n{TOGETHER} ASSISTANT:"
+    )
+
+
+def test_a_video(tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model("qwen2_vl"))
+    item, frame = Item(video=("0.png", "1.png")), f"{QWEN_SYSTEM}<|im_start|>user\n"
+    pad = "<|vision_start|><|video_pad|><|vision_end|>"
+    assert render(item, processor, BACKBONES["qwen2_vl"], "unime") == (
+        f"{frame}{pad}Summary above video in one word:{ASSISTANT}"
+    )
+    both = replace(item, text="What happens?")
+    assert render(both, processor, BACKBONES["qwen2_vl"], "unime", ["image", "image"]) == (
+        f"{frame}{QWEN_IMAGE * 2}What happens?\nSummary above image and sentence in one word:"
+        f"{ASSISTANT}"
+    )
+
+
+def test_e5v_on_llama_3():
+    """Its README's strings, where the processor has no template and the tokenizer is Llama-3's."""
+    tokens = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
+    bare, llava = build_tokenizer(tokens), BACKBONES["llava_next"]
+    frame = "<|start_header_id|>user<|end_header_id|>\n\n"
+    after = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n"
+    assert render(IMAGE, bare, llava, "e5v") == (
+        f"{frame}<image>\nSummary above image in one word: {after}"
+    )
+    assert render(Item("<sent>"), bare, llava, "e5v") == (
+        f"{frame}<sent>\nSummary above sentence in one word: {after}"
+    )
+
+
+ASKED = "Find an image caption describing the given image."
+PHI = ("<|user|>\n", "<|image_1|>\n", "<|end|>\n<|assistant|>\n")
+MISTRAL = ("[INST] ", "<image>\n", " [/INST]")
+LLAMA3 = (
+    "<|start_header_id|>user<|end_header_id|>\n\n",
+    "<image>\n",
+    "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n",
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "chat", "preset", "space"),
+    [
+        ("phi3_v", PHI, "unime", ""),
+        ("llava_next", MISTRAL, "unime", ""),
+        ("llava_next", LLAMA3, "e5v", " "),
+    ],
+)
+def test_prompts_of_the_retrieval_suite(family, chat, preset, space):
+    """A caption and a picture as UniME's and E5-V's retrieval scripts ask about them. The two have
+    the same strings, with E5-V's space at the end on Llama-3 only; VLM2Vec's and UniME-V2's scripts
+    know no chat, and tell a picture what is asked of it."""
+    before, image, after = chat
+    token = image.strip()
+    header = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
+    tokens = {"image_token": token} | (header if chat is LLAMA3 else {})
+    bare, backbone = build_tokenizer(tokens), BACKBONES[family]
+    caption, asked = Item("Two dogs play."), replace(IMAGE, instruction=ASKED)
+
+    def said(preset, *items):
+        return [render(item, bare, backbone, preset) for item in items]
+
+    assert said(preset, caption, IMAGE) == [
+        f"{before}Two dogs play.\nSummary above sentence in one word:{space}{after}",
+        f"{before}{image}Summary above image in one word:{space}{after}",
+    ]
+    assert said("vlm2vec", caption, IMAGE, asked) == [
+        "Two dogs play.",
+        f"{token}\nRepresent the given image.\n",
+        f"{token}\n{ASKED}\n",  # configs/suites/retrieval_instruct.yaml, laid out as MMEB's rows
+    ]
+    assert said("unime-v2", caption, IMAGE) == ["Two dogs play.", f"{token} {ASKED}"]
+
+
+def test_text_is_never_read_as_a_template(tiny_model):
+    processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
+    text = "{{ 7 * 7 }} {text} {% endfor %} {0} \\n %s {images} {media}"
+    prompt = render(Item(text), processor, BACKBONES["qwen3_vl"], "unime")
+    assert prompt == f"<|im_start|>user\n{text}\n{SENTENCE}{ASSISTANT}"
+    assert render(Item(text), processor, BACKBONES["qwen3_vl"], "vlm2vec") == text
+
+
+def test_unknown_preset():
+    with pytest.raises(ConfigError, match=f"inputs.prompt: got 'haiku', .* {', '.join(PRESETS)}"):
+        render(TEXT, build_tokenizer({}), BACKBONES["phi3_v"], "haiku")
+
+
+def test_no_chat_template_anywhere():
+    with pytest.raises(ConfigError, match="no chat template, and 'qwen2_vl' has none"):
+        render(TEXT, build_tokenizer({}), BACKBONES["qwen2_vl"], "unime")
+
+
+def test_template_that_drops_the_text():
+    class Silent:
+        chat_template = "fixed"
+
+        def apply_chat_template(self, messages, **options):
+            return "fixed"
+
+    with pytest.raises(ConfigError, match="shows the user's text 0 times"):
+        render(TEXT, Silent(), BACKBONES["qwen2_vl"], "unime")
+
+
+CHATML = (  # takes a message's content as one text, as templates of language models do
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CHATML_OF_PARTS = CHATML.replace(
+    "message['content']",
+    "(message['content'] | map(attribute='text', default='<image>\n') | join)",
+)
+
+
+@pytest.mark.parametrize("template", [CHATML, CHATML_OF_PARTS], ids=["texts", "parts"])
+@pytest.mark.parametrize("family", ["llava", "llava_next"])
+def test_a_tokenizers_own_template(family, template, tiny_model):
+    """A LLaVA of any language model is asked in that one's format; others as they were."""
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
+    processor.tokenizer.chat_template = template
+    found = [render(item, processor, backbone, "unime") for item in ITEMS]
+    brief = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+    own = goldens(brief, "<image>\n", ASSISTANT)
+    assert found == (own if family == "llava" else GOLDEN[family])
+    processor.chat_template = "{% for m in messages %}{{ m['content'][-1]['text'] }}{% endfor %}"
+    assert render(TEXT, processor, backbone, "chat") == "a red bird"  # the processor's goes first
+    processor.chat_template = template  # saved beside it, a tokenizer's becomes the processor's
+    assert [render(item, processor, backbone, "unime") for item in ITEMS] == own
+
+
+def test_a_default_system_turn_can_be_left_out(tiny_model):
+    turn = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n"
+    for family, expected in {
+        "qwen2_vl": goldens(turn, QWEN_IMAGE, ASSISTANT),
+        "qwen3_vl": GOLDEN["qwen3_vl"],  # whose template puts in none
+        "llava": GOLDEN["llava"],  # and whose knows none
+        "gemma3": GOLDEN["gemma3"],  # and whose would put it into the user's
+    }.items():
+        processor = AutoProcessor.from_pretrained(tiny_model(family))
+        backbone = BACKBONES[family]
+        assert [render(item, processor, backbone, "unime-silent") for item in ITEMS] == expected

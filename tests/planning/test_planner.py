@@ -1,0 +1,305 @@
+"""The planner's counts against the real encoder's, and stages.plan as a program.
+
+./launch.sh test tests/planning/test_planner.py
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, write_llava
+from stages import plan as plan_program
+from unime.config import (
+    Engine,
+    InputConfig,
+    LoraSettings,
+    ModelConfig,
+    OptimConfig,
+    PairData,
+    PairSource,
+    PlanConfig,
+    Precision,
+    Quantization,
+    Stage1PlanConfig,
+    Stage2PlanConfig,
+    build_config,
+)
+from unime.errors import ConfigError
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.planning.architecture import Architecture, read_architecture
+from unime.planning.costs import activation_bytes, adapter_parameters, memory_parts, step_flops
+from unime.planning.planner import item_shapes, load_of_step, make_plan
+from unime.runtime.program import run_program
+
+ALL_PARTS = ["llm", "projector", "vision"]
+WORDS = " the" * 80
+
+
+def settings(
+    folder: Path,
+    train: list[str],
+    quantization: str = "none",
+    precision: str = "float32",
+    attention: str | None = None,
+    checkpointing: bool = False,
+    chunk_size: int = 8,
+) -> Stage2PlanConfig:
+    return Stage2PlanConfig(
+        model=ModelConfig(
+            str(folder),
+            quantization=Quantization(quantization),
+            precision=Precision(precision),
+            attention=attention,
+        ),
+        lora=LoraSettings(rank=4, alpha=4, dropout=0.0, train=train),
+        inputs=InputConfig(resolution="28x28"),
+        data=PairData(root="-", sources={"-": PairSource()}),
+        optim=OptimConfig(
+            steps=10,
+            batch_size_per_device=4,
+            chunk_size=chunk_size,
+            learning_rate=1.0,
+            gradient_checkpointing=checkpointing,
+        ),
+        gpus=2,
+        plan=PlanConfig(text_tokens=20),
+    )
+
+
+def load(config: Stage2PlanConfig) -> tuple[Encoder, Architecture]:
+    encoder = Encoder.load(
+        config.model,
+        replace(config.inputs, max_text_tokens=config.plan.text_tokens),
+        lora=config.lora,
+        gradient_checkpointing=config.optim.gradient_checkpointing,
+    )
+    return encoder.train(), read_architecture(config.model, config.lora)
+
+
+def inputs_of(encoder: Encoder, folder: Path, items: int) -> dict[str, torch.Tensor]:
+    path = folder / "blank.png"
+    Image.new("RGB", (40, 40), "white").save(path)
+    samples = [encoder.processor(Item(WORDS, (str(path),))) for _ in range(items)]
+    return encoder.processor.collate(samples)
+
+
+@pytest.mark.parametrize("train", [["llm"], ALL_PARTS])
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
+def test_parameters_and_bytes_are_the_encoders(
+    tiny_model: Callable[..., Path], family: str, train: list[str]
+) -> None:
+    for quantization, precision in (("nf4", "bfloat16"), ("none", "float32")):
+        config = settings(tiny_model(family), train, quantization, precision)
+        encoder, architecture = load(config)
+        trained, frozen = adapter_parameters(config, architecture)
+        assert frozen == 0
+        assert f"{trained:,} (" in encoder.describe()
+        assert f"{architecture.parameters + trained:,} parameters" in encoder.describe()
+        expected = architecture.quantised_bytes + architecture.other_bytes
+        assert frozen_bytes(encoder) == expected
+        assert (architecture.quantised_bytes > 0) is (quantization == "nf4")
+
+
+def test_of_the_decoder_alone(tiny_model: Callable[..., Path]) -> None:
+    model, lora = ModelConfig(str(tiny_model("llava"))), LoraSettings(rank=8)
+    encoder = Encoder.load(model, InputConfig(), lora=lora, decoder_only=True)
+    architecture = read_architecture(model, lora, decoder_only=True)
+    assert {linear.part for linear in architecture.linears} == {"llm"}
+    assert frozen_bytes(encoder) == architecture.quantised_bytes + architecture.other_bytes
+
+
+@pytest.mark.parametrize(
+    ("family", "train", "checkpointing"),
+    [
+        ("llava_next", ALL_PARTS, False),
+        ("qwen2_vl", ALL_PARTS, True),
+        ("qwen2_vl", ["llm"], False),
+        ("qwen3_vl", ALL_PARTS, False),
+    ],
+)
+def test_flops_are_those_of_the_flop_counter(
+    tiny_model: Callable[..., Path],
+    tmp_path: Path,
+    family: str,
+    train: list[str],
+    checkpointing: bool,
+) -> None:
+    """Forward within a thousandth (class tokens pass no convolution). With the backward pass up to
+    5 % too much: in the first trained layer nothing needs the gradient of the input, and LLaVA does
+    not read the tower's last layer. Eager attention: the counter knows no fused one on CPU."""
+    config = settings(tiny_model(family), train, attention="eager", checkpointing=checkpointing)
+    encoder, architecture = load(config)
+    assert encoder.model.config._attn_implementation == "eager"
+    inputs = inputs_of(encoder, tmp_path, 4)
+    text, image, _ = item_shapes(config, architecture)
+    step = replace(load_of_step(config, text, image), texts=0)
+    flops = step_flops(config, architecture, step, in_one_pass=True)
+    with FlopCounterMode(display=False) as counter:
+        embeddings = encoder(inputs)
+    assert flops["the only pass"] == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    with FlopCounterMode(display=False) as both:
+        embeddings.square().sum().backward()
+    measured = counter.get_total_flops() + both.get_total_flops()
+    assert measured <= sum(flops.values()) * 1.005 <= 1.05 * measured
+
+
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
+def test_activations_are_what_autograd_keeps(
+    tiny_model: Callable[..., Path], tmp_path: Path, family: str
+) -> None:
+    """Within a tenth: the blocks are all that is counted, and heads as if they were repeated."""
+    config = settings(tiny_model(family), ALL_PARTS, "nf4", "bfloat16")
+    encoder, architecture = load(config)
+    text, image, _ = item_shapes(config, architecture)
+    chunk = replace(load_of_step(config, text, image), texts=0)
+    kept = kept_bytes(encoder, inputs_of(encoder, tmp_path, 4))
+    assert activation_bytes(config, architecture, chunk) == pytest.approx(kept, rel=0.1)
+
+
+def test_items_are_the_processors(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    for family in ("llava_next", "qwen2_vl", "idefics3"):
+        config = settings(tiny_model(family), ["llm"])
+        architecture = read_architecture(config.model, config.lora)
+        _, image, _ = item_shapes(config, architecture)
+        inputs = replace(config.inputs, max_text_tokens=20)
+        encoder = Encoder.load(replace(config.model), inputs)
+        assert image.tokens == inputs_of(encoder, tmp_path, 1)["input_ids"].shape[1]
+
+
+def test_gradient_caching_and_checkpointing_cost_a_pass_each(
+    tiny_model: Callable[..., Path],
+) -> None:
+    folder = tiny_model("qwen2_vl")
+    once = make_plan(settings(folder, ["llm"]))
+    cached = make_plan(settings(folder, ["llm"], chunk_size=2))
+    again = make_plan(settings(folder, ["llm"], chunk_size=2, checkpointing=True))
+    assert (once.chunks, cached.chunks) == (1, 4)
+    forward = once.flops["the only pass"]
+    assert sum(cached.flops.values()) == pytest.approx(sum(once.flops.values()) + forward)
+    recomputed = again.flops["recomputed (checkpointing)"]
+    assert 0 < recomputed < forward  # the frozen tower is not
+    assert again.memory["activations of one chunk"] < cached.memory["activations of one chunk"]
+
+
+def test_engines_share_what_they_say(tiny_model: Callable[..., Path]) -> None:
+    config = settings(tiny_model("qwen2_vl"), ["llm"], "nf4", "bfloat16")
+    sizes = {}
+    for engine in Engine:
+        config.plan.engine = engine
+        plan = make_plan(config)
+        sizes[engine.value] = list(plan.memory.values())[:5]
+    ddp, zero2, zero3 = sizes["ddp"], sizes["zero2"], sizes["zero3"]
+    assert sizes["zero1"] == [*ddp[:3], ddp[3] / 2, ddp[4] / 2]  # DDP's buckets are gone
+    assert zero2[:3] == ddp[:3] and zero2[3] == ddp[3] / 4 and zero2[4] == ddp[4] / 2
+    assert zero3 == sizes["fsdp2"] == [*(size / 2 for size in ddp[:3]), *zero2[3:]]
+
+
+def test_an_adapter_below_counts_but_is_not_trained(tiny_model: Callable[..., Path]) -> None:
+    config = settings(tiny_model("qwen2_vl"), ["llm"])
+    alone = make_plan(config)
+    config.model.adapter = "runs/that/will/be"
+    stacked = make_plan(config)
+    assert stacked.trained == alone.trained
+    assert stacked.parameters == alone.parameters + 8 * alone.trained  # rank 32 beside 4
+    assert stacked.hours > alone.hours
+
+
+def test_the_papers_runs(tmp_path: Path) -> None:
+    """The shipped configurations of its two models: sizes known from elsewhere, and hours that its
+    hardware can reach."""
+    plans = {name: (plan, hours) for name, plan, hours in paper_plans(tmp_path)}
+    for plan, hours in plans.values():
+        least = plan.hours * plan.config.plan.utilisation
+        assert least < hours and plan.fits
+    llava = plans["llava-1.6-7b, stage 2, tiles as its processor"][0]
+    assert llava.step.image.image_tokens == 1176  # 24 · 24, and 24 rows of 24 and a newline
+    memory = memory_parts(llava.config, read_architecture(llava.config.model, llava.config.lora),
+                          llava.step)  # fmt: skip
+    quantised = memory["weights of the language model, nf4"]
+    assert quantised == pytest.approx(6.979e9 * 0.5159, rel=1e-3)
+    assert plans["phi3.5-v, stage 1"][0].steps == 710
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gpu=a1000"], "gpu: got 'a1000', expected one of a100-40g, a100-80g, "),
+        (["gpu=custom"], "gpu: custom needs plan.gpu_tflops and plan.gpu_memory_gib"),
+        (["plan.utilisatoin=0.4"], "unknown key 'plan.utilisatoin'; the nearest valid key is"),
+        (["plan.utilisation=40"], "plan.utilisation: got 40.0, expected in (0, 1]"),
+        (["model.quantization=int8", "plan.engine=zero3"], "got 'int8' with zero3, expected nf4"),
+        (["gpus=0"], "gpus: got 0, expected positive"),
+        (["model.name=/no/such/folder"], "model.name: /no/such/folder cannot be planned"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    path = str(CONFIGS / "demo" / "stage2.yaml")
+    with pytest.raises(SystemExit) as stopped:
+        run_program(lambda: plan_program.main(["--config", path, *words]))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_shipped_configurations_are_told_apart(stage: str) -> None:
+    expected = {"stage1": Stage1PlanConfig, "stage2": Stage2PlanConfig}[stage]
+    paths = sorted((CONFIGS / stage).glob("*.yaml"))
+    assert len(paths) == 8
+    for path in paths:
+        assert plan_program._class_of(["--config", str(path), "gpus=4"]) is expected
+        build_config(expected, path, ["gpus=4", "gpu=h200", "plan.engine=zero2"])
+
+
+def test_stage1_has_no_images() -> None:
+    path = CONFIGS / "demo" / "stage1.yaml"
+    assert build_config(Stage1PlanConfig, path).plan.images_per_pair == 0
+    with pytest.raises(ConfigError, match="plan.images_per_pair: got 1.0, expected 0"):
+        build_config(Stage1PlanConfig, path, ["plan.images_per_pair=1"])
+
+
+def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path: Path) -> None:
+    folder = write_llava(tmp_path / "llava")
+    for path in folder.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    config = settings(folder, ["llm"])
+    with pytest.raises(ConfigError, match="plan.image_tokens: .* has no processor"):
+        make_plan(config)
+    config.plan.image_tokens = 1152
+    image = make_plan(config).step.image
+    assert (image.tokens, image.patches, image.tiles) == (20 + 24 + 1152, 2 * 577, 2)
+
+
+def test_program(
+    tiny_model: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--config", str(CONFIGS / "stage2" / "qwen2-vl-2b.yaml")]
+    arguments += [f"model.name={tiny_model('qwen2_vl')}", "inputs.resolution=32x32"]
+    arguments += ["gpus=4", "gpu=custom", "plan.gpu_tflops=100", "plan.gpu_memory_gib=3"]
+    monkeypatch.setattr(sys, "argv", ["stages.plan", *arguments])
+    monkeypatch.delitem(sys.modules, "stages.plan")  # else runpy warns that it is there
+    runpy.run_module("stages.plan", run_name="__main__")  # as python -m does
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "1000 steps of 4 × 128 = 512 rows;" in lines
+    assert "256 items on each GPU in 32 chunks, two passes" in lines
+    assert "cached vision features 0.000" in lines
+    assert any(line.startswith("all (fits custom, 3) 2.") for line in lines)
+    for name in ("weights of the language model, nf4", "activations of one chunk", "backward"):
+        assert any(line.startswith(name) for line in lines), name
+    assert any("hours in all" in line for line in lines)
+    assert "plan.utilisation=0.1 of the GPU's dense bf16 peak" in lines

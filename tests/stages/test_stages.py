@@ -1,0 +1,363 @@
+"""Both stages as programs, on a tiny 4-bit model and real images.
+
+pytest tests/stages/test_stages.py
+
+The two-rank case runs this file as a program under torchrun (one launch for both stages).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from eval.miniatures.mmeb import train_rows, write_picture, write_rows
+from stages import stage1_distill, stage2_instruct
+from tests.support.paths import ROOT
+from tests.support.ranks import leave_world
+from unime.config import InputConfig, ModelConfig, Quantization
+from unime.data.datasets import DataError, Item
+from unime.data.teacher_store import TeacherMeta, note_cut, write_store
+from unime.errors import ConfigError
+from unime.models.encoder import Encoder
+from unime.runtime.program import run_program
+
+# Without dropout, and without Adam's amplification of rounding where a gradient is nearly zero.
+EXACT = ("lora.dropout=0", "optim.epsilon=1e-3")
+WORDS = "cat dog bird sea tree house red blue small old runs sleeps near under".split()
+
+VALIDATED = ("validation.every=2", "validation.share=0.2")
+
+
+def write_material(folder: Path, model: Path) -> None:
+    """Texts with a teacher store, pairs with pictures and explicit negatives, both stages' YAML."""
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, 2 + n % 5)) + f" {n}" for n in range(32)]
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (folder / "texts.jsonl").write_text("".join(lines))
+    meta = TeacherMeta("random", None, "", 16)
+    write_store(
+        folder / "teacher", texts, meta, lambda some: random.normal(size=(len(some), 16)), 99
+    )
+    root = folder / "mmeb"
+    write_rows(root, "Questions", "original", train_rows(root, "Questions", 16))
+    for n in range(16):
+        write_picture(root / f"images/Captions/{n}.png", 100 + n, size=28 + 14 * (n % 3))
+    captions = [
+        {
+            "qry": f"Find the picture of: {texts[n]}",
+            "qry_image_path": "",
+            "pos_text": "<|image_1|>\nRepresent the given image.\n",
+            "pos_image_path": f"images/Captions/{n}.png",
+            "neg_text": "<|image_1|>\nRepresent the given image.\n" if n % 3 else "",
+            "neg_image_path": f"images/Captions/{(n + 5) % 16}.png" if n % 3 else "",
+        }
+        for n in range(16)
+    ]
+    write_rows(root, "Captions", "original", captions)
+    shared = f"""
+run: {{log_every: 1, save_every: 2, trackers: []}}
+model: {{name: {model}, quantization: nf4, precision: float32}}
+optim: {{steps: 4, batch_size_per_device: 8, chunk_size: 2, learning_rate: 0.01, warmup_steps: 1}}
+"""
+    (folder / "stage1.yaml").write_text(
+        f"data: {{texts: [{folder}/texts.jsonl], teacher: {folder}/teacher}}\n"
+        f"lora: {{rank: 4, alpha: 8, dropout: 0.1}}{shared}"
+    )
+    (folder / "stage2.yaml").write_text(
+        f"data: {{root: {root}, sources: {{Questions: {{}}, Captions: {{}}}}}}\n"
+        f"loss: {{num_hard_negatives: 4, temperature: 0.05}}\n"
+        f"lora: {{rank: 2, alpha: 4, dropout: 0.1, train: [llm, projector]}}{shared}"
+    )
+
+
+def stage1(folder: Path, output: str, *settings: str) -> Path:
+    arguments = ["--config", str(folder / "stage1.yaml"), f"run.output_dir={folder / output}"]
+    stage1_distill.main([*arguments, *settings])
+    return folder / output
+
+
+def stage2(folder: Path, output: str, *settings: str) -> Path:
+    arguments = ["--config", str(folder / "stage2.yaml"), f"run.output_dir={folder / output}"]
+    stage2_instruct.main([*arguments, *settings])
+    return folder / output
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def adapters(folder: Path) -> dict[str, Tensor]:
+    """All tensors of all adapters in ``final/``."""
+    found = {}
+    for path in sorted((folder / "final").rglob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            found[f"{path.parent.name}/{name}"] = tensor
+    assert found
+    return found
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    for ours, theirs in zip(metrics(first), metrics(second), strict=True):
+        for name in (
+            "seconds",
+            "pairs_per_second",
+            "texts_per_second",
+            "tokens_per_second",
+            "memory_gib",
+        ):
+            ours.pop(name, None), theirs.pop(name, None)
+        assert ours == theirs
+    expected = adapters(second)
+    for name, tensor in adapters(first).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_stage1_says_where_the_teacher_reads_less(
+    material: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(material / "teacher", material / "cut")
+    note_cut(material / "cut", 256, ["texts.jsonl:0:text"])
+    settings = ("optim.steps=1", "optim.warmup_steps=0", f"data.teacher={material}/cut")
+    stage1(material, "after_cut", *settings)
+    said = capsys.readouterr().err
+    assert "the teacher read 256 tokens of a text" in said and "the student reads 512" in said
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("material")
+    write_material(folder, tiny_model("qwen2_vl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def after_stage1(material: Path) -> Path:
+    return stage1(material, "stage1")
+
+
+@pytest.fixture(scope="module")
+def after_stage2(material: Path, after_stage1: Path) -> Path:
+    return stage2(material, "stage2", f"model.adapter={after_stage1 / 'final'}")
+
+
+def embed(model: Path, adapter: Path | None, item: Item) -> Tensor:
+    settings = ModelConfig(
+        str(model), quantization=Quantization.nf4, adapter=adapter and str(adapter)
+    )
+    encoder = Encoder.load(settings, InputConfig()).eval()
+    with torch.no_grad():
+        return encoder(encoder.processor.collate([encoder.processor(item)]))[0]
+
+
+def test_stage1_learns_the_teachers_similarities(after_stage1: Path) -> None:
+    lines = metrics(after_stage1)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    watched = {"mean_similarity", "effective_rank", "teacher_correlation", "grad_norm"}
+    assert watched <= lines[0].keys()
+    long = stage1(after_stage1.parent, "stage1_long", "optim.steps=30", "run.log_every=5")
+    losses = [line["loss"] for line in metrics(long)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert metrics(long)[-1]["teacher_correlation"] > metrics(long)[0]["teacher_correlation"]
+
+
+def test_stage2_starts_from_stage1(
+    material: Path, after_stage1: Path, after_stage2: Path, tiny_model: Callable[..., Path]
+) -> None:
+    lines = metrics(after_stage2)
+    watched = {
+        "positive_similarity", "hardest_negative_similarity", "filtered_share", "empty_queries",
+        "learning_rate", "grad_norm",
+    }  # fmt: skip
+    assert watched <= lines[0].keys()
+    names = {path.parent.name: path for path in after_stage2.rglob("final/*/*.safetensors")}
+    assert len(names) == 2
+    first = load_file(next((after_stage1 / "final").rglob("*.safetensors")))
+    kept = load_file(names[min(names)])
+    assert all(torch.equal(kept[name], tensor) for name, tensor in first.items())
+    item = Item("what is it?", (str(material / "mmeb/images/Captions/1.png"),))
+    model = tiny_model("qwen2_vl")
+    after = (None, after_stage1 / "final", after_stage2 / "final")
+    vectors = [embed(model, adapter, item) for adapter in after]
+    assert (vectors[0] - vectors[1]).norm() > 1e-3 and (vectors[1] - vectors[2]).norm() > 1e-3
+
+
+def interrupt_once(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    calls: list[Any] = []
+
+    def interrupted(self: Encoder, inputs: dict[str, Tensor]) -> Tensor:
+        calls.append(inputs)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, inputs)
+
+    return interrupted
+
+
+def test_stages_go_on_where_they_stopped(
+    material: Path, after_stage1: Path, after_stage2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the first step of each stage, with dropout; then the same command again."""
+    runs = (
+        (stage1, after_stage1, ()),
+        (stage2, after_stage2, (f"model.adapter={after_stage1 / 'final'}",)),
+    )
+    for stage, straight, settings in runs:
+        with monkeypatch.context() as patch:
+            patch.setattr(Encoder, "forward", interrupt_once(Encoder.forward))
+            with pytest.raises(SystemExit) as stopped:
+                stage(material, f"stopped_{straight.name}", *settings)
+        assert stopped.value.code == 130
+        resumed = stage(material, f"stopped_{straight.name}", *settings)
+        assert_same_run(resumed, straight)
+
+
+def test_two_ranks_equal_one(material: Path, after_stage1: Path) -> None:
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.stages.test_stages"
+    adapter = f"model.adapter={after_stage1 / 'final'}"
+    subprocess.run(
+        [sys.executable, *launch.split(), str(material), adapter],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT,
+        check=True,
+        timeout=240,
+    )
+    for name, settings in (("one", VALIDATED), ("one_in_one_pass", ())):
+        stage1(material, f"{name}/stage1", *EXACT, *settings)
+        stage2(material, f"{name}/stage2", *EXACT, *settings, adapter)
+    for which, stage in product(("", "_in_one_pass"), ("stage1", "stage2")):
+        first, second = material / f"one{which}" / stage, material / f"two{which}" / stage
+        one, two = metrics(first), metrics(second)
+        assert len(one) == (4 if which else 6)
+        for ours, theirs in zip(one, two, strict=True):
+            assert ours.keys() == theirs.keys()
+            for key in ours.keys() & {"loss", "validation/loss", "validation/hit@1"}:
+                assert ours[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-5)
+            if "loss" in ours:
+                assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+        expected = adapters(second)
+        for name, tensor in adapters(first).items():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
+
+
+def _two_rank_program(folder: Path, adapter: str) -> None:
+    for name, chunk_size in (("two", 2), ("two_in_one_pass", 99)):
+        settings = (*EXACT, "optim.batch_size_per_device=4", f"optim.chunk_size={chunk_size}")
+        settings += VALIDATED if name == "two" else ()
+        stage1(folder, f"{name}/stage1", *settings)
+        stage2(folder, f"{name}/stage2", *settings, adapter)
+    leave_world()
+
+
+def test_ctrl_c_on_the_terminal(material: Path) -> None:
+    """accelerate launch of two ranks, real signals to the whole process group in a step that takes
+    longer than the 30 seconds that the launcher waits, and the command it prints."""
+    output, log = material / "ctrl_c", (material / "ctrl_c.log").open("w+")
+    long = [f"{n} " + " ".join(WORDS * 30) for n in range(2000)]
+    (material / "long.jsonl").write_text("".join(json.dumps({"text": x}) + "\n" for x in long))
+    meta = TeacherMeta("ones", None, "", 2)
+    write_store(material / "long", long, meta, lambda some: np.ones((len(some), 2)), 2000)
+    command = [
+        "-m", "accelerate.commands.launch",
+        "--config_file", "configs/accelerate/cpu_two_ranks.yaml",
+        "-m", "stages.stage1_distill", "--config", str(material / "stage1.yaml"),
+        f"run.output_dir={output}", f"data.texts=[{material}/long.jsonl]",
+        f"data.teacher={material}/long", "optim.batch_size_per_device=1000", "optim.chunk_size=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT,
+        stderr=log,
+        start_new_session=True,
+    )
+
+    def wait_for(words: str) -> str:
+        deadline = time.monotonic() + 120
+        while words not in (said := Path(log.name).read_text()):
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
+        return said
+
+    try:
+        said = wait_for("training from step 0 to 4")
+        assert "2000 texts (0 duplicates left out)" in said
+        time.sleep(5)  # the rows are prepared, and the step is on its way
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+        said = wait_for("to go on:")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0 and "stopped at step 0 of 4, everything is saved" in said
+    assert " ".join(command[2:]) in said.split("to go on:")[1].replace("'", "")
+    (folder,) = (output / "checkpoints").iterdir()
+    assert folder.name == "step_00000000" and len(list(folder.glob("random_*"))) == 2
+
+
+def test_bad_settings_and_data(
+    material: Path, after_stage1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match=r"other settings \(loss.student_temperature: 0.05 -> 0."):
+        stage1(material, "stage1", "loss.student_temperature=0.5")
+    with pytest.raises(DataError, match="no subset 'Nothing'"):
+        stage2(material, "bad", "data.sources.Nothing.rows=5")
+    with pytest.raises(DataError, match="'Questions' gives no batch: 16 rows"):
+        stage2(material, "bad", "optim.batch_size_per_device=64")
+    with pytest.raises(ConfigError, match="model.adapter: .* holds neither"):
+        stage2(material, "bad", f"model.adapter={material}")
+    (material / "mmeb/images/Captions/3.png").rename(material / "mmeb/hidden.png")
+    with pytest.raises(DataError, match=r"row 3, column 'pos_image_path': .*3.png': no such"):
+        stage2(material, "bad")
+    stage2(material, "dropped", "data.on_bad_row=drop", "optim.steps=1", "loss.symmetric=true")
+    dropped = json.loads((material / "dropped/dropped_rows.json").read_text())
+    assert len(dropped) == 2 and all("3.png" in message for message in dropped)
+    (material / "mmeb/images/Captions/3.png").write_text("not a picture")
+    for verify in ("true", "false"):  # before training, and when a batch holds it
+        with pytest.raises(DataError, match=r"3.png: not a readable image"):
+            stage2(material, "bad", "optim.steps=20", f"data.verify_images={verify}")
+    Image.new("RGB", (1200, 5)).save(material / "mmeb/images/Captions/3.png")
+    stage2(material, "thin", "data.on_bad_row=drop", "optim.steps=1")
+    dropped = json.loads((material / "thin/dropped_rows.json").read_text())
+    assert len(dropped) == 2 and all("3.png: the processor refuses" in row for row in dropped)
+    with pytest.raises(DataError, match=r"row \w+:3: .*refuses it: .*; data.verify_images=true"):
+        stage2(material, "bad_thin", "optim.steps=20", "data.verify_images=false")
+    (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
+    with pytest.raises(SystemExit) as stopped:
+        run_program(lambda: stage1(material, "bad_too", "data.teacher=nowhere") and None)
+    assert stopped.value.code == 2
+    assert "error: nowhere: the store of teacher embeddings is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["stages.stage1_distill", "stages.stage2_instruct"])
+def test_help(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert f"accelerate launch -m {module} --config configs/" in text
+    assert "--print-config" in text and "paper 3." in text
+
+
+if __name__ == "__main__":
+    _two_rank_program(Path(sys.argv[1]), sys.argv[2])

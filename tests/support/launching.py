@@ -1,0 +1,110 @@
+"""Starts the stage programs as users do, through accelerate's launcher and configs/accelerate/."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+STAGES = {"stage1": "stages.stage1_distill", "stage2": "stages.stage2_instruct"}
+ON_CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+class Launch:
+    """One call of the launcher for `ranks` processes of a stage; its output goes to a file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        output: str,
+        *settings: str,
+        stage: str = "stage2",
+        config: str = "ddp",
+        ranks: int = 2,
+        launcher: tuple[str, ...] = (),
+        stage_config: Path | None = None,
+    ) -> None:
+        self.stage_config = stage_config or folder / f"{stage}.yaml"
+        self.output_dir = folder / output
+        self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
+        if config == "zero1":  # which needs no file of its own
+            config, launcher = "zero2", ("--zero_stage", "1", *launcher)
+        command = [
+            sys.executable, "-m", "accelerate.commands.launch",
+            "--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", str(ranks),
+            *launcher, "--quiet", "-m", STAGES[stage], "--config", str(self.stage_config),
+            f"run.output_dir={self.output_dir}", *settings,
+        ]  # fmt: skip
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | ON_CPU,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait(self, timeout: float = 480) -> int:
+        """Its exit status; everything is killed where it does not end in time."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running:\n{self.said[-3000:]}") from None
+
+    def until(self, happened: Callable[[], bool], timeout: float = 480) -> None:
+        deadline = time.monotonic() + timeout
+        while not happened():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"ended, or too slow:\n{self.said[-3000:]}")
+            time.sleep(0.05)
+
+    def until_step(self, step: int) -> None:
+        """A line of metrics.jsonl says that `step` is taken."""
+        lines = self.output_dir / "metrics.jsonl"
+        self.until(lambda: lines.exists() and f'"step": {step},' in lines.read_text())
+
+    @property
+    def ranks(self) -> list[int]:
+        """The process ids of the ranks, rank 0 first."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                variables = path.read_bytes().split(b"\0")
+                parent = (path.parent / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            except (OSError, IndexError):
+                continue  # gone by now
+            rank = next((v[5:] for v in variables if v.startswith(b"RANK=")), None)
+            if rank is not None and int(parent) == self.process.pid:
+                found.append((int(rank), int(path.parent.name)))
+        return [pid for _, pid in sorted(found)]
+
+    def kill(self) -> None:
+        """At once, and every rank with it: torchrun's have sessions of their own, accelerate's only
+        one has the launcher's."""
+        ranks = self.ranks
+        for kill, pid in ((os.killpg, self.process.pid), *((os.kill, rank) for rank in ranks)):
+            try:
+                kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+
+
+def run(folder: Path, output: str, *settings: str, **options: object) -> Path:
+    """From start to end; the run's folder."""
+    launch = Launch(folder, output, *settings, **options)  # type: ignore[arg-type]
+    assert launch.wait() == 0, launch.said[-4000:]
+    return launch.output_dir

@@ -1,0 +1,127 @@
+"""Tiny random models of real families, built offline in a second, saved as transformers saves them.
+
+from tests.support.tiny_models import build_tiny
+build_tiny("qwen2_vl", tmp_path / "qwen2_vl")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from tests.support import tiny_families, tiny_others
+from unime.backbones.families import BACKBONES
+
+_LLAVA = {"image_token": "<image>"}
+_QWEN = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
+_IDEFICS = {
+    "image_token": "<image>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    "end_of_utterance_token": "<end_of_utterance>",
+}
+_TURNS = {"start_of_turn": "<start_of_turn>", "end_of_turn": "<end_of_turn>"}
+_HEADERS = {"header": "<|start_header_id|>", "after": "<|end_header_id|>", "turn": "<|eot_id|>"}
+_PHI = {"user": "<|user|>", "end": "<|end|>", "assistant": "<|assistant|>"}
+SPECIAL = {
+    "llava": _LLAVA,
+    "llava_next": _LLAVA,
+    "llava_onevision": {**_LLAVA, "video_token": "<video>"},
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "idefics3": _IDEFICS,
+    "smolvlm": {**_IDEFICS, "video_token": "<video>"},
+    "internvl": {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    },
+    "gemma3": {
+        "image_token": "<image_soft_token>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        **_TURNS,
+    },
+    "paligemma": _LLAVA,
+    "mllama": {"image_token": "<|image|>", **_HEADERS},
+    "phi4_multimodal": {"image_token": "<|image|>", "audio_token": "<|audio|>", **_PHI},
+}
+BEGINS = {"gemma3": "<bos>", "paligemma": "<bos>", "mllama": "<|begin_of_text|>"}
+SLOW = ("internvl", "gemma3", "paligemma", "mllama", "phi4_multimodal")  # pytest -m backbones
+ALL = tuple(SPECIAL)
+FAMILIES = tuple(
+    pytest.param(family, marks=pytest.mark.backbones) if family in SLOW else family
+    for family in ALL
+)
+PARTS = ("llm", "projector", "vision")
+
+
+def lora_parts(family: str) -> list[str]:
+    """The parts that LoRA can train; Gemma 3 projects images by a matrix that is no layer."""
+    return [part for part in PARTS if (family, part) != ("gemma3", "projector")]
+
+
+_SENTENCES = [
+    "Summary above image and sentence in one word: Summary above sentence in one word:",
+    "You are a helpful assistant. USER: user assistant ASSISTANT: [INST] [/INST]",
+    "a photo of a cat on a chair, the dog in the garden, two red birds over the sea",
+] * 3
+
+
+def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
+    """Save a random model of `family` with tokenizer and processor in `folder`, and return it."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(SPECIAL[family], BEGINS.get(family))
+    builders = tiny_families.BUILDERS | tiny_others.BUILDERS
+    config, processor = builders[family](family, tokenizer)
+    model = getattr(transformers, BACKBONES[family].auto_class).from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # gates and the like begin at zero, behind which what is wrong would not be seen
+            if not (name.endswith("bias") or parameter.any()) or name.endswith("image_newline"):
+                parameter.normal_(0, 0.2)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with few merges: every text has tokens, none is unknown. With
+    `begin` it puts that token before a text, unless asked not to."""
+    always = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[*always, begin] if begin else always,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_SENTENCES, trainer)
+    if begin:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token=begin,
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        padding_side="left",
+        extra_special_tokens=special,
+    )

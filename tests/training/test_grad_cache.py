@@ -1,0 +1,306 @@
+"""The cached step equals one plain step over the global batch: on one process and on two.
+
+pytest tests/training/test_grad_cache.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tests.support.ranks import join_world, spawn
+from unime.config import DistillationLossConfig, HardNegativeLossConfig
+from unime.losses import LossOutput, distillation_loss, instruction_loss
+from unime.runtime.distributed import gather_rows
+from unime.training.chunks import Batch
+from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
+
+CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
+
+
+class ToyEncoder(nn.Module):
+    """Two layers and dropout; one chunk to unit-norm embeddings."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 5)
+        ).double()
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        return F.normalize(self.layers(torch.cat([part["x"] for part in chunk])), dim=-1)
+
+
+def rows(count: int, seed: int) -> Tensor:
+    return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def make_batch(query: Tensor, target: Tensor, keys: Tensor, positives: Tensor, chunk: int) -> Batch:
+    labels = {
+        "query_key": torch.arange(len(query)) if not len(keys) else keys[: len(query)],
+        "target_key": keys,
+        "is_positive": positives,
+    }
+    chunks = [[{"x": part}] for part in torch.cat([query, target]).split(chunk)]
+    return Batch(chunks, {"query": len(query), "target": len(target)}, labels, [])
+
+
+def pair_loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+    return instruction_loss(embeddings, labels, CONFIG)
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) -> list[Tensor]:
+    model = ToyEncoder()
+    embeddings = {"query": model([{"x": query}]), "target": model([{"x": target}])}
+    embeddings = {name: value.float() for name, value in embeddings.items()}
+    instruction_loss(embeddings, labels, CONFIG).loss.backward()
+    return gradients(model)
+
+
+@pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 1)])
+def test_cached_equals_plain(chunk: int, forwards: int) -> None:
+    """The whole batch in one chunk (20 rows) takes one pass, anything less two."""
+    query, target = rows(8, 1), rows(12, 2)
+    positives = torch.arange(12) < 8
+    batch = make_batch(query, target, torch.arange(12), positives, chunk)
+    model, accelerator = ToyEncoder(), Accelerator(cpu=True)
+    calls: list[object] = []
+    model.register_forward_hook(lambda *_: calls.append(None))
+    output = cached_backward(accelerator, model, batch, pair_loss)
+    assert not output.loss.requires_grad
+    assert len(calls) == forwards
+    expected = plain_gradients(query, target, batch.labels)
+    for ours, theirs in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_dropout_draws_the_same_masks_twice() -> None:
+    """Against a run that keeps all graphs; the random stream goes on as if forwarded once."""
+    query, target = rows(6, 1), rows(6, 2)
+    batch = make_batch(query, target, torch.arange(6), torch.ones(6, dtype=torch.bool), 2)
+    model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
+    torch.manual_seed(7)
+    cached_backward(accelerator, model, batch, pair_loss)
+    after = torch.rand(1)
+
+    kept = ToyEncoder(dropout=0.5)
+    torch.manual_seed(7)
+    embedded = torch.cat([kept(chunk).float() for chunk in batch.chunks])
+    embeddings = {"query": embedded[:6], "target": embedded[6:]}
+    pair_loss(embeddings, batch.labels).loss.backward()
+    assert torch.equal(after, torch.rand(1))
+    for ours, theirs in zip(gradients(model), gradients(kept), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "at"),  # of 4: 5 chunks without and 5 with a graph
+    [(4, 0), (4, 1), (4, 4), (4, 5), (4, 6), (4, 8), (4, 10), (20, 1)],
+)
+def test_a_signal_leaves_the_step_between_two_chunks(chunk: int, at: int) -> None:
+    batch = make_batch(rows(8, 1), rows(12, 2), torch.arange(12), torch.arange(12) < 8, chunk)
+    model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
+    calls: list[object] = []
+    model.register_forward_hook(lambda *_: calls.append(None))
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with pytest.raises(StepLeft) as left:
+        cached_backward(accelerator, model, batch, pair_loss, lambda: 15 * (len(calls) >= at))
+    assert (left.value.signum, len(calls)) == (15, at)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_in_lockstep_no_rank_skips_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes just after the ranks have looked waits until they look again."""
+    monkeypatch.setattr("unime.training.grad_cache.in_lockstep", lambda _: True)
+    signals = iter([0, 15])
+    step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: next(signals))
+    assert step._leaves() is False
+    with pytest.raises(StepLeft):
+        step._leaves()
+
+
+@pytest.mark.parametrize("others", [3, 2])
+def test_in_lockstep_ranks_agree_on_parts(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    """A chunk of two parts here and of more there (Backbone.group) is no pass in common, but as
+    many forwards on both, with a blank image where the other rank has one."""
+    text, image = {"attention_mask": torch.ones(1, 2)}, {"attention_mask": torch.ones(1, 9)}
+    image["pixel_values"] = torch.ones(1)
+    numbers = iter([[[1, 2], [1, others]], [[0, 1, 0][:others], [1] * others]])
+    monkeypatch.setattr("unime.training.grad_cache.in_lockstep", lambda _: True)
+    monkeypatch.setattr(
+        "unime.training.grad_cache.gather_numbers", lambda *_: torch.tensor(next(numbers)).long()
+    )
+    step = _Step(Accelerator(cpu=True), ToyEncoder(), lambda: 0)
+    batch = Batch([[text, image]], {"query": 2}, {}, ["a", "b"])
+    inputs, in_one_pass = step.agree(batch)
+    if others == 2:
+        assert in_one_pass and inputs == [([text, image], [True, False])]
+    else:
+        assert not in_one_pass
+        assert inputs == [([text], [True]), ([image], [False]), ([text], [True])]
+
+
+def own_rows(rank: int) -> tuple[slice, slice]:
+    """Rank 0 has 3 queries and 7 targets, rank 1 has 5 and 5: uneven rows and chunks."""
+    return (slice(0, 3), slice(0, 7)) if rank == 0 else (slice(3, 8), slice(7, 12))
+
+
+def own_batch(rank: int, chunk: int) -> Batch:
+    query, target = rows(8, 1), rows(12, 2)
+    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
+    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
+    queries, targets = own_rows(rank)
+    batch = make_batch(query[queries], target[targets], keys[targets], positives[targets], chunk)
+    batch.labels["query_key"] = torch.arange(8)[queries]
+    return batch
+
+
+def two_ranks(rank: int, port: int, folder: str) -> None:
+    accelerator = join_world(rank, port)
+    query = rows(8, 1)
+    mine_query, _ = own_rows(rank)
+
+    table = gather_rows(query[mine_query].clone().requires_grad_())
+    assert torch.equal(table, query) and table.requires_grad
+
+    model = accelerator.prepare(ToyEncoder())
+    outputs, pair_gradients = [], []
+    # Chunks of each rank's 10 rows. Both agree on one pass or two.
+    for sizes in ((2, 2), (10, 4), (4, 10), (10, 10)):
+        outputs.append(cached_backward(accelerator, model, own_batch(rank, sizes[rank]), pair_loss))
+        pair_gradients.append(gradients(model))
+        model.zero_grad()
+
+    teacher = F.normalize(rows(8, 3), dim=-1)
+    text = Batch(
+        [[{"x": part}] for part in query[mine_query].split(2)],
+        {"text": len(query[mine_query])},
+        {"teacher": teacher[mine_query]},
+        [],
+    )
+
+    def distill(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        return distillation_loss(
+            embeddings["text"], labels["teacher"].float(), DistillationLossConfig()
+        )
+
+    distilled = cached_backward(accelerator, model, text, distill)
+    result = {
+        "pair": pair_gradients,
+        "pair_loss": torch.stack([output.loss for output in outputs]),
+        "text": gradients(model),
+        "text_loss": distilled.loss,
+    }
+    torch.save(result, Path(folder) / f"{rank}.pt")
+
+
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    """Gradients of queries and targets of every rank arrive exactly once, in both stages' losses.
+
+    With a plain all_gather in place of gather_rows this fails (no gradient at all).
+    """
+    spawn(two_ranks, str(tmp_path))
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+    query, target = rows(8, 1), rows(12, 2)
+    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])
+    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
+    labels = {"query_key": torch.arange(8), "target_key": keys, "is_positive": positives}
+    expected = plain_gradients(query, target, labels)
+    model = ToyEncoder()
+    teacher = F.normalize(rows(8, 3), dim=-1).float()
+    plain = distillation_loss(model([{"x": query}]).float(), teacher, DistillationLossConfig())
+    plain.loss.backward()
+    for result in ranks:
+        assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)
+        for found in result["pair"]:
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+        for ours, theirs in zip(result["text"], gradients(model), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+    assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
+
+
+def two_ranks_and_a_signal(rank: int, port: int, step: int) -> None:
+    """The signal reaches rank 1 alone, while the loss of a step is computed."""
+    accelerator = join_world(rank, port)
+    model = accelerator.prepare(ToyEncoder())
+    reached: list[int] = []
+
+    def loss_and_signal(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
+        reached.extend([15] * rank)
+        return pair_loss(embeddings, labels)
+
+    for _ in range(step):
+        cached_backward(accelerator, model, own_batch(rank, 2), pair_loss)
+    batch = own_batch(rank, 2)
+    signum = 0
+    try:  # pytest.raises would keep the model, and with it the process group, to the very end
+        cached_backward(accelerator, model, batch, loss_and_signal, lambda: sum(reached))
+    except StepLeft as left:
+        signum = left.signum
+    assert signum == 15
+
+
+class Small(ToyEncoder):
+    """Its device's memory is full in some forwards."""
+
+    full_in: tuple[int, ...] = ()
+    calls = 0
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        self.calls += 1
+        if self.calls in self.full_in:
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(chunk)
+
+
+def two_ranks_and_no_memory(rank: int, port: int, folder: str) -> None:
+    """Rank 1 alone has no memory, in each forward of a step in turn; then both take it again."""
+    accelerator = join_world(rank, port)
+    small = Small()
+    model = accelerator.prepare(small)
+    found = []
+    for full in (*range(1, 11), 0):  # 5 chunks twice; 0: in the only forward of one pass
+        small.calls, small.full_in = 0, ((full or 1),) if rank == 1 else ()
+        try:
+            cached_backward(accelerator, model, own_batch(rank, 2 if full else 10), pair_loss)
+        except ChunkTooLarge as error:
+            assert error.everywhere
+        else:
+            raise AssertionError("went on without memory")
+        model.zero_grad()
+        small.full_in = ()
+        cached_backward(accelerator, model, own_batch(rank, 2), pair_loss)
+        found.append(gradients(model))
+        model.zero_grad()
+    torch.save(found, Path(folder) / f"{rank}.pt")
+
+
+def test_a_rank_without_memory(tmp_path: Path) -> None:
+    spawn(two_ranks_and_no_memory, str(tmp_path))
+    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])
+    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
+    labels = {"query_key": torch.arange(8), "target_key": keys, "is_positive": positives}
+    expected = plain_gradients(rows(8, 1), rows(12, 2), labels)
+    for rank in (0, 1):
+        for found in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_signal_to_one_rank_leaves_the_step_on_both(step: int) -> None:
+    """Never a hang, in the first step or a later one."""
+    spawn(two_ranks_and_a_signal, step)

@@ -1,0 +1,101 @@
+"""What a run that goes on is compared by: models by their content, not their names.
+
+pytest tests/training/test_identity.py
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
+from unime.runtime import files
+from unime.runtime.files import folder_digest
+from unime.training.identity import changes, run_identity
+
+
+def write_folder(folder: Path) -> Path:
+    (folder / "00-rank8").mkdir(parents=True)
+    (folder / "00-rank8" / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
+    (folder / "encoder.json").write_text("{}")
+    return folder
+
+
+def make_config(model: str, adapter: str | None) -> Stage2Config:
+    return Stage2Config(
+        model=ModelConfig(name=model, adapter=adapter),
+        data=PairData(root="mmeb", sources={"A-OKVQA": PairSource()}),
+        optim=OptimConfig(5, None, 8, 4, 1e-3),
+    )
+
+
+@pytest.mark.parametrize("which", ["model.name", "model.adapter"])
+def test_another_model_under_the_same_name_is_another_run(which: str, tmp_path: Path) -> None:
+    folders = {key: write_folder(tmp_path / key) for key in ("model.name", "model.adapter")}
+    config = make_config(*map(str, folders.values()))
+    saved = run_identity(config, 1)
+    assert changes(saved, run_identity(config, 1)) == []
+    (folders[which] / "encoder.json").write_text("[]")
+    (found,) = changes(saved, run_identity(config, 1))
+    assert found.startswith(f"content of {which}: {saved['contents'][which]} -> ")
+    shutil.rmtree(folders[which])
+    (found,) = changes(saved, run_identity(config, 1))
+    assert found.endswith(" -> None")
+
+
+def test_a_name_on_a_hub_has_no_content() -> None:
+    assert run_identity(make_config("Qwen/Qwen2-VL-2B-Instruct", None), 1)["contents"] == {}
+
+
+def test_folders_are_equal_by_names_and_contents(tmp_path: Path) -> None:
+    first, second = write_folder(tmp_path / "first"), write_folder(tmp_path / "second")
+    os.utime(second / "encoder.json", (0, 0))
+    (second / ".cache" / "download").mkdir(parents=True)
+    (second / ".cache" / "download" / "model.metadata").write_text("when it was downloaded")
+    assert folder_digest(first) == folder_digest(second)
+    (second / "encoder.json").rename(second / "decoder.json")
+    assert folder_digest(first) != folder_digest(second)
+
+
+def test_every_tensor_of_a_large_file_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE_FILE", 1 << 19)
+    tensors = {"layers.0": torch.zeros(1 << 18), "projector": torch.zeros(3),
+               "layers.1": torch.zeros(1 << 18)}  # fmt: skip
+
+    def digest(key: str, place: int, of: str = "pt") -> str:
+        tensors[key][place] += 1
+        save_file(tensors, tmp_path / "model.safetensors", {"format": of})
+        tensors[key][place] -= 1
+        return folder_digest(tmp_path)
+
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    found = [folder_digest(tmp_path)]
+    assert folder_digest(tmp_path) == found[0]
+    found += [digest("projector", place) for place in range(3)]
+    found += [digest(f"layers.{n}", place) for n in (0, 1) for place in (0, 1 << 17, -1)]
+    assert len(set(found)) == 1 + 3 + 6
+    assert digest("layers.1", 1 << 16) == found[0]  # between the pieces
+    assert digest("layers.1", 1 << 16, "np") != found[0]  # by its header
+
+
+@pytest.mark.parametrize("begin", [b"", b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{:"])
+def test_other_large_files_count_whole(
+    begin: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE_FILE", 10_000)
+    found = set()
+    for name in ("model.safetensors", "rows.arrow"):
+        for place in (1_000, 300_000, 599_999):
+            content = bytearray(600_000)
+            content[: len(begin)] = begin
+            content[place] = 1
+            (tmp_path / name).write_bytes(content)
+            found.add(folder_digest(tmp_path))
+    assert len(found) == 6
