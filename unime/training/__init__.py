@@ -1,1 +1,15 @@
 """The two stages' one loop: the cached step, engines, checkpoints, collapse."""
+
+from unime.public import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "chunks": ["ChunkLimits"],
+        "collapse": ["collapsed"],
+        "collator": ["PairCollator", "TextCollator"],
+        "grad_cache": ["cached_backward"],
+        "loop": ["train"],
+        "run": ["start_run"],
+    },
+)
