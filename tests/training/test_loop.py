@@ -1,7 +1,4 @@
-"""The training loop on a stand-in for the encoder: pytest tests/training/test_loop.py
-
-The two-rank cases run this file as a program under torchrun (one launch for all of them).
-"""
+"""The training loop on a stand-in for the encoder: pytest tests/training/test_loop.py"""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.support.paths import ROOT
-from tests.support.ranks import leave_world
+from tests.support.ranks import TwoRanks
 from unime.config import (
     DistillationLossConfig,
     ModelConfig,
@@ -660,21 +655,14 @@ def test_second_ctrl_c_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This file as a program on two processes: see `_two_rank_program`."""
-    folder = tmp_path_factory.mktemp("two_ranks")
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.training.test_loop"
-    subprocess.run(
-        [sys.executable, *launch.split(), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        check=True,
-        timeout=240,
-    )
+def of_two_ranks(two_ranks: TwoRanks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("of_two_ranks")
+    two_ranks.run(fit_on_two_ranks, str(folder))
     return folder
 
 
-def _two_rank_program(folder: Path) -> None:
+def fit_on_two_ranks(words: str) -> None:
+    folder = Path(words)
     fit(make_config(folder / "straight", 4))
     fit(make_config(folder / "no_dropout", 4), dropout=0.0)
     config = make_config(folder / "stopped", 4)
@@ -684,18 +672,17 @@ def _two_rank_program(folder: Path) -> None:
         latest = checkpoint.latest(folder / "stopped")
         assert latest is not None and latest.name == f"step_0000000{step - 1}"
     fit(config)
-    leave_world()
 
 
-def test_interrupted_equals_straight_on_two_ranks(two_ranks: Path) -> None:
-    assert_same(outcome(two_ranks / "straight"), outcome(two_ranks / "stopped"))
-    states = outcome(two_ranks / "straight")["random"]
+def test_interrupted_equals_straight_on_two_ranks(of_two_ranks: Path) -> None:
+    assert_same(outcome(of_two_ranks / "straight"), outcome(of_two_ranks / "stopped"))
+    states = outcome(of_two_ranks / "straight")["random"]
     assert states["random_00000.safetensors"] != states["random_00001.safetensors"]
 
 
-def test_two_ranks_equal_one(two_ranks: Path, tmp_path: Path) -> None:
+def test_two_ranks_equal_one(of_two_ranks: Path, tmp_path: Path) -> None:
     fit(make_config(tmp_path, 8), dropout=0.0)
-    one, two = outcome(tmp_path), outcome(two_ranks / "no_dropout")
+    one, two = outcome(tmp_path), outcome(of_two_ranks / "no_dropout")
     for ours, theirs in zip(one["lines"], two["lines"], strict=True):
         assert theirs.pop("truncated_texts") == 2 * ours.pop("truncated_texts")  # one a rank
         assert ours == pytest.approx(theirs, rel=1e-4)
@@ -704,9 +691,9 @@ def test_two_ranks_equal_one(two_ranks: Path, tmp_path: Path) -> None:
 
 
 def test_one_process_goes_on_after_two(
-    two_ranks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    of_two_ranks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = two_ranks / "no_dropout" / "checkpoints" / "step_00000002"
+    source = of_two_ranks / "no_dropout" / "checkpoints" / "step_00000002"
     target = tmp_path / "checkpoints" / source.name
     target.mkdir(parents=True)
     for path in source.iterdir():
@@ -715,10 +702,6 @@ def test_one_process_goes_on_after_two(
         start_run(make_config(tmp_path, 4))
     fit(make_config(tmp_path, 8), dropout=0.0)
     assert "written by 2 processes and is continued by 1" in capsys.readouterr().err
-    resumed, two = outcome(tmp_path)["tensors"], outcome(two_ranks / "no_dropout")["tensors"]
+    resumed, two = outcome(tmp_path)["tensors"], outcome(of_two_ranks / "no_dropout")["tensors"]
     for name, tensor in resumed.items():
         torch.testing.assert_close(tensor, two[name], rtol=1e-4, atol=1e-6)
-
-
-if __name__ == "__main__":
-    _two_rank_program(Path(sys.argv[1]))
