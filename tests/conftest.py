@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.checkout import Checkout
 from tests.support.ranks import TwoRanks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
@@ -123,3 +124,8 @@ def items(pictures: list[str]) -> list[Item]:
         Item(images=(pictures[4], pictures[1])),
         Item("two red birds over the sea, and a dog in the garden"),
     ]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
