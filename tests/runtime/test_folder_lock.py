@@ -18,8 +18,7 @@ from unime.errors import ConfigError
 from unime.runtime.folder_lock import lock_folder
 from unime.training.run import start_run
 
-HOLDING = 
-"""
+HOLDING = """
 import os, sys, time
 from pathlib import Path
 from unime.runtime.folder_lock import lock_folder
