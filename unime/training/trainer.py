@@ -151,6 +151,8 @@ class Trainer:
         is_best = validation.take(self.step, scores)
         line = self.metrics.add_validation(self.step, scores)
         self.run.log.info("%s%s", line, " (the best so far)" if is_best else "")
+        if words := of_batch(scores):
+            self.run.log.warning("validation: %s; its hits are rounding, it is no best one", words)
         if is_best:
             self.save()
             self._name_best()
