@@ -15,7 +15,14 @@ from typing import Any
 PAGE = Path(__file__).with_name("api.md")
 ROOMS = (
     *("unime", "unime.errors", "unime.runtime", "unime.inputs", "unime.backbones", "unime.config"),
-    *("unime.losses", "unime.models", "unime.data", "unime.retrieval", "unime.validation"),
+    *(
+        "unime.losses",
+        "unime.collapse",
+        "unime.models",
+        "unime.data",
+        "unime.retrieval",
+        "unime.validation",
+    ),
     *("unime.training", "unime.export", "unime.planning"),
 )
 HEAD = """# Public names

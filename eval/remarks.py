@@ -11,7 +11,7 @@ from itertools import chain
 from math import sqrt
 from typing import Any
 
-from unime.training.collapse import collapsed
+from unime.collapse import collapsed
 
 TIED_SHARE = 0.01  # of a task's queries that a tie decides, above which it is worth a word
 NAMED = 3  # tasks in a sentence

@@ -31,6 +31,7 @@ from tests.stages.test_stages import (
     stage2,
     write_material,
 )
+from unime.collapse import of_batch
 from unime.config import (
     DistillationLossConfig,
     OptimConfig,
@@ -46,7 +47,6 @@ from unime.inputs.items import Item, item_key
 from unime.losses import distillation_loss
 from unime.models.encoder import Encoder
 from unime.training import checkpoint
-from unime.training.collapse import of_batch
 from unime.training.engines import check_combination
 from unime.validation.hold_out import choose, hold_out
 from unime.validation.measure import Validation

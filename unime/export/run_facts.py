@@ -12,10 +12,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from unime.collapse import collapsed, of_batch
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
-from unime.training.collapse import collapsed, of_batch
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SIGNS = ("mean_similarity", "effective_rank")

@@ -1,4 +1,4 @@
-"""The two stages' one loop: the cached step, engines, checkpoints, collapse."""
+"""The two stages' one loop: the cached step, engines, checkpoints."""
 
 from unime.public import hand_on
 
@@ -6,7 +6,6 @@ __getattr__, __all__ = hand_on(
     __name__,
     {
         "chunks": ["ChunkLimits"],
-        "collapse": ["collapsed"],
         "collator": ["PairCollator", "TextCollator"],
         "grad_cache": ["cached_backward"],
         "loop": ["train"],

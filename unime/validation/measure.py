@@ -19,10 +19,10 @@ import torch
 from accelerate import Accelerator
 
 from unime.backbones.layers import is_quantised
+from unime.collapse import of_batch
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.unime_embedder import UnimeEmbedder
-from unime.training.collapse import of_batch
 
 HIT, LOSS, CHANCE = "hit@1", "loss", "chance"
 # HIT, what a random order has of it, perhaps LOSS, "hit@1/<task>"; and losses.spread
