@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -34,9 +36,7 @@ class SuiteValidation:
         self._copies: dict[str, Tensor] = {}  # which item each target is (T,)
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
         for name, task in load_suite(config.suite, config.tasks).items():
-            loaded = together(
-                accelerator, lambda task=task, name=name: task.format.read(name, source)
-            )
+            loaded = together(accelerator, partial(task.format.read, name, source))
             self._tasks[name] = task, loaded, None
             known: dict[int, int] = {}  # of copies the first
             keys = [item_key(target) for target in loaded.targets]
