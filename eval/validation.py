@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import mean
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from eval.scoring import score_task, summary
 from eval.tasks.base import EvalTask, as_shown
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task, load_suite
 from unime.config import EvalData, ValidationConfig
 from unime.inputs.items import item_key
@@ -32,15 +33,13 @@ class SuiteValidation:
     def __init__(self, config: ValidationConfig, batch_size: int, accelerator: Accelerator) -> None:
         assert config.suite is not None
         root, image_root, limit = config.root, config.image_root, config.limit
-        source = Source(EvalData(root, None, image_root, suite=config.suite, limit=limit))
+        source = EvalSource(EvalData(root, None, image_root, suite=config.suite, limit=limit))
         self._batch_size = batch_size
         self._copies: dict[str, Tensor] = {}  # which item each target is (T,)
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
         keys: list[int] = []  # of all items of all tasks
         for name, task in load_suite(config.suite, config.tasks).items():
-            loaded = together(
-                accelerator, lambda task=task, name=name: task.format.read(name, source)
-            )
+            loaded = together(accelerator, partial(task.format.read, name, source))
             self._tasks[name] = task, loaded, None
             known: dict[int, int] = {}  # of copies the first
             of_targets = [item_key(target) for target in loaded.targets]

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from unime.collapse import collapsed
 from unime.retrieval.encoding import embedding_statistics
@@ -59,8 +57,8 @@ def collapse_of(embeddings: np.ndarray, items: Sequence[int]) -> str | None:
         items: (P) which item each point is; each counts once.
     """
     first = np.unique(np.asarray(items), return_index=True)[1]
-    points = embeddings[first]
-    points = torch.from_numpy(points[~np.isnan(points).any(axis=1)])
+    distinct = embeddings[first]
+    points = torch.from_numpy(distinct[~np.isnan(distinct).any(axis=1)])
     if not len(points):
         return None
     signs = embedding_statistics(points)
@@ -77,6 +75,9 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
     Returns:
         The method's name, and (P, 2) places within [-1, 1].
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     places = np.full((len(embeddings), 2), np.nan)
     there = ~np.isnan(embeddings).any(axis=1)
     points = embeddings[there]
