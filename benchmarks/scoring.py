@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from unime.data.embedding_store import EmbeddingStore
 from unime.inputs.items import KEY_BYTES
-from unime.retrieval.embedding_store import EmbeddingStore
 from unime.retrieval.measures import CUTOFFS, METRICS
 from unime.retrieval.ranking import rank_targets, ranking_metrics
 from unime.runtime.environment import device_name, git_commit

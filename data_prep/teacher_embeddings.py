@@ -4,18 +4,20 @@
 
 The teacher is any sentence-transformers model: a hub id, a local folder, or ``pypi:<module>`` for
 one that comes inside an installed Python package. Interrupted, it goes on where it stopped; with
-more texts than before it computes only the new ones.
+more texts than before it computes only the new ones. A store that an earlier version wrote in
+another layout becomes one of this layout, and what it holds is not computed again.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from unime.config import TeacherConfig, load_config
-from unime.data.teacher_store import TeacherMeta, note_cut, write_store
+from unime.data.teacher_store import CUT_TEXTS, TeacherMeta, write_store
 from unime.data.text_limits import longer_than, own_positions, set_text_limit
 from unime.data.texts import read_texts
 from unime.errors import ConfigError, require_package
@@ -39,11 +41,10 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
     own_limit = set_text_limit(model, None)
     cut_at = set_text_limit(model, config.max_text_tokens)
-    cut = [found.row_ids[n] for n in longer_than(model, found.texts, config.prompt, cut_at)]
+    long = longer_than(model, found.texts, config.prompt, cut_at)
+    cut = {found.texts[n]: found.row_ids[n] for n in long}
     set_limit = None if cut_at == own_limit else cut_at
-    meta = TeacherMeta(
-        config.name, config.revision, config.prompt, dimension, max_text_tokens=set_limit
-    )
+    meta = TeacherMeta(config.name, config.revision, config.prompt, dimension, set_limit, cut_at)
     total = len(found.texts)
     with progress_bar(total=total, desc="teacher embeddings", unit="text") as bar:
         computed = write_store(
@@ -53,14 +54,15 @@ def main(argv: list[str] | None = None) -> None:
             lambda texts: embed_texts(model, config, texts),
             block_size=config.batch_size * BATCHES_PER_BLOCK,
             progress=lambda done: _show(bar, done),
+            cut=cut,
         )
     print(
         f"{config.output_dir}: {total} texts ({found.num_duplicates} duplicates left out), "
         f"{computed} computed now, {dimension} dimensions"
     )
-    listed = note_cut(config.output_dir, cut_at, cut)
     if cut:
-        named = ", ".join(cut[:NAMED]) + (", …" if len(cut) > NAMED else "")
+        named = ", ".join([*cut.values()][:NAMED]) + (", …" if len(cut) > NAMED else "")
+        listed = Path(config.output_dir) / CUT_TEXTS
         more = own_positions(model) or 0
         hint = f"; max_text_tokens={more} reads more" if more > (cut_at or more) else ""
         print(

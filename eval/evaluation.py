@@ -19,10 +19,10 @@ from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task
 from unime.config import EvalConfig, dump_config
+from unime.data.embedding_store import EmbeddingStore
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.retrieval.embedder import Embedder
-from unime.retrieval.embedding_store import EmbeddingStore
 from unime.retrieval.encoding import (
     DistinctItems,
     Encoded,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.gpu.files import write_material, write_train_rows
 from benchmarks.gpu.models import BASE, make_pairs
-from unime.retrieval.embedding_store import RECORD
+from unime.data.embedding_store import RECORD
 
 ROOT = Path(__file__).parent.parent.parent
 Result = dict[str, Any]

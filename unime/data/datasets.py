@@ -7,14 +7,13 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from unime.config import InputConfig, PairData, TextData
+from unime.data.embedding_store import StoredEmbeddings
 from unime.data.mmeb_train import TrainSubset, Verify, load_train_subset
 from unime.data.sampler import GlobalBatchSampler
-from unime.data.teacher_store import TeacherMeta, TeacherStore
+from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, image_digest, item_key
@@ -44,26 +43,24 @@ class TextRow:
 class TextDataset(Sequence[TextRow]):
     """Stage 1's distinct texts, each with the teacher's embedding of it."""
 
-    def __init__(self, texts: list[str], row_ids: list[str], store: TeacherStore, rows: np.ndarray):
+    def __init__(self, texts: list[str], row_ids: list[str], store: StoredEmbeddings):
         self.texts = texts
         self.num_duplicates = 0  # texts that were there already and are left out
         self.texts_per_row = 1  # so many neighbours belong together
         self._row_ids = row_ids
         self._store = store
-        self._rows = rows  # (len(texts),) rows of the store
 
     @classmethod
     def load(cls, config: TextData) -> TextDataset:
         """Read the texts, and find each in the teacher's store.
 
         Raises:
-            DataError: texts that cannot be read; a teacher store that is not there, not complete,
-                or lacks some of the texts.
+            DataError: texts that cannot be read; a teacher store that is not there, is damaged, or
+                lacks some of the texts.
         """
         distinct = not config.rows_together
         found = read_texts(config.texts, config.columns, config.limit, distinct)
-        store = TeacherStore.open(config.teacher)
-        dataset = cls(found.texts, found.row_ids, store, store.find(found.texts))
+        dataset = cls(found.texts, found.row_ids, open_store(config.teacher, found.texts))
         dataset.num_duplicates = found.num_duplicates
         dataset.texts_per_row = len(config.columns) if config.rows_together else 1
         return dataset
@@ -72,8 +69,9 @@ class TextDataset(Sequence[TextRow]):
         return len(self.texts)
 
     def __getitem__(self, index: int) -> TextRow:  # type: ignore[override]  # no slices
-        teacher = torch.from_numpy(np.array(self._store.embeddings[self._rows[index]]))
-        return TextRow(self.texts[index], teacher, self._row_ids[index])
+        text = self.texts[index]
+        teacher = self._store.embeddings([text_key(text)])[0]
+        return TextRow(text, teacher, self._row_ids[index])
 
     @property
     def task_sizes(self) -> dict[str, int]:
@@ -82,7 +80,7 @@ class TextDataset(Sequence[TextRow]):
     @property
     def teacher(self) -> TeacherMeta:
         """What made the teacher's embeddings."""
-        return self._store.meta
+        return TeacherMeta(**self._store.facts)
 
     def things(self, strict: bool) -> list[list[Hashable]]:
         """Of every row what no row may share that is held out alone (hold_out.py)."""
@@ -93,7 +91,7 @@ class TextDataset(Sequence[TextRow]):
         parts = []
         for chosen in (sorted(set(range(len(self))) - set(held)), sorted(held)):
             texts, row_ids = [self.texts[n] for n in chosen], [self._row_ids[n] for n in chosen]
-            part = TextDataset(texts, row_ids, self._store, self._rows[chosen])
+            part = TextDataset(texts, row_ids, self._store)
             part.num_duplicates, part.texts_per_row = self.num_duplicates, self.texts_per_row
             parts.append(part)
         return parts[0], parts[1]

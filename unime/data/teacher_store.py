@@ -1,108 +1,87 @@
-"""The teacher's embeddings on disk: memory-mapped, looked up by the text itself.
+"""The teacher's embeddings on disk: an embedding store whose items are texts.
 
-A store is a folder of ``embeddings.npy`` (N, T) float32 with rows of unit norm, ``keys.npy`` with
-the sorted hashes of the N texts, and ``meta.json``, which is written last: a folder without it is
-not a store yet. While embeddings are computed they are in ``partial/``, with ``done.npy`` saying
-which rows are there, so that an interrupted run goes on where it stopped. ``cut_texts.txt`` lists
-the rows of the last run's texts of which the teacher read only the beginning.
+Beside its files `cut_texts.txt` lists the rows of the texts of which the teacher read only the
+beginning. A store of the layout before (`meta.json`, `embeddings.npy`, `keys.npy`) is read as it
+is; when the teacher's program runs on its folder again, it becomes one of this layout, and what it
+holds is not embedded again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+import torch
+from torch import Tensor
 
-from unime.data.text_keys import find_keys, key_array, text_key, text_keys
+from unime.data.embedding_store import FACTS, RECORD, EmbeddingStore, StoredEmbeddings
 from unime.errors import DataError
-from unime.runtime.files import write_aside, write_json
+from unime.inputs.items import KEY_BYTES, Item, item_digest
+from unime.runtime.files import write_aside
 
-VERSION = 1
-COPY_ROWS = 4096  # rows at a time when an older store is taken over
-FILES = ("embeddings.npy", "keys.npy", "meta.json")  # in the order they are moved into place
+HINT = "run data_prep.teacher_embeddings with this output_dir"
+OLD_VERSION = 1  # of the layout before
+OLD_FILES = ("meta.json", "embeddings.npy", "keys.npy")
+OLD_ROWS = 4096  # taken over at a time
+CUT_TEXTS = "cut_texts.txt"
 
 
 @dataclass(frozen=True)
 class TeacherMeta:
-    """What made the embeddings, and how many there are.
+    """What made the embeddings: the store's facts.
 
     Attributes:
         max_text_tokens: as it was set; None: the model's own limit.
         cut_at: tokens of a text that the teacher read, with prompt and special tokens; None: it
             has no limit, or nobody has looked.
-        num_cut: of the last run's texts so many are longer.
+        num_cut: so many texts are longer: those of `cut_texts.txt`.
     """
 
     teacher: str
     revision: str | None
     prompt: str
     dimension: int
-    count: int = 0
-    version: int = VERSION
     max_text_tokens: int | None = None
     cut_at: int | None = None
     num_cut: int = 0
 
 
-class TeacherStore:
-    """A complete store, open for reading."""
+def open_store(folder: str | Path, texts: Sequence[str] = ()) -> StoredEmbeddings:
+    """Open a teacher's store, which has to have these texts, for reading.
 
-    def __init__(self, folder: Path, embeddings: np.ndarray, keys: np.ndarray, meta: TeacherMeta):
-        self.folder = folder
-        self.embeddings = embeddings  # (N, T) float32, memory-mapped
-        self.keys = keys  # (N,) bytes, sorted
-        self.meta = meta
+    Raises:
+        DataError: no store, a damaged one or one of something else; or texts that it lacks: says
+            how many and the first.
+    """
+    folder = Path(folder)
+    if (folder / OLD_FILES[0]).is_file():
+        facts, keys, vectors = _read_old(folder)
+        records = np.zeros(len(keys), RECORD)
+        records["key"] = keys
+        store = StoredEmbeddings(folder, facts, records, vectors)
+    elif (folder / FACTS).is_file():
+        store = StoredEmbeddings.open(folder)
+    else:
+        raise DataError(f"{folder}: the store of teacher embeddings is not there; {HINT}")
+    _meta(folder, store.facts)
+    lacking = store.missing([text_key(text) for text in texts])
+    if lacking:
+        raise DataError(
+            f"{folder}: no teacher embedding for {len(lacking)} of {len(texts)} texts, the first "
+            f"{texts[lacking[0]][:80]!r}; run python -m data_prep.teacher_embeddings on these "
+            "texts with this folder as output_dir"
+        )
+    return store
 
-    @classmethod
-    def open(cls, folder: str | Path) -> TeacherStore:
-        """Map a complete store into memory.
 
-        Raises:
-            DataError: no store, a half-written or damaged one, or one of another format.
-        """
-        folder = Path(folder)
-        hint = "run data_prep.teacher_embeddings with this output_dir"
-        if not (folder / "meta.json").is_file():
-            state = "is not complete" if (folder / "partial").is_dir() else "is not there"
-            raise DataError(f"{folder}: the store of teacher embeddings {state}; {hint}")
-        meta = _read_meta(folder / "meta.json")
-        try:
-            embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-            keys = np.load(folder / "keys.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{folder}: cannot read the teacher embeddings: {error}") from None
-        shape = (meta.count, meta.dimension)
-        if embeddings.shape != shape or embeddings.dtype != np.float32 or len(keys) != meta.count:
-            raise DataError(
-                f"{folder}: meta.json says {shape} float32, the files hold {embeddings.shape} "
-                f"{embeddings.dtype} for {len(keys)} texts; delete the folder and {hint}"
-            )
-        return cls(folder, embeddings, keys, meta)
-
-    def __len__(self) -> int:
-        return self.meta.count
-
-    def find(self, texts: Sequence[str]) -> np.ndarray:
-        """The row of each text.
-
-        Raises:
-            DataError: texts that the store lacks; says how many and the first.
-        """
-        rows = find_keys(self.keys, text_keys(texts))  # (n,), -1: none
-        if (rows < 0).any():
-            lacking = [text for text, row in zip(texts, rows, strict=True) if row < 0]
-            raise DataError(
-                f"{self.folder}: no teacher embedding for {len(lacking)} of {len(texts)} texts, "
-                f"the first {lacking[0][:80]!r}; run python -m data_prep.teacher_embeddings on "
-                "these texts with this folder as output_dir"
-            )
-        return rows
+def text_key(text: str) -> bytes:
+    return item_digest(Item(text))
 
 
 def write_store(
@@ -112,6 +91,7 @@ def write_store(
     embed: Callable[[list[str]], np.ndarray],
     block_size: int,
     progress: Callable[[int], object] = lambda done: None,
+    cut: Mapping[str, str] | None = None,
 ) -> int:
     """Complete the store in `folder` so that it has every text; returns how many were computed.
 
@@ -120,115 +100,99 @@ def write_store(
     Args:
         embed: texts to their embeddings (n, T); normalised here.
         progress: told at the start and after every block how many texts have their embedding.
+        cut: of the texts those that the teacher cuts, with the name of their row.
 
     Raises:
+        ConfigError: `folder` cannot be written, or another process is writing there.
         DataError: `folder` holds another teacher's, revision's or prompt's embeddings.
     """
-    folder = Path(folder)
-    if (folder / "partial" / "complete.npy").is_file():
-        _move_into_place(folder)
-    found = [f for f in (folder, folder / "partial") if (f / "meta.json").is_file()]
-    for old in found:
-        _refuse_other(folder, _read_meta(old / "meta.json"), meta)
+    cut = cut or {}
     by_key = {text_key(text): text for text in texts}
-    if folder in found:
-        store = TeacherStore.open(folder)
-        if (find_keys(store.keys, key_array(by_key)) >= 0).all():
-            progress(len(by_key))
-            return 0
-    keys = _all_keys(folder, by_key)
-    done, embeddings = _open_partial(folder, keys, meta)
-    wanted = find_keys(keys, key_array(by_key))
-    todo = np.sort(wanted[~done[wanted]])
-    known = len(by_key) - len(todo)
-    progress(known)
-    for start in range(0, len(todo), block_size):
-        rows = todo[start : start + block_size]
-        block = [by_key[bytes(key).ljust(16, b"\0")] for key in keys[rows]]  # S16 drops zeros
-        embeddings[rows] = _unit(embed(block), block, meta)
-        embeddings.flush()
-        done[rows] = True
-        done.flush()
-        progress(known + start + len(rows))
-    os.replace(folder / "partial" / "done.npy", folder / "partial" / "complete.npy")
-    _move_into_place(folder)
+    with closing(EmbeddingStore(Path(folder), asdict(meta), "output_dir")) as store:
+        _refuse_other(store.folder, store.facts, meta)
+        cut_keys = {text_key(text) for text in cut}
+        _take_over_old(store, meta, cut_keys)
+        num_cut = _list_cut(store.folder, cut.values())
+        keys = sorted(by_key)  # the same blocks, whatever the order of the texts
+        todo = [keys[place] for place in store.missing(keys)]
+        known = len(keys) - len(todo)
+        progress(known)
+        for start in range(0, len(todo), block_size):
+            block = todo[start : start + block_size]
+            block_texts = [by_key[key] for key in block]
+            vectors = _unit(embed(block_texts), block_texts, meta)
+            store.add(block, vectors, [key in cut_keys for key in block])
+            progress(known + start + len(block))
+        store.describe(cut_at=meta.cut_at, num_cut=num_cut)
     return len(todo)
 
 
-def note_cut(folder: str | Path, cut_at: int | None, row_ids: list[str]) -> Path:
-    """Write down at how many tokens texts were cut, and the rows of those that were; returns the
-    list's file.
-
-    Raises:
-        DataError: there is no complete store.
-    """
-    folder = Path(folder)
-    meta = replace(_read_meta(folder / "meta.json"), cut_at=cut_at, num_cut=len(row_ids))
-    write_aside(folder / "cut_texts.txt", "".join(f"{row_id}\n" for row_id in row_ids))
-    write_json(folder / "meta.json", asdict(meta))
-    return folder / "cut_texts.txt"
-
-
-def _all_keys(folder: Path, by_key: Iterable[bytes]) -> np.ndarray:
-    keys = key_array(by_key)
-    if (folder / "meta.json").is_file():
-        keys = np.concatenate([keys, TeacherStore.open(folder).keys])
-    return np.unique(keys)  # sorted
-
-
-def _open_partial(folder: Path, keys: np.ndarray, meta: TeacherMeta) -> tuple[np.memmap, np.memmap]:
-    """Which rows are there (N,) and the embeddings (N, T), writable; an interrupted run's if it had
-    the same texts, otherwise new ones that take over every row that is known already."""
-    partial, fresh = folder / "partial", folder / "partial.new"
-    complete = (partial / "meta.json").is_file()
-    if not complete or not np.array_equal(np.load(partial / "keys.npy"), keys):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        shape = (len(keys), meta.dimension)
-        embeddings = open_memmap(fresh / "embeddings.npy", "w+", np.float32, shape)
-        done = open_memmap(fresh / "done.npy", "w+", np.bool_, shape[:1])
-        np.save(fresh / "keys.npy", keys)
-        for old in (folder, partial):
-            if (old / "meta.json").is_file():
-                _copy_rows(old, keys, done, embeddings)
-        embeddings.flush()
-        done.flush()
-        del embeddings, done
-        text = json.dumps(asdict(meta) | {"count": len(keys)}, indent=1)
-        (fresh / "meta.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(partial, ignore_errors=True)
-        fresh.rename(partial)
-    return (
-        open_memmap(partial / "done.npy", "r+"),
-        open_memmap(partial / "embeddings.npy", "r+"),
-    )
+def _take_over_old(store: EmbeddingStore, meta: TeacherMeta, cut: set[bytes]) -> None:
+    """Put what a store of the layout before holds, finished or not, into this store, and remove it;
+    may be interrupted and called again."""
+    for old in (store.folder, store.folder / "partial"):
+        if not (old / OLD_FILES[0]).is_file():
+            continue
+        facts, keys, vectors = _read_old(old)
+        _refuse_other(store.folder, facts, meta)
+        unfinished = (old / "done.npy").is_file()
+        done = np.load(old / "done.npy") if unfinished else np.ones(len(keys), bool)
+        rows = [row for row in store.missing(keys) if done[row]]
+        for start in range(0, len(rows), OLD_ROWS):
+            block = rows[start : start + OLD_ROWS]
+            taken = [keys[row] for row in block]
+            store.add(taken, torch.from_numpy(vectors[block]), [key in cut for key in taken])
+    for name in OLD_FILES:
+        (store.folder / name).unlink(missing_ok=True)
+    shutil.rmtree(store.folder / "partial", ignore_errors=True)
 
 
-def _copy_rows(old: Path, keys: np.ndarray, done: np.ndarray, embeddings: np.ndarray) -> None:
-    source = np.load(old / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    known = (
-        np.load(old / "done.npy") if (old / "done.npy").is_file() else np.ones(len(source), bool)
-    )
-    rows = find_keys(keys, np.load(old / "keys.npy", allow_pickle=False))
-    taken = np.flatnonzero(known & (rows >= 0))
-    for start in range(0, len(taken), COPY_ROWS):
-        block = taken[start : start + COPY_ROWS]
-        embeddings[rows[block]] = source[block]
-        done[rows[block]] = True
+def _read_old(folder: Path) -> tuple[dict[str, Any], list[bytes], np.ndarray]:
+    """The facts, keys and embeddings (N, T), memory-mapped, of the layout before."""
+    try:
+        facts = json.loads((folder / OLD_FILES[0]).read_text(encoding="utf-8"))
+        wanted = facts.pop("version"), (facts.pop("count"), facts["dimension"]), "float32"
+        vectors = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+        keys = np.load(folder / "keys.npy", allow_pickle=False)
+        found = OLD_VERSION, vectors.shape, str(vectors.dtype)
+        if found != wanted or len(keys) != len(vectors):
+            raise ValueError(f"expected {wanted}, got {found} for {len(keys)} texts")
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{folder}: cannot read the teacher embeddings: {error}; delete the folder and {HINT}"
+        ) from None
+    return facts, [key.ljust(KEY_BYTES, b"\0") for key in keys.tolist()], vectors
 
 
-def _move_into_place(folder: Path) -> None:
-    """Replace the store by the finished ``partial/``; may be interrupted and called again."""
-    partial = folder / "partial"
-    if (partial / "meta.json").exists():
-        (folder / "meta.json").unlink(missing_ok=True)
-    for name in FILES:
-        if (partial / name).exists():
-            os.replace(partial / name, folder / name)
-    shutil.rmtree(partial)
+def _meta(folder: Path, facts: dict[str, Any]) -> TeacherMeta:
+    try:
+        return TeacherMeta(**facts)
+    except TypeError as error:
+        raise DataError(f"{folder}: not a store of teacher embeddings: {error}") from None
 
 
-def _unit(block: np.ndarray, texts: list[str], meta: TeacherMeta) -> np.ndarray:
+def _refuse_other(folder: Path, facts: dict[str, Any], new: TeacherMeta) -> None:
+    old = _meta(folder, facts)
+    for key in ("teacher", "revision", "prompt", "dimension", "max_text_tokens"):
+        if getattr(old, key) != getattr(new, key):
+            raise DataError(
+                f"{folder}: holds embeddings made with {key}={getattr(old, key)!r}, not "
+                f"{getattr(new, key)!r}; choose another output_dir or delete the folder"
+            )
+
+
+def _list_cut(folder: Path, row_ids: Iterable[str]) -> int:
+    """Add rows to the list of those whose text is cut; returns how many it has."""
+    path = folder / CUT_TEXTS
+    listed = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    known = set(listed)
+    listed += [row_id for row_id in row_ids if row_id not in known]
+    write_aside(path, "".join(f"{row_id}\n" for row_id in listed))
+    return len(listed)
+
+
+def _unit(block: np.ndarray, texts: list[str], meta: TeacherMeta) -> Tensor:
+    """The teacher's embeddings (n, T) of a block, scaled to norm 1."""
     block = np.asarray(block, dtype=np.float32)
     if block.shape != (len(texts), meta.dimension):
         raise DataError(
@@ -241,24 +205,4 @@ def _unit(block: np.ndarray, texts: list[str], meta: TeacherMeta) -> np.ndarray:
         raise DataError(
             f"{meta.teacher}: the embedding of {texts[int(bad.argmax())]!r} is zero or not finite"
         )
-    return block / norms
-
-
-def _read_meta(path: Path) -> TeacherMeta:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        meta = TeacherMeta(**values)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the description of a teacher store: {error}") from None
-    if meta.version != VERSION:
-        raise DataError(f"{path}: store format {meta.version}, this program reads {VERSION}")
-    return meta
-
-
-def _refuse_other(folder: Path, old: TeacherMeta, new: TeacherMeta) -> None:
-    for key in ("teacher", "revision", "prompt", "dimension", "max_text_tokens"):
-        if getattr(old, key) != getattr(new, key):
-            raise DataError(
-                f"{folder}: holds embeddings made with {key}={getattr(old, key)!r}, not "
-                f"{getattr(new, key)!r}; choose another output_dir or delete the folder"
-            )
+    return torch.from_numpy(block / norms)

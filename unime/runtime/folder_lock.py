@@ -62,6 +62,11 @@ def lock_folder(key: str, folder: Path) -> None:
     os.pwrite(file, holder, 0)
 
 
+def unlock_folder(folder: Path) -> None:
+    """Give the lock up before the process ends."""
+    os.close(HELD.pop(folder.absolute() / NAME))
+
+
 def _named(holder: bytes) -> str:
     try:
         found = json.loads(holder)
