@@ -181,7 +181,7 @@ def _check(row: Row, columns: tuple[str, ...]) -> None:
     Raises:
         DataError: names file, row, column and value.
     """
-    lists = [column for column in columns if column in LISTS]
+    lists = [column for column in LISTS if column in columns]
     single = Row({column: row[column] for column in columns if column not in LISTS}, row.where)
     for cells in (single, *row.entries(*lists)):
         for column in cells.values:
