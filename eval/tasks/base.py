@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from unime.errors import DataError
+from unime.errors import DataError, require
 from unime.inputs.images import sample_frames
 from unime.inputs.items import Item
 
@@ -80,33 +80,80 @@ def as_shown(item: Item, num_frames: int) -> Item:
 
 
 @dataclass
-class Targets:
-    """Collects targets, each once, by what they are and what they are called."""
+class TaskBuilder:
+    """Collects queries, and their targets, each once, by what they are and what they are called."""
 
-    items: list[Item] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    queries: list[Item] = field(default_factory=list)
+    targets: list[Item] = field(default_factory=list)
+    target_names: list[str] = field(default_factory=list)
+    relevance: list[Relevance] = field(default_factory=list)
+    candidates: list[list[int]] = field(default_factory=list)
     _places: dict[tuple[str, Item], int] = field(default_factory=dict)
 
     def place(self, name: str, item: Item) -> int:
         """Where this target is, which is added at the end if it is new."""
-        place = self._places.setdefault((name, item), len(self.items))
-        if place == len(self.items):
-            self.items.append(item)
-            self.names.append(name)
+        place = self._places.setdefault((name, item), len(self.targets))
+        if place == len(self.targets):
+            self.targets.append(item)
+            self.target_names.append(name)
         return place
 
-    def task(
+    def ask(self, query: Item, right: Iterable[int], among: Iterable[int] | None = None) -> None:
+        """Add a query.
+
+        Args:
+            right: the places of its right targets.
+            among: those of its candidates, of which one that is listed twice is one; None: all
+                targets.
+        """
+        self.queries.append(query)
+        self.relevance.append(dict.fromkeys(right, 1.0))
+        if among is not None:
+            self.candidates.append(list(dict.fromkeys(among)))
+
+    def task(self, name: str, num_rows: int) -> EvalTask:
+        """The task of these queries."""
+        return EvalTask(
+            name,
+            num_rows,
+            self.queries,
+            self.targets,
+            self.target_names,
+            self.relevance,
+            self.candidates or None,
+        )
+
+
+@dataclass(frozen=True)
+class Instructed:
+    """A format whose items have instructions.
+
+    Attributes:
+        instruction: "inline": before the text, as VLM2Vec has it; "apart": the item's instruction,
+            which a prompt puts where the model expects it.
+    """
+
+    instruction: str = field(default="inline", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ConfigError: a setting that cannot be.
+        """
+        forms = ("inline", "apart")
+        require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
+
+    def item(
         self,
-        name: str,
-        num_rows: int,
-        queries: list[Item],
-        relevance: list[Relevance],
-        candidates: list[list[int]] | None = None,
-    ) -> EvalTask:
-        """The task of searching them."""
-        return EvalTask(name, num_rows, queries, self.items, self.names, relevance, candidates)
-
-
-def each_once(places: Iterable[int]) -> list[int]:
-    """A list of candidates without repetitions: a candidate that is listed twice is one."""
-    return list(dict.fromkeys(places))
+        instruction: str | None,
+        text: str = "",
+        images: tuple[str, ...] = (),
+        video: tuple[str, ...] = (),
+    ) -> Item:
+        """An item with its instruction: in one line before the text (VLM2Vec's
+        src/model/processor.py, ``process_input_text``), or apart. The tokens of images and videos
+        are the prompt's to add."""
+        if self.instruction == "apart":
+            return Item(text, images, video, (instruction or "").strip())
+        spacing = (" ", "") if images or video else None
+        return Item(" ".join(filter(None, (instruction, text))), images, video, spacing=spacing)

@@ -1,28 +1,28 @@
 """Retrieval tasks as BEIR triples: queries, a corpus of documents, and who is relevant to whom.
 
-A repository holds three tables, as subsets of its own: ``queries`` (``query-id``, ``query``),
-``corpus`` (``corpus-id``, ``image``) and ``qrels`` (``query-id``, ``corpus-id``, ``score``). The
-visual-document tasks of MMEB-V2 come so (VLM2Vec: src/data/eval_dataset/vidore_dataset.py,
+A repository holds three tables, as subsets of its own; a row of each::
+
+    queries  query-id "q7"   query "Which year had the highest sales?"
+    corpus   corpus-id "p3"  image {"bytes": …}
+    qrels    query-id "q7"   corpus-id "p3"  score 2
+
+The visual-document tasks of MMEB-V2 come so (VLM2Vec: src/data/eval_dataset/vidore_dataset.py,
 visrag_dataset.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import datasets
-
-from eval.tasks.base import EvalTask, Relevance
-from eval.tasks.sources import EvalSource
-from unime.data.tables import Table, plain_rows
-from unime.errors import DataError, require
+from eval.tasks.base import EvalTask, Instructed, Relevance
+from eval.tasks.sources import READ_AT_ONCE, EvalSource
+from unime.data.rows import Row
+from unime.data.tables import Table
+from unime.errors import DataError
 from unime.inputs.items import Item
 from unime.runtime.progress import progress_bar
 
-READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
 FIRST = 5  # of what is left out, so many are named
 
 
@@ -35,16 +35,12 @@ class _Query:
 
 
 @dataclass(frozen=True)
-class Beir:
+class Beir(Instructed):
     """Every query is searched among the whole corpus, in the order of which ties are decided.
 
     A document counts as relevant with its highest score in ``qrels`` if that is above 0
     (VLM2Vec: src/utils/dataset_utils.py, load_qrels_mapping). Ids are texts or whole numbers; what
     they print as is compared.
-
-    Attributes:
-        instruction: "inline": before the text, one space between them, as VLM2Vec has it; "apart":
-            the item's instruction, which the prompt puts where the model expects it.
     """
 
     repository: str | None = None
@@ -54,11 +50,6 @@ class Beir:
     document_text: str | None = None  # column of the corpus with its documents' text; None: unread
     query_instruction: str = ""
     target_instruction: str = ""
-    instruction: str = "inline"
-
-    def __post_init__(self) -> None:
-        forms = ("inline", "apart")
-        require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
         places, documents, left_out = self._read_corpus(name, source)
@@ -71,7 +62,7 @@ class Beir:
         queries, relevance = [], []
         for query in of_language[: source.data.limit]:
             if query.id in relevant:
-                queries.append(self._item(self.query_instruction, query.text))
+                queries.append(self.item(self.query_instruction, query.text))
                 relevance.append(relevant[query.id])
             else:
                 left_out.append(f"{query.where}: query {query.id!r} has no relevant document")
@@ -94,52 +85,38 @@ class Beir:
         documents: list[Item] = []
         again = []
         rows = progress_bar(
-            _undecoded(table.rows), total=len(table.rows), desc=f"reading {name}", unit="document"
-        )
-        for number, row in enumerate(rows):
-            where = table.where(number)
-            document_id, document = _id(row, "corpus-id", where), self._document(row, where, source)
+            table.read(at_once=READ_AT_ONCE), total=len(table), desc=f"reading {name}",
+            unit="document",
+        )  # fmt: skip
+        for row in rows:
+            document_id, document = _id(row, "corpus-id"), self._document(row, source)
             place = places.setdefault(document_id, len(documents))
             if place == len(documents):
                 documents.append(document)
             elif documents[place] == document:
-                again.append(f"{where}: document {document_id!r} comes again")
+                again.append(f"{row.where}: document {document_id!r} comes again")
             else:
-                raise DataError(
-                    f"{where}, column 'corpus-id': {document_id!r} is another document than in"
-                    f" an earlier row"
-                )
+                problem = f"{document_id!r} is another document than in an earlier row"
+                raise row.error(problem, "corpus-id")
         return places, documents, again
 
-    def _document(self, row: dict[str, Any], where: str, source: EvalSource) -> Item:
-        text, picture = "", row.get("image")
-        if self.document_text is not None:
-            text = row[self.document_text]
-            if not isinstance(text, str | None):
-                column = self.document_text
-                raise DataError(f"{where}, column {column!r}: got {text!r}, expected a text")
-            text = text or ""
+    def _document(self, row: Row, source: EvalSource) -> Item:
+        text = row.text_or_none(self.document_text) if self.document_text is not None else ""
+        picture = row.values.get("image")
         if picture is None and not text.strip():
-            raise DataError(f"{where}: neither text nor image")
-        try:
+            raise row.error("neither text nor image")
+        with row.naming("image"):
             images = (source.keep_image(picture),) if picture is not None else ()
-        except DataError as error:
-            raise DataError(f"{where}, column 'image': {error}") from None
-        return self._item(self.target_instruction, text, images)
+        return self.item(self.target_instruction, text, images)
 
     def _read_queries(self, source: EvalSource) -> dict[str, _Query]:
         required = ("query-id", "query", *(["language"] if self.language is not None else []))
-        table = self._table(source, "queries", required)
         asked: dict[str, _Query] = {}
-        for number, row in enumerate(plain_rows(table.rows)):
-            where = table.where(number)
-            query_id, text = _id(row, "query-id", where), row["query"]
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f"{where}, column 'query': got {text!r}, expected a text")
+        for row in self._table(source, "queries", required).read():
+            query_id, text = _id(row, "query-id"), row.text("query")
             if query_id in asked:
-                earlier = asked[query_id].where
-                raise DataError(f"{where}, column 'query-id': {query_id!r} is also in {earlier}")
-            asked[query_id] = _Query(query_id, text, row.get("language"), where)
+                raise row.error(f"{query_id!r} is also in {asked[query_id].where}", "query-id")
+            asked[query_id] = _Query(query_id, text, row.values.get("language"), row.where)
         return asked
 
     def _read_qrels(
@@ -147,20 +124,19 @@ class Beir:
     ) -> tuple[dict[str, Relevance], list[str]]:
         """The relevant documents of each query that has any, and what is said of queries that are
         not there (VLM2Vec reads past them too)."""
-        table = self._table(source, "qrels", ("query-id", "corpus-id", "score"))
+        columns = ("query-id", "corpus-id", "score")
         relevant: dict[str, Relevance] = {}
         others: list[str] = []  # a row
-        for number, row in enumerate(plain_rows(table.rows)):
-            where = table.where(number)
-            query_id, document_id = _id(row, "query-id", where), _id(row, "corpus-id", where)
+        for row in self._table(source, "qrels", columns).read():
+            query_id, document_id = _id(row, "query-id"), _id(row, "corpus-id")
             if query_id not in asked:
-                others += [f"{where}: {query_id!r}"]
+                others += [f"{row.where}: {query_id!r}"]
                 continue
             if document_id not in places:
-                raise DataError(f"{where}, column 'corpus-id': no document {document_id!r}")
+                raise row.error(f"no document {document_id!r}", "corpus-id")
             score = row["score"]
             if not isinstance(score, int | float) or not math.isfinite(score):
-                raise DataError(f"{where}, column 'score': got {score!r}, expected a number")
+                raise row.expected("a number", "score")
             if score > 0:
                 own = relevant.setdefault(query_id, {})
                 place = places[document_id]
@@ -182,25 +158,9 @@ class Beir:
             tuple(column for column in optional if column not in required),
         )  # fmt: skip
 
-    def _item(self, instruction: str, text: str, images: tuple[str, ...] = ()) -> Item:
-        """VLM2Vec: src/model/processor.py, process_input_text, without its image token."""
-        if self.instruction == "apart":
-            return Item(text, images, instruction=instruction)
-        words = " ".join(part for part in (instruction, text) if part)
-        return Item(words, images, spacing=(" ", "") if images else None)
 
-
-def _undecoded(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
-    """The rows, few at a time, with pictures as the bytes that the table holds."""
-    if isinstance(rows.features.get("image"), datasets.Image):
-        rows = rows.cast_column("image", datasets.Image(decode=False))
-    for batch in rows.iter(batch_size=READ_AT_ONCE):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
-def _id(row: dict[str, Any], column: str, where: str) -> str:
+def _id(row: Row, column: str) -> str:
     value = row[column]
     if not isinstance(value, int | str) or isinstance(value, bool) or value == "":
-        raise DataError(f"{where}, column {column!r}: got {value!r}, expected an id")
+        raise row.expected("an id", column)
     return str(value)

@@ -1,6 +1,11 @@
 """Pictures and their captions, searched in either direction: UniME's retrieval suite (paper, Table
 2; the published code is deepglint/UniME, self_evaluate/).
 
+A row of ``royokong/flickr30k_test``::
+
+    image  {"bytes": …}
+    text   ["Two dogs run on a beach.", …]  (its captions: five, or more)
+
 ``t2i``: a caption is the query, and its one picture is right among all pictures.
 ``i2t``: a picture is the query, and any of its own captions is right among all captions.
 
@@ -11,16 +16,13 @@ in the data ranks first. No target and no query counts twice, however many proce
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import datasets
 from omegaconf import MISSING
 
 from eval.tasks.base import EvalTask, Relevance
-from eval.tasks.sources import EvalSource
-from unime.errors import ConfigError, DataError, require
+from eval.tasks.sources import READ_AT_ONCE, EvalSource
+from unime.errors import require
 from unime.inputs.items import Item
 from unime.runtime.progress import progress_bar
 
@@ -45,9 +47,8 @@ class CaptionRetrieval:
     text_instruction: str = ""  # and of a caption
 
     def __post_init__(self) -> None:
-        if self.direction not in DIRECTIONS:
-            expected = " or ".join(DIRECTIONS)
-            raise ConfigError(f"direction: got {self.direction!r}, expected {expected}")
+        known = self.direction in DIRECTIONS
+        require(known, "direction", self.direction, " or ".join(DIRECTIONS))
 
     def task(
         self, name: str, pictures: list[Captioned], limit: int | None, left_out: list[str]
@@ -111,56 +112,15 @@ class CaptionedRows(CaptionRetrieval):
         table = source.rows(
             self.repository, self.subset, self.split, self.revision, ("image", "text")
         )
-        rows = table.rows
-        if isinstance(rows.features["image"], datasets.Image):
-            rows = rows.cast_column("image", datasets.Image(decode=False))  # the bytes as they are
-        pictures, left_out = [], []
-        for number, row in enumerate(
-            progress_bar(rows, total=len(rows), desc=f"reading {name}", unit="row")
-        ):
-            where = table.where(number)
-            captions = self._captions(row["text"], where)
-            pictures.append(Captioned(str(number), _keep(source, row["image"], where), captions))
-            if (had := len(row["text"])) > (used := self.max_captions):
-                left_out.append(f"{where}: the captions after the first {used} of {had}")
-        return self.task(name, pictures, source.data.limit, left_out)
-
-    def _captions(self, values: Any, where: str) -> tuple[str, ...]:
-        if not isinstance(values, list) or not values:
-            raise DataError(f"{where}, column 'text': got {values!r}, expected a list of captions")
-        return tuple(
-            check_caption(value, f"{where}, column 'text[{number}]'")
-            for number, value in enumerate(values[: self.max_captions])
+        rows = progress_bar(
+            table.read(at_once=READ_AT_ONCE), total=len(table), desc=f"reading {name}", unit="row"
         )
-
-
-def check_caption(value: Any, place: str) -> str:
-    """A caption as it is.
-
-    Raises:
-        DataError: no text, or a blank one.
-    """
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{place}: got {value!r}, expected a caption")
-    return value
-
-
-def find_image(find: Callable[[str], str], path: Any, place: str) -> str:
-    """The picture's absolute path.
-
-    Raises:
-        DataError: names where the path stands, the path, and where it was looked for.
-    """
-    if not isinstance(path, str):
-        raise DataError(f"{place}: got {path!r}, expected a picture's path")
-    try:
-        return find(path)
-    except DataError as error:
-        raise DataError(f"{place}: {path!r}: {error}") from None
-
-
-def _keep(source: EvalSource, value: Any, where: str) -> str:
-    try:
-        return source.keep_image(value)
-    except DataError as error:
-        raise DataError(f"{where}, column 'image': {error}") from None
+        pictures, left_out = [], []
+        for number, row in enumerate(rows):
+            captions = tuple(row.texts("text", self.max_captions))
+            with row.naming("image"):
+                image = source.keep_image(row["image"])
+            pictures.append(Captioned(str(number), image, captions))
+            if (had := len(row["text"])) > (used := self.max_captions):
+                left_out.append(f"{row.where}: the captions after the first {used} of {had}")
+        return self.task(name, pictures, source.data.limit, left_out)

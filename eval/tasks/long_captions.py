@@ -1,5 +1,12 @@
 """The long captions of UniME's retrieval suite: ShareGPT4V-1K and Urban1K, as Long-CLIP set them up
-(beichenzbc/Long-CLIP, train/sharegpt4v.py and eval/retrieval/Urban1k.py)."""
+(beichenzbc/Long-CLIP, train/sharegpt4v.py and eval/retrieval/Urban1k.py).
+
+An item of ShareGPT4V's list, and the two files of one of Urban1K's::
+
+    {"image": "sam/images/sa_1.jpg", "conversations": [{"value": "Describe it."},
+                                                       {"value": "The picture shows …"}]}
+    Urban1k/image/1.jpg, Urban1k/caption/1.txt: "The image captures a street …"
+"""
 
 from __future__ import annotations
 
@@ -15,8 +22,9 @@ from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 from eval.tasks.base import EvalTask
-from eval.tasks.caption_retrieval import Captioned, CaptionRetrieval, check_caption, find_image
+from eval.tasks.caption_retrieval import Captioned, CaptionRetrieval
 from eval.tasks.sources import EvalSource
+from unime.data.rows import Row
 from unime.errors import DataError
 
 CHUNK = 1 << 20  # characters read at a time
@@ -24,6 +32,7 @@ LONGEST = 1 << 24  # characters of one item; more is no item but a broken file
 LARGEST = 1 << 26  # bytes of one file of an archive; more is no picture of it
 BEGIN, BETWEEN = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # before an item
 END = re.compile(r"\s*[],]")  # after it
+CAPTION = "conversations[1].value"
 T = TypeVar("T")
 
 
@@ -42,12 +51,12 @@ class ShareGpt4v(CaptionRetrieval):
         for number, item in enumerate(islice(json_items(path), self.num_items)):
             where = f"{path}, item {number}"
             try:
-                image, value = item["image"], item["conversations"][1]["value"]
+                cells = {"image": item["image"], CAPTION: item["conversations"][1]["value"]}
             except (KeyError, IndexError, TypeError):
-                raise DataError(f"{where}: no 'image' or no 'conversations[1].value'") from None
-            caption = check_caption(value, f"{where}, 'conversations[1].value'")
-            found = find_image(find, image, f"{where}, 'image'")
-            pictures.append(Captioned(str(number), found, (caption.replace("\n", " "),)))
+                raise DataError(f"{where}: no 'image' or no {CAPTION!r}") from None
+            row = Row(cells, where)
+            caption = row.text(CAPTION).replace("\n", " ")
+            pictures.append(Captioned(str(number), row.image("image", find), (caption,)))
         return self.task(name, pictures, source.data.limit, [])
 
 
@@ -79,7 +88,9 @@ class Urban1k(CaptionRetrieval):
                 first, *rest = texts[key].decode("utf-8-sig").replace("\r\n", "\n").split("\n")
             except UnicodeDecodeError as error:
                 raise DataError(f"{where}: {error}") from None
-            pictures.append(Captioned(key, images[key], (check_caption(first, where),)))
+            if not first.strip():
+                raise DataError(f"{where}: got {first!r}, expected a caption")
+            pictures.append(Captioned(key, images[key], (first,)))
             longer += [key] if any(line.strip() for line in rest) else []
         left_out = [f"{place}, caption of {key}: the lines after the first" for key in longer]
         return self.task(name, pictures, source.data.limit, left_out)
@@ -127,8 +138,7 @@ def _packed(archive: Path, source: EvalSource) -> tuple[dict[str, str], dict[str
 
 
 def _by_id(place: Path, files: Iterable[tuple[PurePath, T]]) -> dict[str, T]:
-    """The contents of files by their names without suffix.
-
+    """
     Raises:
         DataError: two files of one id.
     """

@@ -1,4 +1,13 @@
-"""MMEB's evaluation rows as MMEB-V2 reads them: each text with its instruction beside it.
+r"""MMEB's evaluation rows as MMEB-V2 reads them: each text with its instruction beside it.
+
+A row::
+
+    qry_inst      "<|image_1|>\nFind a news image that matches the provided caption:"
+    qry_text      "The harbour at night."
+    qry_img_path  ""
+    tgt_inst      "<|image_1|>\nRepresent the given image with related text information:"
+    tgt_text      ["Ships in the harbour.", …]  (its candidates, the right one first)
+    tgt_img_path  ["EDIS/Test/0.jpg", …]
 
 The same 36 tasks as version 1's rows (mmeb_v1.py). The functions below put instruction and text
 together as VLM2Vec does (TIGER-AI-Lab/VLM2Vec, branch main, src/data/eval_dataset/image_*.py, and
@@ -7,18 +16,19 @@ process_input_text of src/model/processor.py), which gives version 1's very stri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask
-from eval.tasks.mmeb_v1 import Candidates, Row, candidate_name, read_task
+from eval.tasks.base import EvalTask, Instructed
+from eval.tasks.mmeb_v1 import Candidates, candidate_name, read_task
 from eval.tasks.sources import EvalSource
 from unime.data.mmeb_rows import read_candidates, read_item, read_query
-from unime.data.tables import quoted
-from unime.errors import DataError, require
+from unime.data.rows import Row
+from unime.errors import require
 from unime.inputs.items import Item
 
 TOKEN = "<|image_1|>"
@@ -87,7 +97,7 @@ PARSERS = {  # VLM2Vec's names
 
 
 @dataclass(frozen=True)
-class MmebInstructRows:
+class MmebInstructRows(Instructed):
     """``ziyjiang/MMEB_Test_Instruct``: one row a query, with its own candidates, the right first.
 
     Candidates are told apart by path and caption, as in version 1; VLM2Vec's own image_t2i goes by
@@ -108,16 +118,12 @@ class MmebInstructRows:
     revision: str | None = None
     subset: str | None = None  # None: the task's name
     split: str = "test"
-    # inline: in the text, as version 1 has it. apart: as the item's instruction, for models that
-    # take it in the system turn (prompt "instruct").
-    instruction: str = "inline"
     target_instruction: bool = True  # False: candidates without it, as Qwen3-VL-Embedding's are
     blank_line: bool = False  # a further new line after an inline query: VisDial's
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.parser in PARSERS, "parser", self.parser, f"one of {', '.join(PARSERS)}")
-        forms = ("inline", "apart")
-        require(self.instruction in forms, "instruction", self.instruction, "inline or apart")
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = PARSERS[self.parser].columns
@@ -132,20 +138,19 @@ class MmebInstructRows:
             apart = self.instruction == "apart"
             return replace(item, instruction=instruction, spacing=None) if apart else item
 
-        def read_row(row: Row, where: str) -> tuple[Item, Candidates]:
-            _check(row, columns, where)
+        def read_row(row: Row) -> tuple[Item, Candidates]:
+            _check(row, columns)
             captions = [text or "" for text in row["tgt_text"]]
             asked, searched = self._instructions(row)
-            as_v1 = self.row_of_v1(row, captions)
-            query = read_query(as_v1, where, partial(shared, asked))
-            own = read_candidates(as_v1, where, partial(shared, searched))
-            paths = as_v1["tgt_img_path"]
-            names = map(candidate_name, paths, (caption.strip() for caption in captions))
+            as_v1 = Row(self.row_of_v1(row.values, captions), row.where)
+            query = read_query(as_v1, partial(shared, asked))
+            own = read_candidates(as_v1, partial(shared, searched))
+            names = map(candidate_name, as_v1["tgt_img_path"], map(str.strip, captions))
             return query, list(zip(names, own, strict=True))
 
         return read_task(name, table, source.data.limit, read_row)
 
-    def row_of_v1(self, row: Row, captions: list[str]) -> Row:
+    def row_of_v1(self, row: Mapping[str, Any], captions: list[str]) -> dict[str, Any]:
         """The row as version 1 has it; with instructions apart, of the texts without them."""
         parser = PARSERS[self.parser]
         instruction, text = row["qry_inst"] or "", row["qry_text"] or ""
@@ -165,31 +170,20 @@ class MmebInstructRows:
         """Those of the query and of the candidates, where they stand apart."""
         if self.instruction == "inline":
             return "", ""
-        of_targets = row.get("tgt_inst") if self.target_instruction else None
+        of_targets = row.values.get("tgt_inst") if self.target_instruction else None
         asked, searched = (without_token(words or "") for words in (row["qry_inst"], of_targets))
         return asked.strip(), searched.strip()
 
 
-def _check(row: Row, columns: tuple[str, ...], where: str) -> None:
-    """Check a row's values before they are read.
+def _check(row: Row, columns: tuple[str, ...]) -> None:
+    """Refuse a row with a value of another type, or without a picture where one belongs.
 
     Raises:
-        DataError: a value of another type, lists of unequal length, no picture where one belongs.
+        DataError: names file, row, column and value.
     """
-    for column in columns:
-        if column in LISTS and not isinstance(row[column], list):
-            raise DataError(f"{where}, column {column!r}: got {row[column]!r}, expected a list")
-        values = (
-            {f"{column}[{n}]": entry for n, entry in enumerate(row[column])}
-            if column in LISTS
-            else {column: row[column]}
-        )
-        for place, value in values.items():
-            if not isinstance(value, str | None):
-                raise DataError(f"{where}, column '{place}': got {value!r}, expected a text")
-            if column.endswith("img_path") and not value:
-                raise DataError(f"{where}, column '{place}': got {value!r}, expected a picture")
-    sizes = [len(row[column]) for column in LISTS if column in columns]
-    if len(set(sizes)) > 1:
-        found = " and ".join(map(str, sizes)) + " entries"
-        raise DataError(f"{where}, columns {quoted(LISTS)}: {found}, expected equally many")
+    lists = [column for column in LISTS if column in columns]
+    single = Row({column: row[column] for column in columns if column not in LISTS}, row.where)
+    for cells in (single, *row.entries(*lists)):
+        for column in cells.values:
+            if not cells.text_or_none(column) and "img_path" in column:
+                raise cells.expected("a picture", column)

@@ -1,21 +1,28 @@
-"""MMEB's evaluation rows, version 1: instructions inside of the texts, the right answer first."""
+r"""MMEB's evaluation rows, version 1: instructions inside of the texts, the right answer first.
+
+A row::
+
+    qry_text      "<|image_1|>\nRepresent the given image with the following question: Is it red?\n"
+    qry_img_path  "OK-VQA/Test/0.jpg"  ("" or null: no picture)
+    tgt_text      ["a bird", "a boat", …]  (its candidates, the right one first)
+    tgt_img_path  ["", "", …]
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
-from eval.tasks.base import EvalTask, Targets, each_once
+from eval.tasks.base import EvalTask, TaskBuilder
 from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 from unime.data.mmeb_rows import EVAL_COLUMNS, read_candidates, read_item, read_query
-from unime.data.tables import Table, plain_rows
+from unime.data.rows import Row
+from unime.data.tables import Table
 from unime.inputs.items import Item
 from unime.runtime.progress import progress_bar
 
-Row = dict[str, Any]
 Candidates = list[tuple[str, Item]]  # name and item of each, the right one first
 
 
@@ -43,11 +50,11 @@ class MmebRows:
         def shared(text: str, path: str) -> Item:
             return read_item(text, path, find)
 
-        def read_row(row: Row, where: str) -> tuple[Item, Candidates]:
-            own = read_candidates(row, where, shared)
+        def read_row(row: Row) -> tuple[Item, Candidates]:
+            own = read_candidates(row, shared)
             names = (candidate_name(path, item.text)
                      for path, item in zip(row["tgt_img_path"], own, strict=True))  # fmt: skip
-            return read_query(row, where, shared), list(zip(names, own, strict=True))
+            return read_query(row, shared), list(zip(names, own, strict=True))
 
         return read_task(name, table, source.data.limit, read_row)
 
@@ -60,19 +67,16 @@ def read_task(
     name: str,
     table: Table,
     limit: int | None,
-    read_row: Callable[[Row, str], tuple[Item, Candidates]],
+    read_row: Callable[[Row], tuple[Item, Candidates]],
 ) -> EvalTask:
     """A task of rows that are one query each, with its own candidates, the right one first."""
-    count = len(table.rows) if limit is None else min(limit, len(table.rows))
-    targets, queries, candidates = Targets(), [], []
-    rows = plain_rows(table.rows.select(range(count)))
-    bar = progress_bar(rows, total=count, desc=f"reading {name}", unit="row")
-    for number, row in enumerate(bar):
-        query, own = read_row(row, table.where(number))
-        queries.append(query)
-        candidates.append(each_once(targets.place(*candidate) for candidate in own))
-    relevance = [{places[0]: 1.0} for places in candidates]
-    return targets.task(name, len(table.rows), queries, relevance, candidates)
+    task, count = TaskBuilder(), min(limit or len(table), len(table))
+    rows = table.read(range(count))
+    for row in progress_bar(rows, total=count, desc=f"reading {name}", unit="row"):
+        query, candidates = read_row(row)
+        places = [task.place(*candidate) for candidate in candidates]
+        task.ask(query, places[:1], places)
+    return task.task(name, len(table))
 
 
 def read_mmeb(root: str, name: str) -> EvalTask:

@@ -24,6 +24,7 @@ from unime.errors import DataError
 from unime.inputs.items import video_frames
 from unime.inputs.pixels import open_picture
 
+READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 
 

@@ -1,6 +1,11 @@
 """SugarCrepe: of two captions that differ in one thing, which one does the picture show?
 (RAIVNLab/sugar-crepe, main_eval.py; arXiv 2306.14610)
 
+A row of a file, which is one object ``{"0": row, "1": row, …}``::
+
+    {"filename": "000000085329.jpg", "caption": "A dog beside a cat.",
+     "negative_caption": "A cat beside a dog."}
+
 Correct is only a caption that scores strictly above its negative: a tie is wrong (`ties_lose`). The
 negative is listed first, and of equal scores the first ranks first.
 
@@ -17,18 +22,17 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from eval.tasks.base import EvalTask
-from eval.tasks.caption_retrieval import check_caption, find_image
 from eval.tasks.sources import EvalSource
+from unime.data.rows import Row
 from unime.errors import DataError
 from unime.inputs.items import Item
 
 CANDIDATES = ("negative_caption", "caption")  # in this order: see above
-KEYS = ("filename", *CANDIDATES)
 
 
 @dataclass(frozen=True)
 class SugarCrepe:
-    """A JSON file ``{"0": {"filename", "caption", "negative_caption"}, …}`` over COCO's val2017."""
+    """A JSON file over COCO's val2017."""
 
     file: str = MISSING  # "data/replace_obj.json"
     repository: str = "RAIVNLab/sugar-crepe"  # on GitHub: a clone of it below data.root
@@ -45,18 +49,16 @@ class SugarCrepe:
             raise DataError(f"{path}: cannot read it: {error}") from None
         if not isinstance(rows, dict):
             raise DataError(f"{path}: got a {type(rows).__name__}, expected {{key: row}}")
-        find = source.images().find
+        images, folder = source.images(), f"{self.image_folder}/".removeprefix("/")
         queries, targets, names = [], [], []
-        for key, row in list(rows.items())[: source.data.limit]:
-            where = f"{path}, row {key!r}"
-            if not isinstance(row, dict) or any(column not in row for column in KEYS):
-                raise DataError(f"{where}: got {row!r}, expected {', '.join(KEYS)}")
-            image = f"{self.image_folder}/{row['filename']}".removeprefix("/")
-            found = find_image(find, image, f"{where}, 'filename'")
-            queries.append(Item(images=(found,), instruction=self.image_instruction))
+        for key, values in list(rows.items())[: source.data.limit]:
+            row = Row(values, f"{path}, row {key!r}")
+            if not isinstance(values, dict):
+                raise row.error(f"got {values!r}, expected an object")
+            image = row.image("filename", lambda name: images.find(f"{folder}{name}"))
+            queries.append(Item(images=(image,), instruction=self.image_instruction))
             for column in CANDIDATES:
-                text = check_caption(row[column], f"{where}, {column!r}")
-                targets.append(Item(text, instruction=self.text_instruction))
+                targets.append(Item(row.text(column), instruction=self.text_instruction))
                 names.append(f"{key}.{column}")
         candidates = [[2 * number, 2 * number + 1] for number in range(len(queries))]
         right = CANDIDATES.index("caption")

@@ -1,20 +1,19 @@
-"""MMEB-V2's video classification: a video, and the names of the classes."""
+"""MMEB-V2's video classification: a video, and the names of the classes.
+
+A row of ``VLM2Vec/SmthSmthV2``; of other sets without ``neg_text``, since all share their classes::
+
+    {"video_id": "v1", "pos_text": "Closing something",
+     "neg_text": ["Holding something", "Closing something"]}
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.tasks.base import EvalTask, Relevance, Targets, each_once
+from eval.tasks.base import EvalTask, TaskBuilder
 from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import (
-    FrameFinder,
-    VideoRows,
-    count_rows,
-    read_rows,
-    read_text,
-    read_texts,
-)
+from eval.tasks.video_rows import FrameFinder, VideoRows
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 
@@ -41,33 +40,23 @@ class VideoClassification(VideoRows):
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = [self.video, self.label, *([self.candidates] if self.candidates else [])]
-        tables = self.tables(source, tuple(columns))
-        finder, targets = FrameFinder(source), Targets()
+        num_rows, rows = self.rows(name, source, columns)
+        finder, task = FrameFinder(source), TaskBuilder()
         labels = read_labels(self.labels) if self.labels else []
-        classes = [targets.place(label, Item(label)) for label in labels]
-        queries: list[Item] = []
-        relevance: list[Relevance] = []
-        candidates: list[list[int]] = []
-        for row, where, _ in read_rows(tables, source.data.limit, name):
-            places = self.places(read_text(row, self.video, where))
-            video = finder.frames(places, where, self.video)
-            queries.append(self.item(self.query_instruction, video=video))
-            label = read_text(row, self.label, where)
-            own = classes
+        classes = [task.place(label, Item(label)) for label in labels]
+        for row, _ in rows:
+            video = finder.frames(self.places(row.text(self.video)), row, self.video)
+            label, own = row.text(self.label), classes
             if self.candidates:
-                listed = read_texts(row, self.candidates, where)
-                own = each_once(targets.place(text, Item(text)) for text in listed)
-                candidates.append(own)
-            right = targets.place(label, Item(label))
+                own = [task.place(text, Item(text)) for text in row.texts(self.candidates)]
+            right = task.place(label, Item(label))
             if right not in own:
                 among = f"column {self.candidates!r}" if self.candidates else self.labels
-                raise DataError(
-                    f"{where}, column {self.label!r}: {label!r} is not among the {len(own)}"
-                    f" classes of {among}"
-                )
-            relevance.append({right: 1.0})
-        own_lists = candidates if self.candidates else None
-        return targets.task(name, count_rows(tables), queries, relevance, own_lists)
+                problem = f"{label!r} is not among the {len(set(own))} classes of {among}"
+                raise row.error(problem, self.label)
+            query = self.item(self.query_instruction, video=video)
+            task.ask(query, [right], own if self.candidates else None)
+        return task.task(name, num_rows)
 
 
 def read_labels(file: str) -> list[str]:

@@ -1,22 +1,20 @@
-"""MMEB-V2's questions about videos, with the answers among which the right one is."""
+"""MMEB-V2's questions about videos, with the answers among which the right one is.
+
+A row of ``VLM2Vec/MVBench``::
+
+    {"video": "clip.mp4", "question": "What happened after the person took the food?",
+     "candidates": ["Ate the medicine.", "Tidied up the blanket."], "answer": "Ate the medicine."}
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from eval.tasks.base import EvalTask, Relevance, Targets, each_once
+from eval.tasks.base import EvalTask, TaskBuilder
 from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import (
-    FrameFinder,
-    Row,
-    VideoRows,
-    check_template,
-    count_rows,
-    read_rows,
-    read_text,
-    read_texts,
-)
-from unime.errors import ConfigError, DataError
+from eval.tasks.video_rows import FrameFinder, VideoRows, check_template
+from unime.data.rows import Row
+from unime.errors import ConfigError, require
 from unime.inputs.items import Item
 
 ANSWERS = ("text", "letter", "index")
@@ -59,9 +57,8 @@ class VideoQA(VideoRows):
         super().__post_init__()
         if bool(self.options) == bool(self.fixed_options):
             raise ConfigError("options and fixed_options: expected one of the two")
-        if self.answer_is not in ANSWERS:
-            expected = ", ".join(ANSWERS)
-            raise ConfigError(f"answer_is: got {self.answer_is!r}, expected one of {expected}")
+        known = self.answer_is in ANSWERS
+        require(known, "answer_is", self.answer_is, f"one of {', '.join(ANSWERS)}")
         if self.subset is not None and self.subsets:
             raise ConfigError("subset and subsets: expected one of the two")
         check_template("query", self.query, ("question", "options"))
@@ -69,63 +66,52 @@ class VideoQA(VideoRows):
             check_template(key, getattr(self, key), ("letter", "option", "answer"))
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
-        columns = tuple(dict.fromkeys([self.video, self.question, self.answer, *self.options]))
-        tables = self.tables(source, columns, self.subsets)
-        finder, targets = FrameFinder(source), Targets()
-        queries: list[Item] = []
-        relevance: list[Relevance] = []
-        candidates: list[list[int]] = []
-        for row, where, subset in read_rows(tables, source.data.limit, name):
-            places = self.places(read_text(row, self.video, where), subset)
-            video = finder.frames(places, where, self.video)
-            options = self._options(row, where)
+        columns = dict.fromkeys([self.video, self.question, self.answer, *self.options])
+        num_rows, rows = self.rows(name, source, columns, self.subsets)
+        finder, task = FrameFinder(source), TaskBuilder()
+        for row, subset in rows:
+            places = self.places(row.text(self.video), subset)
+            video = finder.frames(places, row, self.video)
+            options = self._options(row)
             filled = [fill(self.candidate, number, text) for number, text in enumerate(options)]
             if not all(filled):
-                raise DataError(f"{where}: options {options}: one is empty as a candidate")
-            own = [targets.place(text, Item(text)) for text in filled]
-            text = self._query(read_text(row, self.question, where), options)
-            queries.append(self.item(self.query_instruction, text, video=video))
-            candidates.append(each_once(own))
-            relevance.append({own[place]: 1.0 for place in self._right(row, options, where)})
-        return targets.task(name, count_rows(tables), queries, relevance, candidates)
+                raise row.error(f"{options}: one is empty as a candidate", *self.options)
+            own = [task.place(text, Item(text)) for text in filled]
+            text = self._query(row.text(self.question), options)
+            query = self.item(self.query_instruction, text, video=video)
+            task.ask(query, [own[place] for place in self._right(row, options)], own)
+        return task.task(name, num_rows)
 
-    def _options(self, row: Row, where: str) -> list[str]:
+    def _options(self, row: Row) -> list[str]:
         if self.fixed_options:
             return self.fixed_options
         options = []
         for column in self.options:
             several = isinstance(row[column], list)
-            options += (read_texts if several else _one_text)(row, column, where)
+            options += row.texts(column) if several else [row.text(column)]
         if not 2 <= len(options) <= len(LETTERS):
-            raise DataError(f"{where}, columns {self.options}: {len(options)} options")
+            raise row.error(f"got {options}, expected 2 to {len(LETTERS)}", *self.options)
         return options
 
     def _query(self, question: str, options: list[str]) -> str:
         listed = (fill(self.listed, number, text) for number, text in enumerate(options))
         return self.query.format(question=question, options=self.between.join(listed)).rstrip()
 
-    def _right(self, row: Row, options: list[str], where: str) -> list[int]:
+    def _right(self, row: Row, options: list[str]) -> list[int]:
         """The places of the right options.
 
         Raises:
             DataError: the answer is none of the options.
         """
-        answer = read_text(row, self.answer, where)
+        answer = row.text(self.answer)
         if self.answer_is == "text":
             right = [place for place, option in enumerate(options) if option == answer]
         else:
             valid = LETTERS if self.answer_is == "letter" else list(map(str, range(len(LETTERS))))
             right = [place for place in range(len(options)) if valid[place] == answer]
         if not right:
-            raise DataError(
-                f"{where}, column {self.answer!r}: got {answer!r}, expected the {self.answer_is} of"
-                f" one of {options}"
-            )
+            raise row.expected(f"the {self.answer_is} of one of {options}", self.answer)
         return right
-
-
-def _one_text(row: Row, column: str, where: str) -> list[str]:
-    return [read_text(row, column, where)]
 
 
 def fill(template: str, place: int, option: str) -> str:

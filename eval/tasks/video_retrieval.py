@@ -1,24 +1,23 @@
 """MMEB-V2's video retrieval (a caption, and all videos) and moment retrieval (a text, mostly with
-the whole video, and some of its clips)."""
+the whole video, and some of its clips).
+
+A row of ``VLM2Vec/MSVD``, of ``VLM2Vec/QVHighlight`` and of ``VLM2Vec/MomentSeeker``::
+
+    {"video_id": "video0", "caption": ["a man cooks", "somebody is cooking"]}
+    {"video_path": "/videos/film1.mp4", "query": "He opens the door."}
+    {"input_frames": "film/b.mp4", "query": "What came after?",
+     "positive_frames": [{"output_path": "film/b_1.mp4"}], "negative_frames": [{…}, …]}
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eval.tasks.base import EvalTask, Relevance, Targets, each_once
+from eval.tasks.base import EvalTask, TaskBuilder
 from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import (
-    FrameFinder,
-    Row,
-    VideoRows,
-    check_template,
-    count_rows,
-    read_first,
-    read_rows,
-    read_text,
-)
-from unime.errors import DataError
+from eval.tasks.video_rows import FrameFinder, VideoRows, check_template
+from unime.data.rows import Row
 from unime.inputs.items import Item, natural_order
 
 
@@ -39,33 +38,23 @@ class MomentRetrieval(VideoRows):
     target_instruction: str | None = "Understand the content of the provided video."
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
-        tables = self.tables(source, (self.video, self.text))
-        finder, targets = FrameFinder(source), Targets()
-        queries: list[Item] = []
-        relevance: list[Relevance] = []
-        candidates: list[list[int]] = []
-        for row, where, _ in read_rows(tables, source.data.limit, name):
-            places = self.places(read_text(row, self.video, where))
-            folder = finder.folder(places, where, self.video)
-            video = finder.frames((f"{folder}/{self.query_folder}",), where, self.video)
-            text = read_text(row, self.text, where)
-            queries.append(self.item(self.query_instruction, text, video=video))
-            own: list[int] = []
-            right: Relevance = {}
+        num_rows, rows = self.rows(name, source, (self.video, self.text))
+        finder, task = FrameFinder(source), TaskBuilder()
+        for row, _ in rows:
+            folder = finder.folder(self.places(row.text(self.video)), row, self.video)
+            video = finder.frames((f"{folder}/{self.query_folder}",), row, self.video)
+            query = self.item(self.query_instruction, row.text(self.text), video=video)
+            own: dict[int, str] = {}
             for clip in self._clips(source, folder):
-                frames = finder.frames((clip,), where, self.video)
-                item = self.item(self.target_instruction, video=frames)
-                own.append(targets.place(clip, item))
-                if PurePosixPath(clip).name.startswith(self.positive):
-                    right[own[-1]] = 1.0
+                frames = finder.frames((clip,), row, self.video)
+                place = task.place(clip, self.item(self.target_instruction, video=frames))
+                own[place] = PurePosixPath(clip).name
+            right = [place for place, clip in own.items() if clip.startswith(self.positive)]
             if not right or len(own) < 2:
-                raise DataError(
-                    f"{where}, column {self.video!r}: {folder!r} holds {len(own)} clips, of which"
-                    f" {len(right)} begin with {self.positive!r}"
-                )
-            candidates.append(own)
-            relevance.append(right)
-        return targets.task(name, count_rows(tables), queries, relevance, candidates)
+                found = f"{len(own)} clips, of which {len(right)} begin with {self.positive!r}"
+                raise row.error(f"{folder!r} holds {found}", self.video)
+            task.ask(query, right, own)
+        return task.task(name, num_rows)
 
     def _clips(self, source: EvalSource, folder: str) -> list[str]:
         below = Path(source.images().find_folder(folder)).iterdir()
@@ -98,47 +87,34 @@ class MomentSeeker(VideoRows):
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = (self.video, self.text, self.positives, self.negatives)
-        tables = self.tables(source, columns)
-        finder, targets = FrameFinder(source), Targets()
-        queries: list[Item] = []
-        relevance: list[Relevance] = []
-        candidates: list[list[int]] = []
+        num_rows, rows = self.rows(name, source, columns)
+        finder, task = FrameFinder(source), TaskBuilder()
 
-        def clips(row: Row, column: str, where: str) -> list[int]:
+        def clips(row: Row, column: str) -> list[int]:
             found = []
-            for path in read_paths(row, column, where):
-                places = self.places(frames_name(path))
-                frames = finder.frames(places, where, column)
+            for path in read_paths(row, column):
+                frames = finder.frames(self.places(frames_name(path)), row, column)
                 item = self.item(self.target_instruction, video=frames)
-                found.append(targets.place(frames_name(path), item))
+                found.append(task.place(frames_name(path), item))
             return found
 
-        for row, where, _ in read_rows(tables, source.data.limit, name):
-            queries.append(self._query(row, where, finder))
-            right = clips(row, self.positives, where)
-            candidates.append(each_once(right + clips(row, self.negatives, where)))
-            relevance.append(dict.fromkeys(right, 1.0))
-        return targets.task(name, count_rows(tables), queries, relevance, candidates)
+        for row, _ in rows:
+            query, right = self._query(row, finder), clips(row, self.positives)
+            task.ask(query, right, right + clips(row, self.negatives))
+        return task.task(name, num_rows)
 
-    def _query(self, row: Row, where: str, finder: FrameFinder) -> Item:
-        text, path = read_text(row, self.text, where), row[self.video]
-        if not isinstance(path, str | None):
-            raise DataError(f"{where}, column {self.video!r}: got {path!r}, expected a path")
-        path = path or ""
+    def _query(self, row: Row, finder: FrameFinder) -> Item:
+        text, path = row.text(self.text), row.text_or_none(self.video)
         ending = PurePosixPath(path).suffix
         if ending == ".mp4":
-            video = finder.frames(self.places(frames_name(path)), where, self.video)
+            video = finder.frames(self.places(frames_name(path)), row, self.video)
             return self.item(self.video_instruction, text, video=video)
         if ending == ".jpg":
-            try:
+            with row.naming(self.video):
                 picture = finder.source.images().find(self.pictures.format(video=path))
-            except DataError as error:
-                raise DataError(f"{where}, column {self.video!r}: {path!r}: {error}") from None
             return self.item(self.picture_instruction, text, images=(picture,))
         if ending:
-            raise DataError(
-                f"{where}, column {self.video!r}: got {path!r}, expected .mp4, .jpg or no ending"
-            )
+            raise row.expected(".mp4, .jpg or no ending", self.video)
         return self.item(self.text_instruction, text)
 
 
@@ -147,19 +123,18 @@ def frames_name(path: str) -> str:
     return path.split(".mp4")[0].replace("/", "_")
 
 
-def read_paths(row: Row, column: str, where: str) -> list[str]:
+def read_paths(row: Row, column: str) -> list[str]:
     """The paths of clips.
 
     Raises:
         DataError: no list of them, or an empty one.
     """
-    value = row[column]
     try:
-        paths = [entry["output_path"] for entry in value]
+        paths = [entry["output_path"] for entry in row[column]]
     except (TypeError, KeyError):
         paths = []
     if not paths or not all(isinstance(path, str) and path for path in paths):
-        raise DataError(f"{where}, column {column!r}: got {value!r}, expected [{{output_path}}, …]")
+        raise row.expected("[{output_path}, …]", column)
     return paths
 
 
@@ -173,20 +148,16 @@ class VideoRetrieval(VideoRows):
     target_instruction: str | None = "Understand the content of the provided video."
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
-        limit = source.data.limit
-        tables = self.tables(source, (self.video, self.text))
-        finder, targets = FrameFinder(source), Targets()
-        queries: list[Item] = []
-        relevance: list[Relevance] = []
-        for row, where, _ in read_rows(tables, None, name):
-            video = read_text(row, self.video, where)
-            places = self.places(video)
-            frames = finder.frames(places, where, self.video)
+        num_rows, rows = self.rows(name, source, (self.video, self.text), whole=True)
+        finder, task = FrameFinder(source), TaskBuilder()
+        for row, _ in rows:
+            places = self.places(row.text(self.video))
+            frames = finder.frames(places, row, self.video)
             # the same video in two rows is one target, called after the folder of its frames
             target = places[0].rsplit("/", 1)[-1]
-            place = targets.place(target, self.item(self.target_instruction, video=frames))
-            if limit is None or len(queries) < limit:
-                text = read_first(row, self.text, where)
-                queries.append(self.item(self.query_instruction, text))
-                relevance.append({place: 1.0})
-        return targets.task(name, count_rows(tables), queries, relevance)
+            place = task.place(target, self.item(self.target_instruction, video=frames))
+            if len(task.queries) < (source.data.limit or num_rows):
+                several = isinstance(row[self.text], list)
+                text = row.texts(self.text, first=1)[0] if several else row.text(self.text)
+                task.ask(self.item(self.query_instruction, text), [place])
+        return task.task(name, num_rows)

@@ -96,12 +96,12 @@ BAD_TEXTS = [
     ("t.jsonl", '{"text": "a"}\n{"text": ""}\n', "row 1, column 'text': got '', expected a text"),
     ("t.jsonl", '{"text": "a"}\n{"text": 7}\n', "row 1, column 'text': got 7, expected a text"),
     ("t.jsonl", '{"text": null}\n', "row 0, column 'text': got None, expected a text"),
-    ("t.jsonl", '{"word": "a", "id": 1}\n', "row 0: no column 'text'; it has word, id"),
+    ("t.jsonl", '{"word": "a", "id": 1}\n', "row 0: no column 'text'; it has 'word', 'id'"),
     ("t.jsonl", '{"text": "a"}\n{"text"\n', "row 1: not JSON: "),
     ("t.jsonl", '{"text": "a"}\n["b"]\n', "row 1: got '[\"b\"]', expected an object"),
     ("t.jsonl", "", "no texts"),
     ("t.csv", "text\na\n \n", "row 1, column 'text': got ' ', expected a text"),
-    ("t.csv", "a,b\n1,2\n", "row 0: no column 'text'; it has a, b"),
+    ("t.csv", "a,b\n1,2\n", "row 0: no column 'text'; it has 'a', 'b'"),
     ("t.csv", "id,text\n1\n", "row 0, column 'text': got None, expected a text"),
     ("t.csv", 'text\na\n"b"c\n', "after line 2: not CSV: "),
     ("t.csv", b"text\n\xff\n", "cannot read it: 'utf-8' codec"),
@@ -125,7 +125,7 @@ def test_bad_texts_in_parquet(tmp_path: Path) -> None:
     file = write_texts(tmp_path / "t.parquet", [{"text": "a", "n": 1}, {"text": None, "n": 2}])
     with pytest.raises(DataError, match=r"t.parquet, row 1, column 'text': got None"):
         read_texts([file], ["text"])
-    with pytest.raises(DataError, match=r"t.parquet, row 0: no column 'word'; it has text, n"):
+    with pytest.raises(DataError, match=r"t.parquet, row 0: no column 'word'; it has 'text', 'n'"):
         read_texts([file], ["word"])
     with pytest.raises(DataError, match=r"t.parquet, row 0, column 'n': got 1, expected a text"):
         read_texts([file], ["n"])

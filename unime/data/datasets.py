@@ -9,9 +9,9 @@ from itertools import accumulate
 
 from torch import Tensor
 
-from unime.config import InputConfig, PairData, TextData
+from unime.config import PairData, TextData
 from unime.data.embedding_store import StoredEmbeddings
-from unime.data.mmeb_train import TrainSubset, Verify, load_train_subset
+from unime.data.mmeb_train import TrainSubset, load_train_subset
 from unime.data.sampler import GlobalBatchSampler
 from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
@@ -122,31 +122,12 @@ class PairDataset(Sequence[Pair]):
     def load(
         cls, config: PairData, seed: int, processor: ItemProcessor | None = None
     ) -> PairDataset:
-        """Read the rows of every source.
-
-        Args:
-            processor: how training will prepare the items, for ``data.verify_images``; None: images
-                are read with default settings, and that is all.
+        """Read the rows of all ``data.sources`` (:func:`load_train_subset`).
 
         Raises:
-            DataError: see :func:`unime.data.mmeb_train.load_train_subset`.
+            DataError: data that cannot be used; names file, row, column and value.
         """
-        verify = Verify(processor.inputs if processor else InputConfig(), processor)
-        subsets = [
-            load_train_subset(
-                config.root,
-                name,
-                config.split,
-                config.revision,
-                image_root=config.image_root,
-                rows=source.rows,
-                sample=source.sample,
-                seed=seed,
-                on_bad_row=config.on_bad_row,
-                verify=verify if config.verify_images else None,
-            )
-            for name, source in config.sources.items()
-        ]
+        subsets = [load_train_subset(config, name, seed, processor) for name in config.sources]
         return cls(subsets, [source.weight for source in config.sources.values()])
 
     def __len__(self) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from unime.data.tables import quoted
+from unime.data.rows import Row
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
 
@@ -54,12 +54,11 @@ def _spacing(text: str, has_image: bool) -> tuple[str, str] | None:
     return None if spacing == ("\n", "\n" if has_image else "") else spacing
 
 
-def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_id: str) -> Pair:
+def read_pair(row: Row, find: Callable[[str], str], row_id: str) -> Pair:
     """A training row.
 
     Args:
         find: a path of the row to the image's own path; raises DataError where there is none.
-        where: file and row, for messages.
 
     Raises:
         DataError: a bad row; names file, row, column and value.
@@ -68,9 +67,10 @@ def read_pair(row: dict[str, Any], find: Callable[[str], str], where: str, row_i
     def make(text: str, path: str) -> Item:
         return read_item(text, path, find)
 
-    query = _side(row, TRAIN_COLUMNS[:2], where, make)
-    target = _side(row, TRAIN_COLUMNS[2:], where, make)
-    return Pair(query, target, _negatives(row, where, make), row_id)
+    query = _side(row, TRAIN_COLUMNS[:2], make)
+    target = _side(row, TRAIN_COLUMNS[2:], make)
+    negatives = tuple(_side(entry, entry.values, make) for entry in _negatives(row))
+    return Pair(query, target, negatives, row_id)
 
 
 def read_item(text: str, path: str, find: Callable[[str], str]) -> Item:
@@ -79,40 +79,28 @@ def read_item(text: str, path: str, find: Callable[[str], str]) -> Item:
     return Item(strip_image_tokens(text), images, spacing=_spacing(text, bool(path)))
 
 
-def _side(
-    row: dict[str, Any], columns: tuple[str, ...], where: str, make: MakeItem, suffix: str = ""
-) -> Item:
+def _side(row: Row, columns: Iterable[str], make: MakeItem) -> Item:
     """The item of a text column and an image column; None and "" both mean that there is none."""
-    for column in columns:
-        if not isinstance(row[column], str | None):
-            value = repr(row[column])
-            raise DataError(f"{where}, column '{column}{suffix}': got {value}, expected a text")
-    text, path = row[columns[0]], row[columns[1]]
+    text_column, path_column = columns
+    text, path = row.text_or_none(text_column), row.text_or_none(path_column)
     try:
-        item = make(text or "", path or "")
+        item = make(text, path)
     except DataError as error:
-        raise DataError(f"{where}, column '{columns[1]}{suffix}': {path!r}: {error}") from None
+        raise row.error(str(error), path_column) from None
     if not item.kind:
-        names = " and ".join(f"'{column}{suffix}'" for column in columns)
-        raise DataError(f"{where}, columns {names}: got {text!r} and {path!r}, both empty")
+        values = f"{row[text_column]!r} and {row[path_column]!r}"
+        raise row.error(f"got {values}, both empty", text_column, path_column)
     return item
 
 
-def _negatives(row: dict[str, Any], where: str, make: MakeItem) -> tuple[Item, ...]:
-    """The explicit negatives: each column a string or a list, one of the two may be empty."""
-    lists = [_as_list(row.get(column)) for column in NEGATIVE_COLUMNS]
-    count = max(map(len, lists))
-    if any(values and len(values) != count for values in lists):
-        sizes = " and ".join(str(len(values)) for values in lists)
-        raise DataError(f"{where}, columns {quoted(NEGATIVE_COLUMNS)}: {sizes} entries")
-    texts, paths = (values or [None] * count for values in lists)
-    return tuple(
-        _side(
-            dict(zip(NEGATIVE_COLUMNS, side, strict=True)), NEGATIVE_COLUMNS, where, make, f"[{n}]"
-        )
-        for n, side in enumerate(zip(texts, paths, strict=True))
-        if any(value not in (None, "") for value in side)
-    )
+def _negatives(row: Row) -> list[Row]:
+    """The explicit negatives: each column a text or a list, one of the two may be empty."""
+    lists = {column: _as_list(row.values.get(column)) for column in NEGATIVE_COLUMNS}
+    if not (count := max(map(len, lists.values()))):
+        return []
+    filled = {column: values or [None] * count for column, values in lists.items()}
+    entries = Row(filled, row.where).entries(*filled)
+    return [one for one in entries if any(v not in (None, "") for v in one.values.values())]
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -121,24 +109,15 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value in (None, "") else [value]
 
 
-def read_query(row: dict[str, Any], where: str, make: MakeItem) -> Item:
+def read_query(row: Row, make: MakeItem) -> Item:
     """The query of an evaluation row."""
-    return _side(row, EVAL_COLUMNS[:2], where, make)
+    return _side(row, EVAL_COLUMNS[:2], make)
 
 
-def read_candidates(row: dict[str, Any], where: str, make: MakeItem) -> list[Item]:
+def read_candidates(row: Row, make: MakeItem) -> list[Item]:
     """The candidates of an evaluation row, the right one first."""
     columns = EVAL_COLUMNS[2:]
-    for column in columns:
-        if not isinstance(row[column], list):
-            raise DataError(f"{where}, column {column!r}: got {row[column]!r}, expected a list")
-    texts, paths = row[columns[0]], row[columns[1]]
-    if len(texts) != len(paths) or len(texts) < 2:
-        sizes = f"{len(texts)} and {len(paths)} entries"
-        raise DataError(
-            f"{where}, columns {quoted(columns)}: {sizes}, expected equally many, 2 or more"
-        )
-    return [
-        _side(dict(zip(columns, side, strict=True)), columns, where, make, f"[{n}]")
-        for n, side in enumerate(zip(texts, paths, strict=True))
-    ]
+    entries = row.entries(*columns)
+    if len(entries) < 2:
+        raise row.error(f"{len(entries)} entries, expected 2 or more", *columns)
+    return [_side(entry, entry.values, make) for entry in entries]

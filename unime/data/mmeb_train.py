@@ -13,27 +13,15 @@ from zlib import crc32
 
 import numpy as np
 
-from unime.config import InputConfig
+from unime.config import InputConfig, PairData
 from unime.data.item_check import ItemCheck
-from unime.data.mmeb_rows import (
-    NEGATIVE_COLUMNS,
-    TRAIN_COLUMNS,
-    read_pair,
-)
-from unime.data.tables import ImageFolder, Table, image_folder, load_table, plain_rows
+from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
+from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
 from unime.inputs.images import read_images
 from unime.inputs.items import Pair
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.progress import progress_bar
-
-
-@dataclass(frozen=True)
-class Verify:
-    """How training will read images, and prepare items; None: items are not looked at."""
-
-    inputs: InputConfig
-    processor: ItemProcessor | None = None
 
 
 @dataclass
@@ -50,25 +38,19 @@ class TrainSubset:
         return len(self.selected)
 
     def __getitem__(self, index: int) -> Pair:
-        row = self.selected[index]
-        return read_pair(
-            self.table.rows[row], self.images.find, self.table.where(row), self._id(row)
-        )
+        number = self.selected[index]
+        return read_pair(self.table[number], self.images.find, self._id(number))
 
     def __iter__(self) -> Iterator[Pair]:
-        chosen = plain_rows(self.table.rows.select(self.selected))
-        for row, values in zip(self.selected, chosen, strict=True):
-            yield read_pair(values, self.images.find, self.table.where(row), self._id(row))
+        for number, row in zip(self.selected, self.table.read(self.selected), strict=True):
+            yield read_pair(row, self.images.find, self._id(number))
 
-    def check(self, on_bad_row: str, verify: Verify | None) -> None:
-        """Look at every selected row and every distinct image, and keep the good rows.
-
-        Args:
-            verify: read each image and look at each item as training will; None: only look whether
-                the images are there.
+    def check(self, data: PairData, processor: ItemProcessor | None) -> None:
+        """Look at every selected row and every distinct image, and keep the good rows; with
+        ``data.verify_images`` read each image and look at each item, as training will.
 
         Raises:
-            DataError: the first bad row (`on_bad_row` "raise"), or no good one.
+            DataError: the first bad row (``data.on_bad_row`` "raise"), or no good one.
         """
         files: list[str] = []
 
@@ -83,13 +65,14 @@ class TrainSubset:
             return find(path)
 
         good, self.dropped = self._sorted_out(find)
-        if verify is not None:
+        if data.verify_images:
+            inputs = processor.inputs if processor else InputConfig()
             sizes, refused = read_images(
-                files, verify.inputs.max_image_pixels, f"reading images of {self.name}"
+                files, inputs.max_image_pixels, f"reading images of {self.name}"
             )
-            check = ItemCheck(verify.processor, sizes) if verify.processor else None
+            check = ItemCheck(processor, sizes) if processor else None
             good, self.dropped = self._sorted_out(find_readable, check)
-        if self.dropped and on_bad_row == "raise":
+        if self.dropped and data.on_bad_row == "raise":
             raise DataError(_first_of(self.dropped) + "; data.on_bad_row=drop leaves them out")
         if not good:
             raise DataError(f"{self.name}: no good row; {_first_of(self.dropped)}")
@@ -100,14 +83,12 @@ class TrainSubset:
     ) -> tuple[list[int], list[str]]:
         """The good ones of the selected rows, and what is wrong with each bad one."""
         good, bad = [], []
-        chosen = self.table.rows.select(self.selected)
+        rows = zip(self.selected, self.table.read(self.selected), strict=True)
         with progress_bar(total=len(self), desc=f"checking {self.name}", unit="row") as bar:
-            for row, values in zip(self.selected, plain_rows(chosen), strict=True):
-                where = self.table.where(row)
+            for number, row in rows:
                 try:
-                    pair = read_pair(values, find, where, self._id(row))
-                    _check_items(pair, check, where)
-                    good.append(row)
+                    _check_items(read_pair(row, find, self._id(number)), check, row.where)
+                    good.append(number)
                 except DataError as error:
                     bad.append(str(error))
                 bar.update()
@@ -118,35 +99,28 @@ class TrainSubset:
 
 
 def load_train_subset(
-    root: str,
-    subset: str,
-    split: str,
-    revision: str | None = None,
-    *,
-    image_root: str | None = None,
-    rows: int | None = None,
-    sample: str = "first",
-    seed: int = 0,
-    on_bad_row: str = "raise",
-    verify: Verify | None = None,
+    data: PairData, name: str, seed: int = 0, processor: ItemProcessor | None = None
 ) -> TrainSubset:
-    """At most `rows` rows of a subset, the first ones or a random choice of this seed; with
-    `verify`, an item that cannot be read and prepared so makes its row a bad one.
+    """The rows of one of ``data.sources``: so many as it says, the first ones or a random choice.
+
+    Args:
+        processor: how training will prepare the items, for ``data.verify_images``; None: images
+            are read with default settings, and that is all.
 
     Raises:
         DataError: no such folder, subset, split or column, or a bad row; names file, row, column
             and value.
     """
-    table = load_table(root, subset, split, revision, TRAIN_COLUMNS, NEGATIVE_COLUMNS)
-    total = len(table.rows)
-    count = total if rows is None else min(rows, total)
-    if sample == "random":
-        random = np.random.default_rng([seed, crc32(subset.encode())])
+    columns = TRAIN_COLUMNS, NEGATIVE_COLUMNS
+    table = load_table(data.root, name, data.split, data.revision, *columns)
+    source, total = data.sources[name], len(table)
+    count = min(source.rows or total, total)
+    selected = list(range(count))
+    if source.sample == "random":
+        random = np.random.default_rng([seed, crc32(name.encode())])
         selected = sorted(random.choice(total, count, replace=False).tolist())
-    else:
-        selected = list(range(count))
-    result = TrainSubset(subset, table, selected, image_folder(root, image_root, []))
-    result.check(on_bad_row, verify)
+    result = TrainSubset(name, table, selected, image_folder(data.root, data.image_root, []))
+    result.check(data, processor)
     return result
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unime.data.rows import Row, check_columns
 from unime.errors import DataError
 from unime.inputs.items import whole_characters
 
 Shards = list[tuple[str, int]]  # file, number of rows
-
-
-def check_columns(name: str, found: Sequence[str], required: Sequence[str]) -> None:
-    """Check that all required columns are there.
-
-    Raises:
-        DataError: one is missing.
-    """
-    missing = [column for column in required if column not in found]
-    if missing:
-        lacking, there = (", ".join(map(repr, names)) for names in (missing, found))
-        raise DataError(f"{name}: no column {lacking}; it has {there}")
 
 
 # Parquet -----------------------------------------------------------------------------------------
@@ -122,8 +111,8 @@ def check_texts(batch: pa.RecordBatch, file: Path, before: int) -> None:
             column.validate(full=True)
         except pa.ArrowInvalid as error:
             row = next((n for n in range(len(column)) if not _is_readable(column[n])), 0)
-            place = f"{file}, row {before + row}, column {name!r}"
-            raise DataError(f"{place}: no UTF-8 text: {error}") from None
+            where = f"{file}, row {before + row}"
+            raise Row({}, where).error(f"no UTF-8 text: {error}", name) from None
 
 
 def _is_readable(value: pa.Scalar) -> bool:
@@ -194,7 +183,7 @@ def _column(name: str, values: list[Any], places: list[str]) -> pa.Array:
         row = bisect_left(range(len(values) + 1), True, key=fails) - 1
         first = next((n for n in range(row) if values[n] is not None), None)
         unlike = "" if first is None else f", unlike {values[first]!r} in {places[first]}"
-        raise DataError(f"{places[row]}, column {name!r}: got {values[row]!r}{unlike}")
+        raise Row({}, places[row]).error(f"got {values[row]!r}{unlike}", name)
     return pa.array(values)
 
 

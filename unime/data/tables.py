@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import datasets
 
-from unime.data.shards import Shards, check_columns, read_json, read_parquet
+from unime.data.rows import Row, check_columns
+from unime.data.shards import Shards, read_json, read_parquet
 from unime.data.split_files import split_files
 from unime.errors import DataError
 
@@ -38,7 +38,7 @@ class ImageFolder:
 
         Raises:
             DataError: the path names no file, is an address, leaves the folders, or there is no
-                such file.
+                such file; names the path.
         """
         return self._find(path, os.path.isfile, "image")
 
@@ -52,21 +52,21 @@ class ImageFolder:
 
     def _find(self, path: str, exists: Callable[[str], bool], kind: str) -> str:
         if not self.roots:
-            raise DataError("has an image, but data.image_root, where the images are, is not set")
+            raise DataError(f"{path!r}: data.image_root, where the {kind}s are, is not set")
         if ADDRESS.match(path):
-            raise DataError(f"is an address; none is fetched, a path to the {kind} is expected")
+            raise DataError(f"{path!r} is an address; none is fetched, a path is expected")
         pure = PurePosixPath(path.replace("\\", "/"))
         if not pure.parts:
-            raise DataError("names no file")
+            raise DataError(f"{path!r}: names no file")
         within = [(root, _within(root, path)) for root in self.roots]
         if ".." in pure.parts or not any(below is not None for _, below in within):
-            raise DataError("leaves the image folder")
+            raise DataError(f"{path!r}: leaves the image folder")
         for root, below in within:
             if below is not None and exists(found := os.path.join(root, below)):
                 return found
         if PureWindowsPath(path).is_absolute():
-            raise DataError("leaves the image folder")
-        raise DataError(f"no such {kind} in {' or '.join(map(str, self.roots))}")
+            raise DataError(f"{path!r}: leaves the image folder")
+        raise DataError(f"{path!r}: no such {kind} in {' or '.join(map(str, self.roots))}")
 
 
 def _within(root: Path, path: str) -> str | None:
@@ -81,8 +81,27 @@ def _within(root: Path, path: str) -> str | None:
 class Table:
     """The rows of one subset, memory-mapped, and where each of them comes from."""
 
-    rows: datasets.Dataset
+    rows: datasets.Dataset  # pictures are the bytes that it holds
     shards: Shards  # or the hub's name instead of a file
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Row:
+        return Row(self.rows[number], self.where(number))
+
+    def read(self, numbers: Sequence[int] | None = None, at_once: int = 1000) -> Iterator[Row]:
+        """These rows or all, many times faster than one by one.
+
+        Args:
+            at_once: how many are in memory.
+        """
+        numbers = range(len(self)) if numbers is None else numbers
+        batches = self.rows.select(numbers).iter(batch_size=at_once)
+        cells = (cells for batch in batches for cells in zip(*batch.values(), strict=True))
+        names = self.rows.column_names
+        for number, values in zip(numbers, cells, strict=True):
+            yield Row(dict(zip(names, values, strict=True)), self.where(number))
 
     def where(self, row: int) -> str:
         for name, count in self.shards:
@@ -138,15 +157,8 @@ def _load_hub(root: str, subset: str | None, split: str, revision: str | None) -
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"data.root: no folder {root!r}, and as a hub dataset: {reason}") from None
+    for column, kind in rows.features.items():
+        if isinstance(kind, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
     name = " ".join(part for part in (root, subset, split) if part)
     return Table(rows, [(name, len(rows))])
-
-
-def plain_rows(rows: datasets.Dataset) -> Iterator[dict[str, Any]]:
-    for batch in rows.iter(batch_size=1000):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
-def quoted(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unime.data.rows import Row
 from unime.data.shards import check_texts
 from unime.errors import DataError
 from unime.inputs.items import whole_characters
@@ -64,24 +65,13 @@ def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
     if path.suffix not in readers:
         raise DataError(f"{path}: texts are read from {', '.join(readers)} files")
     try:
-        for number, row in enumerate(readers[path.suffix](path, columns)):
+        for number, values in enumerate(readers[path.suffix](path, columns)):
+            row = Row(values, f"{path}, row {number}")
             for column in columns:
-                yield f"{path.name}:{number}:{column}", _text(path, number, row, column)
+                text = str(whole_characters(row.text(column)))
+                yield f"{path.name}:{number}:{column}", text
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot read it: {error}") from None
-
-
-def _text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
-    if column not in row:
-        raise DataError(f"{path}, row {number}: no column {column!r}; it has {_names(row)}")
-    text = row[column]
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{path}, row {number}, column {column!r}: got {text!r}, expected a text")
-    return str(whole_characters(text))
-
-
-def _names(row: dict[str, Any]) -> str:
-    return ", ".join(map(str, row)) or "none"
 
 
 def _read_jsonl(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:

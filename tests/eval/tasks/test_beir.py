@@ -28,8 +28,8 @@ from eval.miniatures.documents import (
 )
 from eval.miniatures.mmeb import write_rows
 from eval.tasks.base import EvalTask, Relevance
-from eval.tasks.beir import READ_AT_ONCE, Beir
-from eval.tasks.sources import EvalSource
+from eval.tasks.beir import Beir
+from eval.tasks.sources import READ_AT_ONCE, EvalSource
 from eval.tasks.suites import Task, load_suite
 from tests.support.paths import ROOT
 from tests.support.vlm2vec_reporter import report
@@ -262,13 +262,6 @@ def test_a_corpus_of_texts(root: Path) -> None:
     assert targets == [Item("seas"), Item("years"), Item("lands")]
 
 
-@pytest.mark.parametrize("number", [0, 7])
-def test_a_number_is_no_empty_text(root: Path, number: int) -> None:
-    write_table(root, "corpus", "test", ("corpus-id", "text"), [("p0", number)])
-    with pytest.raises(DataError, match=rf"row 0, column 'text': got {number}, expected a text"):
-        read(root, Beir("org/pages", document_text="text"))
-
-
 def test_a_document_that_comes_again_is_one_candidate(root: Path, tmp_path: Path) -> None:
     pages = [(f"p{n}", picture(tmp_path, n)) for n in range(3)]
     file = write_corpus(root, *pages, pages[1])
@@ -312,56 +305,6 @@ def test_a_tiny_model_is_evaluated(tmp_path: Path, tiny_model: Callable[..., Pat
 
 
 # What is refused ----------------------------------------------------------------------------------
-
-
-def another_page(root: Path) -> Path:
-    pages = [picture(root.parent, n) for n in (0, 1, 2, 3)]
-    return write_corpus(root, *zip(("p0", "p1", "p2", "p1"), pages, strict=True))
-
-
-def no_picture(root: Path) -> Path:
-    rows = [{"corpus-id": "p0", "image": {"bytes": b"<html>", "path": ""}}]
-    return write_rows(root, "corpus", "test", rows)
-
-
-def no_image_column(root: Path) -> Path:
-    return write_table(root, "corpus", "test", ("corpus-id", "text"), [("p0", "seas")])
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda root: write_qrels(root, ("a", "p0", 1), ("a", "p9", 1)),
-         "FILE, row 1, column 'corpus-id': no document 'p9'"),
-        (lambda root: write_qrels(root, ("a", "p0", math.nan)),
-         "FILE, row 0, column 'score': got nan, expected a number"),
-        (lambda root: write_table(root, "qrels", "test", ("query-id", "corpus-id", "score"),
-                                  [("a", "p0", "1")]),
-         "FILE, row 0, column 'score': got '1', expected a number"),
-        (lambda root: write_table(root, "qrels", "test", ("query-id", "corpus-id", "score"),
-                                  [("a", None, 1)]),
-         "FILE, row 0, column 'corpus-id': got None, expected an id"),
-        (lambda root: write_queries(root, (0.5, "Which sea?")),  # type: ignore[arg-type]
-         "FILE, row 0, column 'query-id': got 0.5, expected an id"),
-        (lambda root: write_queries(root, ("a", "Which sea?"), ("a", "Which year?")),
-         "FILE, row 1, column 'query-id': 'a' is also in FILE, row 0"),
-        (lambda root: write_queries(root, ("a", "Which sea?"), ("b", " ")),
-         "FILE, row 1, column 'query': got ' ', expected a text"),
-        (lambda root: write_queries(root, ("a", None), ("b", "Which year?")),
-         "FILE, row 0, column 'query': got None, expected a text"),
-        (lambda root: write_table(root, "qrels", "test", ("query-id", "corpus-id"), [("a", "p0")]),
-         "FILE: no column 'score'; it has 'query-id', 'corpus-id'"),
-        (another_page,
-         "FILE, row 3, column 'corpus-id': 'p1' is another document than in an earlier row"),
-        (no_picture, "FILE, row 0, column 'image': not a picture: it begins with b'<html>'"),
-        (no_image_column, "FILE: no column 'image'; it has 'corpus-id', 'text'"),
-    ],
-)  # fmt: skip
-def test_bad_tables(root: Path, damage: Callable[[Path], Path], message: str) -> None:
-    file = damage(root)
-    with pytest.raises(DataError) as error:
-        read(root)
-    assert str(error.value) == message.replace("FILE", str(file))
 
 
 def test_a_language_needs_its_column(root: Path) -> None:

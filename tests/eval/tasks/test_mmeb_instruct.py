@@ -28,7 +28,7 @@ from tests.support.paths import SUITES
 from unime.backbones.families import BACKBONES
 from unime.config import EvalData
 from unime.data.mmeb_rows import read_item
-from unime.errors import ConfigError, DataError
+from unime.errors import ConfigError
 from unime.inputs.items import Item, item_digest, item_key
 from unime.models.prompts import render
 
@@ -268,50 +268,6 @@ def test_the_suite_reads_each_task_as_vlm2vec_does() -> None:
     for name, task in of_v1.items():
         own = suite[name]
         assert (own.meta_task, own.distribution) == (task.meta_task, task.distribution)
-
-
-BAD = [
-    ("Kinds", {"qry_img_path": ""}, "column 'qry_img_path': got '', expected a picture"),
-    ("Kinds", {"qry_img_path": "no.png"}, "column 'qry_img_path': 'no.png': no such image in"),
-    ("Kinds", {"qry_inst": 3}, "column 'qry_inst': got 3, expected a text"),
-    ("Kinds", {"tgt_text": None}, "column 'tgt_text': got None, expected a list"),
-    ("Kinds", {"tgt_text": ["a"]}, "1 and 1 entries, expected equally many, 2 or more"),
-    ("Kinds", {"tgt_text": ["a", "", "b"]}, "columns 'tgt_text[1]' and 'tgt_img_path[1]': got ''"),
-    ("Questions", {"qry_text": ["a"]}, "column 'qry_text': got ['a'], expected a text"),
-    ("Dialogues", {"tgt_inst": 1.5}, "column 'tgt_inst': got 1.5, expected a text"),
-    ("Dialogues", {"qry_inst": "", "qry_text": None},
-     "columns 'qry_text' and 'qry_img_path': got ' \\n\\n' and '', both empty"),
-    ("News", {"tgt_text": ["a", "b", "c"]},
-     "columns 'tgt_text', 'tgt_img_path': 3 and 6 entries, expected equally many"),
-    ("News", {"tgt_img_path": ["Tiny/4.png", None, *["Tiny/5.png"] * 4]},
-     "column 'tgt_img_path[1]': got None, expected a picture"),
-    ("Parts", {"tgt_img_path": ["Tiny/4.png", "../x.png", "Tiny/5.png", "Tiny/6.png"]},
-     "column 'tgt_img_path[1]': '../x.png': leaves the image folder"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "values", "message"), BAD, ids=[m[:50] for *_, m in BAD])
-def test_bad_rows(
-    folder: Folder, tmp_path: Path, name: str, values: dict[str, Any], message: str
-) -> None:
-    root, tasks = folder
-    rows = [row | values for row in tasks[name].instruct]
-    path = write_rows(tmp_path / "instruct", name, "test", rows)
-    source = EvalSource(EvalData(root=str(tmp_path), image_root=str(root / "image-tasks")))
-    settings: Any = {"repository": "instruct", "blank_line": tasks[name].blank_line}
-    with pytest.raises(DataError) as error:
-        MmebInstructRows(tasks[name].parser, **settings).read(name, source)
-    assert f"{path}, row 0, column" in str(error.value) and message in str(error.value)
-
-
-def test_a_missing_column(folder: Folder, tmp_path: Path) -> None:
-    root, tasks = folder
-    rows = [{k: v for k, v in row.items() if k != "tgt_inst"} for row in tasks["News"].instruct]
-    path = write_rows(tmp_path / "instruct", "News", "test", rows)
-    source = EvalSource(EvalData(root=str(tmp_path)))
-    with pytest.raises(DataError, match="no column 'tgt_inst'") as error:
-        MmebInstructRows("image_t2i", "instruct").read("News", source)
-    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from eval.tasks.sources import EvalSource
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
 from unime.config import EvalData
-from unime.errors import DataError
 from unime.inputs.items import Item
 
 Rows = list[dict[str, Any]]
@@ -86,47 +84,6 @@ def test_a_candidate_that_a_row_repeats_is_one(tmp_path: Path) -> None:
         "yes", "no", "Task/t.png:yes", "Task/u.png:yes",
     ]  # fmt: skip
     assert task.relevance[0] == {task.target_names.index("yes"): 1.0}
-
-
-def with_first(**values: Any) -> Callable[[Rows], Rows]:
-    return lambda rows: [rows[0] | values, *rows[1:]]
-
-
-def every(**values: Any) -> Callable[[Rows], Rows]:
-    return lambda rows: [row | values for row in rows]
-
-
-def without(column: str) -> Callable[[Rows], Rows]:
-    return lambda rows: [{k: v for k, v in row.items() if k != column} for row in rows]
-
-
-BAD_EVAL = [
-    (with_first(qry_img_path="Task/no.png"),
-     "row 0, column 'qry_img_path': 'Task/no.png': no such image in ROOT or ROOT/eval_images"),
-    (with_first(qry_text=None, qry_img_path=""),
-     "row 0, columns 'qry_text' and 'qry_img_path': got None and '', both empty"),
-    (with_first(tgt_img_path=["Task/t.png", "../t.png", ""]),
-     "row 0, column 'tgt_img_path[1]': '../t.png': leaves the image folder"),
-    (with_first(tgt_text=["", "", "x"]),
-     "row 0, columns 'tgt_text[1]' and 'tgt_img_path[1]': got '' and '', both empty"),
-    (with_first(tgt_text=["a"]), "'tgt_text', 'tgt_img_path': 1 and 3 entries, expected equally"),
-    (with_first(tgt_text=["a"], tgt_img_path=[""]), "1 and 1 entries, expected equally many, 2 or"),
-    (with_first(tgt_text=None), "row 0, column 'tgt_text': got None, expected a list"),
-    (every(tgt_text="word"), "row 0, column 'tgt_text': got 'word', expected a list"),
-    (every(tgt_text=[1, 2, 3]), "row 0, column 'tgt_text[0]': got 1, expected a text"),
-    (every(qry_text=1.5), "row 0, column 'qry_text': got 1.5, expected a text"),
-    (lambda rows: [{"qry_inst": "i", "tgt_inst": "j"} | row for row in without("tgt_text")(rows)],
-     "no column 'tgt_text'; it has 'qry_inst', 'tgt_inst', 'qry_text', 'qry_img_path', 'tgt_img_"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_EVAL, ids=[m[:50] for _, m in BAD_EVAL])
-def test_bad_rows(tmp_path: Path, change: Callable[[Rows], Rows], message: str) -> None:
-    path = write_rows(tmp_path, "Task", "test", change(eval_rows(tmp_path)))
-    with pytest.raises(DataError) as error:
-        read_mmeb(str(tmp_path), "Task")
-    assert str(path) in str(error.value)
-    assert message.replace("ROOT", str(tmp_path)) in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["mmeb", "mmeb_instruct"])

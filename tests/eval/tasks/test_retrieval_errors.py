@@ -7,30 +7,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from eval.miniatures.captions import (
     FLICKR,
-    SHAREGPT4V,
     SUGARCREPE,
     URBAN1K,
-    VAL2017,
-    sharegpt4v_items,
     source,
-    sugarcrepe_rows,
     write_captioned,
-    write_sharegpt4v,
     write_sugarcrepe,
     write_urban1k,
 )
 from eval.tasks import long_captions
 from eval.tasks.caption_retrieval import CaptionedRows
-from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.tasks.long_captions import Urban1k, json_items
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import load_suite
 from unime.errors import ConfigError, DataError
@@ -82,74 +74,10 @@ def test_endless_json_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         list(json_items(path))
 
 
-BAD_ROWS: list[tuple[Any, str]] = [
-    ([["a"], ["b", " \n"]], "row 1, column 'text[1]': got ' \\n', expected a caption"),
-    ([["a"], ["b", None]], "row 1, column 'text[1]': got None, expected a caption"),
-    ([["a"], []], "row 1, column 'text': got [], expected a list of captions"),
-    ([["a"], None], "row 1, column 'text': got None, expected a list of captions"),
-]
-
-
-@pytest.mark.parametrize(("captions", "message"), BAD_ROWS, ids=[m[:40] for _, m in BAD_ROWS])
-@pytest.mark.parametrize("direction", ["t2i", "i2t"])
-def test_bad_captions(tmp_path: Path, direction: str, captions: list[Any], message: str) -> None:
-    path = write_captioned(tmp_path, FLICKR, captions)
-    with pytest.raises(DataError) as error:
-        CaptionedRows(direction, FLICKR).read("", source(tmp_path))
-    assert str(error.value) == f"{path}, {message}"
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (None, "got NoneType without bytes"),
-        ("0.png", "got str without bytes"),
-        ({"bytes": None, "path": "0.png"}, "got dict without bytes"),
-        ({"bytes": b"<html>no</html>", "path": None}, "not a picture: it begins with b'<html>no'"),
-    ],
-)
-def test_bad_pictures_of_a_table(tmp_path: Path, value: Any, message: str) -> None:
-    path = write_captioned(tmp_path, FLICKR, [["a"]])
-    schema = None if isinstance(value, str) else pq.read_schema(path)
-    pq.write_table(pa.Table.from_pylist([{"image": value, "text": ["a"]}], schema), path)
-    with pytest.raises(DataError) as error:
-        CaptionedRows("t2i", FLICKR).read("", source(tmp_path))
-    assert f"{path}, row 0, column 'image': {message}" in str(error.value)
-
-
-def test_columns_and_splits_are_named(tmp_path: Path) -> None:
-    path = write_captioned(tmp_path, FLICKR, [["a"]])
+def test_splits_are_named(tmp_path: Path) -> None:
+    write_captioned(tmp_path, FLICKR, [["a"]])
     with pytest.raises(DataError, match="no split 'val'; it has test"):
         CaptionedRows("t2i", FLICKR, split="val").read("", source(tmp_path))
-    pq.write_table(pq.read_table(path).rename_columns(["image", "caption"]), path)
-    with pytest.raises(DataError, match="no column 'text'; it has 'image', 'caption'"):
-        CaptionedRows("t2i", FLICKR).read("", source(tmp_path))
-
-
-BAD_ITEMS: list[tuple[dict[str, Any], str]] = [
-    (
-        {"image": "sam/images/no.jpg"},
-        "'image': 'sam/images/no.jpg': no such image in ROOT or ROOT/",
-    ),
-    ({"image": "../secret.jpg"}, "'image': '../secret.jpg': leaves the image folder"),
-    ({"image": None}, "'image': got None, expected a picture's path"),
-    ({"conversations": [{"value": "x"}]}, "no 'image' or no 'conversations[1].value'"),
-    ({"conversations": None}, "no 'image' or no 'conversations[1].value'"),
-    (
-        {"conversations": [{}, {"value": "\n"}]},
-        "'conversations[1].value': got '\\n', expected a cap",
-    ),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_ITEMS, ids=[m[:40] for _, m in BAD_ITEMS])
-def test_bad_sharegpt4v_items(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    items = sharegpt4v_items(tmp_path, 2)
-    path = write_sharegpt4v(tmp_path, [items[0], items[1] | change])
-    with pytest.raises(DataError) as error:
-        ShareGpt4v("t2i", SHAREGPT4V).read("", source(tmp_path))
-    assert f"{path}, item 1" in str(error.value)
-    assert message.replace("ROOT", str(tmp_path)) in str(error.value)
 
 
 def test_urban1k_that_does_not_match(tmp_path: Path) -> None:
@@ -221,32 +149,13 @@ def test_urban1k_in_an_archive_that_cannot_be_unpacked(
         Urban1k("i2t", URBAN1K).read("", source(tmp_path))
 
 
-BAD_CREPE: list[tuple[dict[str, Any], str]] = [
-    ({"filename": "no.jpg"}, f"'filename': '{VAL2017}/no.jpg': no such image in ROOT"),
-    ({"caption": ""}, "'caption': got '', expected a caption"),
-    ({"negative_caption": None}, "'negative_caption': got None, expected a caption"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_CREPE, ids=[m[:40] for _, m in BAD_CREPE])
-def test_bad_sugarcrepe_rows(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    made = sugarcrepe_rows(tmp_path, 2)
-    made["1"] |= change
-    path = write_sugarcrepe(tmp_path, "add_att", made)
-    with pytest.raises(DataError) as error:
-        SugarCrepe(file="data/add_att.json").read("", source(tmp_path))
-    assert f"{path}, row '1', {message}".replace("ROOT", str(tmp_path)) in str(error.value)
-
-
 def test_sugarcrepe_files_that_are_none(tmp_path: Path) -> None:
     crepe = SugarCrepe(file="data/add_att.json")
     path = write_sugarcrepe(tmp_path, "add_att", [1])
     with pytest.raises(DataError, match=f"^{path}: got a list, expected"):
         crepe.read("", source(tmp_path))
-    write_sugarcrepe(tmp_path, "add_att", {"7": {"caption": "a"}})
-    with pytest.raises(
-        DataError, match="row '7': got .*, expected filename, negative_caption, cap"
-    ):
+    write_sugarcrepe(tmp_path, "add_att", {"7": ["a"]})
+    with pytest.raises(DataError, match=rf"^{path}, row '7': got \['a'\], expected an object"):
         crepe.read("", source(tmp_path))
     path.write_text("{")
     with pytest.raises(DataError, match=f"^{path}: cannot read it"):

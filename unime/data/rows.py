@@ -1,0 +1,103 @@
+"""A row of data: whoever reads a cell that is not as it should be is told file, row, column and
+value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from unime.errors import DataError
+
+
+@dataclass(slots=True)
+class Row:
+    """A row's cells. What reads them raises DataError, which says where the cell is.
+
+    Attributes:
+        values: by column, as they are.
+        where: file and row.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def __getitem__(self, column: str) -> Any:
+        """The value as it is, in a column that has to be there."""
+        if column not in self.values:
+            check_columns(self.where, self.values, [column])
+        return self.values[column]
+
+    def text(self, column: str) -> str:
+        """A text that is not blank."""
+        value = self[column]
+        if not isinstance(value, str) or not value.strip():
+            raise self.expected("a text", column)
+        return value
+
+    def text_or_none(self, column: str) -> str:
+        """A text of any kind, "" for None."""
+        value = self[column]
+        if not isinstance(value, str | None):
+            raise self.expected("a text", column)
+        return value or ""
+
+    def texts(self, column: str, first: int | None = None) -> list[str]:
+        """The texts of a list, none of them blank and at least one, or only its first ones."""
+        entries = self.entries(column)[:first]
+        if not entries:
+            raise self.expected("a list of texts", column)
+        return [entry.text(place) for entry in entries for place in entry.values]
+
+    def entries(self, *columns: str) -> list[Row]:
+        """Lists of one length side by side: a row of each place, whose columns are called after
+        it (``text[0]``)."""
+        for column in columns:
+            if not isinstance(self[column], list):
+                raise self.expected("a list", column)
+        sizes = [len(self[column]) for column in columns]
+        if len(set(sizes)) > 1:
+            found = " and ".join(map(str, sizes))
+            raise self.error(f"{found} entries, expected equally many", *columns)
+        sides = zip(*(self[column] for column in columns), strict=True)
+        return [
+            Row({f"{name}[{n}]": side[k] for k, name in enumerate(columns)}, self.where)
+            for n, side in enumerate(sides)
+        ]
+
+    def image(self, column: str, find: Callable[[str], str]) -> str:
+        """The absolute path of a picture, by the one in the cell."""
+        path = self.text(column)
+        with self.naming(column):
+            return find(path)
+
+    def expected(self, what: str, column: str) -> DataError:
+        """That a value is not what was expected."""
+        return self.error(f"got {self[column]!r}, expected {what}", column)
+
+    def error(self, problem: str, *columns: str) -> DataError:
+        """A problem of these cells, or of the row."""
+        names = " and ".join(map(repr, columns))
+        cells = f", column{'s' * (len(columns) > 1)} {names}" if columns else ""
+        return DataError(f"{self.where}{cells}: {problem}")
+
+    @contextmanager
+    def naming(self, column: str) -> Iterator[None]:
+        """Errors from what is done with a cell's value name the cell."""
+        try:
+            yield
+        except DataError as error:
+            raise self.error(str(error), column) from None
+
+
+def check_columns(where: str, found: Collection[str], required: Collection[str]) -> None:
+    """Refuse a row, or a table, that lacks a column.
+
+    Raises:
+        DataError: one is missing.
+    """
+    missing = [column for column in required if column not in found]
+    if missing:
+        lacking, there = (", ".join(map(repr, names)) for names in (missing, found))
+        raise DataError(f"{where}: no column {lacking}; it has {there or 'none'}")
