@@ -11,7 +11,6 @@ as SugarCrepe's own table and UniME's have them: CLIP ViT-L/14's Replace is
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from omegaconf import MISSING
@@ -21,6 +20,7 @@ from eval.tasks.caption_retrieval import check_caption, find_image
 from eval.tasks.sources import Source
 from unime.errors import DataError
 from unime.inputs.items import Item
+from unime.runtime.files import read_json
 
 CANDIDATES = ("negative_caption", "caption")  # in this order: see above
 KEYS = ("filename", *CANDIDATES)
@@ -39,12 +39,7 @@ class SugarCrepe:
 
     def read(self, name: str, source: Source) -> EvalTask:
         path = source.file(self.repository, self.file, self.revision)
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: cannot read it: {error}") from None
-        if not isinstance(rows, dict):
-            raise DataError(f"{path}: got a {type(rows).__name__}, expected {{key: row}}")
+        rows = read_json(path)
         find = source.images().find
         queries, targets, names = [], [], []
         for key, row in list(rows.items())[: source.data.limit]:

@@ -241,7 +241,7 @@ def test_bad_sugarcrepe_rows(tmp_path: Path, change: dict[str, Any], message: st
 def test_sugarcrepe_files_that_are_none(tmp_path: Path) -> None:
     crepe = SugarCrepe(file="data/add_att.json")
     path = write_sugarcrepe(tmp_path, "add_att", [1])
-    with pytest.raises(DataError, match=f"^{path}: got a list, expected"):
+    with pytest.raises(DataError, match=f"^{path}: expected a JSON object"):
         crepe.read("", source(tmp_path))
     write_sugarcrepe(tmp_path, "add_att", {"7": {"caption": "a"}})
     with pytest.raises(
