@@ -8,13 +8,13 @@ UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test tests/test_
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from unime.backbones.families import BACKBONES
+from unime.runtime.files import read_json
 
 KINDS = ("text", "image", "image+text", "several images", "video")
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -93,5 +93,5 @@ def fill(document: str, content: str) -> str:
 
 if __name__ == "__main__":
     target = Path(sys.argv[2])
-    found = tables(json.loads(Path(sys.argv[1]).read_text()))
+    found = tables(read_json(Path(sys.argv[1])))
     target.write_text(fill(target.read_text(), found))

@@ -6,10 +6,11 @@ python -m benchmarks.engines_table docs/results/engines.json
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from unime.runtime.files import read_json
 
 ENGINES = {  # of the tests -> heading, name in the tests of programs
     "single-1": ("one process", "cpu-1"),
@@ -89,7 +90,7 @@ def faults(results: dict[str, Any]) -> list[str]:
 
 
 def table(path: Path) -> str:
-    results = json.loads(path.read_text())
+    results = read_json(path)
     parts = (gradients(results), programs(results), faults(results))
     return "\n\n".join("\n".join(part) for part in parts)
 

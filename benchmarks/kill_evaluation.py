@@ -28,6 +28,7 @@ from torch import Tensor
 from eval import evaluate
 from unime.config import EvalConfig, build_config
 from unime.retrieval.unime_embedder import UnimeEmbedder
+from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 
 LOG = "UNIME_KILL_LOG"  # where a child counts what it encodes
@@ -72,7 +73,7 @@ def encoded(output: Path) -> int:
 
 
 def results(output: Path) -> dict[str, dict[str, Any]]:
-    found = {path.stem: json.loads(path.read_text()) for path in output.glob("*.json")}
+    found = {path.stem: read_json(path) for path in output.glob("*.json")}
     return {task: {key: result[key] for key in COMPARED} for task, result in found.items()}
 
 

@@ -10,7 +10,6 @@ Writes JSON, and the table as Markdown beside it. What is done is not repeated.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from typing import Any
 from benchmarks import stamps_data
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 
 SEEDS = (0, 1, 2)
 DATA = Path("data/stamps")
@@ -77,7 +76,7 @@ def of_seed(folder: Path, seed: int) -> dict[str, Row]:
         place = folder / name.replace(" ", "-")
         own = [f"run.output_dir={place}", f"run.seed={seed}", *settings]
         run("stages.stage2_instruct", "stage2", f"model.adapter={folder}/stage1/final", *own)
-        last = json.loads((place / "finished.json").read_text())
+        last = read_json(place / "finished.json")
         row = evaluate(folder / f"eval-{place.name}", f"{place}/final")
         rows[name] = row | {"loss": last["metrics"]["loss"], "collapsed": bool(last["collapsed"])}
     return rows
@@ -85,7 +84,7 @@ def of_seed(folder: Path, seed: int) -> dict[str, Row]:
 
 def evaluate(output: Path, adapter: str) -> Row:
     run("eval.evaluate", "eval", f"output_dir={output}", f"model.adapter={adapter}")
-    tasks = {task: json.loads((output / f"{task}.json").read_text()) for task in TASKS}
+    tasks = {task: read_json(output / f"{task}.json") for task in TASKS}
     return {
         name: tasks[task]["metrics"].get(key, tasks[task].get(key))
         for name, (_, task, key) in SHOWN.items()

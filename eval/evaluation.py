@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from eval.remarks import warnings_of
 from eval.result_files import Ranked, side_files, write_side_files
+from eval.results import Scores, TaskResult
 from eval.scoring import in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
@@ -43,7 +44,6 @@ from unime.runtime.environment import code_digest, device_name, git_commit, writ
 from unime.runtime.files import write_json
 
 HERE = Path(__file__).parent
-Result = dict[str, Any]
 
 
 class Evaluation:
@@ -64,7 +64,7 @@ class Evaluation:
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
             write_facts(self.output_dir, dump_config(config), git_commit())
-        self.results: dict[str, Result] = {}
+        self.results: dict[str, TaskResult] = {}
         self.store: EmbeddingStore | None = None
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
@@ -86,7 +86,7 @@ class Evaluation:
         shown = [as_shown(item, frames) for item in everything]
         distinct = distinct_items(self.accelerator, shown)
         data_fingerprint = self._data_fingerprint(loaded, everything, distinct)
-        described = {
+        described: dict[str, Any] = {
             "task": name,
             "meta_task": task.meta_task,
             "distribution": task.distribution,
@@ -110,26 +110,30 @@ class Evaluation:
             self._encode(loaded, distinct, missing)
         seconds = time.monotonic() - started  # of encoding: the model is loaded, the rows are read
 
-        def finish() -> Result:
-            found: Result = {"not_supported": refusal}
+        def finish() -> TaskResult:
+            scores = None
             if refusal is None:
-                found = self._score(loaded, task, distinct)
-                found |= {"num_encoded": len(missing), "seconds": seconds}
-                found["items_per_second"] = len(missing) / seconds if missing else None
-            result = described | {"left_out": loaded.left_out} | found | self._provenance()
-            write_json(self.output_dir / f"{name}.json", result)
+                scores = self._score(loaded, task, distinct, len(missing), seconds)
+            result = TaskResult(
+                **described,
+                left_out=loaded.left_out,
+                not_supported=refusal,
+                scores=scores,
+                **self._provenance(),
+            )
+            write_json(self.output_dir / f"{name}.json", result.to_json())
             return result
 
         return self._told(on_main(self.accelerator, finish))
 
     def warnings(self) -> list[str]:
         """What makes the model's scores doubtful, over all tasks that were run."""
-        return warnings_of(self.results)
+        return warnings_of({name: found.to_json() for name, found in self.results.items()})
 
-    def _told(self, result: Result, remark: str = "") -> str:
+    def _told(self, result: TaskResult, remark: str = "") -> str:
         """Remember a result, and put it into words."""
-        self.results[result["task"]] = result
-        warnings = warnings_of({result["task"]: result})
+        self.results[result.task] = result
+        warnings = warnings_of({result.task: result.to_json()})
         return "\n  warning: ".join([in_words(result) + remark, *warnings])
 
     def forget(self, name: str, task: Task) -> None:
@@ -186,7 +190,9 @@ class Evaluation:
             keys = [distinct.keys[missing[place]] for place in encoded.places]
             together(accelerator, partial(_keep, store, keys, encoded))
 
-    def _score(self, loaded: EvalTask, task: Task, distinct: DistinctItems) -> Result:
+    def _score(
+        self, loaded: EvalTask, task: Task, distinct: DistinctItems, encoded: int, seconds: float
+    ) -> Scores:
         """On the main process: rank, measure, and write what reports read beside the result."""
         assert self.store is not None
         vectors = self.store.embeddings(distinct.keys)  # (U, D)
@@ -195,29 +201,31 @@ class Evaluation:
         items = distinct.index.split(sides)[1]
         device = self.accelerator.device
         ranking, metrics = score_task(loaded, queries.to(device), targets.to(device), items)
-        scores = summary(loaded, ranking, metrics, task.metric)
+        scores = summary(loaded, ranking, metrics, task.metric) | embedding_statistics(vectors)
         assert ranking.ties is not None
         shared = ranking.ties.shared_first(len(queries))
         found = [ranking.targets.cpu(), ranking.scores.cpu(), shared]
         ranked = Ranked(loaded, queries, targets, *found)
         write_side_files(self.output_dir / task.modality, ranked, scores["metrics"])
-        return {
+        return Scores(
             **scores,
-            "num_items": len(distinct.items),
-            "num_truncated": self.store.num_truncated(distinct.keys),
-            **embedding_statistics(vectors),
-        }
+            num_items=len(distinct.items),
+            num_truncated=self.store.num_truncated(distinct.keys),
+            num_encoded=encoded,
+            seconds=seconds,
+            items_per_second=encoded / seconds if encoded else None,
+        )
 
-    def _kept(self, described: Result) -> Result | None:
+    def _kept(self, described: dict[str, Any]) -> TaskResult | None:
         """The result that is there, if it was made with these settings, model and data."""
         path = self.output_dir / f"{described['task']}.json"
         if self.config.overwrite or not path.is_file():
             return None
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            return result if all(result[key] == described[key] for key in described) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # not a result: made anew
+            result = TaskResult.from_json(path)
+        except DataError:
+            return None  # made anew
+        return result if described.items() <= vars(result).items() else None
 
     def _data_fingerprint(
         self, loaded: EvalTask, everything: list[Item], distinct: DistinctItems

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from eval.bootstrap import drawn_means, interval
+from eval.results import TaskResult
 from eval.tasks.base import EvalTask
 from unime.retrieval.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
 
@@ -31,7 +32,7 @@ def score_task(
 def summary(
     task: EvalTask, ranking: Ranking, metrics: dict[str, Tensor], metric: str
 ) -> dict[str, Any]:
-    """The numbers of a result: the task's score by its metric, and what tells whether it is one."""
+    """Of a result's :class:`Scores` those that the ranking decides."""
     assert ranking.ties is not None
     means = {name: values.mean().item() for name, values in metrics.items()}
     values = metrics[metric].tolist()
@@ -49,12 +50,13 @@ def summary(
     }
 
 
-def in_words(result: dict[str, Any]) -> str:
+def in_words(result: TaskResult) -> str:
     """One line about a result."""
-    if result.get("not_supported") is not None:
-        return f"{result['task']}: not supported: {result['not_supported']}"
+    scores = result.scores
+    if scores is None:
+        return f"{result.task}: not supported: {result.not_supported}"
     return (
-        f"{result['task']}: {result['metric']} {result['score']:.1%} of {result['num_queries']}"
-        f" queries (chance {result['chance']:.1%}); {result['num_items']} items, of which"
-        f" {result['num_encoded']} new, in {result['seconds']:.1f} s"
+        f"{result.task}: {result.metric} {scores.score:.1%} of {scores.num_queries}"
+        f" queries (chance {scores.chance:.1%}); {scores.num_items} items, of which"
+        f" {scores.num_encoded} new, in {scores.seconds:.1f} s"
     )

@@ -12,7 +12,6 @@ the CPU, in two processes of one thread, everywhere: so that its numbers mean th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -29,7 +28,7 @@ from unime.config import dump_config, load_config
 from unime.config.values import FilePath
 from unime.errors import require
 from unime.runtime.environment import git_commit, write_facts
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +138,7 @@ def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
         SystemExit: a command failed, with its status.
     """
     record = folder / "steps.json"
-    done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    done: dict[str, Any] = read_json(record) if record.is_file() else {}
     for number, step in enumerate(todo, 1):
         fingerprint = _fingerprint(step, [done[name]["fingerprint"] for name in step.after])
         place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name, {})
@@ -219,7 +218,7 @@ def _fingerprint(step: Step, before: list[str]) -> str:
 
 def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:
     """Put how long each step took, and what ran, into the report; say what came out."""
-    report = json.loads((folder / "report.json").read_text())
+    report = read_json(folder / "report.json")
     facts = {"commit": git_commit(), "seed": config.seed, "split": config.split}
     report |= facts | {"seconds": seconds}
     write_json(folder / "report.json", report)

@@ -24,7 +24,6 @@ card says which pictures it embeds otherwise than the run does.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -54,6 +53,7 @@ from unime.export.upload import push
 from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.models.hub import CHECKPOINTS, FINAL, trained_base
 from unime.runtime.environment import git_commit, installed_versions
+from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 
@@ -169,7 +169,7 @@ def read_report(path: str | None) -> tuple[str | None, list[str]]:
     if path is None:
         return None, []
     try:
-        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        report = read_json(Path(path))
         table = markdown(*table_sections(report))
         title = title_of(report | {"suite": public(report["suite"])})
         remarks = remarks_on_report(report)

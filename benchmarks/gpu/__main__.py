@@ -42,6 +42,7 @@ from benchmarks.gpu.programs import Program, memory_full, programs
 from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, product, speed
 from benchmarks.gpu.steps import TOKENS, Result, Setting, free
 from unime.runtime.environment import device_name, git_commit, installed_versions
+from unime.runtime.files import read_json
 from unime.runtime.progress import quiet_transformers
 
 PACKAGES = (
@@ -183,7 +184,7 @@ def start_programs(folder: Path, output: Path, small: bool) -> subprocess.Popen[
 
 def end_programs(process: subprocess.Popen[bytes], output: Path) -> Result:
     process.wait()  # it has a limit of its own
-    return json.loads(output.read_text())["sections"]["programs"]
+    return read_json(output)["sections"]["programs"]
 
 
 def main(argv: list[str] | None = None) -> None:

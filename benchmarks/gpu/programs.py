@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.gpu.files import write_material, write_train_rows
 from benchmarks.gpu.models import BASE, make_pairs
 from unime.data.embedding_store import RECORD
+from unime.runtime.files import read_json
 
 ROOT = Path(__file__).parent.parent.parent
 Result = dict[str, Any]
@@ -166,10 +167,7 @@ def adapters(run: Path) -> dict[str, Tensor]:
 
 
 def scores(output: Path) -> dict[str, float]:
-    return {
-        name: json.loads((output / f"{name}.json").read_text())["score"]
-        for name in ("ToText", "ToPicture")
-    }
+    return {name: read_json(output / f"{name}.json")["score"] for name in ("ToText", "ToPicture")}
 
 
 def cosines(one: Path, other: Path) -> Result:

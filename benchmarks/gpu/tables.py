@@ -5,7 +5,6 @@ python -m benchmarks.gpu.tables docs/performance.md docs/results/gpu.json …
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.backbones_table import fill
+from unime.runtime.files import read_json
 
 Result = dict[str, Any]
 PEAK_SHARE = "share of an H100's peak"
@@ -129,5 +129,5 @@ def encoding(found: Result) -> str:
 
 if __name__ == "__main__":
     document, *results = map(Path, sys.argv[1:])
-    content = tables([json.loads(path.read_text()) for path in results])
+    content = tables([read_json(path) for path in results])
     document.write_text(fill(document.read_text(), content))

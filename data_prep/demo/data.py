@@ -44,7 +44,7 @@ from data_prep.demo.texts import (
 from unime.config import load_config
 from unime.config.values import FilePath
 from unime.errors import ConfigError, require
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(config.output_dir)
     facts = {"settings": asdict(config) | {"output_dir": None}, "source": _source_digest()}
     summary = output_dir / "summary.json"
-    if summary.is_file() and json.loads(summary.read_text())["facts"] == facts:
+    if summary.is_file() and read_json(summary)["facts"] == facts:
         print(f"{output_dir}: made with the same settings already")
         return
     if output_dir.exists() and not summary.is_file():

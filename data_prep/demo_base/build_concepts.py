@@ -29,6 +29,7 @@ from data_prep.demo_base.concept_choice import (
     RENAMED,
     SENSES,
 )
+from unime.runtime.files import read_json
 
 SPLITS = (("train", 0.58), ("validation", 0.12), ("test", 0.30))
 SEED = 20
@@ -41,10 +42,10 @@ NOT_THE_THING = re.compile(
 
 def read_emojibase(folder: Path) -> list[dict[str, Any]]:
     """Emoji records with group and subgroup spelt out."""
-    messages = json.loads((folder / "messages.json").read_text(encoding="utf-8"))
+    messages = read_json(folder / "messages.json")
     groups = {row["order"]: row["message"] for row in messages["groups"]}
     subgroups = {row["order"]: row["message"] for row in messages["subgroups"]}
-    records = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    records = read_json(folder / "data.json", list)
     return [
         {**row, "group": groups[row["group"]], "subgroup": subgroups[row["subgroup"]]}
         for row in records

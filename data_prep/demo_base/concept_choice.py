@@ -5,8 +5,9 @@ dropped. Some groups that look the same are kept on purpose and marked, so that 
 true false negatives. Chosen senses are in `assets/emoji/senses.json`.
 """
 
-import json
 from pathlib import Path
+
+from unime.runtime.files import read_json
 
 SENSES_FILE = Path(__file__).resolve().parents[2] / "assets" / "emoji" / "senses.json"
 
@@ -172,7 +173,7 @@ FLAGS.pop("Türkiye")  # "turkey" is the bird
 # The WordNet sense that the picture shows, where counting shared keywords picks a wrong one: name
 # -> how its gloss starts (of the name or its last word), or null, when no gloss fits or a more apt
 # concept has it.
-SENSES: dict[str, str | None] = json.loads(SENSES_FILE.read_text(encoding="utf-8"))
+SENSES: dict[str, str | None] = read_json(SENSES_FILE)
 
 # Longer names that may borrow the gloss of their last word: it still says what they are.
 HEADS_THAT_DEFINE = frozenset(

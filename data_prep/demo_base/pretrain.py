@@ -34,6 +34,7 @@ from unime.config import dump_config, load_config
 from unime.config.values import FilePath
 from unime.errors import require
 from unime.runtime.environment import git_commit, write_facts
+from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 
 
@@ -252,7 +253,7 @@ class Pretraining:
                 if int(number) == i:
                     state["state"].setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict(state)
-        self.progress = Progress(**json.loads((place / "progress.json").read_text()))
+        self.progress = Progress(**read_json(place / "progress.json"))
 
 
 class ThreadChooser:

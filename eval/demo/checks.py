@@ -8,7 +8,6 @@ can name, and a search with text queries; added to the report in the folder.
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 from pathlib import Path
@@ -28,7 +27,9 @@ from data_prep.demo.emoji import (
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.demo.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo.filter import DATA, judge_filter
+from eval.report.comparable import scored
 from eval.report.table import narrow_table
+from eval.results import TaskResult
 from eval.scoring import score_task
 from eval.tasks.mmeb_v1 import read_mmeb
 from eval.tasks.suites import load_suite
@@ -36,7 +37,7 @@ from unime.config import EvalConfig, TeacherConfig, build_config
 from unime.errors import require_package
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
 
 if TYPE_CHECKING:
@@ -52,10 +53,12 @@ def run_checks(folder: Path, split: str, models: tuple[str, ...]) -> dict[str, A
              if task.meta_task == "text"]  # fmt: skip
     text: dict[str, dict[str, float]] = {"teacher": teacher_scores(tasks, split)}
     for model in models:
-        results = {t: json.loads((folder / f"eval/{model}/{t}.json").read_text()) for t in tasks}
-        text[model] = {task: result["score"] for task, result in results.items()}
+        results = scored(
+            {task: TaskResult.from_json(folder / f"eval/{model}/{task}.json") for task in tasks}
+        )
+        text[model] = {task: scores.score for task, scores in results.items()}
         text[model] |= {
-            sign: sum(result[sign] for result in results.values()) / len(results)
+            sign: sum(getattr(scores, sign) for scores in results.values()) / len(results)
             for sign in ("mean_similarity", "effective_rank")
         }
     moments = {"before": "stage1", "after": "stage1_stage2"}
@@ -165,7 +168,7 @@ def main(words: list[str]) -> None:
 
     folder, split, *queries = words
     path = Path(folder) / "report.json"
-    report = json.loads(path.read_text())
+    report = read_json(path)
     models = tuple(report["models"])
     report |= run_checks(Path(folder), split, models)
     console = Console()

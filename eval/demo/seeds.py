@@ -9,7 +9,6 @@ Markdown beside it. All of it as it came out: a comparison is as good as the see
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unime.errors import DataError
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
 
 COMPARED = (  # what each part of the recipe buys: the first over the second
@@ -47,10 +46,7 @@ def read(folder: Path) -> Report:
     Raises:
         DataError: there is no finished demo in the folder.
     """
-    try:
-        report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: no report of a demo: {error}") from None
+    report: Report = read_json(folder / "report.json")
     missing = {"models", "text", "filter", "seconds", "seed", "commit"} - set(report)
     if missing:
         raise DataError(f"{folder}: the demo has not finished, no {', '.join(sorted(missing))}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from eval.results import is_number, problem_of_kinds
+from eval.results import TaskResult, problem_of_kinds
 from unime.errors import DataError
 from unime.inputs.items import Item
 
-LISTS: dict[str, Callable[[Any], bool]] = {  # of each line of <task>_pred.jsonl: what they hold
-    "prediction": lambda value: isinstance(value, str),
-    "label": lambda value: isinstance(value, str),
-    "scores": is_number,
-    "gold": lambda value: isinstance(value, dict),
-    "top": lambda value: isinstance(value, dict),
-}
-ITEM: dict[str, type] = {"text": str, "instruction": str, "images": list, "video": list}
+LINE = {  # of <task>_pred.jsonl
+    "prediction": list[str], "label": list[str], "scores": list[float], "gold_score": float,
+    "tied": int | None, "query": dict, "gold": list[dict], "top": list[dict],
+}  # fmt: skip
+ITEM = {
+    "text": str | None, "instruction": str | None,
+    "images": list[str] | None, "video": list[str] | None,
+}  # fmt: skip
 
 
 class Predictions:
@@ -75,33 +74,15 @@ class Predictions:
 def _problem_of_row(row: Any) -> str | None:
     if not isinstance(row, dict):
         return f"got {row!r}, expected an object"
-    for key, fits in LISTS.items():
-        values = row.get(key)
-        if not isinstance(values, list):
-            return f"{key} is {values!r}"
-        wrong = [value for value in values if not fits(value)]
-        if wrong:
-            return f"{key} holds {wrong[0]!r}"
-    if not is_number(row.get("gold_score")):
-        return f"gold_score is {row.get('gold_score')!r}"
-    if not isinstance(row.get("tied"), int | None):
-        return f"tied is {row['tied']!r}"
+    problem = problem_of_kinds(row, LINE)
+    if problem is not None:
+        return problem
     if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
         return "no prediction, no gold, or no score of one"
-    items = [("query", row.get("query"))]
+    items = [("query", row["query"])]
     items += [(key, item) for key in ("gold", "top") for item in row[key]]
-    return next(filter(None, (_problem_of_item(key, item) for key, item in items)), None)
-
-
-def _problem_of_item(key: str, item: Any) -> str | None:
-    if not isinstance(item, dict):
-        return f"{key} is {item!r}"
-    for name, kind in ITEM.items():
-        value = item.get(name)
-        texts = kind is str or all(isinstance(path, str) for path in value or [])
-        if value is not None and not (isinstance(value, kind) and texts):
-            return f"{name} of {key} is {value!r}"
-    return None
+    problems = ((key, problem_of_kinds(item, ITEM)) for key, item in items)
+    return next((f"{key}: {problem}" for key, problem in problems if problem is not None), None)
 
 
 @dataclass
@@ -114,7 +95,7 @@ class TaskFiles:
         queries, targets: (n, D) the first queries and the right target of each; None: no file.
     """
 
-    result: dict[str, Any]
+    result: TaskResult
     predictions: Predictions | None
     queries: torch.Tensor | None
     targets: torch.Tensor | None
@@ -131,22 +112,17 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
         DataError: a file is damaged, or does not fit to the result.
     """
     path = folder / f"{task}.json"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        beside = folder / str(result.get("modality", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: not the result of a task: {error}") from None
-    if result.get("not_supported") is not None:  # what lies beside it is another evaluation's
+    result = TaskResult.from_json(path)
+    if result.scores is None:  # what lies beside it is another evaluation's
         return TaskFiles(result, None, None, None)
-    problem = problem_of_kinds(result)
-    if problem is not None:
-        raise DataError(f"{path}: not the result of a task: {problem}")
+    beside = folder / result.modality
+    count = result.scores.num_queries
     lines = beside / f"{task}_pred.jsonl"
     predictions = Predictions(lines) if lines.is_file() else None
-    if predictions is not None and len(predictions) != result.get("num_queries"):
+    if predictions is not None and len(predictions) != count:
         raise DataError(
-            f"{lines}: {len(predictions)} lines, but num_queries is"
-            f" {result.get('num_queries')} in {path}; evaluate again"
+            f"{lines}: {len(predictions)} lines, but num_queries is {count} in {path};"
+            " evaluate again"
         )
     return TaskFiles(result, predictions, *_read_sample(beside / f"{task}_sample.safetensors"))
 

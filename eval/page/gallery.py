@@ -113,10 +113,9 @@ def _answer(files: TaskFiles, number: int, items: Items) -> dict[str, Any] | Non
             for item, name, score in top
         ],
     }
-    values = files.result.get("values") or []
     if found.get("tied") is not None:
         answer["tied"] = found["tied"]
-    is_graded = files.result.get("metric", "hit@1") != "hit@1" or "tied" in answer
-    if is_graded and number < len(values):
-        answer["value"] = round(values[number], 5)
+    scores = files.result.scores
+    if scores is not None and (files.result.metric != "hit@1" or "tied" in answer):
+        answer["value"] = round(scores.values[number], 5)
     return answer

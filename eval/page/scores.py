@@ -7,8 +7,10 @@ from typing import Any
 
 from eval.page.files import TaskFiles
 from eval.remarks import said
+from eval.results import TaskResult
 
 Files = dict[str, dict[str, TaskFiles]]
+SHOWN = ("meta_task", "distribution", "modality", "metric")
 
 
 def entry(found: Any) -> list[float] | None:
@@ -94,12 +96,11 @@ def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, An
     results = [model[task].result for model in files.values()]
     return {
         "name": task,
-        **{key: results[0].get(key) for key in ("meta_task", "distribution", "modality")},
-        "metric": first.get("metric") or results[0].get("metric") or "hit@1",
+        **{key: getattr(results[0], key) for key in SHOWN},
         "num_queries": first.get("num_queries"),
         "chance": first.get("chance"),
         "scores": [entry(one) for one in found],
-        "not_supported": [result.get("not_supported") for result in results],
+        "not_supported": [result.not_supported for result in results],
         "without_examples": [model[task].predictions is None for model in files.values()],
         "differences": _differences(report, task),
     }
@@ -119,10 +120,9 @@ def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
     """What the models were given: prompt, frames, resolution …; `differs` where those that have the
     setting were not given the same."""
     inputs = [next(iter(model.values())).result for model in models]
-    keys = dict.fromkeys(key for result in inputs for key in result.get("inputs") or {})
-    rows: list[tuple[str, list[Any]]]
-    rows = [("encoder", [str(result.get("encoder", "unime")) for result in inputs])]
-    rows += [(key, [(r.get("inputs") or {}).get(key) for r in inputs]) for key in keys]
+    keys = dict.fromkeys(key for result in inputs for key in result.inputs)
+    rows: list[tuple[str, list[Any]]] = [("encoder", [result.encoder for result in inputs])]
+    rows += [(key, [result.inputs.get(key) for result in inputs]) for key in keys]
     return [
         {
             "name": name.replace("_", " "),
@@ -137,30 +137,31 @@ def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
 def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
     """Where the numbers of one model come from."""
     results = [found.result for found in files.values()]
-    seconds = sum(result.get("seconds") or 0 for result in results)
-    encoded = sum(result.get("num_encoded") or 0 for result in results)
+    scores = [result.scores for result in results if result.scores is not None]
+    seconds = sum(found.seconds for found in scores)
+    encoded = sum(found.num_encoded for found in scores)
     versions = {
         f"{package} {version}"
         for result in results
-        for package, version in (result.get("versions") or {}).items()
+        for package, version in result.versions.items()
         if version
     }
     facts = {
         "model": _each(results, "model"),
         "adapter": _each(results, "adapter"),
-        "commit": ", ".join(sorted({str(r.get("commit"))[:10] for r in results})),
+        "commit": ", ".join(sorted({result.commit[:10] for result in results})),
         "versions": ", ".join(sorted(versions)),
         "device": _each(results, "device"),
         "seconds": round(seconds, 1),
         "items encoded": encoded,
         "items / s": round(encoded / seconds, 1) if seconds else None,
-        "texts cut": sum(result.get("num_truncated") or 0 for result in results),
-        "rows left out": sum(len(result.get("left_out") or []) for result in results),
-        "tasks not supported": sum("not_supported" in result for result in results),
+        "texts cut": sum(found.num_truncated for found in scores),
+        "rows left out": sum(len(result.left_out) for result in results),
+        "tasks not supported": len(results) - len(scores),
     }
     return {"facts": facts}
 
 
-def _each(results: list[dict[str, Any]], key: str) -> str:
-    found = {str(result[key]) for result in results if result.get(key)}
+def _each(results: list[TaskResult], key: str) -> str:
+    found = {getattr(result, key) for result in results if getattr(result, key)}
     return ", ".join(sorted(name if len(name) < 60 else "…/" + Path(name).name for name in found))

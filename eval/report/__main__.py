@@ -11,11 +11,9 @@ that need it have "–".
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from eval.report.averages import MMEB
 from eval.report.build import build_report
-from eval.report.leaderboard import TASKS, write_leaderboard
+from eval.report.leaderboard import write_leaderboard
 from eval.report.printing import markdown_report, print_report
 from unime.config import ConfigError, ReportConfig, load_config
 from unime.errors import require_package
@@ -29,7 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     if config.html is not None:
         require_package("sklearn", "eval", "html")
     report = build_report(config)
-    boards = _write_leaderboards(config, report)  # first: what is refused leaves no half a report
+    boards = [config.leaderboard_file(name) for name in config.leaderboard]
+    for name, board in zip(config.leaderboard, boards, strict=True):
+        write_leaderboard(report, name, board, config.leaderboard[name])
     output = Path(config.output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -45,28 +45,6 @@ def main(argv: list[str] | None = None) -> None:
 
         models = {name: Path(folder) for name, folder in config.models.items()}
         write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
-
-
-def _write_leaderboards(config: ReportConfig, report: dict[str, Any]) -> list[Path]:
-    """The leaderboard's files that are asked for.
-
-    Raises:
-        ConfigError: the suite lacks tasks of MMEB.
-    """
-    found = {task["modality"] for task in report["tasks"].values()}
-    asked = [modality for modality in MMEB if modality in found]
-    lacking = [
-        task for modality in asked for task in TASKS[modality] if task not in report["tasks"]
-    ]
-    if config.leaderboard and (lacking or not asked):
-        some = f": it lacks {', '.join(lacking[:3])}, …" if lacking else ""
-        raise ConfigError(f"leaderboard: {config.suite} is not MMEB's{some}")
-    written = []
-    for name, metadata in config.leaderboard.items():
-        path = config.leaderboard_file(name)
-        write_leaderboard(Path(config.models[name]), path, metadata, asked)
-        written.append(path)
-    return written
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ import numpy as np
 from eval.bootstrap import drawn_means, interval, two_sided_p
 from eval.remarks import warnings_of_report
 from eval.report.averages import Average, averages_of, overall_of
-from eval.report.leaderboard import other_sizes
-from eval.report.published_rows import published_for
-from eval.results import (
+from eval.report.comparable import (
     Results,
     differing_settings,
     query_limit,
@@ -24,6 +22,8 @@ from eval.results import (
     refuse_other_data,
     scored,
 )
+from eval.report.leaderboard import other_sizes
+from eval.report.published_rows import published_for
 from eval.tasks.suites import Task, load_suite
 from unime.config import ReportConfig
 from unime.errors import ConfigError
@@ -111,18 +111,15 @@ def _selected(config: ReportConfig) -> dict[str, Task]:
 
 def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, float]:
     """A random order's score on each task, which is the data's and not a model's."""
-    found: dict[str, float] = {}
-    for of_model in results.values():
-        found |= {
-            t: r["chance"] for t, r in scored(of_model).items() if r.get("chance") is not None
-        }
+    found = {t: own.chance for of_model in results.values() for t, own in scored(of_model).items()}
     return {task: found[task] for task in suite if task in found}
 
 
 def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
     """What our results were asked with, where it is not what UniME's published rows were."""
-    inputs = {name: next(iter(r.values())).get("inputs") or {} for name, r in results.items()}
-    prompts = {name: own.get("prompt") for name, own in inputs.items()}  # null: a baseline's
+    prompts = {  # null: a baseline's
+        name: next(iter(found.values())).inputs.get("prompt") for name, found in results.items()
+    }
     yours = [f"{n}: {prompt}" for n, prompt in prompts.items() if prompt not in (None, "unime")]
     if any(getattr(task.format, "image_instruction", "") for task in suite.values()):
         yours.append("suite with instructions")
@@ -133,11 +130,7 @@ def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
 
 def _sizes(results: dict[str, Results]) -> dict[str, int]:
     """The number of queries of each task that some model can do."""
-    return {
-        task: len(result["values"])
-        for found in results.values()
-        for task, result in scored(found).items()
-    }
+    return {t: own.num_queries for found in results.values() for t, own in scored(found).items()}
 
 
 def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:
@@ -150,10 +143,10 @@ def _summarise(
 ) -> dict[str, Any]:
     """Every number of one model."""
     done = scored(results)
-    exact = {task: float(np.mean(result["values"])) for task, result in done.items()}
+    exact = {task: float(np.mean(scores.values)) for task, scores in done.items()}
     samples = {
-        task: drawn_means(result["values"], config.bootstrap_samples, config.seed, task)
-        for task, result in done.items()
+        task: drawn_means(scores.values, config.bootstrap_samples, config.seed, task)
+        for task, scores in done.items()
     }
 
     def average(found: Average) -> dict[str, Any]:
@@ -166,13 +159,13 @@ def _summarise(
     def task(name: str) -> dict[str, Any]:
         result, described = results[name], {"chance": chance.get(name)}
         if name not in done:
-            return {"score": None, "not_supported": result["not_supported"]} | described
+            return {"score": None, "not_supported": result.not_supported} | described
+        scores = done[name]
         entry = {"score": exact[name], "ci95": interval(samples[name])} | described
-        entry |= {"num_queries": len(result["values"]), "metrics": result["metrics"]}
-        entry |= {key: result[key] for key in SIGNS}
-        if result["metric"].startswith("hit@"):
-            entry["num_correct"] = result["values"].count(1)
-        return entry | {"metric": result["metric"]}
+        entry |= {key: getattr(scores, key) for key in ("num_queries", "metrics", *SIGNS)}
+        if result.metric.startswith("hit@"):
+            entry["num_correct"] = scores.values.count(1)
+        return entry | {"metric": result.metric}
 
     complete = len(done) == len(results)
     first = next(iter(results.values()))
@@ -180,12 +173,12 @@ def _summarise(
         "averages": {key: average(found) for key, found in averages.items()},
         "tasks": {name: task(name) for name in results},
         **{
-            key: float(np.mean([result[key] for result in done.values()])) if complete else None
+            key: float(np.mean([getattr(s, key) for s in done.values()])) if complete else None
             for key in ("mean_similarity", "effective_rank")
         },
-        "seconds": float(sum(result["seconds"] for result in done.values())),
-        "commits": sorted({result["commit"] for result in results.values()}),
-        **{key: first.get(key) for key in ("encoder", "model", "adapter", "inputs")},
+        "seconds": float(sum(scores.seconds for scores in done.values())),
+        "commits": sorted({result.commit for result in results.values()}),
+        **{key: getattr(first, key) for key in ("encoder", "model", "adapter", "inputs")},
     }
 
 
@@ -194,10 +187,11 @@ def _compare(
 ) -> dict[str, Any]:
     """A paired bootstrap: the differences of two models on the same queries, of every task and
     average that both can do."""
-    common = scored(ours).keys() & scored(baseline).keys()
+    one, other = scored(ours), scored(baseline)
+    common = one.keys() & other.keys()
     exact, samples = {}, {}
     for task in [task for task in ours if task in common]:
-        values = np.subtract(ours[task]["values"], baseline[task]["values"], dtype=np.float64)
+        values = np.subtract(one[task].values, other[task].values, dtype=np.float64)
         exact[task] = float(values.mean())
         samples[task] = drawn_means(values, config.bootstrap_samples, config.seed, task)
 

@@ -136,7 +136,8 @@ class Instructed:
     instruction: str = field(default="inline", kw_only=True)
 
     def __post_init__(self) -> None:
-        """
+        """Check the settings.
+
         Raises:
             ConfigError: a setting that cannot be.
         """

@@ -138,7 +138,8 @@ def _packed(archive: Path, source: EvalSource) -> tuple[dict[str, str], dict[str
 
 
 def _by_id(place: Path, files: Iterable[tuple[PurePath, T]]) -> dict[str, T]:
-    """
+    """What each file holds, by the file's id.
+
     Raises:
         DataError: two files of one id.
     """

@@ -16,7 +16,6 @@ as SugarCrepe's own table and UniME's have them: CLIP ViT-L/14's Replace is
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from omegaconf import MISSING
@@ -24,8 +23,8 @@ from omegaconf import MISSING
 from eval.tasks.base import EvalTask
 from eval.tasks.sources import EvalSource
 from unime.data.rows import Row
-from unime.errors import DataError
 from unime.inputs.items import Item
+from unime.runtime.files import read_json
 
 CANDIDATES = ("negative_caption", "caption")  # in this order: see above
 
@@ -43,12 +42,7 @@ class SugarCrepe:
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
         path = source.file(self.repository, self.file, self.revision)
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: cannot read it: {error}") from None
-        if not isinstance(rows, dict):
-            raise DataError(f"{path}: got a {type(rows).__name__}, expected {{key: row}}")
+        rows = read_json(path)
         images, folder = source.images(), f"{self.image_folder}/".removeprefix("/")
         queries, targets, names = [], [], []
         for key, values in list(rows.items())[: source.data.limit]:

@@ -35,7 +35,7 @@ from unime.config.values import pairs, parse_yaml, read_node
 from unime.errors import ConfigError
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
-OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "format")
+OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "num_queries", "format")
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
@@ -70,6 +70,7 @@ class Task:
     distribution: str | None = None  # ind, ood, or None where nobody says
     modality: str = "image"  # the folder of its files and its average: image, video, visdoc, …
     metric: str = "hit@1"
+    num_queries: int | None = None  # of the benchmark, by which its data are known; None: unknown
     format: Format = field(default_factory=MmebRows)
 
 
@@ -139,9 +140,13 @@ def _task(place: str, entry: Any, node: Node) -> Task:
         if value not in valid:
             expected = " or ".join(valid)
             raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
-    settings = {k: v for k, v in pairs(node, dict, place) if k not in {*own, "metric", "format"}}
+    count = entry.get("num_queries")
+    if count is not None and (type(count) is not int or count < 1):
+        raise ConfigError(f"{place}.num_queries: got {count!r}, expected a positive number")
+    settings = {key: value for key, value in pairs(node, dict, place) if key not in OF_A_TASK}
     own = {key: None if value is None else str(value) for key, value in own.items()}
-    return Task(**own, metric=metric, format=_format(place, FORMATS[format_name], settings))
+    made = _format(place, FORMATS[format_name], settings)
+    return Task(**own, metric=metric, num_queries=count, format=made)
 
 
 def _format(place: str, cls: type, settings: dict[str, Node]) -> Format:

@@ -363,7 +363,7 @@ def test_seeds_that_cannot_be_collected(played: Played, tmp_path: Path) -> None:
     output = str(tmp_path / "seeds.json")
     with pytest.raises(DataError, match="a seed came twice: 0, 0"):
         demo_seeds.main([output, str(played[0]), str(played[0])])
-    with pytest.raises(DataError, match="no report of a demo"):
+    with pytest.raises(DataError, match="none/report.json: cannot read it"):
         demo_seeds.main([output, str(tmp_path / "none")])
     (tmp_path / "report.json").write_text('{"models": {}}')
     with pytest.raises(DataError, match="has not finished, no commit, filter"):

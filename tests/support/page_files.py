@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eval.miniatures.mmeb import write_picture
+from tests.support.results import result_json, write_result
 
 MODELS = ("before", "after stage 1", "after stage 2")
 NOISE = (1.8, 1.1, 0.8)  # of each model's targets around their queries
@@ -101,7 +102,7 @@ def collapse(report: dict[str, Any], models: dict[str, Path], name: str) -> None
         rows = [json.loads(line) for line in lines.read_text().split("\n")[:-1]]
         lines.write_text("".join(json.dumps(row | {"tied": count}) + "\n" for row in rows))
         result = models[name] / f"{task}.json"
-        values = {"values": [1 / count] * count, "tied_queries": count}
+        values = {"values": [1 / count] * count, "score": 1 / count, "tied_queries": count}
         result.write_text(json.dumps(json.loads(result.read_text()) | values))
 
 
@@ -182,18 +183,14 @@ def _write_task(
     sample = {"queries": torch.tensor(left[:50]).half(), "targets": torch.tensor(right[:50]).half()}
     save_file(sample, folder / modality / f"{task}_sample.safetensors")
     hits = [float(line["prediction"][0] in line["label"]) for line in lines]
-    result = {
-        "task": task, "meta_task": meta_task, "distribution": distribution, "modality": modality,
-        "metric": "hit@1", "score": float(np.mean(hits)), "values": hits,
-        "num_queries": len(hits), "num_rows": len(hits), "num_candidates": float(len(hits)),
-        "chance": 1 / len(hits), "num_items": 2 * len(hits), "num_encoded": 2 * len(hits),
-        "num_truncated": 1, "left_out": [], "seconds": 12.5, "items_per_second": 3.84,
-        "encoder": "unime", "model": "Qwen/Qwen2-VL-2B-Instruct",
-        "adapter": None if model == "before" else f"runs/{model}/final",
-        "inputs": {"prompt": "unime", "resolution": "mid", "max_text_tokens": 512,
-                   "num_frames": 4 if model == "before" else 8},
-        "commit": "0123456789abcdef", "device": "CPU",
-        "versions": {"torch": "2.10.0", "transformers": "5.20.0", "python": "3.11.2"},
-    }  # fmt: skip
-    (folder / f"{task}.json").write_text(json.dumps(result))
+    result = result_json(
+        task, hits, meta_task=meta_task, distribution=distribution, modality=modality,
+        chance=1 / len(hits), seconds=12.5, model="Qwen/Qwen2-VL-2B-Instruct",
+        adapter=None if model == "before" else f"runs/{model}/final",
+        inputs={"prompt": "unime", "resolution": "mid", "max_text_tokens": 512,
+                "num_frames": 4 if model == "before" else 8},
+        commit="0123456789abcdef",
+        versions={"torch": "2.10.0", "transformers": "5.20.0", "python": "3.11.2"},
+    )  # fmt: skip
+    write_result(folder, result)
     return result

@@ -33,7 +33,7 @@ from unime.models.belonging import adapter_digest, merged_digests
 from unime.models.encoder import Encoder
 from unime.models.item_processor import ItemProcessor
 from unime.models.sentence_layout import EXPORTED
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 
 _OF = "sentence_transformers.base.modules"
 TRANSFORMER = f"{_OF}.transformer.Transformer"
@@ -101,7 +101,7 @@ def _save_with_own_code(
     for path in source.iterdir():
         if path.suffix in OWN_FILES and not path.name.endswith(".index.json"):
             shutil.copy(path, folder)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_json(source / "config.json", key="model.name")
     config["torch_dtype"] = str(base.dtype).removeprefix("torch.")
     write_json(folder / "config.json", config)
 

@@ -16,6 +16,7 @@ from unime.collapse import collapsed, of_batch
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
+from unime.runtime.files import read_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SIGNS = ("mean_similarity", "effective_rank")
@@ -39,7 +40,7 @@ def signs_of_collapse(run: Path) -> list[str]:
     root = run.parent.parent if of_step else run.parent if run.name == FINAL else run
     try:
         described = run / "state.json" if of_step else root / "finished.json"
-        state = json.loads(described.read_text(encoding="utf-8"))
+        state = read_json(described)
         last = state["step" if of_step else "steps"]
         lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]

@@ -7,7 +7,6 @@ final/
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require
 from unime.models.sentence_layout import EXPORTED
+from unime.runtime.files import read_json
 
 DESCRIPTION = "encoder.json"
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
@@ -64,12 +64,10 @@ def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
     inputs: dict[str, Any] = {}
     for folder in filter(None, (base, adapter)):
-        path = folder / EXPORTED
-        try:
-            if path.is_file():
-                inputs |= json.loads(path.read_text(encoding="utf-8"))["inputs"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"model.name: {path}: {error}") from error
+        if (folder / EXPORTED).is_file():
+            own = read_json(folder / EXPORTED, key="model.name").get("inputs")
+            require(isinstance(own, dict), "model.name", own, f"inputs in {folder / EXPORTED}")
+            inputs |= own
     if adapter is not None and (adapter / DESCRIPTION).is_file():
         inputs = inputs | read_description(adapter)["inputs"]
     return inputs
@@ -82,12 +80,8 @@ def merged_below(folder: Path) -> int:
 
 def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        complete = {"base", "inputs", "adapters", "merged"} <= set(description)
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"model.adapter: {path}: {error}") from error
-    if not complete:
+    description: dict[str, Any] = read_json(path, key="model.adapter")
+    if not {"base", "inputs", "adapters", "merged"} <= set(description):
         raise ConfigError(f"model.adapter: {path} lacks base, inputs, adapters or merged")
     if description.get("version") != VERSION:
         found = description.get("version")

@@ -129,7 +129,9 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
 
 def merged_digests(base: Path) -> list[str]:
     """Of the adapters that are part of the weights in a folder, as far as it says so."""
-    return read_json(base / EXPORTED).get("merged", []) if is_exported(base) else []
+    if not is_exported(base):
+        return []
+    return read_json(base / EXPORTED, key="model.name").get("merged", [])
 
 
 def check_not_merged(
@@ -147,7 +149,7 @@ def check_not_merged(
     """
     if not is_exported(base):
         return
-    exported, merged = read_json(base / EXPORTED), set(merged_digests(base))
+    exported, merged = read_json(base / EXPORTED, key="model.name"), set(merged_digests(base))
     advice = (
         f"model.adapter: {adapter} %s {base}, an export of unime: leave model.adapter out"
         " (model.adapter=null) to train or evaluate that model; to put the adapter on the base that"

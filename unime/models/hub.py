@@ -94,7 +94,7 @@ def trained_base(adapter: Path, name: str, revision: str | None, code: bool = Fa
     """
     folder = None
     if (adapter / DESCRIPTION).is_file():
-        described = read_json(adapter / DESCRIPTION).get("base")
+        described = read_json(adapter / DESCRIPTION, key="model.name").get("base")
         folder = described.get("folder") if isinstance(described, dict) else None
     there = named_folder(name, adapter, folder)
     if there is not None:
@@ -199,7 +199,7 @@ def _base_of(source: Source) -> tuple[str, str | None] | None:
     folder = source.folder
     if (folder / DESCRIPTION).is_file():
         path = folder / DESCRIPTION
-        base = read_json(path).get("base")
+        base = read_json(path, key="model.name").get("base")
         base = base if isinstance(base, dict) else {}
         name, revision = base.get("name"), base.get("revision")
     elif (folder / ADAPTER).is_file():
@@ -209,7 +209,7 @@ def _base_of(source: Source) -> tuple[str, str | None] | None:
                 f"model.name: {source.name} has weights and {path.name}: name the base in"
                 " model.name and the adapter in model.adapter, each in a folder of its own"
             )
-        config = read_json(path)
+        config = read_json(path, key="model.name")
         name, revision = config.get("base_model_name_or_path"), config.get("revision")
     else:
         return None

@@ -91,7 +91,7 @@ def check_own_code(folder: Path) -> None:
         ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
     """
     for path in folder.glob("*config.json"):
-        classes = read_json(path).get("auto_map", {})
+        classes = read_json(path, key="model.name").get("auto_map", {})
         for name in classes.values() if isinstance(classes, dict) else ():
             if "--" in str(name):
                 raise ConfigError(

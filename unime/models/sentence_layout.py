@@ -26,7 +26,7 @@ def transformer_folder(folder: Path) -> Path:
     """
     if not (folder / MODULES).is_file() or is_exported(folder):
         return folder
-    modules = read_json(folder / MODULES, kind=list)
+    modules = read_json(folder / MODULES, list, key="model.name")
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
         raise ConfigError(
@@ -35,7 +35,7 @@ def transformer_folder(folder: Path) -> Path:
         )
     inside = folder / modules[0].get("path", "")
     path = folder / modules[1].get("path", "") / "config.json"
-    config = read_json(path)
+    config = read_json(path, key="model.name")
     flags = {key: on for key, on in config.items() if key.startswith(FLAG)}  # until 5.4
     modes = config.get("pooling_mode") or [key.removeprefix(FLAG) for key in flags if flags[key]]
     modes = [modes] if isinstance(modes, str) else modes
@@ -49,7 +49,7 @@ def _check_outputs(path: Path) -> None:
     """What sentence-transformers takes of the transformer, where its configuration says so."""
     if not path.is_file():
         return
-    for modality, how in (read_json(path).get("modality_config") or {}).items():
+    for modality, how in (read_json(path, key="model.name").get("modality_config") or {}).items():
         taken = (how.get("method"), how.get("method_output_name"))
         if taken != ("forward", "last_hidden_state"):
             raise ConfigError(

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
@@ -32,19 +32,24 @@ def write_aside(path: Path, content: str | bytes) -> None:
     os.replace(aside, path)
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """A JSON file that has to be an object (or a list).
+def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
+    """The content of a JSON file, which has to be an object (or a list).
+
+    Args:
+        key: the setting that names the file, for messages.
 
     Raises:
-        ConfigError: it is not.
+        DataError: it is not, or cannot be read; a ConfigError if there is such a setting.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.name: {path}: {error}") from error
-    if not isinstance(value, kind):
-        raise ConfigError(f"model.name: {path}: expected a JSON {kind.__name__}")
-    return value
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"{path}: cannot read it: {error}"
+    else:
+        if isinstance(value, kind):
+            return value
+        problem = f"{path}: expected a JSON {'object' if kind is dict else kind.__name__}"
+    raise ConfigError(f"{key}: {problem}") if key else DataError(problem)
 
 
 def folder_digest(folder: Path) -> str:

@@ -30,8 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unime.errors import ConfigError, RunError
-from unime.runtime.files import PARTIAL, write_json
+from unime.errors import ConfigError, DataError, RunError
+from unime.runtime.files import PARTIAL, read_json, write_json
 from unime.training.sharding import load_optimizer_tensors, optimizer_tensors
 
 STEP_FOLDER = re.compile(r"step_\d{8,}")
@@ -54,8 +54,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        return json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        return read_json(folder / "state.json")
+    except DataError as error:
         raise unreadable(folder, error) from None
 
 

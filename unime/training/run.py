@@ -35,6 +35,7 @@ from unime.models.adapter_files import adapter_folders
 from unime.models.hub import find_adapter
 from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
+from unime.runtime.files import read_json
 from unime.runtime.folder_lock import lock_folder
 from unime.training import checkpoint
 from unime.training.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
@@ -165,7 +166,7 @@ def _begin(run: Run) -> None:
 def _data_before(run: Run) -> dict[str, Any]:
     """What an earlier start trained on; nothing where there was none."""
     if run.finished:
-        return json.loads((run.output_dir / FINISHED).read_text())["data"]
+        return read_json(run.output_dir / FINISHED)["data"]
     return checkpoint.read_state(run.checkpoint)["data"] if run.checkpoint else {}
 
 
@@ -217,7 +218,7 @@ def _earlier_start(
     finished = output_dir / FINISHED
     is_finished = finished.exists() and (output_dir / "final").is_dir()
     if finished.exists():
-        state = json.loads(finished.read_text())
+        state = read_json(finished)
     elif folder is not None:
         state = checkpoint.read_state(folder)
     else:

@@ -26,6 +26,7 @@ from eval.page.gallery import LONGEST, Items, choose_queries, spread
 from eval.page.maps import FEW, packed, project, similarity_matrix
 from eval.page.pictures import SIZE, Pictures
 from tests.support.page_files import MODELS, NASTY, TASKS, collapse, write_results
+from tests.support.results import refused, write_result
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 
@@ -140,9 +141,8 @@ def test_settings_that_a_baseline_lacks_do_not_differ(results: Written, tmp_path
 
 def test_a_task_that_a_model_cannot_do(results: Written, tmp_path: Path) -> None:
     report, models = copied(results, tmp_path)
-    path = models["before"] / "FashionIQ.json"
-    kept = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("score", "values")}
-    path.write_text(json.dumps(kept | {"not_supported": "text only"}))
+    found = json.loads((models["before"] / "FashionIQ.json").read_text())
+    write_result(models["before"], refused(found, "text only"))
     # The files beside it stay: an earlier evaluation of another model may have left them.
     report["models"]["before"]["tasks"]["FashionIQ"] = {"score": None, "not_supported": "text only"}
     report["models"]["before"]["averages"]["micro-5"] = {"score": None, "ci95": None}
@@ -279,10 +279,10 @@ def of(line: str, **values: Any) -> str:
         (lambda lines: ["\udcff", *lines[1:]], "row 0: not JSON: 'utf-8' codec"),
         (
             lambda lines: [*lines[:2], of(lines[2], query={"images": [5]}), *lines[3:]],
-            r"row 2: images of query is \[5\]",
+            r"row 2: query: images\[0\] is 5",
         ),
-        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], "row 0: scores holds 'a'"),
-        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], "row 0: gold holds 'a'"),
+        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], r"row 0: scores\[0\] is 'a'"),
+        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], r"row 0: gold\[0\] is 'a'"),
         (lambda lines: [of(lines[0], gold_score=float("nan")), *lines[1:]], "gold_score is nan"),
         (lambda lines: [*lines[:-1], '{"prediction": 5}'], "row 7: prediction is 5"),
     ],
@@ -303,7 +303,7 @@ def test_damaged_sample_and_result(results: Written, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="OK-VQA_sample.safetensors: not a sample"):
         read_task_files(folder, "OK-VQA")
     (folder / "FashionIQ.json").write_text("[]")
-    with pytest.raises(DataError, match="FashionIQ.json: not the result of a task"):
+    with pytest.raises(DataError, match="FashionIQ.json: expected a JSON object"):
         read_task_files(folder, "FashionIQ")
 
 

@@ -6,27 +6,29 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from eval.report import leaderboard
-from eval.report.leaderboard import KEYS, METADATA, QUERIES, RENAMED, TASKS
+from eval.report.build import build_report
+from eval.report.leaderboard import METADATA, benchmark, other_sizes, write_leaderboard
 from eval.result_files import Ranked, write_side_files
-from eval.scoring import score_task
+from eval.scoring import score_task, summary
 from eval.tasks.base import EvalTask
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
-from tests.support.vlm2vec_reporter import DATASETS, MAIN_METRIC, report
-from unime.errors import DataError
+from tests.support.results import result_json, write_result
+from tests.support.vlm2vec_reporter import DATASETS, FIXED, MAIN_METRIC, report
+from unime.config import ReportConfig
+from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
+from unime.retrieval.measures import METRICS
 
 DESCRIBED: dict[str, Any] = {
     "model_name": "UniME-tiny",
@@ -70,7 +72,7 @@ PUBLISHED = """{
 }"""
 
 
-write_leaderboard = partial(leaderboard.write_leaderboard, any_size=True)  # 4 queries a task
+Built = dict[str, Any]  # a report
 
 
 def write_task(base: Path, modality: str, name: str, seed: int) -> None:
@@ -82,9 +84,11 @@ def write_task(base: Path, modality: str, name: str, seed: int) -> None:
     names = [item.text for item in searched]
     task = EvalTask(name, 4, asked[:4], searched, names, relevance)
     ranking, metrics = score_task(task, queries, targets, torch.arange(6))
-    means = {metric: values.mean().item() for metric, values in metrics.items()}
+    metric = MAIN_METRIC[modality]
+    scores = summary(task, ranking, metrics, metric)
     ranked = Ranked(task, queries, targets, ranking.targets, ranking.scores, torch.ones(4))
-    write_side_files(base / modality, ranked, means)
+    write_side_files(base / modality, ranked, scores["metrics"])
+    write_result(base, result_json(name, scores["values"], metric, **scores))
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +101,32 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.fixture(scope="module")
+def reported(written: Path) -> Built:
+    """The report on it, as if it had the benchmark's number of queries."""
+    models, suite = {"m": str(written)}, str(SUITES / "mmeb_v2.yaml")
+    built = build_report(ReportConfig(models, suite, output="r.json", bootstrap_samples=1))
+    assert len(built["other_sizes"]) == 78
+    return json.loads(json.dumps(built)) | {"other_sizes": []}
+
+
+@pytest.fixture
+def built(reported: Built) -> Built:
+    """A copy of it."""
+    return deepcopy(reported)
+
+
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the folder."""
     return Path(shutil.copytree(written, tmp_path / "output"))
+
+
+def of_modalities(built: Built, modalities: Iterable[str]) -> Built:
+    """The report on a part of the suite."""
+    tasks = {name: task for name, task in built["tasks"].items() if task["modality"] in modalities}
+    found = {name: built["models"]["m"]["tasks"][name] for name in tasks}
+    return built | {"tasks": tasks, "models": {"m": {"tasks": found}}}
 
 
 def scores_of(base: Path, modality: str) -> list[float]:
@@ -116,18 +142,14 @@ def read(path: Path) -> dict[str, Any]:
 # The reporter reads what we write -----------------------------------------------------------------
 
 
-def test_the_names_are_the_reporters() -> None:
-    assert {modality: list(names) for modality, names in TASKS.items()} == DATASETS
-    assert sum(map(len, TASKS.values())) == 78
-
-
 @pytest.mark.parametrize(
     ("modality", "file"),
     [("image", "mmeb.yaml"), ("video", "mmeb_v2_video.yaml"), ("visdoc", "mmeb_v2_visdoc.yaml")],
 )
 def test_the_suites_have_the_reporters_names(modality: str, file: str) -> None:
     suite = load_suite(str(SUITES / file))
-    assert set(suite) == set(DATASETS[modality])
+    names = [name for name, task in benchmark().items() if task.modality == modality]
+    assert list(suite) == names == DATASETS[modality] and len(benchmark()) == 78
     for task in suite.values():
         assert (task.modality, task.metric) == (modality, MAIN_METRIC[modality])
 
@@ -135,7 +157,7 @@ def test_the_suites_have_the_reporters_names(modality: str, file: str) -> None:
 def test_a_score_file_is_what_vlm2vec_publishes(tmp_path: Path) -> None:
     write_task(tmp_path, "image", "ImageNet-1K", 0)
     path = tmp_path / "image/ImageNet-1K_score.json"
-    assert list(read(path)) == list(json.loads(PUBLISHED)) == list(KEYS)
+    assert list(read(path)) == list(json.loads(PUBLISHED))
     form = [line.split(":")[0] for line in path.read_text().splitlines()]
     assert form == [line.split(":")[0] for line in PUBLISHED.splitlines()]  # indented alike
 
@@ -154,13 +176,15 @@ def test_the_reporter_takes_our_folder_unchanged(folder: Path) -> None:
     kept = [
         value
         for name, value in zip(DATASETS["visdoc"], scores_of(folder, "visdoc"), strict=True)
-        if name not in RENAMED
+        if name not in FIXED
     ]
     assert reported.averages["visdoc"] == pytest.approx(sum(kept) / 22)
 
 
 @pytest.mark.parametrize("modalities", [("image", "video", "visdoc"), ("video",), ("image",)])
-def test_our_leaderboard_file_is_the_reporters(folder: Path, modalities: tuple[str, ...]) -> None:
+def test_our_leaderboard_file_is_the_reporters(
+    folder: Path, built: Built, modalities: tuple[str, ...]
+) -> None:
     for modality in set(DATASETS) - set(modalities):
         for path in (folder / modality).iterdir():
             path.unlink()
@@ -168,16 +192,16 @@ def test_our_leaderboard_file_is_the_reporters(folder: Path, modalities: tuple[s
     theirs = report(folder, DESCRIBED).file
     date = {"report_generated_date": read(theirs)["metadata"]["report_generated_date"]}
     ours = folder / "ours.json"
-    write_leaderboard(folder, ours, DESCRIBED | date, modalities)
+    write_leaderboard(of_modalities(built, modalities), "m", ours, DESCRIBED | date)
     assert ours.read_bytes() == theirs.read_bytes()
 
 
 # The leaderboard's file ---------------------------------------------------------------------------
 
 
-def test_the_form_of_the_leaderboards_file(folder: Path, tmp_path: Path) -> None:
+def test_the_form_of_the_leaderboards_file(written: Path, built: Built, tmp_path: Path) -> None:
     output = tmp_path / "new/UniME-tiny.json"
-    write_leaderboard(folder, output, {"model_name": "UniME-tiny", "model_size": 0.256})
+    write_leaderboard(built, "m", output, {"model_name": "UniME-tiny", "model_size": 0.256})
     content = read(output)
     assert list(content) == ["metadata", "metrics"]
     described = content["metadata"]
@@ -196,96 +220,74 @@ def test_the_form_of_the_leaderboards_file(folder: Path, tmp_path: Path) -> None
     assert not {"ViDoSeek-page", "MMLongBench-page"} & set(metrics["visdoc"])
     assert {"ViDoSeek-doc", "MMLongBench-doc"} <= set(metrics["visdoc"])
     assert metrics["visdoc"]["ViDoSeek-page-fixed"] == read(
-        folder / "visdoc/ViDoSeek-page_score.json"
+        written / "visdoc/ViDoSeek-page_score.json"
     )
 
 
-def test_published_scores_pass_unchanged(folder: Path, tmp_path: Path) -> None:
-    (folder / "image/ImageNet-1K_score.json").write_text(PUBLISHED)
+def test_published_scores_pass_unchanged(built: Built, tmp_path: Path) -> None:
+    published = json.loads(PUBLISHED)
+    metrics = {key: published[key] for key in reversed(METRICS)}
+    entry(built, "ImageNet-1K").update(metrics=metrics, num_queries=1000)
     output = tmp_path / "out.json"
-    write_leaderboard(folder, output, DESCRIBED)
+    write_leaderboard(built, "m", output, DESCRIBED)
     found = read(output)["metrics"]["image"]["ImageNet-1K"]
-    assert list(found.items()) == list(json.loads(PUBLISHED).items())
+    assert list(found.items()) == list(published.items())
 
 
-def change(path: str, key: str, value: object) -> Callable[[Path], object]:
-    """Sets a key of a score file, or removes it (None)."""
-
-    def damage(base: Path) -> None:
-        scores = {k: v for k, v in (read(base / path) | {key: value}).items() if v is not None}
-        (base / path).write_text(json.dumps(scores))
-
-    return damage
+def entry(built: Built, task: str) -> dict[str, Any]:
+    found: dict[str, Any] = built["models"]["m"]["tasks"][task]
+    return found
 
 
-def cut(base: Path) -> None:
-    (base / "MSVD.json").write_text(json.dumps({"config": {"data": {"limit": 10}}}))
+def pop(built: Built, *tasks: str) -> None:
+    for task in tasks:
+        del built["models"]["m"]["tasks"][task]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda base: [(base / "video/MSVD_score.json").unlink(),
-                       (base / "visdoc/ViDoSeek-doc_score.json").unlink()],
-         "leaderboard: 2 of 78 tasks have no scores in ROOT: video/MSVD, visdoc/ViDoSeek-doc;"
-         " evaluate them first"),
-        (change("image/GQA_score.json", "mrr@5", None),
-         "ROOT/image/GQA_score.json: not the scores of a task: missing or unknown: mrr@5"),
-        (change("image/GQA_score.json", "acc", 0.5),
-         "ROOT/image/GQA_score.json: not the scores of a task: missing or unknown: acc"),
-        (change("image/GQA_score.json", "hit@1", 50.5),
-         "ROOT/image/GQA_score.json: hit@1 is 50.5, which it cannot be"),
-        (change("image/GQA_score.json", "hit@1", "0.5"),
-         "ROOT/image/GQA_score.json: hit@1 is '0.5', expected a number"),
-        (change("image/GQA_score.json", "hit@1", float("nan")),
-         "ROOT/image/GQA_score.json: hit@1 is nan, expected a number"),
-        (change("image/GQA_score.json", "num_data", 0),
-         "ROOT/image/GQA_score.json: num_data is 0, which it cannot be"),
-        (change("image/GQA_score.json", "num_pred", 4.0),
-         "ROOT/image/GQA_score.json: num_pred is 4.0, expected a number"),
-        (lambda base: (base / "image/GQA_score.json").write_text("{"),
-         "ROOT/image/GQA_score.json: cannot read it: Expecting property name"),
-        (lambda base: (base / "image/GQA_score.json").write_text("[]"),
-         "ROOT/image/GQA_score.json: got list, expected an object"),
-        (lambda base: (base / "MSVD.json").write_text('{"not_supported": "it embeds text"}'),
-         "ROOT/MSVD.json: not supported (it embeds text); the scores beside it are another"),
-        (lambda base: (base / "MSVD.json").write_text('{"metrics": {"hit@1": 0.123}}'),
-         "ROOT/MSVD.json: of other scores; the scores beside it are another evaluation's"),
-        (lambda base: (base / "MSVD.json").write_text('{"tied_queries": 3, "num_queries": 100}'),
-         "ROOT/MSVD.json: different candidates have exactly equal scores for 3 of 100 queries"),
-        (cut, "ROOT/MSVD.json: evaluated on its first 10 queries (data.limit), the leaderboard"),
+        (lambda built: pop(built, "MSVD", "ViDoSeek-doc"),
+         "leaderboard: SUITE is not MMEB's: it lacks MSVD, ViDoSeek-doc, …"),
+        (lambda built: built.update(tasks={"Own": {"modality": "retrieval"}}),
+         "leaderboard: SUITE is not MMEB's"),
+        (lambda built: entry(built, "GQA")["metrics"].pop("mrr@5"),
+         "leaderboard: m, GQA: missing or unknown: mrr@5"),
+        (lambda built: entry(built, "GQA")["metrics"].update(acc=0.5),
+         "leaderboard: m, GQA: missing or unknown: acc"),
+        (lambda built: entry(built, "MSVD").update(score=None, not_supported="it embeds text"),
+         "leaderboard: m, MSVD: not supported (it embeds text)"),
+        (lambda built: entry(built, "MSVD").update(tied_queries=3, num_queries=100),
+         "leaderboard: m, MSVD: different candidates have exactly equal scores for 3 of 100 quer"),
+        (lambda built: built.update(limit=10),
+         "leaderboard: m was evaluated on the first 10 queries (data.limit), the leaderboard"),
+        (lambda built: built.update(other_sizes=["K700 has 4 queries, the benchmark 1000"]),
+         "leaderboard: m has scores on data that are not the benchmark's (1 of 78 tasks): K700"),
     ],
 )  # fmt: skip
 def test_what_is_refused(
-    folder: Path, tmp_path: Path, damage: Callable[[Path], object], message: str
+    built: Built, tmp_path: Path, damage: Callable[[Built], object], message: str
 ) -> None:
-    damage(folder)
-    with pytest.raises(DataError) as error:
-        write_leaderboard(folder, tmp_path / "out.json", DESCRIBED)
-    assert str(error.value).startswith(message.replace("ROOT", str(folder)))
-    assert [path.name for path in tmp_path.iterdir()] == ["output"]  # nothing half-written
+    damage(built)
+    with pytest.raises((ConfigError, DataError)) as error:
+        write_leaderboard(built, "m", tmp_path / "out.json", DESCRIBED)
+    assert str(error.value).startswith(message.replace("SUITE", built["suite"]))
+    assert not list(tmp_path.iterdir())  # nothing half-written
 
 
-def test_a_result_of_all_queries_is_accepted(folder: Path, tmp_path: Path) -> None:
-    few = {"tied_queries": 1, "num_queries": 100}
-    (folder / "MSVD.json").write_text(json.dumps({"config": {"data": {"limit": None}}} | few))
-    write_leaderboard(folder, tmp_path / "out.json", DESCRIBED)
+def test_a_few_ties_are_accepted(built: Built, tmp_path: Path) -> None:
+    entry(built, "MSVD").update(tied_queries=1, num_queries=100)
+    write_leaderboard(built, "m", tmp_path / "out.json", DESCRIBED)
 
 
-def test_a_modality_may_be_absent_only_if_asked_for(folder: Path, tmp_path: Path) -> None:
-    for path in (folder / "video").iterdir():
-        path.unlink()
+def test_a_modality_may_be_absent_only_as_a_whole(built: Built, tmp_path: Path) -> None:
     output = tmp_path / "out.json"
-    with pytest.raises(DataError, match=r"18 of 78 tasks .*video/K700, video/SmthSmthV2, .*"):
-        write_leaderboard(folder, output, DESCRIBED)
-    write_leaderboard(folder, output, DESCRIBED, ["image", "visdoc"])
+    part = of_modalities(built, ("image", "visdoc"))
+    write_leaderboard(part, "m", output, DESCRIBED)
     assert set(read(output)["metrics"]["video"].values()) == {"DIR_N/A"}
-    (folder / "image/GQA_score.json").unlink()
-    with pytest.raises(DataError, match=r"1 of 60 tasks have no scores in .*: image/GQA;"):
-        write_leaderboard(folder, output, DESCRIBED, ["image", "visdoc"])
-    for wrong in (["audio"], []):
-        with pytest.raises(DataError, match=r"expected some of image, video, visdoc"):
-            write_leaderboard(folder, output, DESCRIBED, wrong)
+    pop(part, "GQA")
+    with pytest.raises(ConfigError, match="it lacks GQA"):
+        write_leaderboard(part, "m", output, DESCRIBED)
 
 
 @pytest.mark.parametrize(
@@ -297,32 +299,17 @@ def test_a_modality_may_be_absent_only_if_asked_for(folder: Path, tmp_path: Path
         ({"model_name": "A", "url": ["B"]}, "leaderboard: metadata url: ['B'], expected one of"),
     ],
 )  # fmt: skip
-def test_bad_metadata(folder: Path, metadata: dict[str, Any], message: str) -> None:
+def test_bad_metadata(built: Built, tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as error:
-        write_leaderboard(folder, folder / "out.json", metadata)
+        write_leaderboard(built, "m", tmp_path / "out.json", metadata)
     assert str(error.value).startswith(message)
 
 
-def test_data_that_are_not_the_benchmarks_are_refused(folder: Path, tmp_path: Path) -> None:
-    """By the number of queries, which must be the benchmark's for every task."""
-    output = tmp_path / "out.json"
-    for modality, names in TASKS.items():
-        for name in names:
-            path = folder / modality / f"{name}_score.json"
-            path.write_text(json.dumps(read(path) | {"num_data": QUERIES[name]}))
-    leaderboard.write_leaderboard(folder, output, DESCRIBED)
-    path = folder / "video/K700_score.json"
-    path.write_text(json.dumps(read(path) | {"num_data": 4}))
-    output.unlink()
-    with pytest.raises(DataError, match="1 of 78 tasks.*K700 has 4 queries, the benchmark 1000"):
-        leaderboard.write_leaderboard(folder, output, DESCRIBED)
-    assert not output.exists()
-
-
-def test_the_numbers_of_queries_are_those_that_the_suite_says() -> None:
-    """After the name of each video task: "MVBench:  # 4000 of 3 to 5"."""
-    text = Path("configs/suites/mmeb_v2_video.yaml").read_text()
-    said = {name: int(count) for name, count in re.findall(r"^(\S+):  # (\d+)", text, re.M)}
-    assert said == {name: QUERIES[name] for name in TASKS["video"]}
-    assert {QUERIES[name] for name in TASKS["image"]} == {1000}
-    assert len(QUERIES) == 78 and QUERIES["VisRAG_ChartQA"] == 63
+def test_the_benchmarks_numbers_of_queries() -> None:
+    sizes = {name: task.num_queries for name, task in benchmark().items()}
+    assert {sizes[name] for name in DATASETS["image"]} == {1000}
+    assert (sizes["MVBench"], sizes["MomentSeeker"], sizes["VisRAG_ChartQA"]) == (4000, 1602, 63)
+    counts = {name: size for name, size in sizes.items() if size is not None}
+    assert len(counts) == 78 and other_sizes(counts | {"Own": 5}) == []
+    found = other_sizes(counts | {"K700": 4})
+    assert found == ["K700 has 4 queries, the benchmark 1000"]

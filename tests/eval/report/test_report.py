@@ -18,11 +18,13 @@ from rich.console import Console
 
 from eval.remarks import warnings_of_report
 from eval.report import build as report
+from eval.report import leaderboard
 from eval.report.__main__ import main as report_main
 from eval.report.printing import markdown_report, print_report, published_table
 from eval.report.table import markdown, table_sections
 from eval.tasks.suites import load_suite
 from tests.support.paths import ROOT
+from tests.support.results import refused, result_json, write_result
 from unime.config import ReportConfig, build_config
 from unime.errors import ConfigError, DataError
 
@@ -52,40 +54,11 @@ def write_suite(tmp_path: Path, suite: dict[str, str] = SUITE) -> str:
     return str(path)
 
 
-def result(task: str, values: list[float]) -> dict[str, Any]:
-    """As an evaluation writes it."""
-    metric = "ndcg_linear@5" if task == "Pages" else "hit@1"
-    score = sum(values) / len(values)
-    return {
-        "task": task,
-        "metric": metric,
-        "score": score,
-        "values": values,
-        "metrics": {"hit@1": score, "hit@5": 0.875, "hit@10": 1.0, metric: score},
-        "num_rows": len(values),
-        "num_queries": len(values),
-        "chance": 0.25 if task == "Find" else 0.5,
-        "left_out": [],
-        "mean_similarity": 0.5,
-        "effective_rank": len(values),
-        "num_items": 2 * len(values),
-        "tied_queries": 0,
-        "seconds": 2.0,
-        "encoder": "unime",
-        "model": "some/model",
-        "adapter": None,
-        "inputs": {"prompt": "unime", "num_frames": 8, "resolution": "native"},
-        "settings_fingerprint": "s",
-        "data_fingerprint": f"data of {task}",
-        "config": {"data": {"limit": None}},
-        "commit": "c1",
-    }
-
-
 def write_results(folder: Path, values: Values, **changes: Any) -> Path:
-    folder.mkdir(parents=True)
     for task, own in values.items():
-        (folder / f"{task}.json").write_text(json.dumps(result(task, own) | changes))
+        metric = "ndcg_linear@5" if task == "Pages" else "hit@1"
+        chance = 0.25 if task == "Find" else 0.5
+        write_result(folder, result_json(task, own, metric, **{"chance": chance, **changes}))
     return folder
 
 
@@ -99,10 +72,7 @@ def change(file: str, **values: Any) -> Callable[[Path], object]:
 
 def not_supported(tmp_path: Path, file: str, reason: str) -> None:
     path = tmp_path / f"{file}.json"
-    found = json.loads(path.read_text())
-    kept = ("task", "metric", "num_rows", "settings_fingerprint", "data_fingerprint", "commit")
-    kept += ("config", "inputs")
-    path.write_text(json.dumps({key: found[key] for key in kept} | {"not_supported": reason}))
+    write_result(path.parent, refused(json.loads(path.read_text()), reason))
 
 
 def config(tmp_path: Path, suite: dict[str, str] = SUITE, **settings: Any) -> ReportConfig:
@@ -383,7 +353,7 @@ def test_results_of_the_older_rule_of_ties_are_refused(two_models: ReportConfig)
     path = Path(two_models.models["base"]) / "Find.json"
     old = {k: v for k, v in json.loads(path.read_text()).items() if k != "tied_queries"}
     path.write_text(json.dumps(old))
-    with pytest.raises(DataError, match=r"Find\.json.*ties are not counted in it, evaluate again"):
+    with pytest.raises(DataError, match=r"Find\.json.*tied_queries is None; evaluate again"):
         report.build_report(two_models)
 
 
@@ -528,16 +498,18 @@ def test_the_page_and_the_leaderboards_file(
     assert not called
     board = "leaderboard={tuned: {model_name: Mine-2B, model_size: 2B}}"
     Path(two_models.output).unlink()
-    with pytest.raises(ConfigError, match="leaderboard: .* is not MMEB's: it lacks ImageNet-1K, "):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ConfigError, match="leaderboard: .* is not MMEB's: it lacks ImageNet-1K, "),
+    ):
+        patch.setattr("eval.report.__main__.write_leaderboard", leaderboard.write_leaderboard)
         play(two_models, board)
     assert not called and not Path(two_models.output).exists(), "half a report"
-    monkeypatch.setattr("eval.report.__main__.TASKS", {"image": tuple(HITS)})
     play(two_models, f"html={tmp_path}/out/page.html", board, "baseline=base")
-    (folder, output, metadata, modalities), ((found, models, path), more) = called
-    assert (folder, output) == (tmp_path / "tuned", tmp_path / "out/Mine-2B.json")
+    (reported, model, output, metadata), ((found, models, path), more) = called
+    assert (model, output) == ("tuned", tmp_path / "out/Mine-2B.json")
     assert metadata == {"model_name": "Mine-2B", "model_size": "2B"}
-    assert modalities == ["image"]
-    assert found == json.loads(Path(two_models.output).read_text())
+    assert reported == found == json.loads(Path(two_models.output).read_text())
     assert models == {"base": tmp_path / "base", "tuned": tmp_path / "tuned"}
     assert path == tmp_path / "out/page.html"
     assert more == {"baseline": "base", "seed": 0}
@@ -622,12 +594,10 @@ def test_data_that_are_not_the_benchmarks_are_noted(tmp_path: Path) -> None:
 
 def limited_results(folder: Path, limit: int, **limits: int) -> None:
     """Tasks of 4, 4 and 8 rows, the first `limit` of them evaluated."""
-    write_results(folder, HITS)
     for task, hits in HITS.items():
         own = limits.get(task, limit)
-        values, data = hits[:own], {"data": {"limit": own}}
-        score = sum(values) / len(values)
-        change(task, values=values, score=score, config=data)(folder)
+        data = {"data": {"limit": own}}
+        write_result(folder, result_json(task, hits[:own], num_rows=len(hits), config=data))
 
 
 @pytest.mark.parametrize("limit", [3, 4, 7])
@@ -665,31 +635,39 @@ BAD_RESULTS = [
      "model 'tuned': 1 of 3 tasks have no result in ROOT/tuned: Find; evaluate them first"),
     (lambda p: (p / "base").rename(p / "elsewhere"),
      "model 'base': 3 of 3 tasks have no result in ROOT/base: CatsVQA, DogsVQA, Find"),
-    (lambda p: (p / "tuned/Find.json").write_text('{"values": [1'), REFUSED),
-    (lambda p: (p / "tuned/Find.json").write_text("[]"), "expected an object"),
+    (lambda p: (p / "tuned/Find.json").write_text('{"values": [1'),
+     "ROOT/tuned/Find.json: cannot read it: Expecting"),
+    (lambda p: (p / "tuned/Find.json").write_text("[]"),
+     "ROOT/tuned/Find.json: expected a JSON object"),
     (lambda p: (p / "tuned/Find.json").write_text('{"acc": 0.5}'), REFUSED + "task is None"),
     (change("tuned/Find", task="DogsVQA"), "Find.json: holds the result of task 'DogsVQA'"),
-    (change("tuned/Find", metric="ndcg_linear@5"),
+    (change("tuned/Find", metric="ndcg_linear@5", metrics={"ndcg_linear@5": 0.875}),
      "ROOT/tuned/Find.json: scored by ndcg_linear@5, the suite says hit@1"),
-    (change("tuned/Find", values=[]), REFUSED + "values are not a list of numbers in [0, 1]"),
-    (change("tuned/Find", values=[1, 2]), REFUSED + "values are not a list of numbers in [0, 1]"),
-    (change("tuned/Find", values=["1"]), REFUSED + "values hold '1', expected numbers"),
-    (change("tuned/Find", values=[float("nan")]), REFUSED + "values hold nan, expected numbers"),
+    (change("tuned/Find", values=[]), REFUSED + "values are not numbers in [0, 1]"),
+    (change("tuned/Find", values=[1, 2]), REFUSED + "values are not numbers in [0, 1]"),
+    (change("tuned/Find", values=["1"]), REFUSED + "values[0] is '1'"),
+    (change("tuned/Find", values=[1, float("nan")]), REFUSED + "values[1] is nan"),
     (change("tuned/Find", chance="x"), REFUSED + "chance is 'x'"),
     (change("tuned/Find", left_out=5), REFUSED + "left_out is 5"),
+    (change("tuned/Find", tied_queries=True), REFUSED + "tied_queries is True"),
+    (change("tuned/Find", num_items=16.0), REFUSED + "num_items is 16.0"),
     (change("tuned/Find", seconds=float("inf")), REFUSED + "seconds is inf"),
     (change("tuned/Find", metrics={}), REFUSED + "metrics have no hit@1"),
-    (change("tuned/Find", metrics={"hit@1": "a"}), REFUSED + "metrics hold 'a', expected numbers"),
+    (change("tuned/Find", metrics={"hit@1": "a"}), REFUSED + "metrics['hit@1'] is 'a'"),
+    (change("tuned/Find", metrics={"hit@1": float("nan")}), REFUSED + "metrics['hit@1'] is nan"),
+    (change("tuned/Find", metrics={"hit@1": 50.5}), REFUSED + "metrics are not numbers in [0, 1]"),
     (change("tuned/Find", values=[0.5]), REFUSED + "1 values of hit@1 are neither 0 nor 1, of"),
     (change("tuned/Find", score=0.5), REFUSED + "score is 0.5, the mean of its values 0.875"),
     (change("tuned/Find", score="good"), REFUSED + "score is 'good'"),
     (change("tuned/Find", not_supported=None, score=None), REFUSED + "score is None"),
     (change("tuned/Find", settings_fingerprint="t"),
      "model 'tuned': ROOT/tuned holds results of different settings or models, such as DogsVQA"),
-    (change("tuned/Find", data_fingerprint="d", values=[1] * 7, score=1),
+    (change("tuned/Find", data_fingerprint="d", values=[1] * 7, num_queries=7, score=1),
      "task Find: models 'base' and 'tuned' were evaluated on different data (8 and 7 queries)"),
     (change("tuned/Find", num_rows="4"), REFUSED + "num_rows is '4'"),
-    (change("tuned/Find", num_rows=3), REFUSED + "8 values of 3 rows"),
+    (change("tuned/Find", num_rows=3), REFUSED + "8 values of 8 queries in 3 rows"),
+    (change("tuned/Find", num_queries=8.0), REFUSED + "num_queries is 8.0"),
+    (change("tuned/Find", num_queries=7), REFUSED + "8 values of 7 queries in 8 rows"),
     (change("tuned/Find", config={}), REFUSED + "config.data.limit is not there"),
     (change("tuned/Find", config={"data": {"limit": 0}}), REFUSED + "config.data.limit is 0"),
 ]  # fmt: skip
@@ -761,6 +739,8 @@ def test_a_selection_of_tasks(tmp_path: Path) -> None:
             "A: {meta_task: a, split: 1.10}",
             "A.split: got 1.10, expected a text: write it in quotes",
         ),
+        ("A: {meta_task: a, num_queries: many}", "A.num_queries: got 'many', expected a positive"),
+        ("A: {meta_task: a, num_queries: 0}", "A.num_queries: got 0, expected a positive number"),
         ("A: {meta_task: a, subset: [b]}", "A.subset: got '[b]', expected a text, or null"),
         ("A: {meta_task: a}\nA: {meta_task: b}", "A: got 'two values', expected one"),
         ("include: [1]\nA: {meta_task: a}", "include: got [1], expected a list of other suites"),

@@ -152,7 +152,7 @@ def test_urban1k_in_an_archive_that_cannot_be_unpacked(
 def test_sugarcrepe_files_that_are_none(tmp_path: Path) -> None:
     crepe = SugarCrepe(file="data/add_att.json")
     path = write_sugarcrepe(tmp_path, "add_att", [1])
-    with pytest.raises(DataError, match=f"^{path}: got a list, expected"):
+    with pytest.raises(DataError, match=f"^{path}: expected a JSON object"):
         crepe.read("", source(tmp_path))
     write_sugarcrepe(tmp_path, "add_att", {"7": ["a"]})
     with pytest.raises(DataError, match=rf"^{path}, row '7': got \['a'\], expected an object"):

@@ -1,0 +1,45 @@
+"""JSON files: what is read, and how a message names what is wrong.
+
+./launch.sh test tests/runtime/test_files.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unime.errors import ConfigError, DataError
+from unime.runtime.files import read_json, write_json
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    for content in ({"a": [1, "é", None]}, [{"a": 0.1}]):
+        write_json(tmp_path / "a.json", content)
+        assert read_json(tmp_path / "a.json", type(content)) == content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot read it: Expecting property name"),
+        (b"\xff", "cannot read it: 'utf-8' codec"),
+        (b"[" * 100_000, "cannot read it: maximum recursion"),
+        (None, "cannot read it: .*No such file"),
+        (b"[]", "expected a JSON object"),
+    ],
+)
+def test_what_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{path}: {message}"):
+        read_json(path)
+    with pytest.raises(ConfigError, match=f"^model.name: {path}: {message}"):
+        read_json(path, key="model.name")
+
+
+def test_a_list_is_no_object(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(DataError, match="a.json: expected a JSON list"):
+        read_json(tmp_path / "a.json", list)
