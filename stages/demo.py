@@ -20,12 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from unime.config import dump_config, load_config
-from unime.config.values import FilePath
+from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
 from unime.errors import require
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import read_json, write_json
@@ -41,17 +41,15 @@ INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
 
 
 @dataclass
-class DemoConfig:
-    output_dir: FilePath | None = None  # None: runs/demo, runs/demo-seed1, runs/demo-validation, …
-    seed: int = 0  # of the adapters and of the order of the data; the data stays the same
-    split: str = "test"  # validation: to choose settings by
-    overrides: dict[str, list[str]] = field(default_factory=dict)  # program -> more key=value
-    queries: list[str] = field(default_factory=list)  # what is searched for at the end
+class DemoConfig(Settings):
+    output_dir: FilePath | None = setting(None, "null: runs/demo, runs/demo-seed1, …")
+    seed: NotNegative[int] = setting(0, "of adapters and the order of the data")
+    split: Annotated[str, one_of(*SPLITS)] = setting("test", "validation: to choose settings by")
+    overrides: dict[str, list[str]] = setting({}, "program -> more key=value")
+    queries: NotEmpty[list[str]] = setting([], "what is searched for at the end")
 
     def __post_init__(self) -> None:
-        require(self.split in SPLITS, "split", self.split, f"one of {', '.join(SPLITS)}")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        require(bool(self.queries), "queries", self.queries, "at least one")
+        super().__post_init__()
         for program in self.overrides:
             expected = f"only {', '.join(PROGRAMS)}"
             require(program in PROGRAMS, "overrides", program, expected)

@@ -18,14 +18,13 @@ card says which pictures it embeds otherwise than the run does.
     form=merged|adapter precision=float32|bfloat16|float16 base=FOLDER max_shard_size=5GB
     code=true|false
     report=report.json name=… license=… push_to_hub=… private=true dry_run=false
-    trust_remote_code=false              (what they mean: ExportConfig in unime/config.py)
+    trust_remote_code=false
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -44,8 +43,9 @@ from unime.config import (
     Quantization,
     build_config,
 )
+from unime.config.descriptions import help_of
 from unime.config.loader import parse_words, program_name
-from unime.errors import ConfigError, require
+from unime.errors import ConfigError
 from unime.export.exporting import export_adapter, export_merged
 from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
@@ -93,8 +93,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def _check_words(config: ExportConfig) -> None:
     """Before hours of work, not after them."""
-    size = config.max_shard_size
-    require(bool(re.fullmatch(r"\d+[KMGT]B", size)), "max_shard_size", size, "such as 5GB")
     try:
         if config.push_to_hub is not None:
             validate_repo_id(config.push_to_hub)
@@ -106,6 +104,7 @@ def parse(argv: list[str] | None) -> ExportConfig:
     parser = argparse.ArgumentParser(
         prog=program_name(),
         description=__doc__,
+        epilog=help_of(ExportConfig),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -4,8 +4,8 @@
     python -m stages.plan --config … optim.chunk_size=4 plan.text_tokens=40 plan.utilisation=0.4
 
 Reads the model's configuration and processor, never its weights. Any setting of the stage can be
-given as key=value, and those of `PlanConfig` (unime/config.py) as plan.key=value. docs/planner.md
-compares it with measurements.
+given as key=value, and what it assumes beside them as plan.key=value. docs/planner.md compares it
+with measurements.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.paths import ROOT
 from unime.config import EvalConfig, Stage2Config
-from unime.config.loader import config_keys
+from unime.config.descriptions import settings_of
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 INLINE = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))
@@ -35,7 +35,7 @@ def test_commands() -> None:
 
 
 def test_settings() -> None:
-    keys = {*config_keys(Stage2Config), *config_keys(EvalConfig)}
+    keys = {setting.key for cls in (Stage2Config, EvalConfig) for setting in settings_of(cls)}
     named = set(re.findall(r"data\.(?:\w+)", TEXT)) - {"data.py"}
     assert {"data.sources", "data.suite", "data.tasks", "data.limit"} == named <= keys
 

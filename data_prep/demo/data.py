@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,8 +42,8 @@ from data_prep.demo.texts import (
     training_texts,
 )
 from unime.config import load_config
-from unime.config.values import FilePath
-from unime.errors import ConfigError, require
+from unime.config.settings import Bounds, FilePath, Positive, Settings, setting
+from unime.errors import ConfigError
 from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
@@ -54,19 +54,16 @@ IMAGE_TOKEN = "<|image_1|>"
 
 
 @dataclass
-class DemoDataConfig:
-    output_dir: FilePath = MISSING
-    seed: int = 0
-    train_rows: int = 1280  # of each trained task
-    test_queries: int = 300  # of each task
-    validation_queries: int = 120
-    candidates: int = 100  # of each query, where there are as many
-    train_words: int = 2500  # dictionary words of stage 1, each with its definition
-
-    def __post_init__(self) -> None:
-        for name in ("train_rows", "test_queries", "validation_queries", "train_words"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        require(self.candidates > 2, "candidates", self.candidates, "3 or more")  # a scene's own
+class DemoDataConfig(Settings):
+    output_dir: FilePath = setting(MISSING, "the folder that is written")
+    seed: int = setting(0, "of what is drawn")
+    train_rows: Positive[int] = setting(1280, "of each trained task")
+    test_queries: Positive[int] = setting(300, "of each task")
+    validation_queries: Positive[int] = setting(120, "of each task")
+    candidates: Annotated[int, Bounds("3 or more", lambda count: count > 2)] = setting(  # a scene's
+        100, "of each query, where there are as many"
+    )
+    train_words: Positive[int] = setting(2500, "of stage 1, each with its definition")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -31,8 +31,7 @@ from data_prep.demo_base.fast_forward import vision_features
 from data_prep.demo_base.metrics import measure
 from data_prep.demo_base.model import build_model, build_processor, build_tokenizer, export
 from unime.config import dump_config, load_config
-from unime.config.values import FilePath
-from unime.errors import require
+from unime.config.settings import BelowOne, FilePath, NotEmpty, Positive, Settings, setting
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
@@ -42,31 +41,25 @@ from unime.runtime.program import run_program
 class Phase:
     """A stretch of the run, up to a step of it, and what it trains on."""
 
-    until: int | None = None  # None: the last step
-    mixture: dict[str, float] = field(default_factory=dict)  # kind of conversation -> share
+    until: int | None = setting(None, "a step; null: the last one")
+    mixture: dict[str, float] = setting({}, "kind of conversation -> share")
 
 
 @dataclass
-class PretrainConfig:
-    output_dir: FilePath = MISSING
-    steps: int = MISSING
-    phases: dict[str, Phase] = field(default_factory=dict)  # in order; "vision" has its own loss
-    muon_learning_rate: float = 2e-3  # of the hidden matrices
-    learning_rate: float = 1.5e-3  # AdamW's, of everything else
-    weight_decay: float = 0.05
-    decay_start: float = 0.65  # share of the run after which the rates fall linearly to zero
-    warmup_steps: int = 40  # of each phase, and after a resumption
-    seed: int = 0
-    threads: int = 2
-    save_minutes: float = 3.0
-    measure_minutes: float = 6.0
-    export: FilePath | None = None  # write the checkpoint there, as a model folder, and stop
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "muon_learning_rate", "learning_rate", "threads"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        require(0 <= self.decay_start < 1, "decay_start", self.decay_start, "in [0, 1)")
-        require(bool(self.phases), "phases", "{}", "at least one")
+class PretrainConfig(Settings):
+    output_dir: FilePath = setting(MISSING, "the run's folder")
+    steps: Positive[int] = setting(MISSING, "of the whole run")
+    phases: NotEmpty[dict[str, Phase]] = setting({}, 'in order; "vision" has its own loss')
+    muon_learning_rate: Positive[float] = setting(2e-3, "of the hidden matrices")
+    learning_rate: Positive[float] = setting(1.5e-3, "AdamW's, of everything else")
+    weight_decay: float = setting(0.05, "of both optimizers")
+    decay_start: BelowOne = setting(0.65, "share of the run after which rates fall to zero")
+    warmup_steps: int = setting(40, "of each phase, and after a resumption")
+    seed: int = setting(0, "of weights and data")
+    threads: Positive[int] = setting(2, "of torch")
+    save_minutes: float = setting(3.0, "between checkpoints")
+    measure_minutes: float = setting(6.0, "between measurements")
+    export: FilePath | None = setting(None, "write the checkpoint as a model there, and stop")
 
 
 @dataclass

@@ -24,6 +24,8 @@ from tests.support.paths import ROOT
 from unime.config import (
     EvalConfig,
     ExportConfig,
+    HardNegativeLossConfig,
+    LoraSettings,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -33,8 +35,11 @@ from unime.config import (
     dump_config,
     load_config,
 )
+from unime.config.descriptions import commented, help_of
+from unime.config.document import HEADING, PAGE, with_tables
+from unime.config.settings import FilePath
 from unime.config.summary import summary
-from unime.config.values import FilePath, without_none
+from unime.config.values import without_bounds, without_none
 from unime.errors import ConfigError
 
 CONFIGS = ROOT / "configs"
@@ -67,6 +72,7 @@ def settings_of(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
         if cls is Stage2PlanConfig and not key.startswith(("gpu", "plan")):
             continue  # as in Stage2Config
         found.append((key, hint))
+        hint = without_bounds(hint)
         if get_origin(hint) is dict:
             key, hint = f"{key}.{entries[entry.name]}", get_args(hint)[1]
             found.append((key, hint))
@@ -107,9 +113,10 @@ NO_YAML = ["[a", "{a: b", "a: b: c", "'a", "*nowhere", "&", "{a: 1, a: 2}", "!!p
 
 
 def wrong_values(hint: Any) -> list[str]:
-    inner, _ = without_none(hint)
+    inner = without_none(hint)[0]
     if inner == FilePath:
         return [*WRONG[str], "''"]
+    inner = without_bounds(inner)
     if is_dataclass(inner):
         return [*WRONG["group"], *NO_YAML]
     if inner is Any:
@@ -123,7 +130,7 @@ def test_a_wrong_value_of_any_setting_names_place_and_key(cls: type, tmp_path: P
     build_config(cls, right)
     for key, hint in settings_of(cls):
         for value in wrong_values(hint):
-            is_text = without_none(hint)[0] in (str, FilePath)
+            is_text = without_bounds(without_none(hint)[0]) is str
             if not (is_text and value[0] in "[{"):  # which a text may begin with
                 with pytest.raises(ConfigError) as typed:
                     build_config(cls, right, [f"{key}={value}"])
@@ -256,7 +263,7 @@ def test_every_path_may_begin_with_the_users_folder(
         key
         for key, hint in settings_of(cls)
         if FilePath in (hint, *get_args(hint))
-        and get_origin(hint) is not dict
+        and get_origin(without_bounds(hint)) is not dict
         and not key.startswith("validation.")  # which go together: below
     ]
     for key in paths:
@@ -301,7 +308,7 @@ def test_sources_are_replaced_added_changed_and_dropped() -> None:
     assert (changed.weight, changed.rows) == (2.0, 50_000)
     with pytest.raises(ConfigError, match="data.sources.Nothing: got 'null', expected one that is"):
         sources("data.sources.Nothing=null")
-    with pytest.raises(ConfigError, match="data.sources: got '{}', expected at least one subset"):
+    with pytest.raises(ConfigError, match="data.sources: got {}, expected at least one"):
         sources("data.sources={}")
 
 
@@ -328,7 +335,7 @@ def test_a_setting_with_dashes_says_how_it_is_written(
 
 
 def test_the_programs_own_name_is_in_its_usage(tmp_path: Path) -> None:
-    script = "from unime.config.loader import load_config; load_config(object, [])"
+    script = "from unime.config import TeacherConfig, load_config; load_config(TeacherConfig, [])"
     (tmp_path / "program.py").write_text(script)
     words = [sys.executable, "-m", "program"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
@@ -358,3 +365,43 @@ def test_options_may_stand_between_settings(capsys: pytest.CaptureFixture[str]) 
         load_config(Stage2Config, words)
     run = yaml.safe_load(capsys.readouterr().out)["run"]
     assert (run["seed"], run["log_every"]) == (7, 3)
+
+
+# Descriptions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_setting_says_what_it_means_and_takes(cls: type, tmp_path: Path) -> None:
+    config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]))
+    text = commented(config)
+    assert build_config(cls, file_of(tmp_path, text, "commented.yaml")) == config
+    said = help_of(cls)
+    for key, _ in settings_of(cls):
+        if not key.endswith((".a", ".A", ".b", ".stage1")):  # free names
+            assert f"  {key}: ".replace(".A.", ".NAME.").replace(".a.", ".NAME.") in said
+    assert said.count("\n  ") > len(fields(cls))
+
+
+def test_odd_texts_are_commented_too(tmp_path: Path) -> None:
+    for text in [*TEXTS, "a\n\n  b: c\n", "a: b\n" * 50, "word " * 50]:
+        config = build_config(Stage2Config, STAGE2, [f"model.revision={text}"])
+        again = build_config(Stage2Config, file_of(tmp_path, commented(config)))
+        assert again == config
+
+
+def test_type_bounds_default_and_meaning_stand_in_help_and_page() -> None:
+    said = " ".join(help_of(Stage1Config).split())
+    assert "lora.rank: of the low-rank matrices (a whole number, positive; default 32)" in said
+    assert "model.name: hub id" in said and "names its base (a path; required)" in said
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_tables(page) == page, "python -m unime.config.document"
+    assert "| `lora.rank` | a whole number, positive | `16` | of the low-rank matrices |" in page
+    assert with_tables(page.replace("low-rank", "")) == page and page.count(HEADING) == 1
+
+
+def test_bounds_hold_in_python_too() -> None:
+    with pytest.raises(ConfigError, match="lora.rank: got 0, expected positive"):
+        LoraSettings(rank=0)
+    with pytest.raises(ConfigError, match="loss.temperature: got inf, expected a finite number"):
+        HardNegativeLossConfig(temperature=float("inf"))
+    assert LoraSettings().train is not LoraSettings().train

@@ -205,12 +205,12 @@ def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
     ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
 )
 def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material: Path) -> None:
-    """A temperature that no float can divide by: every step is skipped, and nothing moves, however
-    fast it would."""
+    """A scale that no float can hold: every step is skipped, and nothing moves, however fast it
+    would."""
     found = []
     for rate in (0.01, 10.0):
         skipped = run(
-            material, f"skipped/{config}_{rate}", "loss.temperature=1e-45",
+            material, f"skipped/{config}_{rate}", f"lora.alpha={10**45}",
             "optim.on_nonfinite=skip", "optim.steps=2", f"optim.learning_rate={rate}",
             config=config, ranks=ranks,
         )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from omegaconf import MISSING
 
-from unime.config.values import FilePath
+from unime.config.settings import FilePath, NotEmpty, Positive, Settings, one_of, setting
 from unime.errors import require
 
 
@@ -19,19 +20,17 @@ class Mixing(Enum):
 
 
 @dataclass
-class TextData:
+class TextData(Settings, section="data"):
     """Stage 1's texts and the teacher's embeddings of them (data_prep.teacher_embeddings)."""
 
-    texts: list[FilePath] = MISSING  # .jsonl, .csv or .parquet files
-    columns: list[str] = field(
-        default_factory=lambda: ["text"]
-    )  # every column's texts join the pool
-    rows_together: bool = False  # a row's texts share a batch, which so holds related texts
-    teacher: FilePath = MISSING  # folder of the teacher store
-    limit: int | None = None
+    texts: list[FilePath] = setting(MISSING, ".jsonl, .csv or .parquet files")
+    columns: list[str] = setting(["text"], "every column's texts join the pool")
+    rows_together: bool = setting(False, "a row's texts share a batch, which so holds related ones")
+    teacher: FilePath = setting(MISSING, "folder of the teacher store")
+    limit: Positive[int] | None = setting(None, "stop after so many texts; null: all")
 
     def __post_init__(self) -> None:
-        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
+        super().__post_init__()
         together = not self.rows_together or len(self.columns) > 1
         require(together, "data.rows_together", True, "false with one of data.columns")
 
@@ -40,61 +39,48 @@ class TextData:
 class PairSource:
     """One MMEB-train subset: how many of its rows, and how often it is drawn."""
 
-    rows: int | None = None  # None: all
-    sample: str = "first"  # first (as every published recipe) or random (seeded)
-    weight: float = 1.0  # rows are repeated or thinned by this factor in each epoch
-
-    def check(self, key: str) -> None:
-        """Of the source at `key` ("data.sources.MSCOCO"), which it does not know itself."""
-        rows, sample = self.rows, self.sample
-        require(rows is None or rows > 0, f"{key}.rows", rows, "positive or null")
-        require(sample in ("first", "random"), f"{key}.sample", sample, "first or random")
-        require(self.weight > 0, f"{key}.weight", self.weight, "positive")
+    rows: Positive[int] | None = setting(None, "so many of its rows; null: all")
+    sample: Annotated[str, one_of("first", "random")] = setting(
+        "first", "which rows; random: seeded"
+    )
+    weight: Positive[float] = setting(1.0, "rows are repeated or thinned by it in each epoch")
 
 
 @dataclass
-class PairData:
+class PairData(Settings, section="data"):
     """Stage 2's rows: a folder or hub repository in MMEB-train's layout."""
 
-    root: FilePath = MISSING
-    revision: str | None = None
-    split: str = "original"
-    image_root: FilePath | None = None  # where the images are; None: below root (a local folder)
-    sources: dict[str, PairSource] = field(default_factory=dict)  # subset name -> settings
-    mixing: Mixing = Mixing.single_task
-    on_bad_row: str = "raise"  # raise, or drop (counted and listed)
-    # Read every image before training, and have the processor look at its size, so that what it
-    # refuses or what is too long for the model is a bad row; for a million images that is a full
-    # read of them on every rank: false once it has passed.
-    verify_images: bool = True
-
-    def __post_init__(self) -> None:
-        require(
-            self.on_bad_row in ("raise", "drop"),
-            "data.on_bad_row",
-            self.on_bad_row,
-            "raise or drop",
-        )
-        for name, source in self.sources.items():
-            source.check(f"data.sources.{name}")
+    root: FilePath = setting(MISSING, "the folder or repository")
+    revision: str | None = setting(None, "of root on the hub")
+    split: str = setting("original", "of every subset")
+    image_root: FilePath | None = setting(None, "of the images; null: below root")
+    sources: NotEmpty[dict[str, PairSource]] = setting(MISSING, "name of a subset -> its settings")
+    mixing: Mixing = setting(Mixing.single_task, "whether a batch holds rows of one subset only")
+    on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
+        "raise", "dropped ones are listed"
+    )
+    verify_images: bool = setting(
+        True,
+        "read every image before training, and have the processor look at its size, so that what "
+        "it refuses or what is too long for the model is a bad row; for a million images that is "
+        "a full read of them on every rank: false once it has passed",
+    )
 
 
 @dataclass
-class TeacherConfig:
+class TeacherConfig(Settings):
     """data_prep.teacher_embeddings: which teacher reads which texts."""
 
-    name: FilePath = MISSING  # a sentence-transformers model: hub id, folder or pypi:<module>
-    revision: str | None = None
-    prompt: str = ""  # put before every text (instruction-tuned teachers)
-    max_text_tokens: int | None = None  # longer texts are cut (and listed), prompt and special
-    # tokens count; null: as the model does, which may read more
-    texts: list[FilePath] = MISSING
-    columns: list[str] = field(default_factory=lambda: ["text"])
-    output_dir: FilePath = MISSING
-    batch_size: int = 64
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
-        limit = self.max_text_tokens
-        require(limit is None or limit > 0, "max_text_tokens", limit, "positive or null")
+    name: FilePath = setting(MISSING, "of sentence-transformers: hub id, folder, pypi:<module>")
+    revision: str | None = setting(None, "of the model on the hub")
+    prompt: str = setting("", "put before every text (instruction-tuned teachers)")
+    max_text_tokens: Positive[int] | None = setting(
+        None,
+        "longer texts are cut (and listed), prompt and special tokens count; null: as the model "
+        "does, which may read more",
+    )
+    texts: list[FilePath] = setting(MISSING, ".jsonl, .csv or .parquet files")
+    columns: list[str] = setting(["text"], "every column's texts are embedded")
+    output_dir: FilePath = setting(MISSING, "folder of the teacher store")
+    batch_size: Positive[int] = setting(64, "texts embedded at a time")
+    trust_remote_code: bool = setting(False, "run the code that the model brings")

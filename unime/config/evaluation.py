@@ -11,26 +11,25 @@ from typing import Any
 from omegaconf import MISSING
 
 from unime.config.model import InputConfig, ModelConfig
-from unime.config.values import FilePath
+from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Settings, setting
 from unime.errors import require
 
 
 @dataclass
-class EvalData:
+class EvalData(Settings, section="data"):
     """Where the rows and pictures of the tasks are (eval/tasks/sources.py)."""
 
-    root: FilePath | None = None  # a folder (or hub repository) in MMEB-eval's layout, or one that
-    # holds the repositories which the suite names, as org/name; null: those come from the hub
-    revision: str | None = None  # of root on the hub
-    image_root: FilePath | None = None  # None: below root or root/eval_images (a local folder)
-    cache: FilePath = "data/cache"  # pictures that are inside of tables are written here
-    suite: FilePath = MISSING  # YAML: task -> meta_task, distribution, … (configs/suites/)
-    tasks: list[str] | None = None  # a selection; None: all of the suite
-    limit: int | None = None  # first queries of each task; recorded in the results
-
-    def __post_init__(self) -> None:
-        require(self.tasks != [], "data.tasks", self.tasks, "at least one task, or null")
-        require(self.limit is None or self.limit > 0, "data.limit", self.limit, "positive or null")
+    root: FilePath | None = setting(
+        None,
+        "a folder (or hub repository) in MMEB-eval's layout, or one that holds the repositories "
+        "which the suite names, as org/name; null: those come from the hub",
+    )
+    revision: str | None = setting(None, "of root on the hub")
+    image_root: FilePath | None = setting(None, "null: below root or root/eval_images")
+    cache: FilePath = setting("data/cache", "pictures inside of tables are written here")
+    suite: FilePath = setting(MISSING, "YAML: task -> meta_task, distribution, … (configs/suites/)")
+    tasks: NotEmpty[list[str]] | None = setting(None, "a selection; null: all of the suite")
+    limit: Positive[int] | None = setting(None, "first queries of each task; null: all")
 
 
 class EncoderKind(Enum):
@@ -42,22 +41,22 @@ class EncoderKind(Enum):
 
 
 @dataclass
-class EvalConfig:
-    output_dir: FilePath = MISSING
-    encoder: EncoderKind = EncoderKind.unime
+class EvalConfig(Settings):
+    """One model on a suite of tasks (eval.evaluate)."""
+
+    output_dir: FilePath = setting(MISSING, "where the results are written, a file for each task")
+    encoder: EncoderKind = setting(EncoderKind.unime, "a model of ours, or a baseline")
     model: ModelConfig = field(default_factory=ModelConfig)
-    prompt_name: str | None = None  # of a sentence-transformers model's own; null: its default
+    prompt_name: str | None = setting(None, "of a sentence-transformers model; null: its own")
     inputs: InputConfig = field(default_factory=InputConfig)
     data: EvalData = field(default_factory=EvalData)
-    batch_size: int = 64  # items encoded at a time on each process
-    overwrite: bool = False  # False: a task whose result has the same settings is kept
-    num_workers: int = 0
-    store: FilePath | None = None  # of embeddings; several evaluations may share it. null: in
-    # output_dir
+    batch_size: Positive[int] = setting(64, "items encoded at a time on each process")
+    overwrite: bool = setting(False, "false: a result of the same settings is kept")
+    num_workers: NotNegative[int] = setting(0, "processes that read and preprocess")
+    store: FilePath | None = setting(None, "of embeddings, can be shared; null: in output_dir")
 
     def __post_init__(self) -> None:
-        require(self.batch_size > 0, "batch_size", self.batch_size, "positive")
-        require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        super().__post_init__()
         named = self.prompt_name is None or self.encoder is EncoderKind.sentence_transformers
         expected = "null unless encoder is sentence_transformers"
         require(named, "prompt_name", self.prompt_name, expected)
@@ -78,26 +77,27 @@ class EvalConfig:
 
 
 @dataclass
-class ReportConfig:
+class ReportConfig(Settings):
     """Which results go into one table."""
 
-    models: dict[str, FilePath] = field(default_factory=dict)  # name -> its results' folder
-    suite: FilePath = MISSING
-    meta_tasks: list[str] | None = None  # only the tasks of these; None: all of the suite
-    output: FilePath = MISSING  # report.json; report.md is written beside it
-    baseline: str | None = None  # one of models: the others are compared to it, query by query
-    published: bool = True  # rows of papers and leaderboards, if the suite is their benchmark
-    published_rows: list[str] | None = None  # names in published.yaml; None: all of them
-    html: FilePath | None = None  # the page
-    # name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for MMEB's
-    # leaderboard beside the report
-    leaderboard: dict[str, dict[str, Any]] = field(default_factory=dict)
-    bootstrap_samples: int = 2000
-    seed: int = 0
+    models: NotEmpty[dict[str, FilePath]] = setting({}, "name -> its results' folder")
+    suite: FilePath = setting(MISSING, "as of the evaluations")
+    meta_tasks: NotEmpty[list[str]] | None = setting(None, "their tasks only; null: all")
+    output: FilePath = setting(MISSING, "report.json; report.md is written beside it")
+    baseline: str | None = setting(None, "one of models, which others are compared to")
+    published: bool = setting(True, "rows of papers and leaderboards, if of this suite")
+    published_rows: list[str] | None = setting(None, "names in published.yaml; null: all of them")
+    html: FilePath | None = setting(None, "the page")
+    leaderboard: dict[str, dict[str, Any]] = setting(
+        {},
+        "name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for "
+        "MMEB's leaderboard beside the report",
+    )
+    bootstrap_samples: Positive[int] = setting(2000, "that intervals are computed from")
+    seed: NotNegative[int] = setting(0, "of the bootstrap")
 
     def __post_init__(self) -> None:
-        require(bool(self.models), "models", "{}", "at least one name: folder")
-        require(self.meta_tasks != [], "meta_tasks", self.meta_tasks, "at least one, or null")
+        super().__post_init__()
         names = f"one of models: {', '.join(self.models)}"
         require(self.baseline in (None, *self.models), "baseline", self.baseline, names)
         for name, metadata in self.leaderboard.items():
@@ -105,9 +105,6 @@ class ReportConfig:
             written = str(metadata.get("model_name", ""))
             expected = "a file's name in model_name"
             require(bool(written) and "/" not in written, f"leaderboard.{name}", written, expected)
-        samples = self.bootstrap_samples
-        require(samples > 0, "bootstrap_samples", samples, "positive")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
         self._refuse_equal_paths()
 
     def leaderboard_file(self, name: str) -> Path:

@@ -15,7 +15,7 @@ import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,19 +23,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import ScalarNode
 
-from unime.config.values import expected_of, make, parse_yaml, read_node, without_none
-from unime.errors import ConfigError, UnknownKeyError, require
+from unime.config.descriptions import NAME, commented, help_of, settings_of
+from unime.config.values import expected_of, parse_yaml, read_node, without_none
+from unime.errors import ConfigError, UnknownKeyError
 
 T = TypeVar("T")
 COMMAND_LINE = "command line"
-__all__ = [
-    "ConfigError",
-    "build_config",
-    "config_keys",
-    "dump_config",
-    "load_config",
-    "require",
-]
 
 
 def load_config(cls: type[T], argv: list[str] | None = None) -> T:
@@ -43,6 +36,7 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     parser = argparse.ArgumentParser(
         prog=program_name(),
         description=sys.modules["__main__"].__doc__,
+        epilog=help_of(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -57,7 +51,7 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     except ConfigError as error:
         parser.exit(2, f"error: {error}\n")
     if args.print_config:
-        print(dump_config(config))
+        print(commented(config))
         parser.exit(0)
     return config
 
@@ -110,7 +104,8 @@ def _naming(source: str, cls: type) -> Iterator[None]:
     try:
         yield
     except UnknownKeyError as error:
-        near = difflib.get_close_matches(error.key, config_keys(cls, like=error.key), 1, cutoff=0)
+        keys = [s.key for s in settings_of(cls, like=error.key) if f".{NAME}." not in s.key]
+        near = difflib.get_close_matches(error.key, keys, 1, cutoff=0)
         hint = f"; the nearest valid key is '{near[0]}'" if near else ""
         raise ConfigError(f"{source}: {error}{hint}", error.key) from None
     except ConfigError as error:
@@ -207,29 +202,12 @@ def _made(cls: type[T], settings: dict[str, Any]) -> T:
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise ConfigError(f"no value for {', '.join(missing)}")
-        resolved = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        made: T = OmegaConf.to_object(merged)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         key = str(error.full_key or "")
         reason = str(error.msg or error).splitlines()[0]
         raise ConfigError(f"{key}: {reason}", key) from None
-    made: T = make(cls, resolved)
     return made
-
-
-def config_keys(cls: type, like: str = "", prefix: str = "") -> list[str]:
-    """Every dotted key of a config class. In a mapping with free keys (``data.sources``) the keys
-    below it are those of the free key that `like` has there."""
-    hints = get_type_hints(cls)
-    keys: list[str] = []
-    for entry in fields(cls):
-        name, hint = f"{prefix}{entry.name}", hints[entry.name]
-        keys.append(name)
-        if get_origin(hint) is dict and like.startswith(f"{name}."):
-            name = f"{name}.{like[len(name) + 1 :].split('.')[0]}"
-            hint = get_args(hint)[1]
-        if is_dataclass(hint):
-            keys += config_keys(hint, like, f"{name}.")  # type: ignore[arg-type]
-    return keys
 
 
 def dump_config(config: object) -> str:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from unime.config.values import FilePath
-from unime.errors import ConfigError, require
-from unime.inputs.presets import preset_named
-from unime.inputs.resolution import Resolution
+from unime.config.settings import (
+    BelowOne,
+    Bounds,
+    FilePath,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Settings,
+    one_of,
+    setting,
+)
+from unime.errors import require
+from unime.inputs.presets import PRESETS
+from unime.inputs.resolution import FORMS, Resolution
 
 PARTS = ("llm", "projector", "vision")  # what `lora.train` may name
 INPUT_DEFAULTS: dict[str, Any] = {
@@ -36,85 +46,83 @@ class Precision(Enum):
     float16 = "float16"
 
 
+def _is_resolution(text: str) -> bool:
+    try:
+        Resolution.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass
-class ModelConfig:
+class ModelConfig(Settings, section="model"):
     """Which multimodal LLM, and how its frozen weights are held."""
 
-    name: FilePath = MISSING  # hub id or local folder: of weights, or of an adapter that names
-    # its base
-    revision: str | None = None
-    trust_remote_code: bool = False
-    quantization: Quantization = Quantization.nf4  # of the language model's linear layers
-    precision: Precision = Precision.bfloat16  # of the frozen weights and of the computation
-    attention: str | None = None  # transformers' attn_implementation; None: its default
-    adapter: FilePath | None = None  # the adapter(s) to start from or evaluate: a folder,
-    # or id@revision
-    processor: FilePath | None = None  # where it is, if not beside the weights: a folder,
-    # or id@revision
-    pickled_adapter: bool = (
-        False  # where it has no .safetensors, let torch's restricted reader have
+    name: FilePath = setting(MISSING, "hub id or folder: of weights, or an adapter that names them")
+    revision: str | None = setting(None, "of the model on the hub")
+    trust_remote_code: bool = setting(False, "run the code that the model brings")
+    quantization: Quantization = setting(Quantization.nf4, "of the language model's linear layers")
+    precision: Precision = setting(Precision.bfloat16, "of weights and computation")
+    attention: str | None = setting(None, "transformers' attn_implementation; null: its default")
+    adapter: FilePath | None = setting(None, "to start from or evaluate: a folder, or id@revision")
+    processor: FilePath | None = setting(
+        None, "if not beside the weights: a folder, or id@revision"
     )
-    # its adapter_model.bin, which takes tensors only
-    merge_adapter: bool = False  # make them part of the weights, instead of stacking on them
+    pickled_adapter: bool = setting(
+        False,
+        "where it has no .safetensors, let torch's restricted reader have its adapter_model.bin, "
+        "which takes tensors only",
+    )
+    merge_adapter: bool = setting(False, "make it part of the weights, instead of stacking on it")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         quantised = self.merge_adapter and self.quantization is not Quantization.none
         expected = "none to merge an adapter into: export it, and let model.name be that folder"
         require(not quantised, "model.quantization", self.quantization.value, expected)
 
 
 @dataclass
-class LoraSettings:
+class LoraSettings(Settings, section="lora"):
     """The trained low-rank adapters (always fp32)."""
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    use_rslora: bool = False
-    use_dora: bool = False
-    train: list[str] = field(default_factory=lambda: ["llm"])  # any of llm, projector, vision
-
-    def __post_init__(self) -> None:
-        require(self.rank > 0, "lora.rank", self.rank, "a positive number")
-        require(self.alpha > 0, "lora.alpha", self.alpha, "a positive number")
-        require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "in [0, 1)")
-        require(bool(self.train), "lora.train", self.train, f"at least one of {', '.join(PARTS)}")
-        for part in self.train:
-            require(part in PARTS, "lora.train", part, f"one of {', '.join(PARTS)}")
+    rank: Positive[int] = setting(16, "of the low-rank matrices")
+    alpha: Positive[int] = setting(32, "their product is scaled by alpha / rank")
+    dropout: BelowOne = setting(0.05, "of what goes into them")
+    use_rslora: bool = setting(False, "scale by alpha / sqrt(rank)")
+    use_dora: bool = setting(False, "train magnitudes beside directions")
+    train: NotEmpty[list[Annotated[str, one_of(*PARTS)]]] = setting(
+        ["llm"], "which parts have them"
+    )
 
 
 @dataclass
-class InputConfig:
+class InputConfig(Settings, section="inputs"):
     """How an item (text, images, video, or several of them) becomes model input.
 
     null: as the checkpoint was trained, else the default given here (:meth:`filled`).
     """
 
-    prompt: str | None = None  # a preset of unime/models/prompts.py; unime
-    max_text_tokens: int | None = None  # longer texts are cut (and counted), the prompt and images
-    # never; 512
-    resolution: str | None = None  # native: as the family's processor does. 336x336: squeezed to
-    # that (the paper). 50176..1003520: so many pixels, in its own proportions. native
-    max_tiles: int | None = None  # pieces that an image is cut into, where the family cuts it up;
-    # 0: as its processor does. 0
-    num_frames: int | None = None  # of a video, evenly spaced; 8
-    max_image_pixels: int = 50_000_000  # a larger file is refused (decompression bombs)
-
-    def __post_init__(self) -> None:
-
-        if self.prompt is not None:
-            preset_named(self.prompt)
-        if self.resolution is not None:
-            try:
-                Resolution.parse(self.resolution)
-            except ValueError as error:
-                raise ConfigError(f"inputs.resolution: {error}") from None
-        for name in ("max_text_tokens", "num_frames"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"inputs.{name}", value, "positive or null")
-        tiles, pixels = self.max_tiles, self.max_image_pixels
-        require(tiles is None or tiles >= 0, "inputs.max_tiles", tiles, "0 or more, or null")
-        require(pixels > 0, "inputs.max_image_pixels", pixels, "positive")
+    prompt: Annotated[str, one_of(*PRESETS)] | None = setting(
+        None, "what the model is asked beside the item; null: as trained, else unime"
+    )
+    max_text_tokens: Positive[int] | None = setting(
+        None,
+        "longer texts are cut (and counted), the prompt and images never; null: as trained, else "
+        "512",
+    )
+    resolution: Annotated[str, Bounds(FORMS, _is_resolution)] | None = setting(
+        None,
+        "native: as the family's processor does; 336x336: squeezed to that (the paper); "
+        "50176..1003520: so many pixels, in its own proportions; null: as trained, else native",
+    )
+    max_tiles: NotNegative[int] | None = setting(
+        None,
+        "pieces that an image is cut into, where the family cuts it up; 0: as its processor does; "
+        "null: as trained, else 0",
+    )
+    num_frames: Positive[int] | None = setting(None, "of a video; null: as trained, else 8")
+    max_image_pixels: Positive[int] = setting(50_000_000, "larger files are refused")
 
     def filled(self, trained: Mapping[str, Any] | None = None) -> InputConfig:
         """These settings with every null replaced: by what a checkpoint was trained with, else by

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
+from unime.config.settings import Bounds, NotNegative, Positive, Settings, setting
 from unime.config.training import Stage1Config, Stage2Config
 from unime.errors import require
 
 
 class Engine(Enum):
-    """What is shared over the GPUs: nothing (ddp), the optimizer's moments (zero1), gradients too
-    (zero2), weights too (zero3, fsdp2)."""
+    """What is shared over the GPUs."""
 
     ddp = "ddp"
     zero1 = "zero1"
@@ -21,47 +22,44 @@ class Engine(Enum):
 
 
 @dataclass
-class PlanConfig:
+class PlanConfig(Settings, section="plan"):
     """What stages.plan assumes where a stage's configuration does not say it."""
 
-    text_tokens: int = 64  # of an item's own text, also beside an image
-    prompt_tokens: int = 24  # prompt and chat template, where no processor is there to count them
-    image_tokens: int | None = None  # of an image in the sequence; null: as the processor counts
-    image_patches: int | None = None  # in the vision tower; null: processor, or from image_tokens
-    image_side: int = 512  # pixels of a square image where inputs.resolution is no square
-    images_per_pair: float = 1.0  # of a query and its target: 1 where one of the two has an image
-    rows: int | None = None  # where optim.epochs is given; null: the stage's default, printed
-    stacked_rank: int = 32  # of the frozen adapter that model.adapter names, on the language model
-    engine: Engine = Engine.ddp
-    utilisation: float = 0.1  # share of the GPU's peak that is reached (docs/performance.md)
-    overhead_gib: float = 2.0  # CUDA context, communication buffers, fragmentation
-    gpu_tflops: float | None = None  # of gpu=custom: dense bf16
-    gpu_memory_gib: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("text_tokens", "image_side", "stacked_rank"):
-            require(getattr(self, name) > 0, f"plan.{name}", getattr(self, name), "positive")
-        for name in ("image_tokens", "image_patches", "rows", "gpu_tflops", "gpu_memory_gib"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"plan.{name}", value, "positive or null")
-        for name in ("prompt_tokens", "overhead_gib"):
-            require(getattr(self, name) >= 0, f"plan.{name}", getattr(self, name), "0 or more")
-        images, share = self.images_per_pair, self.utilisation
-        require(0 <= images <= 2, "plan.images_per_pair", images, "in [0, 2]")
-        require(0 < share <= 1, "plan.utilisation", share, "in (0, 1]")
+    text_tokens: Positive[int] = setting(64, "of an item's own text, also beside an image")
+    prompt_tokens: NotNegative[int] = setting(24, "of the chat format, if no processor is there")
+    image_tokens: Positive[int] | None = setting(None, "of an image; null: as the processor counts")
+    image_patches: Positive[int] | None = setting(
+        None, "in the vision tower; null: processor, or from image_tokens"
+    )
+    image_side: Positive[int] = setting(512, "pixels, where inputs.resolution is no square")
+    images_per_pair: Annotated[float, Bounds("in [0, 2]", lambda value: 0 <= value <= 2)] = setting(
+        1.0, "of a query and its target: 1 where one of the two has an image"
+    )
+    rows: Positive[int] | None = setting(None, "for optim.epochs; null: the stage's, printed")
+    stacked_rank: Positive[int] = setting(32, "of model.adapter, on the language model")
+    engine: Engine = setting(
+        Engine.ddp,
+        "what is shared over the GPUs: nothing (ddp), the optimizer's moments (zero1), gradients "
+        "too (zero2), weights too (zero3, fsdp2)",
+    )
+    utilisation: Annotated[float, Bounds("in (0, 1]", lambda value: 0 < value <= 1)] = setting(
+        0.1, "of the GPU's peak (docs/performance.md)"
+    )
+    overhead_gib: NotNegative[float] = setting(2.0, "CUDA context, buffers, fragmentation")
+    gpu_tflops: Positive[float] | None = setting(None, "of gpu=custom: dense bf16")
+    gpu_memory_gib: Positive[float] | None = setting(None, "of gpu=custom")
 
 
 @dataclass
 class Stage1PlanConfig(Stage1Config):
     """A stage-1 configuration and what stages.plan wants to know beside it."""
 
-    gpus: int = 8
-    gpu: str = "a100-80g"  # a name in unime/planning/gpus.py, or custom
+    gpus: Positive[int] = setting(8, "how many")
+    gpu: str = setting("a100-80g", "a name in unime/planning/gpus.py, or custom")
     plan: PlanConfig = field(default_factory=lambda: PlanConfig(text_tokens=24, images_per_pair=0))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.gpus > 0, "gpus", self.gpus, "positive")
         images = self.plan.images_per_pair
         require(images == 0, "plan.images_per_pair", images, "0: stage 1 reads texts")
 
@@ -70,10 +68,6 @@ class Stage1PlanConfig(Stage1Config):
 class Stage2PlanConfig(Stage2Config):
     """A stage-2 configuration and what stages.plan wants to know beside it."""
 
-    gpus: int = 8
-    gpu: str = "a100-80g"
+    gpus: Positive[int] = setting(8, "how many")
+    gpu: str = setting("a100-80g", "a name in unime/planning/gpus.py, or custom")
     plan: PlanConfig = field(default_factory=PlanConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.gpus > 0, "gpus", self.gpus, "positive")

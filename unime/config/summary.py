@@ -18,27 +18,29 @@ def summary(config: Any) -> list[str]:
         if is_dataclass(value):
             known = group.default_factory() if callable(group.default_factory) else None
             changed = [
-                f"{entry.name}={_shown(getattr(value, entry.name))}"
+                f"{entry.name}={as_typed(getattr(value, entry.name))}"
                 for entry in fields(value)
-                if getattr(value, entry.name) != _default(entry, known)
+                if getattr(value, entry.name) != default_of(entry, known)
             ]
             lines += [f"{group.name}: {' '.join(changed)}"] if changed else []
     return lines
 
 
-def _default(entry: Field[Any], known: Any) -> Any:
+def default_of(entry: Field[Any], known: Any) -> Any:
+    """Of a field: what it is in the object `known`, None: by its class."""
     if known is not None:
         return getattr(known, entry.name)
     return entry.default_factory() if callable(entry.default_factory) else entry.default
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
+def as_typed(value: Any) -> str:
+    """A value as a ``key=value`` word has it; long ones are cut."""
+    if value and isinstance(value, dict):
         return shorten(f"{len(value)} ({', '.join(value)})", WIDTH, placeholder=" …)")
     if isinstance(value, list):
-        return shorten(f"[{', '.join(map(_shown, value))}]", WIDTH, placeholder=" …]")
+        return shorten(f"[{', '.join(map(as_typed, value))}]", WIDTH, placeholder=" …]")
     if isinstance(value, Enum):
         return value.name
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value) or "''"

@@ -7,12 +7,10 @@ something else has to be in quotes.
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from textwrap import shorten
 from types import NoneType, UnionType
@@ -22,8 +20,6 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from unime.errors import ConfigError, UnknownKeyError, require
-
-FilePath = Annotated[str, "a path"]  # of a setting: ~ is the user's folder
 
 SHOWN = 80  # characters of a list or mapping that an error quotes
 TAG = "tag:yaml.org,2002:"
@@ -180,21 +176,31 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if isinstance(hint, UnionType) else (hint,)
 
 
+def without_bounds(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def expected_of(hint: Any) -> str:
-    """What a setting of this type takes, in words."""
+    """What a setting of this type takes, in words, with its bounds where the type has them."""
     inner, optional = without_none(hint)
-    if len(_kinds(inner)) > 1:
-        return " or ".join(map(expected_of, _kinds(inner)))
+    bounds = [bound.words for bound in getattr(inner, "__metadata__", ())]
+    inner = without_bounds(inner)
+    if get_origin(inner) is list and get_origin(get_args(inner)[0]) is Annotated:
+        bounds.insert(0, f"each {expected_of(get_args(inner)[0])}")
     if is_dataclass(inner) or get_origin(inner) is dict:
         said = "a mapping such as {key: value}"
     elif get_origin(inner) is list:
         said = "a list such as [a, b]"
     elif isinstance(inner, type) and issubclass(inner, Enum):
         said = f"one of {', '.join(inner.__members__)}"
+    elif bounds and inner not in (int, float):
+        said = bounds.pop(0)  # "a path" says it all
+    elif len(_kinds(inner)) > 1:
+        said = " or ".join(map(expected_of, _kinds(inner)))
     else:
         names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         said = names.get(inner, "a value")
-    return f"{said}, or null" if optional else said
+    return ", ".join([said, *bounds] + ["or null"] * optional)
 
 
 def shown(node: Node | None) -> str:
@@ -214,31 +220,3 @@ def _refusal(node: Node | None, hint: Any, key: str) -> ConfigError:
 
 def join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
-
-
-def make(hint: Any, value: Any, key: str = "") -> Any:
-    """A setting as programs use it: groups as their dataclasses, which check themselves, and paths
-    without ``~``.
-
-    Args:
-        value: of a group a mapping with a value for every field.
-
-    Raises:
-        ConfigError: a number that is not finite, an empty path, or what a class refuses.
-    """
-    if is_dataclass(hint):
-        hints = get_type_hints(hint, include_extras=True)
-        made = {e.name: make(hints[e.name], value[e.name], join(key, e.name)) for e in fields(hint)}
-        return hint(**made)  # type: ignore[operator]
-    if isinstance(value, float):
-        require(math.isfinite(value), key, value, "a finite number")
-    if isinstance(value, dict):
-        inner = get_args(hint)[1] if get_origin(hint) is dict else Any
-        return {name: make(inner, entry, join(key, str(name))) for name, entry in value.items()}
-    if isinstance(value, list):
-        inner = get_args(hint)[0] if get_origin(hint) is list else Any
-        return [make(inner, entry, f"{key}[{n}]") for n, entry in enumerate(value)]
-    if isinstance(value, str) and FilePath in (hint, *get_args(hint)):
-        require(bool(value), key, value, "a path")
-        return os.path.expanduser(value)
-    return value

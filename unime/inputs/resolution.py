@@ -11,6 +11,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+MAX_SIDE = 20_000  # pixels
+FORMS = (
+    f"native, a size such as 336x336 of sides up to {MAX_SIDE}, or a range of pixels such as"
+    " 50176..1003520"
+)
+
 
 @dataclass(frozen=True)
 class Resolution:
@@ -28,15 +34,13 @@ class Resolution:
         """
         if text == "native":
             return cls()
-        if found := re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text):
-            return cls(size=(int(found[1]), int(found[2])))
+        found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+        if found and max(size := (int(found[1]), int(found[2]))) <= MAX_SIDE:
+            return cls(size=size)
         found = re.fullmatch(r"(\d+)\.\.([1-9]\d*)", text)
-        if found and int(found[1]) <= int(found[2]):
+        if found and int(found[1]) <= int(found[2]) <= MAX_SIDE**2:
             return cls(pixels=(int(found[1]), int(found[2])))
-        raise ValueError(
-            f"got {text!r}, expected native, a size such as 336x336, or a range of pixels such as"
-            " 50176..1003520"
-        )
+        raise ValueError(f"got {text!r}, expected {FORMS}")
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) that a picture of such a size becomes."""

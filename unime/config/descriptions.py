@@ -1,0 +1,92 @@
+"""What every setting takes and means, read where its field stands: for ``--help``,
+``--print-config`` and docs/settings.md."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from textwrap import fill, indent
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, OmegaConf
+
+from unime.config.summary import as_typed, default_of
+from unime.config.values import expected_of, without_bounds, without_none
+
+NAME = "NAME"  # stands for any name in a mapping with free keys
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of a configuration."""
+
+    key: str
+    takes: str
+    default: str
+    description: str
+
+    @property
+    def about(self) -> str:
+        if not self.takes:
+            return self.description
+        default = f"default {self.default}" if self.default else "required"
+        return f"{self.description} ({self.takes}; {default})"
+
+
+def settings_of(
+    cls: Any, like: str = "", prefix: str = "", known: object = None
+) -> Iterator[Setting]:
+    """Every setting of a config class, a group before what is in it; a group takes nothing itself.
+
+    Args:
+        like: a key, whose name in a mapping with free keys (``data.sources``) stands for all names.
+        known: an object that has the defaults; None: those of the class.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    for entry in fields(cls):
+        key, hint, default = prefix + entry.name, hints[entry.name], default_of(entry, known)
+        default = None if default == MISSING else default
+        inner = without_bounds(without_none(hint)[0])
+        if is_dataclass(inner):
+            about = " ".join(str(inspect.getdoc(inner)).partition("\n\n")[0].split())
+            yield Setting(key, "", "", about)
+            yield from settings_of(inner, like, f"{key}.", default)
+            continue
+        shown = "" if entry.default == MISSING else as_typed(default)
+        yield Setting(key, expected_of(hint), shown, entry.metadata["description"])
+        if get_origin(inner) is dict and is_dataclass(element := get_args(inner)[1]):
+            name = (
+                like.removeprefix(f"{key}.").split(".")[0] if like.startswith(f"{key}.") else NAME
+            )
+            yield from settings_of(element, like, f"{key}.{name}.")
+
+
+def help_of(cls: type) -> str:
+    """The settings of a program, for its ``--help``."""
+    lines = [_filled(f"{setting.key}: {setting.about}", "  ") for setting in settings_of(cls)]
+    return "\n".join(["settings:", *lines])
+
+
+def _filled(text: str, start: str) -> str:
+    return fill(
+        text, 96, initial_indent=start, subsequent_indent=f"{start}  ", break_on_hyphens=False
+    )
+
+
+def commented(config: Any) -> str:
+    """A configuration as YAML, above each setting what it takes and means."""
+    about = {setting.key: setting.about for setting in settings_of(type(config))}
+    return _commented(config, about, "")
+
+
+def _commented(config: Any, about: dict[str, str], prefix: str) -> str:
+    parts = []
+    for entry in fields(config):
+        key, value = prefix + entry.name, getattr(config, entry.name)
+        parts.append(_filled(about[key], "# ") + "\n")
+        if is_dataclass(value):
+            parts.append(f"{entry.name}:\n" + indent(_commented(value, about, f"{key}."), "  "))
+        else:
+            parts.append(OmegaConf.to_yaml({entry.name: value}))
+    return "".join(parts)
