@@ -1,4 +1,4 @@
-"""Writes the tables of docs/settings.md: python -m unime.config.document"""
+"""Writes the tables of docs/settings.md: `python -m unime.config.document`."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ class Settings:
     section: ClassVar[str]
 
     def __init_subclass__(cls, section: str = "") -> None:
-        """
+        """Note the section of the class.
+
         Args:
             section: the key below which a configuration has these settings, "optim".
         """
