@@ -64,7 +64,7 @@ class Evaluation:
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
             write_facts(self.output_dir, dump_config(config), git_commit())
-        self.results: dict[str, TaskResult] = {}
+        self.results: dict[str, dict[str, Any]] = {}  # task -> the content of its file
         self.store: EmbeddingStore | None = None
         self.store = together(
             accelerator, lambda: self._open_store() if accelerator.is_main_process else None
@@ -128,12 +128,12 @@ class Evaluation:
 
     def warnings(self) -> list[str]:
         """What makes the model's scores doubtful, over all tasks that were run."""
-        return warnings_of({name: found.to_json() for name, found in self.results.items()})
+        return warnings_of(self.results)
 
     def _told(self, result: TaskResult, remark: str = "") -> str:
         """Remember a result, and put it into words."""
-        self.results[result.task] = result
-        warnings = warnings_of({result.task: result.to_json()})
+        self.results[result.task] = result.to_json()
+        warnings = warnings_of({result.task: self.results[result.task]})
         return "\n  warning: ".join([in_words(result) + remark, *warnings])
 
     def forget(self, name: str, task: Task) -> None:

@@ -49,7 +49,9 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
     for name in results:
         refuse_other_data(first, results[first], name, results[name])
     overall = overall_of(averages)
-    chance = _chances(suite, results)
+    known = {t: own for found in results.values() for t, own in scored(found).items()}
+    chance = {task: known[task].chance for task in suite if task in known}  # the data's, of all
+    sizes = {task: scores.num_queries for task, scores in known.items()}
     report: dict[str, Any] = {
         "suite": config.suite,
         "limit": limits[0],  # equal data have equal limits
@@ -82,7 +84,7 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
             for name, found in results.items()
             if config.baseline not in (None, name)
         },
-        "other_sizes": [] if limits[0] is not None else other_sizes(_sizes(results)),
+        "other_sizes": [] if limits[0] is not None else other_sizes(sizes),
         "differing_settings": differing_settings(
             results, any(task.modality == "video" for task in suite.values())
         ),
@@ -109,12 +111,6 @@ def _selected(config: ReportConfig) -> dict[str, Task]:
     return {name: task for name, task in suite.items() if task.meta_task in wanted}
 
 
-def _chances(suite: dict[str, Task], results: dict[str, Results]) -> dict[str, float]:
-    """A random order's score on each task, which is the data's and not a model's."""
-    found = {t: own.chance for of_model in results.values() for t, own in scored(of_model).items()}
-    return {task: found[task] for task in suite if task in found}
-
-
 def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
     """What our results were asked with, where it is not what UniME's published rows were."""
     prompts = {  # null: a baseline's
@@ -126,11 +122,6 @@ def _other_prompts(suite: dict[str, Task], results: dict[str, Results]) -> str:
     if not yours:
         return ""
     return f"not strictly comparable: rows of UniME have prompt unime; yours {', '.join(yours)}"
-
-
-def _sizes(results: dict[str, Results]) -> dict[str, int]:
-    """The number of queries of each task that some model can do."""
-    return {t: own.num_queries for found in results.values() for t, own in scored(found).items()}
 
 
 def _mean(values: Mapping[str, float], tasks: Iterable[str]) -> float | None:
