@@ -118,10 +118,10 @@ class FrameFinder:
         Raises:
             DataError: none is; names the row, the column and the folders.
         """
-        problems = []
+        images, problems = self.source.images(), []
         for place in places:
             try:
-                self.source.images().find_folder(place)
+                images.find_folder(place)
                 return place
             except DataError as error:
                 problems.append(str(error))
