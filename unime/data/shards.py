@@ -29,7 +29,7 @@ Shards = list[tuple[str, int]]  # file, number of rows
 # Parquet -----------------------------------------------------------------------------------------
 
 
-def read_parquet(
+def read_parquet_rows(
     files: list[Path], required: tuple[str, ...], optional: tuple[str, ...]
 ) -> tuple[datasets.Dataset, Shards]:
     """These columns of all files together, and how many rows each file has.
@@ -145,7 +145,7 @@ def _without_bars() -> Iterator[None]:
 # JSON --------------------------------------------------------------------------------------------
 
 
-def read_json(
+def read_json_rows(
     files: list[Path], required: tuple[str, ...], optional: tuple[str, ...]
 ) -> tuple[datasets.Dataset, Shards]:
     """These columns of all files together, and how many rows each file has.

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import datasets
 
 from unime.data.rows import Row, check_columns
-from unime.data.shards import Shards, read_json, read_parquet
+from unime.data.shards import Shards, read_json_rows, read_parquet_rows
 from unime.data.split_files import split_files
 from unime.errors import DataError
 
@@ -140,7 +140,7 @@ def load_table(
                 f"data.revision: {revision!r} is for a hub repository, {root} is a folder"
             )
         files = split_files(Path(root), subset, split)
-        read = read_parquet if files[0].suffix == ".parquet" else read_json
+        read = read_parquet_rows if files[0].suffix == ".parquet" else read_json_rows
         return Table(*read(files, required, optional))
     table = _load_hub(root, subset, split, revision)
     found = table.rows.column_names
