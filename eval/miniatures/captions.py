@@ -21,7 +21,7 @@ FEATURES = datasets.Features({"image": datasets.Image(), "text": [datasets.Value
 
 
 def source(root: Path, **settings: Any) -> Source:
-    return Source(EvalData(root=str(root), cache=str(root / "cache"), suite="", **settings))
+    return Source(EvalData(root=str(root), cache=str(root / "cache"), **settings))
 
 
 def write_retrieval_sets(root: Path) -> None:
