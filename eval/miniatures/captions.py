@@ -21,7 +21,7 @@ FEATURES = datasets.Features({"image": datasets.Image(), "text": [datasets.Value
 
 
 def source(root: Path, **settings: Any) -> EvalSource:
-    return EvalSource(EvalData(root=str(root), cache=str(root / "cache"), suite="", **settings))
+    return EvalSource(EvalData(root=str(root), cache=str(root / "cache"), **settings))
 
 
 def write_retrieval_sets(root: Path) -> None:

@@ -24,8 +24,6 @@ from tests.support.paths import ROOT
 from unime.config import (
     EvalConfig,
     ExportConfig,
-    HardNegativeLossConfig,
-    LoraSettings,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -35,8 +33,6 @@ from unime.config import (
     dump_config,
     load_config,
 )
-from unime.config.descriptions import commented, help_of
-from unime.config.document import HEADING, PAGE, with_tables
 from unime.config.settings import FilePath
 from unime.config.summary import summary
 from unime.config.values import without_bounds, without_none
@@ -365,43 +361,3 @@ def test_options_may_stand_between_settings(capsys: pytest.CaptureFixture[str]) 
         load_config(Stage2Config, words)
     run = yaml.safe_load(capsys.readouterr().out)["run"]
     assert (run["seed"], run["log_every"]) == (7, 3)
-
-
-# Descriptions ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_every_setting_says_what_it_means_and_takes(cls: type, tmp_path: Path) -> None:
-    config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]))
-    text = commented(config)
-    assert build_config(cls, file_of(tmp_path, text, "commented.yaml")) == config
-    said = help_of(cls)
-    for key, _ in settings_of(cls):
-        if not key.endswith((".a", ".A", ".b", ".stage1")):  # free names
-            assert f"  {key}: ".replace(".A.", ".NAME.").replace(".a.", ".NAME.") in said
-    assert said.count("\n  ") > len(fields(cls))
-
-
-def test_odd_texts_are_commented_too(tmp_path: Path) -> None:
-    for text in [*TEXTS, "a\n\n  b: c\n", "a: b\n" * 50, "word " * 50]:
-        config = build_config(Stage2Config, STAGE2, [f"model.revision={text}"])
-        again = build_config(Stage2Config, file_of(tmp_path, commented(config)))
-        assert again == config
-
-
-def test_type_bounds_default_and_meaning_stand_in_help_and_page() -> None:
-    said = " ".join(help_of(Stage1Config).split())
-    assert "lora.rank: of the low-rank matrices (a whole number, positive; default 32)" in said
-    assert "model.name: hub id" in said and "names its base (a path; required)" in said
-    page = PAGE.read_text(encoding="utf-8")
-    assert with_tables(page) == page, "python -m unime.config.document"
-    assert "| `lora.rank` | a whole number, positive | `16` | of the low-rank matrices |" in page
-    assert with_tables(page.replace("low-rank", "")) == page and page.count(HEADING) == 1
-
-
-def test_bounds_hold_in_python_too() -> None:
-    with pytest.raises(ConfigError, match="lora.rank: got 0, expected positive"):
-        LoraSettings(rank=0)
-    with pytest.raises(ConfigError, match="loss.temperature: got inf, expected a finite number"):
-        HardNegativeLossConfig(temperature=float("inf"))
-    assert LoraSettings().train is not LoraSettings().train

@@ -163,7 +163,7 @@ def test_nothing_outside_of_the_folders_is_read(tmp_path: Path, out: str) -> Non
     said = re.escape(f"subset: {named!r} leaves the folder")
     with pytest.raises(DataError, match=said):
         files(root, named)
-    source = EvalSource(EvalData(root=str(root), suite=""))
+    source = EvalSource(EvalData(root=str(root)))
     said = re.escape(f"repository: {named!r} leaves the folder")
     with pytest.raises(DataError, match=said):
         source.rows(named, None, "test", None, ("a",))

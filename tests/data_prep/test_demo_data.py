@@ -37,7 +37,7 @@ from unime.data.datasets import GlobalBatchSampler, PairDataset
 from unime.data.tables import load_table
 from unime.errors import ConfigError
 
-SMALL = DemoDataConfig("", train_rows=80, test_queries=40, validation_queries=24, train_words=60)
+SMALL = DemoDataConfig("x", train_rows=80, test_queries=40, validation_queries=24, train_words=60)
 CONCEPTS = {concept.name: concept for concept in load_concepts()}
 TRAINED = [task.name for task in TASKS if task.trained]
 SPLITS = ("validation", "test")

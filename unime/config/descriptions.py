@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from textwrap import fill, indent
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from omegaconf import MISSING, OmegaConf
 
 from unime.config.summary import as_typed, default_of
-from unime.config.values import expected_of, without_bounds, without_none
+from unime.config.values import expected_of, hints_of, without_bounds, without_none
 
 NAME = "NAME"  # stands for any name in a mapping with free keys
 
@@ -43,7 +43,7 @@ def settings_of(
         like: a key, whose name in a mapping with free keys (``data.sources``) stands for all names.
         known: an object that has the defaults; None: those of the class.
     """
-    hints = get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     for entry in fields(cls):
         key, hint, default = prefix + entry.name, hints[entry.name], default_of(entry, known)
         default = None if default == MISSING else default

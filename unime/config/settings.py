@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from omegaconf import MISSING
 
-from unime.config.values import join, without_bounds, without_none
+from unime.config.values import hints_of, join, without_bounds, without_none
 from unime.errors import require
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Settings:
 
 
 def _check_fields(settings: Any, key: str) -> None:
-    hints = get_type_hints(type(settings), include_extras=True)
+    hints = hints_of(type(settings))
     for entry in fields(settings):
         value = getattr(settings, entry.name)
         setattr(settings, entry.name, _checked(hints[entry.name], value, join(key, entry.name)))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
+from functools import cache
 from textwrap import shorten
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -174,6 +175,12 @@ def without_none(hint: Any) -> tuple[Any, bool]:
 def _kinds(hint: Any) -> tuple[Any, ...]:
     """The types of a setting that may be one of several."""
     return get_args(hint) if isinstance(hint, UnionType) else (hint,)
+
+
+@cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of the fields of a config class, with their bounds."""
+    return get_type_hints(cls, include_extras=True)
 
 
 def without_bounds(hint: Any) -> Any:

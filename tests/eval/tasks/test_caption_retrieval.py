@@ -347,9 +347,7 @@ def test_files_come_from_the_hub_where_no_folder_is(
 
     monkeypatch.setattr("eval.tasks.sources.hf_hub_download", download)
     sharegpt4v = ShareGpt4v("t2i", SHAREGPT4V, revision="407c0b9")
-    pictures = EvalSource(
-        EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache"), suite="")
-    )
+    pictures = EvalSource(EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache")))
     assert len(sharegpt4v.read("", pictures).queries) == 2
     settings = {"repo_type": "dataset", "revision": "407c0b9"}
     assert asked == [((SHAREGPT4V, SHAREGPT4V_FILE), settings)]
