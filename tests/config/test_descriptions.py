@@ -67,6 +67,5 @@ def test_bounds_hold_in_python_too() -> None:
     with pytest.raises(ConfigError, match="lora.rank: got 0, expected positive"):
         LoraSettings(rank=0)
     with pytest.raises(ConfigError, match="loss.temperature: got inf, expected a finite number"):
-        (EvalConfig,)
-    HardNegativeLossConfig(temperature=float("inf"))
+        HardNegativeLossConfig(temperature=float("inf"))
     assert LoraSettings().train is not LoraSettings().train
