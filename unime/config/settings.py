@@ -71,7 +71,7 @@ class Settings:
 
 
 def _check_fields(settings: Any, key: str) -> None:
-    hints = hints_of(type(settings))
+    hints = hints_of(settings.__class__)
     for entry in fields(settings):
         value = getattr(settings, entry.name)
         setattr(settings, entry.name, _checked(hints[entry.name], value, join(key, entry.name)))
