@@ -43,7 +43,7 @@ class Recorder:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         if self.blocks == 0:
-            raise KeyboardInterrupt
+            raise RuntimeError
         self.blocks = None if self.blocks is None else self.blocks - 1
         self.seen += texts
         return embed(texts)
@@ -80,7 +80,7 @@ def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     first = Recorder(blocks=2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         write_store(tmp_path, texts(10), META, first, block_size=3)
     assert len(first.seen) == 6
     with pytest.raises(DataError, match="for 4 of 10 texts, .* run .*data_prep.teacher_embeddings"):
@@ -95,7 +95,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_new_texts_join_a_complete_and_an_interrupted_store(tmp_path: Path) -> None:
     write_store(tmp_path, texts(5), META, embed, block_size=9)
     interrupted = Recorder(blocks=1)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         write_store(tmp_path, texts(9), META, interrupted, block_size=2)
     last = Recorder()
     write_store(tmp_path, texts(12), META, last, block_size=2)
@@ -124,7 +124,7 @@ def test_another_teacher_is_refused(
     elif state == "complete":
         write_store(tmp_path / "old", texts(3), META, embed, block_size=2)
     else:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RuntimeError):
             write_store(tmp_path / "old", texts(3), META, Recorder(blocks=1), block_size=2)
     with pytest.raises(DataError) as error:
         write_store(tmp_path / "old", texts(3), replace(META, **changed), embed, block_size=2)
@@ -162,7 +162,7 @@ def test_rows_of_cut_texts_are_listed_over_all_runs(tmp_path: Path) -> None:
     meta = replace(META, cut_at=9)
     first, second = {"text 1": "a.csv:1:text"}, {"text 1": "a.csv:1:text", "text 4": "a.csv:4:text"}
     write_store(tmp_path, texts(3), meta, embed, 2, cut=first)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError):
         write_store(tmp_path, texts(5), meta, Recorder(0), 2, cut=second)
     assert (tmp_path / "cut_texts.txt").read_text() == "a.csv:1:text\na.csv:4:text\n"
     write_store(tmp_path, texts(5), meta, embed, 2, cut=second)
@@ -227,18 +227,17 @@ def test_an_old_store_is_read_as_it_is(tmp_path: Path) -> None:
     assert (TextDataset.load(data).teacher.cut_at, TextDataset.load(data).teacher.num_cut) == (9, 1)
 
 
-def test_the_program_takes_an_old_store_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_store_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is embedded again; what it listed as cut stays listed."""
     monkeypatch.setattr(teacher_store, "OLD_ROWS", 4)
     write_old(tmp_path, [*texts(9), ZERO])
     (tmp_path / "cut_texts.txt").write_text("a.csv:3:text\n")
-    cut = {"text 3": "a.csv:3:text", "text 5": "a.csv:5:text"}
-    assert write_store(tmp_path, texts(9), replace(META, cut_at=9), Recorder(0), 2, cut=cut) == 0
+    cut = {"text 3": "a.csv:3:text", ZERO: "a.csv:9:text"}
+    meta = replace(META, cut_at=9)
+    assert write_store(tmp_path, [*texts(9), ZERO], meta, Recorder(0), 2, cut=cut) == 0
     assert_holds(tmp_path, [*texts(9), ZERO])
     store = open_store(tmp_path)
-    assert store.num_truncated([text_key(text) for text in texts(9)]) == 2
+    assert store.num_truncated([text_key(text) for text in (*texts(9), ZERO)]) == 2
     assert (store.facts["cut_at"], store.facts["num_cut"]) == (9, 2)
     assert write_store(tmp_path, texts(11), META, embed, 9) == 2
     assert_holds(tmp_path, [*texts(11), ZERO])
@@ -269,7 +268,7 @@ def test_killed_while_an_old_store_is_taken_over(
     def stopping(function: Callable[..., None]) -> Callable[..., None]:
         def step(*arguments: object, **settings: object) -> None:
             if next(left, None) is None:
-                raise KeyboardInterrupt
+                raise RuntimeError
             function(*arguments, **settings)
 
         return step
@@ -278,7 +277,7 @@ def test_killed_while_an_old_store_is_taken_over(
         patch.setattr(teacher_store, "OLD_ROWS", 2)
         patch.setattr(EmbeddingStore, "_append", stopping(EmbeddingStore._append))
         patch.setattr(Path, "unlink", stopping(Path.unlink))
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RuntimeError):
             write_store(tmp_path, texts(5), META, embed, 9)
     np.testing.assert_allclose(embeddings(tmp_path, texts(5)), embed(texts(5)) / 2, rtol=1e-6)
     assert write_store(tmp_path, texts(5), META, Recorder(0), 9) == 0
