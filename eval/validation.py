@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import mean
 
 import torch
@@ -38,9 +39,7 @@ class SuiteValidation:
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
         keys: list[int] = []  # of all items of all tasks
         for name, task in load_suite(config.suite, config.tasks).items():
-            loaded = together(
-                accelerator, lambda task=task, name=name: task.format.read(name, source)
-            )
+            loaded = together(accelerator, partial(task.format.read, name, source))
             self._tasks[name] = task, loaded, None
             known: dict[int, int] = {}  # of copies the first
             of_targets = [item_key(target) for target in loaded.targets]

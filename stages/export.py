@@ -192,7 +192,11 @@ def write_card(
     card = model_card(name, base, done, stages, scores, config.license, commit)
     (folder / "README.md").write_text(card, encoding="utf-8")
     base = {key: value for key, value in base.items() if key != "folder"}
-    made = {"base": base | {"name": public(base["name"])}, "inputs": done.inputs, "stages": stages}
+    made: dict[str, Any] = {
+        "base": base | {"name": public(base["name"])},
+        "inputs": done.inputs,
+        "stages": stages,
+    }
     made |= {"embeds_otherwise": done.otherwise, "signs_of_collapse": done.collapsed}
     made |= {"commit": commit, "versions": installed_versions()}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(made)), encoding="utf-8")

@@ -73,11 +73,11 @@ def main(argv: list[str] | None = None) -> None:
     ) -> LossOutput:
         return distillation_loss(embeddings["text"], labels["teacher"], config.loss)
 
-    validation = None
-    if held is not None:
+    validation, every = None, config.validation.every
+    if held is not None and every is not None:
         run.log.info("%s", told)
         sizes = run.global_batch_size, config.optim.chunk_size
-        validation = Validation(HeldOutTexts(held, loss, *sizes), config.validation.every)
+        validation = Validation(HeldOutTexts(held, loss, *sizes), every)
     train(run, encoder, dataset, sampler, collate, loss, validation)
 
 

@@ -34,7 +34,7 @@ from unime.training.loop import train
 from unime.training.run import Run, start_run
 from unime.training.trainer import StageLoss
 from unime.validation.hold_out import hold_out
-from unime.validation.measure import Measure, Validation
+from unime.validation.measure import Validation
 from unime.validation.scores import HeldOutPairs
 
 
@@ -80,20 +80,20 @@ def main(argv: list[str] | None = None) -> None:
 
     if told:
         run.log.info("%s", told)
-    measure = _measure(config, run, held, loss)
-    validation = measure and Validation(measure, config.validation.every)
+    validation = _validation(config, run, held, loss)
     train(run, encoder, dataset, sampler, collate, loss, validation)
 
 
-def _measure(
+def _validation(
     config: Stage2Config, run: Run, held: PairDataset | None, loss: StageLoss
-) -> Measure | None:
+) -> Validation | None:
     """What ``validation`` asks for."""
+    every, chunk_size = config.validation.every, config.optim.chunk_size
+    if every is None:
+        return None
     if held is not None:
-        return HeldOutPairs(held, loss, run.global_batch_size, config.optim.chunk_size)
-    if config.validation.suite is not None:
-        return SuiteValidation(config.validation, config.optim.chunk_size, run.accelerator)
-    return None
+        return Validation(HeldOutPairs(held, loss, run.global_batch_size, chunk_size), every)
+    return Validation(SuiteValidation(config.validation, chunk_size, run.accelerator), every)
 
 
 if __name__ == "__main__":

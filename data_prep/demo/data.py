@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -170,7 +171,7 @@ def _query_text(side: Side) -> str:
 
 def _write_train(root: Path, task: str, rows: Sequence[Row]) -> None:
     images = _Images(root, task, "Train")
-    table = {
+    table: dict[str, list[Any]] = {
         "qry": [_query_text(row.query) for row in rows],
         "qry_image_path": [images.path(row.query.pixels) for row in rows],
         "pos_text": [row.target.text for row in rows],
@@ -211,7 +212,7 @@ def _write_eval_table(
     queries: Sequence[Side],
     candidates: Sequence[Sequence[tuple[str, str, str]]],
 ) -> None:
-    table = {
+    table: dict[str, list[Any]] = {
         "qry_text": [_query_text(query) for query in queries],
         "qry_img_path": [images.path(q.pixels) if images else "" for q in queries],
         "tgt_text": [[text for text, _, _ in own] for own in candidates],
@@ -220,7 +221,7 @@ def _write_eval_table(
     _write_table(folder / "test-00000-of-00001.parquet", table)
 
 
-def _write_table(path: Path, columns: dict[str, list]) -> None:
+def _write_table(path: Path, columns: dict[str, list[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
 
@@ -242,8 +243,8 @@ def _write_text_tasks(
         "Dictionary_t2t": dictionary_questions(words, candidates, rng),
     }
     for task, asked in tasks.items():
-        candidates = [[(text, "", text) for text in (q.answer, *q.wrong)] for q in asked]
-        _write_eval_table(root / task, None, [Side(q.text) for q in asked], candidates)
+        offered = [[(text, "", text) for text in (q.answer, *q.wrong)] for q in asked]
+        _write_eval_table(root / task, None, [Side(q.text) for q in asked], offered)
     return {question.text for asked in tasks.values() for question in asked}
 
 

@@ -81,16 +81,16 @@ def definition_questions(
 ) -> list[Question]:
     """Which thing does this definition define? What is the definition of this thing, or of the
     thing in this caption? Things with the same definition are not wrong."""
-    defined = [concept for concept in concepts if concept.definition]
-    asked = [(kind, concept) for concept in defined for kind in ("name", "definition", "caption")]
+    defined = [(concept, concept.definition) for concept in concepts if concept.definition]
+    asked = [(kind, *pair) for pair in defined for kind in ("name", "definition", "caption")]
     questions = []
-    for kind, concept in rng.sample(asked, min(count, len(asked))):
-        others = [other for other in defined if other.definition != concept.definition]
-        text, answer = concept.name, concept.definition
-        wrong = {other.definition for other in others}
+    for kind, concept, definition in rng.sample(asked, min(count, len(asked))):
+        others = [(other.name, text) for other, text in defined if text != definition]
+        text, answer = concept.name, definition
+        wrong = {text for _, text in others}
         if kind == "definition":
             text, answer = answer, text
-            wrong = {other.name for other in others} - {concept.name}
+            wrong = {name for name, _ in others} - {concept.name}
         elif kind == "caption":
             text = caption_of(concept, rng.choice([*BACKGROUNDS]))
         chosen = rng.sample(sorted(wrong), min(len(wrong), candidates - 1))

@@ -1,4 +1,4 @@
-"""Samples to tensors: chat tokens with loss on answers only, drawn images as patches.
+"""Conversations to tensors: chat tokens with loss on answers only, drawn images as patches.
 
 Batches hold one image size and similar lengths, padded on the right.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
 
 from data_prep.demo.emoji import IMAGE_SIZE, render, sample_rendering, scene
-from data_prep.demo_base.conversations import Sample, Tasks
+from data_prep.demo_base.conversations import Conversation, Tasks
 from data_prep.demo_base.fast_forward import IMAGE_START, hidden_states, make_patches
 from data_prep.demo_base.model import BOS, EOS, MERGE, PATCH, VISION_TOKENS
 
@@ -27,8 +27,8 @@ BATCH_SIZES = {"name": 128, "image": 96, "scene": 56, "concept_text": 128, "word
 
 
 @dataclass
-class Batch:
-    """One kind of sample; labels are shifted: `labels[:, i]` is what position i has to predict."""
+class TokenBatch:
+    """Conversations of one kind; labels are shifted: `labels[:, i]` is what follows position i."""
 
     kind: str
     input_ids: Tensor  # (B, L)
@@ -36,10 +36,10 @@ class Batch:
     answer: Tensor  # (B, L): number of the turn that the label answers, -1 off the answers
     patches: Tensor | None
     size: tuple[int, int] | None
-    samples: list[Sample]
+    conversations: list[Conversation]
 
 
-class Encoder:
+class ConversationTokens:
     """Tokenises conversations piece by piece with a cache; equals the chat template's output."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -62,13 +62,13 @@ class Encoder:
             self.cache[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.cache[text]
 
-    def __call__(self, sample: Sample) -> tuple[list[int], list[int]]:
+    def __call__(self, conversation: Conversation) -> tuple[list[int], list[int]]:
         """Token ids, and for each token the number of the turn it answers (-1: given)."""
         ids = list(self.opening)
-        if sample.objects:
-            ids += self.images[len(sample.objects)]
+        if conversation.objects:
+            ids += self.images[len(conversation.objects)]
         owner = [-1] * len(ids)
-        for number, (question, answer) in enumerate(sample.turns):
+        for number, (question, answer) in enumerate(conversation.turns):
             given = [*(self.turn_end[1:] if number else ()), *self.encode(question), *self.asked]
             said = [*self.encode(answer), *self.answered]
             ids += given + said
@@ -76,70 +76,74 @@ class Encoder:
         return ids, owner
 
 
-def draw(sample: Sample, rng: random.Random) -> np.ndarray:
-    """The sample's image, (64, 64 * objects, 3) uint8."""
-    if len(sample.objects) == 1:
-        concept, style = sample.objects[0]
-        drawn = sample_rendering(rng, concept, sample.background, sample.effect)
+def draw(conversation: Conversation, rng: random.Random) -> np.ndarray:
+    """The conversation's image, (64, 64 * objects, 3) uint8."""
+    if len(conversation.objects) == 1:
+        concept, style = conversation.objects[0]
+        drawn = sample_rendering(rng, concept, conversation.background, conversation.effect)
         return render(concept, style, drawn)
-    return scene(sample.objects, sample.background, rng, sample.effect).image
+    return scene(conversation.objects, conversation.background, rng, conversation.effect).image
 
 
-def collate(samples: list[Sample], encoder: Encoder, rng: random.Random) -> Batch:
+def collate(
+    conversations: list[Conversation], tokens: ConversationTokens, rng: random.Random
+) -> TokenBatch:
     """Pad on the right to a multiple of four and shift the labels."""
-    encoded = [encoder(sample) for sample in samples]
+    encoded = [tokens(conversation) for conversation in conversations]
     length = -(-max(len(ids) for ids, _ in encoded) // 4) * 4
-    pad = encoder.tokenizer.pad_token_id
-    ids = np.full((len(samples), length), pad)
-    owner = np.full((len(samples), length), -1)
-    for row, (tokens, turns) in enumerate(encoded):
-        ids[row, : len(tokens)] = tokens
-        owner[row, : len(tokens) - 1] = turns[1:]
-    following = np.concatenate([ids[:, 1:], np.full((len(samples), 1), pad)], axis=1)
-    labels = np.where(owner >= 0, following, IGNORE)
+    pad = tokens.tokenizer.pad_token_id
+    ids = torch.full((len(conversations), length), pad)
+    owner = torch.full((len(conversations), length), -1)
+    for row, (own, turns) in enumerate(encoded):
+        ids[row, : len(own)] = torch.tensor(own)
+        owner[row, : len(own) - 1] = torch.tensor(turns[1:])
+    labels = torch.where(owner >= 0, F.pad(ids[:, 1:], (0, 1), value=pad), IGNORE)
     patches, size = None, None
-    if samples[0].objects:
-        images = np.stack([draw(sample, rng) for sample in samples])
+    if conversations[0].objects:
+        images = np.stack([draw(conversation, rng) for conversation in conversations])
         patches, size = make_patches(images), images.shape[1:3]
-    tensors = (torch.from_numpy(array) for array in (ids, labels, owner))
-    return Batch(samples[0].kind, *tensors, patches, size, samples)
+    return TokenBatch(conversations[0].kind, ids, labels, owner, patches, size, conversations)
 
 
-def answer_logits(model: Qwen2VLForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
+def answer_logits(
+    model: Qwen2VLForConditionalGeneration, batch: TokenBatch
+) -> tuple[Tensor, Tensor]:
     """Logits and labels at answer positions only: the head is the dearest part elsewhere."""
     hidden = hidden_states(model, batch.input_ids, batch.patches, batch.size)
     wanted = batch.labels != IGNORE
     return model.lm_head(hidden[wanted]), batch.labels[wanted]
 
 
-def answer_loss(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Tensor:
+def answer_loss(model: Qwen2VLForConditionalGeneration, batch: TokenBatch) -> Tensor:
     """Mean cross-entropy over answer tokens."""
     logits, labels = answer_logits(model, batch)
     return F.cross_entropy(logits.float(), labels)
 
 
 def stream(
-    tasks: Tasks, encoder: Encoder, mixture: dict[str, float], rng: random.Random
-) -> Iterator[Batch]:
+    tasks: Tasks, tokens: ConversationTokens, mixture: dict[str, float], rng: random.Random
+) -> Iterator[TokenBatch]:
     """Endless batches; each kind has a pool sorted by length, so that padding stays small."""
-    pools: dict[str, list[list[Sample]]] = {kind: [] for kind in mixture}
+    pools: dict[str, list[list[Conversation]]] = {kind: [] for kind in mixture}
     kinds, weights = list(mixture), list(mixture.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
         if not pools[kind]:
-            pools[kind] = _fill(tasks, encoder, kind, rng)
-        yield collate(pools[kind].pop(), encoder, rng)
+            pools[kind] = _fill(tasks, tokens, kind, rng)
+        yield collate(pools[kind].pop(), tokens, rng)
 
 
-def _fill(tasks: Tasks, encoder: Encoder, kind: str, rng: random.Random) -> list[list[Sample]]:
+def _fill(
+    tasks: Tasks, tokens: ConversationTokens, kind: str, rng: random.Random
+) -> list[list[Conversation]]:
     size = BATCH_SIZES[kind]
-    samples = [tasks.kinds[kind](rng) for _ in range(size * 10)]
-    by_image: dict[int, list[Sample]] = {}
-    for sample in samples:
-        by_image.setdefault(len(sample.objects), []).append(sample)
+    conversations = [tasks.kinds[kind](rng) for _ in range(size * 10)]
+    by_image: dict[int, list[Conversation]] = {}
+    for conversation in conversations:
+        by_image.setdefault(len(conversation.objects), []).append(conversation)
     batches = []
     for group in by_image.values():
-        group.sort(key=lambda sample: len(encoder(sample)[0]))
+        group.sort(key=lambda conversation: len(tokens(conversation)[0]))
         batches += [group[i : i + size] for i in range(0, len(group), size)]
     batches = [batch for batch in batches if len(batch) > size // 3]
     rng.shuffle(batches)

@@ -47,7 +47,7 @@ Turns = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Sample:
+class Conversation:
     """A conversation, and what its image shows: nothing, one object, or a row of objects."""
 
     kind: str
@@ -87,7 +87,7 @@ class Tasks:
         self.defined = [concept for concept in self.concepts if concept.definition]
         # Read in the direction word -> gloss only: the reverse is a test of generalisation.
         self.reverse_held_out = frozenset(self.words[::25])
-        self.kinds: dict[str, Callable[[random.Random], Sample]] = {
+        self.kinds: dict[str, Callable[[random.Random], Conversation]] = {
             "name": self.name,
             "image": self.image,
             "scene": self.scene,
@@ -115,13 +115,13 @@ class Tasks:
             if not is_held_out(concept, style, background):
                 return concept, style, background
 
-    def name(self, rng: random.Random) -> Sample:
+    def name(self, rng: random.Random) -> Conversation:
         concept, style, background = self._view(rng)
         turns = ((rng.choice(NAME_QUESTIONS), concept.name),)
         effect = "gray" if rng.random() < 0.05 else "none"
-        return Sample("name", turns, ((concept, style),), background, effect)
+        return Conversation("name", turns, ((concept, style),), background, effect)
 
-    def image(self, rng: random.Random) -> Sample:
+    def image(self, rng: random.Random) -> Conversation:
         """Three questions about one object in any order."""
         concept, style, background = self._view(rng)
         caption = f"{thing(concept)} on {with_article(background)} background"
@@ -137,9 +137,9 @@ class Tasks:
         if concept.definition:
             options += [("Define it.", concept.definition)]
         turns = tuple(rng.sample(options, 3))
-        return Sample("image", turns, ((concept, style),), background)
+        return Conversation("image", turns, ((concept, style),), background)
 
-    def scene(self, rng: random.Random) -> Sample:
+    def scene(self, rng: random.Random) -> Conversation:
         """Two or three different objects on one background, three or four questions."""
         background = rng.choice(tuple(BACKGROUNDS))
         objects = self._row(rng, background, 2 if rng.random() < 0.65 else 3)
@@ -160,7 +160,7 @@ class Tasks:
             options.append(("What is in the middle?", names[1]))
             options.append((f"What is left of the {names[1]}?", names[0]))
             options.append((f"What is right of the {names[1]}?", names[2]))
-        return Sample("scene", tuple(rng.sample(options, 4)), objects, background)
+        return Conversation("scene", tuple(rng.sample(options, 4)), objects, background)
 
     def _presence(self, rng: random.Random, names: list[str]) -> tuple[str, str]:
         present = rng.random() < 0.5
@@ -182,11 +182,11 @@ class Tasks:
             if not held_out and not any(is_held_out_pair(a, b) for a, b in pairs):
                 return objects
 
-    def concept_text(self, rng: random.Random) -> Sample:
+    def concept_text(self, rng: random.Random) -> Conversation:
         concept = rng.choice(self.defined) if rng.random() < 0.7 else rng.choice(self.concepts)
         if rng.random() < 0.5:
-            turns = ((f"{self._about(concept, rng)}\n{rng.choice(TEXT_QUESTIONS)}", concept.name),)
-            return Sample("concept_text", turns)
+            asked = f"{self._about(concept, rng)}\n{rng.choice(TEXT_QUESTIONS)}"
+            return Conversation("concept_text", ((asked, concept.name),))
         options = [(f"What kind of thing is {thing(concept)}?", concept.subgroup)]
         if concept.keywords:
             words = rng.sample(concept.keywords, min(3, len(concept.keywords)))
@@ -196,9 +196,9 @@ class Tasks:
             options.append((f"What does {concept.name} mean?", concept.definition))
             options.append((f"Which thing is it: {concept.definition}?", concept.name))
         if len(options) == 1:
-            return Sample("concept_text", tuple(options))
+            return Conversation("concept_text", tuple(options))
         turns = tuple(rng.sample(options, 2))
-        return Sample("concept_text", turns)
+        return Conversation("concept_text", turns)
 
     @staticmethod
     def _about(concept: Concept, rng: random.Random) -> str:
@@ -212,17 +212,17 @@ class Tasks:
             texts += [", ".join(rng.sample(concept.keywords, count))] * 2
         return rng.choice(texts)
 
-    def word_text(self, rng: random.Random) -> Sample:
+    def word_text(self, rng: random.Random) -> Conversation:
         word = rng.choice(self.words)
         gloss = rng.choice(self.senses[word])
         choice = rng.random()
         if choice < 0.35 and word not in self.reverse_held_out:
             text = word if rng.random() < 0.2 else gloss
             turns = ((f"{text}\n{rng.choice(TEXT_QUESTIONS)}", word),)
-            return Sample("word_text", turns)
+            return Conversation("word_text", turns)
         if choice < 0.6 and word not in self.reverse_held_out:
-            return Sample("word_text", ((f"Which word means: {gloss}?", word),))
+            return Conversation("word_text", ((f"Which word means: {gloss}?", word),))
         if choice < 0.7 and word in self.synonyms:
             answer = ", ".join(self.synonyms[word])
-            return Sample("word_text", ((f"Which words are like {word}?", answer),))
-        return Sample("word_text", ((f"What does {word} mean?", gloss),))
+            return Conversation("word_text", ((f"Which words are like {word}?", answer),))
+        return Conversation("word_text", ((f"What does {word} mean?", gloss),))

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLVisionBlock,
     apply_rotary_pos_emb_vision,
 )
 from transformers.vision_utils import get_vision_position_ids
@@ -52,6 +53,7 @@ def vision_features(
     positions = get_vision_position_ids(_grid(*size), MERGE)
     cos, sin = visual.rotary_pos_emb(hidden, positions)
     for block in visual.blocks:
+        assert isinstance(block, Qwen2VLVisionBlock)
         attention = block.attn
         qkv = attention.qkv(block.norm1(hidden))
         query, key, value = qkv.view(batch, length, 3, attention.num_heads, -1).unbind(2)
@@ -89,7 +91,7 @@ def hidden_states(
     """Last hidden states (B, L, hidden) of right-padded sequences; no mask is needed then."""
     decoder = model.model.language_model
     embeds = decoder.embed_tokens(input_ids)
-    if patches is not None:
+    if patches is not None and size is not None:
         features = vision_features(model.model.visual, patches, size).to(embeds.dtype)
         end = IMAGE_START + features.shape[1]
         embeds = torch.cat([embeds[:, :IMAGE_START], features, embeds[:, end:]], dim=1)

@@ -15,11 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    Qwen2VLForConditionalGeneration,
-)
+from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
 from data_prep.demo.emoji import (
     BACKGROUNDS,
@@ -28,13 +24,19 @@ from data_prep.demo.emoji import (
     is_held_out,
     is_held_out_pair,
 )
-from data_prep.demo_base.batches import IGNORE, Encoder, answer_logits, answer_loss, collate
-from data_prep.demo_base.conversations import COUNTS, NAME_QUESTIONS, Sample, Tasks
+from data_prep.demo_base.batches import (
+    IGNORE,
+    ConversationTokens,
+    answer_logits,
+    answer_loss,
+    collate,
+)
+from data_prep.demo_base.conversations import COUNTS, NAME_QUESTIONS, Conversation, Tasks
 
 CHUNK = 64
 
 
-def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Sample]:
+def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Conversation]:
     """Held-out cells, one question each; every concept once before any comes twice."""
     rng = random.Random(f"names-{style}-{seed}")
     cells = [
@@ -51,15 +53,15 @@ def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Sa
         order.append((seen[concept.id], concept, background))
     order.sort(key=lambda item: item[0])
     return [
-        Sample("name", ((NAME_QUESTIONS[0], concept.name),), ((concept, style),), background)
+        Conversation("name", ((NAME_QUESTIONS[0], concept.name),), ((concept, style),), background)
         for _, concept, background in order[:count]
     ]
 
 
-def scene_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
+def scene_samples(tasks: Tasks, count: int) -> dict[str, list[Conversation]]:
     """One question each about rows in which some pair of objects was never drawn together."""
     rng = random.Random("scenes")
-    found: dict[str, list[Sample]] = {}
+    found: dict[str, list[Conversation]] = {}
     for number in range(count):
         size = 2 + number % 2
         objects = _new_row(tasks, rng, size)
@@ -79,7 +81,7 @@ def scene_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
         else:
             questions["middle"] = ("What is in the middle?", names[1])
         for kind, turn in questions.items():
-            sample = Sample("scene", (turn,), objects, background)
+            sample = Conversation("scene", (turn,), objects, background)
             found.setdefault(kind, []).append(sample)
     return found
 
@@ -92,7 +94,7 @@ def _new_row(tasks: Tasks, rng: random.Random, size: int) -> tuple[tuple[Concept
             return tuple((concept, rng.choice(STYLES)) for concept in chosen)
 
 
-def definition_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
+def definition_samples(tasks: Tasks, count: int) -> dict[str, list[Conversation]]:
     """Definition -> word for trained words, held-out words, and concepts."""
     rng = random.Random("definitions")
     trained = [word for word in tasks.words if word not in tasks.reverse_held_out]
@@ -102,20 +104,20 @@ def definition_samples(tasks: Tasks, count: int) -> dict[str, list[Sample]]:
     }
     samples = {
         kind: [
-            Sample("word_text", ((f"Which word means: {tasks.senses[word][0]}?", word),))
+            Conversation("word_text", ((f"Which word means: {tasks.senses[word][0]}?", word),))
             for word in chosen
         ]
         for kind, chosen in words.items()
     }
     samples["concept"] = [
-        Sample("concept_text", ((f"Which thing is it: {c.definition}?", c.name),))
+        Conversation("concept_text", ((f"Which thing is it: {c.definition}?", c.name),))
         for c in rng.sample(tasks.defined, min(count, len(tasks.defined)))
     ]
     return samples
 
 
-def _chunks(samples: list[Sample]) -> Iterator[list[Sample]]:
-    by_size: dict[int, list[Sample]] = {}
+def _chunks(samples: list[Conversation]) -> Iterator[list[Conversation]]:
+    by_size: dict[int, list[Conversation]] = {}
     for sample in samples:
         by_size.setdefault(len(sample.objects), []).append(sample)
     for group in by_size.values():
@@ -124,13 +126,16 @@ def _chunks(samples: list[Sample]) -> Iterator[list[Sample]]:
 
 @torch.no_grad()
 def score(
-    model: Qwen2VLForConditionalGeneration, encoder: Encoder, samples: list[Sample], seed: int = 0
+    model: Qwen2VLForConditionalGeneration,
+    tokens: ConversationTokens,
+    samples: list[Conversation],
+    seed: int = 0,
 ) -> dict[str, float]:
     """Share of samples whose first answer token / whole answer / first token in top 5 is right."""
     rng = random.Random(seed)
     first = exact = top5 = 0
     for chunk in _chunks(samples):
-        batch = collate(chunk, encoder, rng)
+        batch = collate(chunk, tokens, rng)
         logits, labels = answer_logits(model, batch)
         lengths = (batch.labels != IGNORE).sum(1).tolist()
         for part, wanted in zip(logits.split(lengths), labels.split(lengths), strict=True):
@@ -144,29 +149,32 @@ def score(
 
 @torch.no_grad()
 def measure(
-    model: Qwen2VLForConditionalGeneration, encoder: Encoder, tasks: Tasks, size: int = 300
+    model: Qwen2VLForConditionalGeneration,
+    tokens: ConversationTokens,
+    tasks: Tasks,
+    size: int = 300,
 ) -> dict[str, float]:
     """All metrics in one flat record."""
     was_training = model.training
     model.eval()
     found: dict[str, float] = {}
     for style in STYLES:
-        names = score(model, encoder, name_samples(tasks, style, size))
+        names = score(model, tokens, name_samples(tasks, style, size))
         found[f"name_first/{style}"] = names["first"]
         found[f"name_exact/{style}"] = names["exact"]
     for part in ("first", "exact"):
         found[f"name_{part}"] = _mean(found[f"name_{part}/{style}"] for style in STYLES)
     for kind, samples in scene_samples(tasks, size // 2).items():
-        found[f"scene/{kind}"] = score(model, encoder, samples)["exact"]
+        found[f"scene/{kind}"] = score(model, tokens, samples)["exact"]
     found["scene"] = _mean(value for key, value in found.items() if key.startswith("scene/"))
     for kind, samples in definition_samples(tasks, size).items():
-        for part, value in score(model, encoder, samples).items():
+        for part, value in score(model, tokens, samples).items():
             found[f"definition_{part}/{kind}"] = value
     rng = random.Random("losses")
     for kind, draw_sample in tasks.kinds.items():
         drawn = [draw_sample(rng) for _ in range(CHUNK)]
         losses = [
-            float(answer_loss(model, collate(chunk, encoder, rng))) for chunk in _chunks(drawn)
+            float(answer_loss(model, collate(chunk, tokens, rng))) for chunk in _chunks(drawn)
         ]
         found[f"loss/{kind}"] = _mean(losses)
     model.train(was_training)
@@ -184,8 +192,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=600, help="samples per question")
     arguments = parser.parse_args()
     processor = AutoProcessor.from_pretrained(arguments.base)
-    model = AutoModelForImageTextToText.from_pretrained(arguments.base, dtype=torch.float32)
-    found = measure(model, Encoder(processor.tokenizer), Tasks(), arguments.size)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(arguments.base, dtype=torch.float32)
+    found = measure(model, ConversationTokens(processor.tokenizer), Tasks(), arguments.size)
     print(json.dumps(found, indent=1))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -72,7 +73,7 @@ def build_tokenizer(corpus: Iterable[str], vocabulary: int = VOCABULARY) -> PreT
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
     """Images pass at native size between 32 x 32 and 256 x 256 (sides in steps of 16)."""
     sizes = {"shortest_edge": 32 * 32, "longest_edge": 256 * 256}
-    shared = {
+    shared: dict[str, Any] = {
         "patch_size": PATCH,
         "merge_size": MERGE,
         "temporal_patch_size": 2,
@@ -90,7 +91,8 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """About 8 M parameters: half in the language model, a third in the vision tower."""
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in VISION_TOKENS.items()}
+    vocabulary = tokenizer.get_vocab()
+    ids = {name: vocabulary[token] for name, token in VISION_TOKENS.items()}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 256,

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from data_prep.demo_base.batches import Batch, Encoder, answer_loss, stream
+from data_prep.demo_base.batches import ConversationTokens, TokenBatch, answer_loss, stream
 from data_prep.demo_base.conversations import Tasks
 from data_prep.demo_base.fast_forward import vision_features
 from data_prep.demo_base.metrics import measure
@@ -78,7 +78,7 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
 
 
-class Trainer:
+class Pretraining:
     """Model, optimizers and the running state of one pretraining run."""
 
     def __init__(self, config: PretrainConfig) -> None:
@@ -88,7 +88,7 @@ class Trainer:
         write_facts(self.out, dump_config(config), git_commit())
         resume = (self.out / "checkpoint").exists() or (self.out / "checkpoint.new").exists()
         self.tokenizer = self._tokenizer(resume)
-        self.encoder = Encoder(self.tokenizer)
+        self.tokens = ConversationTokens(self.tokenizer)
         self.model = build_model(self.tokenizer)
         # The CPU flash kernel's backward is slow on short sequences; saved weights don't care.
         self.model.model.language_model.config._attn_implementation = "eager"
@@ -111,7 +111,8 @@ class Trainer:
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         """Muon for hidden matrices, AdamW for embeddings, patches, norms and biases."""
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in self._named().items():
             hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
             (matrices if hidden else rest).append(parameter)
@@ -129,16 +130,19 @@ class Trainer:
                 group["base_lr"] = group["lr"]
         return [muon, adamw]
 
-    def loss(self, batch: Batch, phase: str) -> Tensor:
+    def loss(self, batch: TokenBatch, phase: str) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             if phase != "vision":
                 return answer_loss(self.model, batch)
+            assert batch.patches is not None and batch.size is not None
             features = vision_features(self.model.model.visual, batch.patches, batch.size)
-            wanted = [self.labels[sample.objects[0][0].id] for sample in batch.samples]
+            wanted = [
+                self.labels[conversation.objects[0][0].id] for conversation in batch.conversations
+            ]
             logits = self.head(features.float().mean(1))
             return F.cross_entropy(logits.float(), torch.tensor(wanted))
 
-    def step(self, batch: Batch, phase: str, phase_step: int) -> float:
+    def step(self, batch: TokenBatch, phase: str, phase_step: int) -> float:
         loss = self.loss(batch, phase)
         loss.backward()
         parameters = [p for p in self._named().values() if p.grad is not None]
@@ -165,7 +169,7 @@ class Trainer:
 
     def _train_phase(self, name: str, phase: Phase) -> None:
         rng = random.Random(f"{self.config.seed}-{name}-{self.progress.step}")
-        batches = stream(self.tasks, self.encoder, phase.mixture, rng)
+        batches = stream(self.tasks, self.tokens, phase.mixture, rng)
         self.model.train()
         saved = measured = logged = self.progress.minutes
         phase_step, threads = 0, ThreadChooser(self.config.threads)
@@ -179,7 +183,7 @@ class Trainer:
             phase_step += 1
             now = self.progress
             now.step += 1
-            now.images += len(batch.samples)
+            now.images += len(batch.conversations)
             now.minutes += (time.monotonic() - started) / 60
             if now.minutes - logged > 0.5:
                 self._log(name)
@@ -209,7 +213,7 @@ class Trainer:
 
     def record(self, size: int = 200) -> None:
         """Measure, and append to metrics.jsonl."""
-        found = measure(self.model, self.encoder, self.tasks, size)
+        found = measure(self.model, self.tokens, self.tasks, size)
         row = {"minutes": round(self.progress.minutes, 2), "step": self.progress.step, **found}
         with (self.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -251,24 +255,6 @@ class Trainer:
         self.progress = Progress(**json.loads((place / "progress.json").read_text()))
 
 
-def main(argv: list[str] | None = None) -> None:
-    config = load_config(PretrainConfig, argv)
-    if config.export:
-        export(Path(config.output_dir), Path(config.export))
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # save before a polite kill, too
-    trainer = Trainer(config)
-    try:
-        trainer.train()
-    except KeyboardInterrupt:
-        trainer.save()
-        print("interrupted; the same command goes on from here")
-
-
-if __name__ == "__main__":
-    run_program(main)
-
-
 class ThreadChooser:
     """Keep the thread count that is faster right now.
 
@@ -294,3 +280,21 @@ class ThreadChooser:
     def note(self, count: int, rate: float) -> None:
         """Believe bad news at once, good news by halves."""
         self.rates[count] = min(rate, 0.5 * self.rates[count] + 0.5 * rate)
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = load_config(PretrainConfig, argv)
+    if config.export:
+        export(Path(config.output_dir), Path(config.export))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # save before a polite kill, too
+    pretraining = Pretraining(config)
+    try:
+        pretraining.train()
+    except KeyboardInterrupt:
+        pretraining.save()
+        print("interrupted; the same command goes on from here")
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -55,7 +55,7 @@ def write_eval_suite(root: Path, suite: Path, queries: int = 5) -> None:
         write_picture(root / "eval_images" / name, number, size=32 + 16 * (number % 2))
     words = [f"thing number {number} with {'many ' * number}words" for number in range(queries)]
     order = [[n, *(m for m in range(queries) if m != n)] for n in range(queries)]
-    tasks = {
+    tasks: dict[str, list[dict[str, Any]]] = {
         "Words_t2i": [
             {
                 "qry_text": f"Find me the picture of: {words[n]}",
@@ -148,7 +148,8 @@ def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWrit
         (inst, text),
         (tgt_inst, tgt_text),
     ) in BOTH_ENCODINGS.items():
-        rows: tuple[list[dict[str, Any]], ...] = ([], [])
+        v1: list[dict[str, Any]] = []
+        instruct: list[dict[str, Any]] = []
         for n in range(queries):
             own = [n, *(m for m in range(queries) if m != n)]
             shown = [queries if name == "Parts" else queries + m for m in own]
@@ -159,13 +160,13 @@ def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWrit
             paths = {"qry_img_path": "" if parser == "image_t2i" else f"Tiny/{n}.png",
                      "tgt_img_path": pictures}  # fmt: skip
             of_v1 = [searched.format(m=m) for m in words]
-            rows[0].append({"qry_text": asked.format(n=n), "tgt_text": of_v1, **paths})
+            v1.append({"qry_text": asked.format(n=n), "tgt_text": of_v1, **paths})
             texts = {
                 "qry_text": text.format(n=n),
                 "tgt_text": [tgt_text.format(m=m) for m in words],
             }
-            rows[1].append({"qry_inst": inst, "tgt_inst": tgt_inst, **texts, **paths})
-        tasks[name] = TwiceWritten(parser, *rows, blank_line=name == "Dialogues")
+            instruct.append({"qry_inst": inst, "tgt_inst": tgt_inst, **texts, **paths})
+        tasks[name] = TwiceWritten(parser, v1, instruct, blank_line=name == "Dialogues")
     return tasks
 
 

@@ -134,13 +134,10 @@ def write_retrieval(root: Path, videos: int) -> None:
 
 
 def write_moments(root: Path, videos: int) -> None:
-    for seed, name, folder in (
-        (6, "QVHighlight", "QVHighlight"),
-        (7, "Charades-STA", "Charades-STA"),
-    ):
+    for seed, name in ((6, "QVHighlight"), (7, "Charades-STA")):
         rows = []
         for number in range(videos):
-            below = root / FRAMES / "video_mret" / folder / f"film{number}"
+            below = root / FRAMES / "video_mret" / name / f"film{number}"
             write_video(below / "query", seed + number)
             for place, clip in enumerate(("positive_1", "negative_10", "negative_2")):
                 write_video(below / clip, 10 * seed + 3 * number + place, 4)
@@ -178,7 +175,11 @@ def write_questions(root: Path, videos: int) -> None:
     for number, subset in enumerate(SUBSETS):
         write_video(frames / "MVBench" / subset / "clip.mp4", number, 3)
         question = f"What of {subset}?"
-        row = {"video": "clip.mp4", "question": question, "candidates": ["up", "down", "left"]}
+        row: dict[str, Any] = {
+            "video": "clip.mp4",
+            "question": question,
+            "candidates": ["up", "down", "left"],
+        }
         row |= {"answer": ["up", "down", "left"][number % 3]} | ({"start": 1} if number % 2 else {})
         write_json(repositories / "MVBench" / "json" / f"{subset}.json", [row])
         configs.append(f"- config_name: {subset}\n  data_files: json/{subset}.json\n")

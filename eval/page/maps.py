@@ -59,8 +59,8 @@ def collapse_of(embeddings: np.ndarray, items: Sequence[int]) -> str | None:
         items: (P) which item each point is; each counts once.
     """
     first = np.unique(np.asarray(items), return_index=True)[1]
-    points = embeddings[first]
-    points = torch.from_numpy(points[~np.isnan(points).any(axis=1)])
+    distinct = embeddings[first]
+    points = torch.from_numpy(distinct[~np.isnan(distinct).any(axis=1)])
     if not len(points):
         return None
     signs = embedding_statistics(points)

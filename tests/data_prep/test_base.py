@@ -126,12 +126,13 @@ def test_fast_path_equals_the_stock_model(processor, model, count):
 
 
 def test_conversations_equal_the_chat_template(processor):
-    from data_prep.demo_base.batches import Encoder
-    from data_prep.demo_base.conversations import Sample
+    from data_prep.demo_base.batches import ConversationTokens
+    from data_prep.demo_base.conversations import Conversation
 
     concept = load_concepts()[0]
     turns = (("What is this?", "polar bear"), ("Define it.", "an animal\nwith fur"))
-    ids, owner = Encoder(processor.tokenizer)(Sample("name", turns, ((concept, "openmoji"),)))
+    conversation = Conversation("name", turns, ((concept, "openmoji"),))
+    ids, owner = ConversationTokens(processor.tokenizer)(conversation)
     messages = []
     for number, (question, answer) in enumerate(turns):
         image = [] if number else [{"type": "image"}]
@@ -169,10 +170,12 @@ def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
     texts = [text for senses in tasks.senses.values() for text in senses]
     for kind in tasks.kinds.values():
         for _ in range(200):
-            sample = kind(rng)
-            texts += [text for turn in sample.turns for text in turn]
-            assert sample.effect != "sketch"
-            assert not any(is_held_out(c, style, sample.background) for c, style in sample.objects)
-            row = [concept for concept, _ in sample.objects]
+            conversation = kind(rng)
+            texts += [text for turn in conversation.turns for text in turn]
+            assert conversation.effect != "sketch"
+            assert not any(
+                is_held_out(c, style, conversation.background) for c, style in conversation.objects
+            )
+            row = [concept for concept, _ in conversation.objects]
             assert not any(is_held_out_pair(a, b) for i, a in enumerate(row) for b in row[:i])
     assert not any("in one word" in text or "summary above" in text.lower() for text in texts)
