@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def load_teacher(config: TeacherConfig) -> SentenceTransformer:
-    """
+    """The configured teacher, from the hub, a folder or a package (``pypi:``).
+
     Raises:
         ConfigError: there is no such model, or it cannot be loaded.
     """

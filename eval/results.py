@@ -171,7 +171,8 @@ def query_limit(name: str, results: Results) -> int | None:
 
 
 def refuse_other_data(first: str, ours: Results, name: str, theirs: Results) -> None:
-    """
+    """Refuse to compare two models that were evaluated on different data.
+
     Raises:
         DataError: two models did not see the same queries and candidates of the same data.
     """

@@ -1,13 +1,15 @@
-"""What CONTRIBUTING.md names is there, and pre-commit runs what it says.
+"""What CONTRIBUTING.md names is there, pre-commit runs what it says, and docstrings are whole.
 
 ./launch.sh test tests/test_contributing.py
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 
+import pytest
 import yaml
 
 from tests.support.paths import ROOT
@@ -57,6 +59,20 @@ def test_names() -> None:
             assert f"`{name}" in TEXT, name
     report = (ROOT / "tests/eval/report/test_report.py").read_text()
     assert "def test_the_suite_of_mmeb" in report and "mmeb_v1 or report or miniatures" in TEXT
+
+
+@pytest.mark.parametrize("package", ["unime", "eval"])
+def test_docstrings_begin_with_a_sentence(package: str) -> None:
+    others = []
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node)
+                summary = (text or "").partition("\n\n")[0]
+                is_sentence = re.search(r"[.?!…][)\"'`]*(\s|$)", summary)
+                if text is not None and (not is_sentence or re.match(r"\w+:\n", text)):
+                    others.append(f"{path}: {getattr(node, 'name', 'module')}")
+    assert others == []
 
 
 def test_pre_commit_runs_lint() -> None:

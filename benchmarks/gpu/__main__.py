@@ -98,7 +98,8 @@ class TimeLimit(BaseException):
 
 
 def with_limit(seconds: float, work: Callable[[], Any]) -> None:
-    """
+    """Do `work`, and interrupt it after so many seconds.
+
     Raises:
         TimeLimit: it took longer, or nothing is left.
     """

@@ -58,7 +58,8 @@ class Program:
         Program.started.append(self)
 
     def wait(self, seconds: float = 240) -> Path:
-        """
+        """Wait until the program has ended, and return its output folder.
+
         Raises:
             RuntimeError: it failed, or does not end in time; with the end of what it said.
         """

@@ -42,7 +42,8 @@ def main(words: Sequence[str]) -> None:
 
 
 def read(folder: Path) -> Report:
-    """
+    """The report of a demo that has finished.
+
     Raises:
         DataError: there is no finished demo in the folder.
     """
@@ -57,7 +58,8 @@ def read(folder: Path) -> Report:
 
 
 def collect(reports: Sequence[Report]) -> dict[str, Any]:
-    """
+    """One record of several demos: means and standard deviations over their seeds.
+
     Raises:
         DataError: a seed twice, or different models.
     """

@@ -33,13 +33,12 @@ class Predictions:
     Attributes:
         hits: (Q) whether the first candidate that was found for a query is a right one, which no
             other candidate ties with.
+
+    Raises:
+        DataError: a line is not what the evaluation writes.
     """
 
     def __init__(self, path: Path) -> None:
-        """
-        Raises:
-            DataError: a line is not what the evaluation writes.
-        """
         self.path = path
         self.hits: list[bool] = []
         self._begins: list[int] = []
@@ -126,7 +125,8 @@ class TaskFiles:
 
 
 def read_task_files(folder: Path, task: str) -> TaskFiles:
-    """
+    """All that an evaluation wrote about a task.
+
     Raises:
         DataError: a file is damaged, or does not fit to the result.
     """

@@ -22,7 +22,8 @@ Value = TypeVar("Value", float, np.ndarray)
 
 @dataclass(frozen=True)
 class Average:
-    """
+    """A named mean of the scores of some tasks, or of other averages.
+
     Attributes:
         kind: meta_task, ind, ood, micro (mean of tasks), macro (mean of meta-tasks) or all.
         parts: tasks, or other averages; each counts alike.

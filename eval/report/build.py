@@ -35,7 +35,8 @@ Averages = Mapping[str, Average]
 
 
 def build_report(config: ReportConfig) -> dict[str, Any]:
-    """
+    """The scores, averages and differences of all models, as ``report.json`` holds them.
+
     Raises:
         DataError: a task is missing, a file is not a result, a model's tasks were made with
             different settings or limits, or two models saw different data.

@@ -23,7 +23,8 @@ PATH = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """
+    """The scores of a model that a paper or a leaderboard printed.
+
     Attributes:
         scores: by column of its benchmark, as far as they are known, in per cent.
         printed: the average that the source prints as overall, by the column that it is.
@@ -40,7 +41,8 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """
+    """A benchmark's published rows, and what their columns are in our reports.
+
     Attributes:
         columns: what each column is: the key of an average, or a task.
         tasks: those that a suite must have to be this benchmark.

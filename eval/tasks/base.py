@@ -27,6 +27,10 @@ class EvalTask:
         num_rows: queries in the data, of which there are more if a limit cut them.
         ties_lose: of equal scores none is right: candidates, the right one last, keep their order.
         left_out: rows that the task does not ask about, each with its place and the reason.
+
+    Raises:
+        DataError: no query, one without a right target among its candidates, or a candidate
+            that comes twice.
     """
 
     name: str
@@ -40,11 +44,6 @@ class EvalTask:
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            DataError: no query, one without a right target among its candidates, or a candidate
-                that comes twice.
-        """
         if not self.queries:
             raise DataError(f"task {self.name}: no query")
         everything = range(len(self.targets))

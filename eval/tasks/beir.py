@@ -57,10 +57,6 @@ class Beir:
     instruction: str = "inline"
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ConfigError: a setting that cannot be.
-        """
         forms = ("inline", "apart")
         require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
 

@@ -127,7 +127,8 @@ def _packed(archive: Path, source: Source) -> tuple[dict[str, str], dict[str, by
 
 
 def _by_id(place: Path, files: Iterable[tuple[PurePath, T]]) -> dict[str, T]:
-    """
+    """The contents of files by their names without suffix.
+
     Raises:
         DataError: two files of one id.
     """

@@ -171,7 +171,8 @@ class MmebInstructRows:
 
 
 def _check(row: Row, columns: tuple[str, ...], where: str) -> None:
-    """
+    """Check a row's values before they are read.
+
     Raises:
         DataError: a value of another type, lists of unequal length, no picture where one belongs.
     """

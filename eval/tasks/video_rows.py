@@ -46,10 +46,6 @@ class VideoRows:
     instruction: str = "inline"
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ConfigError: a setting that cannot be.
-        """
         if self.instruction not in ("inline", "apart"):
             raise ConfigError(f"instruction: got {self.instruction!r}, expected inline or apart")
         if self.first is not None and self.first < 1:
@@ -93,7 +89,8 @@ class VideoRows:
 
 
 def check_template(key: str, template: str, names: tuple[str, ...]) -> None:
-    """
+    """Check that a template asks for these names only.
+
     Raises:
         ConfigError: it asks for something else than these.
     """

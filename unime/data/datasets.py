@@ -54,7 +54,8 @@ class TextDataset(Sequence[TextRow]):
 
     @classmethod
     def load(cls, config: TextData) -> TextDataset:
-        """
+        """Read the texts, and find each in the teacher's store.
+
         Raises:
             DataError: texts that cannot be read; a teacher store that is not there, not complete,
                 or lacks some of the texts.
@@ -99,7 +100,11 @@ class TextDataset(Sequence[TextRow]):
 
 
 class PairDataset(Sequence[Pair]):
-    """Stage 2's rows of all sources, the rows of one task after the other's."""
+    """Stage 2's rows of all sources, the rows of one task after the other's.
+
+    Args:
+        unseen: things that are nobody's explicit negatives: those of rows that are held out.
+    """
 
     def __init__(
         self,
@@ -107,10 +112,6 @@ class PairDataset(Sequence[Pair]):
         weights: list[float],
         unseen: frozenset[Hashable] = frozenset(),
     ):
-        """
-        Args:
-            unseen: things that are nobody's explicit negatives: those of rows that are held out.
-        """
         self._subsets = subsets
         self._unseen = unseen
         self._ends = list(accumulate(map(len, subsets)))
@@ -123,7 +124,8 @@ class PairDataset(Sequence[Pair]):
     def load(
         cls, config: PairData, seed: int, processor: ItemProcessor | None = None
     ) -> PairDataset:
-        """
+        """Read the rows of every source.
+
         Args:
             processor: how training will prepare the items, for ``data.verify_images``; None: images
                 are read with default settings, and that is all.

@@ -33,7 +33,8 @@ class ItemCheck:
         self._fits: dict[Hashable, bool] = {}
 
     def __call__(self, item: Item) -> None:
-        """
+        """Refuse an item that the model cannot embed.
+
         Raises:
             DataError: an item that the processor refuses, or of too many tokens.
         """

@@ -20,6 +20,15 @@ class GlobalBatchSampler:
     shuffled; a task has as many as its drawn rows fill. With ``mixed`` a batch is drawn from all
     tasks' rows together; there a row of a weight above 1 may come twice in one batch, where its
     copy is a duplicate of the positive and so never its negative.
+
+    Args:
+        task_sizes: rows of each task, in index order.
+        weights: of each task, 1.0 where it has none.
+        block: so many neighbouring rows are one to the sampler and always share a batch.
+
+    Raises:
+        DataError: a task that would never be drawn: its rows fill no batch (``mixed``: all
+            together), or its weight leaves none of them; blocks that don't fill a batch.
     """
 
     def __init__(
@@ -31,16 +40,6 @@ class GlobalBatchSampler:
         weights: dict[str, float] | None = None,
         block: int = 1,
     ):
-        """
-        Args:
-            task_sizes: rows of each task, in index order.
-            weights: of each task, 1.0 where it has none.
-            block: so many neighbouring rows are one to the sampler and always share a batch.
-
-        Raises:
-            DataError: a task that would never be drawn: its rows fill no batch (``mixed``: all
-                together), or its weight leaves none of them; blocks that don't fill a batch.
-        """
         self.global_batch_size = rows_in_batch = global_batch_size
         self.seed = seed
         self._block = block

@@ -26,7 +26,8 @@ Shards = list[tuple[str, int]]  # file, number of rows
 
 
 def check_columns(name: str, found: Sequence[str], required: Sequence[str]) -> None:
-    """
+    """Check that all required columns are there.
+
     Raises:
         DataError: one is missing.
     """
@@ -42,7 +43,8 @@ def check_columns(name: str, found: Sequence[str], required: Sequence[str]) -> N
 def read_parquet(
     files: list[Path], required: tuple[str, ...], optional: tuple[str, ...]
 ) -> tuple[datasets.Dataset, Shards]:
-    """
+    """These columns of all files together, and how many rows each file has.
+
     Raises:
         DataError: unreadable, no rows at all, a missing column, or one that is something else in
             another file; names the file.
@@ -107,7 +109,8 @@ def _read_shard(
 
 
 def check_texts(batch: pa.RecordBatch, file: Path, before: int) -> None:
-    """
+    """Check that all texts of a batch are UTF-8.
+
     Args:
         before: rows of the file that come before these.
 
@@ -156,7 +159,8 @@ def _without_bars() -> Iterator[None]:
 def read_json(
     files: list[Path], required: tuple[str, ...], optional: tuple[str, ...]
 ) -> tuple[datasets.Dataset, Shards]:
-    """
+    """These columns of all files together, and how many rows each file has.
+
     Raises:
         DataError: unreadable, no rows at all, a missing column, or a value unlike those of the
             rows before it; names file, row, column and value.

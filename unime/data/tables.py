@@ -109,7 +109,8 @@ def load_table(
     required: tuple[str, ...],
     optional: tuple[str, ...],
 ) -> Table:
-    """
+    """The rows of a split, with these columns, of a local folder or a hub repository.
+
     Args:
         subset: the hub's configuration; None: the only one. A local folder's are those that its
             README.md declares, or its folders.

@@ -61,7 +61,8 @@ class TeacherStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> TeacherStore:
-        """
+        """Map a complete store into memory.
+
         Raises:
             DataError: no store, a half-written or damaged one, or one of another format.
         """

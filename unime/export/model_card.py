@@ -108,7 +108,8 @@ def model_card(
     license: str | None,
     commit: str,
 ) -> str:
-    """
+    """The README.md of an exported model.
+
     Args:
         recipes: the configuration of each stage by its title, in their order.
         scores: a Markdown table.

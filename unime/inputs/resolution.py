@@ -21,7 +21,8 @@ class Resolution:
 
     @classmethod
     def parse(cls, text: str) -> Resolution:
-        """
+        """Read what a configuration says: ``native``, ``336x336`` or ``50176..1003520``.
+
         Raises:
             ValueError: no such resolution.
         """

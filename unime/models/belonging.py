@@ -135,7 +135,8 @@ def merged_digests(base: Path) -> list[str]:
 def check_not_merged(
     base: Path, adapter: Path, processor: str | None = None, pickled: bool = False
 ) -> None:
-    """
+    """Refuse an adapter on an export that holds it already, or that it was not trained on.
+
     Args:
         base: folder of a model, which may be an export of unime.
         processor: another than the export's, which may be asked with another prompt.

@@ -40,7 +40,8 @@ _SPACE = "\v"  # which a template has nowhere, and trims like any other
 
 
 def check_prompt(preset: str, processor: Any) -> None:
-    """
+    """Refuse to ask an exported model in another way than its chat template does.
+
     Raises:
         ConfigError: a model that unime exported, asked with another prompt than its own.
     """
@@ -52,7 +53,8 @@ def check_prompt(preset: str, processor: Any) -> None:
 
 
 def check_carries(processor: Any) -> None:
-    """
+    """Refuse a processor whose template does not carry an exported model's prompt.
+
     Raises:
         ConfigError: an exported model with a processor whose template does not carry its prompt.
     """

@@ -84,7 +84,8 @@ def explained(model: ModelConfig) -> Iterator[None]:
 
 
 def check_own_code(folder: Path) -> None:
-    """
+    """Refuse code that ``model.revision`` does not pin.
+
     Raises:
         ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
     """

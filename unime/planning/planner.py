@@ -75,7 +75,8 @@ class Plan:
 
 
 def make_plan(config: PlannedConfig) -> Plan:
-    """
+    """What a stage will need: memory by part, FLOPs of a step, number of steps.
+
     Raises:
         ConfigError: an unknown GPU, an engine that cannot do what is asked, a model whose
             configuration cannot be had, or an image whose tokens nothing counts.

@@ -73,7 +73,8 @@ class DualEncoder:
     def load(
         cls, model: ModelConfig, source: Source, inputs: InputConfig, device: torch.device
     ) -> DualEncoder:
-        """
+        """Load the two encoders and their processor from a local folder.
+
         Raises:
             ConfigError: what is there cannot be used.
         """

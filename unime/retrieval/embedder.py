@@ -27,7 +27,8 @@ class Prepared:
 
 
 class Embedder(Protocol):
-    """
+    """Any model that turns items into unit vectors.
+
     Attributes:
         kind: as `EvalConfig.encoder` names it.
         dimension: of the embeddings, D.
@@ -61,7 +62,8 @@ def own_text(item: Item) -> str:
 
 
 def check_not_empty(item: Item) -> None:
-    """
+    """Refuse an item without text, image or video.
+
     Raises:
         DataError: nothing to embed; an instruction alone is nothing.
     """

@@ -32,7 +32,8 @@ def plain(config: Any) -> Any:
 
 
 def check_folders(config: EvalConfig, found: Found) -> None:
-    """
+    """Refuse to write into a folder of the model's, which would change its fingerprint.
+
     Raises:
         ConfigError: results or embeddings would be written into a folder of the model's, whose
             content would then be another one each time.

@@ -29,7 +29,8 @@ class Media:
         self.resolution = Resolution.parse(str(filled.resolution))
 
     def images(self, item: Item) -> list[Image.Image]:
-        """
+        """The item's pictures, as the model is shown them.
+
         Raises:
             DataError: an image that cannot be read, here and below.
         """

@@ -81,7 +81,8 @@ class SentenceEncoder:
         device: torch.device,
         prompt_name: str | None = None,
     ) -> SentenceEncoder:
-        """
+        """Load a sentence-transformers model from a local folder.
+
         Raises:
             ConfigError: what is there cannot be used.
         """

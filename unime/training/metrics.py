@@ -64,12 +64,8 @@ class Metrics:
         log_every: int,
         global_batch_size: int,
         total_steps: int,
-        unit: str = "pairs",
+        unit: str = "pairs",  # what a batch holds
     ) -> None:
-        """
-        Args:
-            unit: what a batch holds.
-        """
         self.path = path
         self.seconds = 0.0  # of all steps, those before resuming too
         self.rows_per_second: float | None = None
