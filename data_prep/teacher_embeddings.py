@@ -9,18 +9,22 @@ more texts than before it computes only the new ones.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from unime.config import TeacherConfig, load_config
 from unime.data.teacher_store import TeacherMeta, note_cut, write_store
 from unime.data.text_limits import longer_than, own_positions, set_text_limit
 from unime.data.texts import read_texts
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require_package
 from unime.models.sentence_layout import packaged_model
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 NAMED = 5  # rows of cut texts that are named; the file has all
 BATCHES_PER_BLOCK = 16  # batches between two saves; texts are sorted by length within a block
@@ -69,8 +73,11 @@ def load_teacher(config: TeacherConfig) -> SentenceTransformer:
     """The configured teacher, from the hub, a folder or a package (``pypi:``).
 
     Raises:
-        ConfigError: there is no such model, or it cannot be loaded.
+        ConfigError: there is no such model, it cannot be loaded, or a package is missing.
     """
+    require_package("sentence_transformers", "train", "the teacher")
+    from sentence_transformers import SentenceTransformer
+
     name = config.name
     if name.startswith("pypi:"):
         name = str(packaged_model(name.removeprefix("pypi:")))

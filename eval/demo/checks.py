@@ -12,11 +12,9 @@ import json
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from data_prep.demo.emoji import (
@@ -35,10 +33,14 @@ from eval.scoring import score_task
 from eval.tasks.mmeb_v1 import read_mmeb
 from eval.tasks.suites import load_suite
 from unime.config import EvalConfig, TeacherConfig, build_config
+from unime.errors import require_package
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 CONFIGS = Path("configs/demo")
 NAMED = 300
@@ -158,6 +160,9 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 def main(words: list[str]) -> None:
     """Add the checks to the report of a demo's folder and print them; draw what is found."""
+    require_package("rich", "demo", "the demo's checks")
+    from rich.console import Console
+
     folder, split, *queries = words
     path = Path(folder) / "report.json"
     report = json.loads(path.read_text())

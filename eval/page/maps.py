@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from unime.collapse import collapsed
 from unime.retrieval.encoding import embedding_statistics
@@ -77,6 +75,9 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[str, np.ndarray]:
     Returns:
         The method's name, and (P, 2) places within [-1, 1].
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     places = np.full((len(embeddings), 2), np.nan)
     there = ~np.isnan(embeddings).any(axis=1)
     points = embeddings[there]

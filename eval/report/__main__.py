@@ -18,12 +18,16 @@ from eval.report.build import build_report
 from eval.report.leaderboard import TASKS, write_leaderboard
 from eval.report.printing import markdown_report, print_report
 from unime.config import ConfigError, ReportConfig, load_config
+from unime.errors import require_package
 from unime.runtime.files import write_aside, write_json
 from unime.runtime.program import run_program
 
 
 def main(argv: list[str] | None = None) -> None:
+    require_package("rich", "eval", "the report")
     config = load_config(ReportConfig, argv)
+    if config.html is not None:
+        require_package("sklearn", "eval", "html")
     report = build_report(config)
     boards = _write_leaderboards(config, report)  # first: what is refused leaves no half a report
     output = Path(config.output)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report, notes, warnings_of_report
 from eval.report.table import Rows, ends, markdown, narrow_table, percent, table_sections, title_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MINUS = {ord("-"): "−"}
 
@@ -41,6 +42,8 @@ def paired_title(report: Report) -> str:
 
 def print_report(report: Report, console: Console | None = None) -> None:
     """To the terminal; one that is narrow shows the intervals of the overall means only."""
+    from rich.console import Console
+
     console, models = console or Console(), report["models"]
     wide = console.width >= 40 + 20 * len(models)
     header, sections = table_sections(report, intervals=wide, published=wide)

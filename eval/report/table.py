@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Column, Table
+from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Rows = list[list[str]]
 RECALL = {"hit@5": "R@5", "hit@10": "R@10"}  # beside the score, for tasks of the modality retrieval
@@ -124,6 +124,9 @@ def markdown(header: list[str], sections: list[Rows]) -> str:
 
 def narrow_table(title: str, names: Sequence[str]) -> Table:
     """A first column for labels, one of numbers for each name."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
     columns = [Column(name.replace("_", "\n"), justify="right") for name in names]
     first = Column(overflow="fold")  # the widest gives way first where all do not fit
     return Table(

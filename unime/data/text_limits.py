@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from sentence_transformers import SentenceTransformer
+from typing import TYPE_CHECKING
+
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from unime.errors import require
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 UNLIMITED = 10**9  # tokenizers say "no limit" by an enormous number
 AT_ONCE = 1000  # texts that are tokenised at a time

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unime.config import ExportConfig, InputConfig, ModelConfig, Precision, Quantization
+from unime.errors import require_package
 from unime.export.card_snippets import peft_lines, unime_lines
 from unime.export.merged import save_combined_adapter, save_merged
 from unime.export.model_card import ADAPTER, Exported
@@ -62,8 +63,10 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
     """Write the merged model, and load it again.
 
     Raises:
+        ConfigError: sentence-transformers, which loads it, is not installed.
         RunError: it does not embed as the merged one does.
     """
+    require_package("sentence_transformers", "export", "export")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     figures: list[str] = []
 

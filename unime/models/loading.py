@@ -80,7 +80,8 @@ def explained(model: ModelConfig) -> Iterator[None]:
                 f"model.trust_remote_code: {model.name} brings its own code, which runs only"
                 " where this is true; read it first, and pin model.revision"
             ) from error
-        raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}") from error
+        extra = " (in 'unime[smolvlm]')" if "num2words" in str(error) else ""
+        raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}{extra}") from error
 
 
 def check_own_code(folder: Path) -> None:

@@ -14,7 +14,9 @@ from unime.models.checkpoint_files import Checkpoint, Source
 from unime.models.encoder import Encoder
 from unime.models.hub import fetch, locate
 from unime.models.sentence_layout import packaged_model
+from unime.retrieval.dual_encoder import DualEncoder
 from unime.retrieval.embedder import Embedder
+from unime.retrieval.sentence_encoder import SentenceEncoder
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
 
@@ -85,11 +87,7 @@ def load_embedder(config: EvalConfig, device: torch.device) -> Embedder:
     found = find_model(config)
     assert isinstance(found, Baseline)
     if config.encoder is EncoderKind.dual_encoder:
-        from unime.retrieval.dual_encoder import DualEncoder
-
         return DualEncoder.load(config.model, found.source, config.inputs, device)
-    from unime.retrieval.sentence_encoder import SentenceEncoder  # a second to import
-
     return SentenceEncoder.load(
         config.model, found.source, config.inputs, device, config.prompt_name
     )

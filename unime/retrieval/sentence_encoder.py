@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from unime.config import EncoderKind, InputConfig, ModelConfig
-from unime.errors import ConfigError, DataError
+from unime.errors import ConfigError, DataError, require_package
 from unime.inputs.items import Item
 from unime.models.checkpoint_files import PICKLES, Source
 from unime.models.item_processor import video_times
@@ -29,6 +28,9 @@ from unime.models.sentence_layout import MODULES
 from unime.retrieval.embedder import Prepared, check_not_empty, item_name, own_text
 from unime.retrieval.media import Media
 from unime.runtime.progress import quiet_transformers
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Groups = list[tuple[list[int], dict[str, Any]]]  # places of items, and their features
 
@@ -84,8 +86,11 @@ class SentenceEncoder:
         """Load a sentence-transformers model from a local folder.
 
         Raises:
-            ConfigError: what is there cannot be used.
+            ConfigError: what is there cannot be used, or sentence-transformers is not installed.
         """
+        require_package("sentence_transformers", "eval", "encoder")
+        from sentence_transformers import SentenceTransformer
+
         check_modules(source)
         quiet_transformers()
         options: dict[str, Any] = {"use_safetensors": True}

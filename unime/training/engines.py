@@ -10,7 +10,6 @@ import logging
 import os
 import warnings
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from omegaconf import OmegaConf
 from transformers.integrations import unset_hf_deepspeed_config
 
 from unime.config import Quantization, Stage1Config, Stage2Config
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require_package
 
 StageConfig = Stage1Config | Stage2Config
 ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
@@ -50,11 +49,8 @@ def make_accelerator(config: StageConfig) -> Accelerator:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed wonders where the GPU is
     if _asked_for("DEEPSPEED"):
         os.environ.pop("ACCELERATE_USE_CPU", None)  # which would silently mean DDP
-        if find_spec("deepspeed") is None:  # accelerate's own message is a traceback
-            raise ConfigError(
-                "accelerate's distributed_type: DEEPSPEED, but deepspeed is not installed:"
-                " pip install 'unime[deepspeed]'"
-            )
+        # accelerate's own message is a traceback
+        require_package("deepspeed", "deepspeed", "accelerate's distributed_type: DEEPSPEED")
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", ".*torch.distributed.*deprecated", FutureWarning)
     asked = _engine_asked_for()

@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from unime.config import Stage2Config, dump_config
 from unime.config.summary import summary
 from unime.data.survey import Rows, check_variety, survey
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require_package
 from unime.models.adapter_files import adapter_folders
 from unime.models.hub import find_adapter
 from unime.runtime.distributed import on_main
@@ -108,12 +107,11 @@ def start_run(config: StageConfig) -> Run:
 
     Raises:
         ConfigError: the output folder holds a run with other settings, there is no adapter where
-            one is named, the global batch is too small for the loss, or processes are arranged in a
-            way that is not supported.
+            one is named, a tracker is not installed, the global batch is too small for the loss,
+            or processes are arranged in a way that is not supported.
     """
     for name in config.run.trackers:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"run.trackers: {name} is not installed: pip install {name}")
+        require_package(name, "train" if name == "tensorboard" else name, "run.trackers")
     accelerator = make_accelerator(config)
     _check_batch(config, accelerator.num_processes)
     adapter = find_adapter(config.model)
