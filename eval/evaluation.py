@@ -16,7 +16,7 @@ from eval.remarks import warnings_of
 from eval.result_files import Ranked, side_files, write_side_files
 from eval.scoring import in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task
 from unime.config import EvalConfig, dump_config
 from unime.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ class Evaluation:
         self.config = config
         self.accelerator = accelerator
         self.output_dir = Path(config.output_dir)
-        self.source = Source(config.data)
+        self.source = EvalSource(config.data)
         self.found = find_model(config)
         check_folders(config, self.found)
         self.inputs = inputs_of(config, self.found)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eval.scoring import score_task, summary
 from eval.tasks.base import EvalTask, as_shown
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task, load_suite
 from unime.config import EvalData, ValidationConfig
 from unime.inputs.items import item_key
@@ -33,7 +33,7 @@ class SuiteValidation:
     def __init__(self, config: ValidationConfig, batch_size: int, accelerator: Accelerator) -> None:
         assert config.suite is not None
         root, image_root, limit = config.root, config.image_root, config.limit
-        source = Source(EvalData(root, None, image_root, suite=config.suite, limit=limit))
+        source = EvalSource(EvalData(root, None, image_root, suite=config.suite, limit=limit))
         self._batch_size = batch_size
         self._copies: dict[str, Tensor] = {}  # which item each target is (T,)
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from eval.miniatures.mmeb import write_picture
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 
 FLICKR, COCO = "royokong/flickr30k_test", "royokong/coco_test"
@@ -20,8 +20,8 @@ SUBSETS = "replace_obj replace_att replace_rel swap_obj swap_att add_obj add_att
 FEATURES = datasets.Features({"image": datasets.Image(), "text": [datasets.Value("string")]})
 
 
-def source(root: Path, **settings: Any) -> Source:
-    return Source(EvalData(root=str(root), cache=str(root / "cache"), suite="", **settings))
+def source(root: Path, **settings: Any) -> EvalSource:
+    return EvalSource(EvalData(root=str(root), cache=str(root / "cache"), suite="", **settings))
 
 
 def write_retrieval_sets(root: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 
 from eval.tasks.base import EvalTask, Relevance
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.data.tables import Table, plain_rows
 from unime.errors import DataError, require
 from unime.inputs.items import Item
@@ -60,7 +60,7 @@ class Beir:
         forms = ("inline", "apart")
         require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         places, documents, left_out = self._read_corpus(name, source)
         asked = self._read_queries(source)
         relevant, of_others = self._read_qrels(source, places, asked)
@@ -80,7 +80,7 @@ class Beir:
         )
 
     def _read_corpus(
-        self, name: str, source: Source
+        self, name: str, source: EvalSource
     ) -> tuple[dict[str, int], list[Item], list[str]]:
         """Each id's place, the documents, and rows that say what an earlier one said.
 
@@ -111,7 +111,7 @@ class Beir:
                 )
         return places, documents, again
 
-    def _document(self, row: dict[str, Any], where: str, source: Source) -> Item:
+    def _document(self, row: dict[str, Any], where: str, source: EvalSource) -> Item:
         text, picture = "", row.get("image")
         if self.document_text is not None:
             text = row[self.document_text]
@@ -127,7 +127,7 @@ class Beir:
             raise DataError(f"{where}, column 'image': {error}") from None
         return self._item(self.target_instruction, text, images)
 
-    def _read_queries(self, source: Source) -> dict[str, _Query]:
+    def _read_queries(self, source: EvalSource) -> dict[str, _Query]:
         required = ("query-id", "query", *(["language"] if self.language is not None else []))
         table = self._table(source, "queries", required)
         asked: dict[str, _Query] = {}
@@ -143,7 +143,7 @@ class Beir:
         return asked
 
     def _read_qrels(
-        self, source: Source, places: dict[str, int], asked: dict[str, _Query]
+        self, source: EvalSource, places: dict[str, int], asked: dict[str, _Query]
     ) -> tuple[dict[str, Relevance], list[str]]:
         """The relevant documents of each query that has any, and what is said of queries that are
         not there (VLM2Vec reads past them too)."""
@@ -171,7 +171,11 @@ class Beir:
         return relevant, [f"{len(others)} rows of qrels, whose query is not there: {named}"]
 
     def _table(
-        self, source: Source, subset: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
+        self,
+        source: EvalSource,
+        subset: str,
+        required: tuple[str, ...],
+        optional: tuple[str, ...] = (),
     ) -> Table:
         return source.rows(
             self.repository, subset, self.split, self.revision, required,

@@ -19,7 +19,7 @@ import datasets
 from omegaconf import MISSING
 
 from eval.tasks.base import EvalTask, Relevance
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.errors import ConfigError, DataError, require
 from unime.inputs.items import Item
 from unime.runtime.progress import progress_bar
@@ -107,7 +107,7 @@ class CaptionedRows(CaptionRetrieval):
         super().__post_init__()
         require(self.max_captions >= 1, "max_captions", self.max_captions, "1 or more")
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         table = source.rows(
             self.repository, self.subset, self.split, self.revision, ("image", "text")
         )
@@ -159,7 +159,7 @@ def find_image(find: Callable[[str], str], path: Any, place: str) -> str:
         raise DataError(f"{place}: {path!r}: {error}") from None
 
 
-def _keep(source: Source, value: Any, where: str) -> str:
+def _keep(source: EvalSource, value: Any, where: str) -> str:
     try:
         return source.keep_image(value)
     except DataError as error:

@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 from eval.tasks.base import EvalTask
 from eval.tasks.caption_retrieval import Captioned, CaptionRetrieval, check_caption, find_image
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.errors import DataError
 
 CHUNK = 1 << 20  # characters read at a time
@@ -35,7 +35,7 @@ class ShareGpt4v(CaptionRetrieval):
     file: str = "share-captioner_coco_lcs_sam_1246k_1107.json"
     num_items: int = 1000
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         path = source.file(self.repository, self.file, self.revision)
         find = source.images(self.repository).find
         pictures = []
@@ -59,7 +59,7 @@ class Urban1k(CaptionRetrieval):
 
     archive: str = "Urban1k.zip"
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         folder = source.folder(self.repository)
         inside = [folder, folder / "Urban1k"] if folder is not None else []
         unpacked = next((one for one in inside if (one / "caption").is_dir()), None)
@@ -100,7 +100,7 @@ def _unpacked(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
         raise DataError(f"{error.filename}: cannot read it: {error.strerror}") from None
 
 
-def _packed(archive: Path, source: Source) -> tuple[dict[str, str], dict[str, bytes]]:
+def _packed(archive: Path, source: EvalSource) -> tuple[dict[str, str], dict[str, bytes]]:
     try:
         with ZipFile(archive) as opened:
             files = [(PurePosixPath(info.filename), info) for info in opened.infolist()

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import Candidates, Row, candidate_name, read_task
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.data.mmeb_rows import read_candidates, read_item, read_query
 from unime.data.tables import quoted
 from unime.errors import DataError, require
@@ -119,7 +119,7 @@ class MmebInstructRows:
         forms = ("inline", "apart")
         require(self.instruction in forms, "instruction", self.instruction, "inline or apart")
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = PARSERS[self.parser].columns
         subset = self.subset or name
         table = source.rows(self.repository, subset, self.split, self.revision, columns)

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from eval.tasks.base import EvalTask, Targets, each_once
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 from unime.data.mmeb_rows import EVAL_COLUMNS, read_candidates, read_item, read_query
 from unime.data.tables import Table, plain_rows
@@ -34,7 +34,7 @@ class MmebRows:
     subset: str | None = None  # None: the task's name
     split: str = "test"
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         subset = self.subset or name
         table = source.rows(self.repository, subset, self.split, self.revision, EVAL_COLUMNS)
         find = cache(source.images("eval_images").find)
@@ -77,4 +77,4 @@ def read_task(
 
 def read_mmeb(root: str, name: str) -> EvalTask:
     """A task of a local folder in MMEB-eval's layout."""
-    return MmebRows().read(name, Source(EvalData(root=root)))
+    return MmebRows().read(name, EvalSource(EvalData(root=root)))

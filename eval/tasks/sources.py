@@ -28,7 +28,7 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "
 
 
 @dataclass(frozen=True)
-class Source:
+class EvalSource:
     """The data of an evaluation, as its configuration names them."""
 
     data: EvalData

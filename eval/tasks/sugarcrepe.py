@@ -18,7 +18,7 @@ from omegaconf import MISSING
 
 from eval.tasks.base import EvalTask
 from eval.tasks.caption_retrieval import check_caption, find_image
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.errors import DataError
 from unime.inputs.items import Item
 
@@ -37,7 +37,7 @@ class SugarCrepe:
     image_instruction: str = ""  # what is asked of a picture, beside the prompt preset's words
     text_instruction: str = ""  # and of a caption
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         path = source.file(self.repository, self.file, self.revision)
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from eval.tasks.caption_retrieval import CaptionedRows
 from eval.tasks.long_captions import ShareGpt4v, Urban1k
 from eval.tasks.mmeb_instruct import MmebInstructRows
 from eval.tasks.mmeb_v1 import MmebRows
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
@@ -40,7 +40,7 @@ METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
 class Format(Protocol):
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         """Read the task `name`.
 
         Raises:

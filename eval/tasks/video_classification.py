@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.tasks.base import EvalTask, Relevance, Targets, each_once
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.video_rows import (
     FrameFinder,
     VideoRows,
@@ -39,7 +39,7 @@ class VideoClassification(VideoRows):
         if (self.labels is None) == (self.candidates is None):
             raise ConfigError("labels and candidates: expected one of the two")
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = [self.video, self.label, *([self.candidates] if self.candidates else [])]
         tables = self.tables(source, tuple(columns))
         finder, targets = FrameFinder(source), Targets()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from eval.tasks.base import EvalTask, Relevance, Targets, each_once
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.video_rows import (
     FrameFinder,
     Row,
@@ -68,7 +68,7 @@ class VideoQA(VideoRows):
         for key in ("listed", "candidate"):
             check_template(key, getattr(self, key), ("letter", "option", "answer"))
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = tuple(dict.fromkeys([self.video, self.question, self.answer, *self.options]))
         tables = self.tables(source, columns, self.subsets)
         finder, targets = FrameFinder(source), Targets()

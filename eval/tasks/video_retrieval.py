@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from eval.tasks.base import EvalTask, Relevance, Targets, each_once
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.video_rows import (
     FrameFinder,
     Row,
@@ -38,7 +38,7 @@ class MomentRetrieval(VideoRows):
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         tables = self.tables(source, (self.video, self.text))
         finder, targets = FrameFinder(source), Targets()
         queries: list[Item] = []
@@ -67,7 +67,7 @@ class MomentRetrieval(VideoRows):
             relevance.append(right)
         return targets.task(name, count_rows(tables), queries, relevance, candidates)
 
-    def _clips(self, source: Source, folder: str) -> list[str]:
+    def _clips(self, source: EvalSource, folder: str) -> list[str]:
         below = Path(source.images().find_folder(folder)).iterdir()
         clips = [path for path in below if path.is_dir() and path.name != self.query_folder]
         return [f"{folder}/{path.name}" for path in sorted(clips, key=natural_order)]
@@ -96,7 +96,7 @@ class MomentSeeker(VideoRows):
         super().__post_init__()
         check_template("pictures", self.pictures, ("video",))
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         columns = (self.video, self.text, self.positives, self.negatives)
         tables = self.tables(source, columns)
         finder, targets = FrameFinder(source), Targets()
@@ -172,7 +172,7 @@ class VideoRetrieval(VideoRows):
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
 
-    def read(self, name: str, source: Source) -> EvalTask:
+    def read(self, name: str, source: EvalSource) -> EvalTask:
         limit = source.data.limit
         tables = self.tables(source, (self.video, self.text))
         finder, targets = FrameFinder(source), Targets()

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.data.tables import Table, plain_rows
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
@@ -56,7 +56,7 @@ class VideoRows:
             check_template("frames", template, ("video", "stem", "subset"))
 
     def tables(
-        self, source: Source, columns: tuple[str, ...], subsets: list[str] | None = None
+        self, source: EvalSource, columns: tuple[str, ...], subsets: list[str] | None = None
     ) -> list[tuple[str, Table]]:
         """The rows, by the name of their subset."""
         tables = []
@@ -107,7 +107,7 @@ def check_template(key: str, template: str, names: tuple[str, ...]) -> None:
 class FrameFinder:
     """Finds each video's frames once."""
 
-    source: Source
+    source: EvalSource
     _found: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
     def folder(self, places: tuple[str, ...], where: str, column: str) -> str:

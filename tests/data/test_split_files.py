@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.miniatures.videos import write_json, write_parquet
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 from unime.data.split_files import split_files
 from unime.data.tables import load_table
@@ -163,7 +163,7 @@ def test_nothing_outside_of_the_folders_is_read(tmp_path: Path, out: str) -> Non
     said = re.escape(f"subset: {named!r} leaves the folder")
     with pytest.raises(DataError, match=said):
         files(root, named)
-    source = Source(EvalData(root=str(root), suite=""))
+    source = EvalSource(EvalData(root=str(root), suite=""))
     said = re.escape(f"repository: {named!r} leaves the folder")
     with pytest.raises(DataError, match=said):
         source.rows(named, None, "test", None, ("a",))

@@ -22,7 +22,7 @@ from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from eval.result_files import _plain
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import MmebRows
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from tests.support.ranks import TwoRanks
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def expected_hits(folder: Path, task: str) -> list[int]:
         with torch.no_grad():
             return encoder.eval()(encoder.processor.collate([encoder.processor(item)]))[0]
 
-    rows = MmebRows().read(task, Source(EvalData(root=str(folder / "data"))))
+    rows = MmebRows().read(task, EvalSource(EvalData(root=str(folder / "data"))))
     hits = []
     for query, candidates in zip(rows.queries, rows.candidates or [], strict=True):
         scores = torch.stack([embed(query) @ embed(rows.targets[place]) for place in candidates])

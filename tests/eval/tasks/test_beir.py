@@ -29,7 +29,7 @@ from eval.miniatures.documents import (
 from eval.miniatures.mmeb import write_rows
 from eval.tasks.base import EvalTask, Relevance
 from eval.tasks.beir import READ_AT_ONCE, Beir
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task, load_suite
 from tests.support.paths import ROOT
 from tests.support.vlm2vec_reporter import report
@@ -56,7 +56,7 @@ def root(tmp_path: Path) -> Path:
 
 def read(root: Path, task: Beir = PAGES, limit: int | None = None) -> EvalTask:
     data = root.parent.parent
-    source = Source(EvalData(root=str(data), cache=str(data / "cache"), suite="", limit=limit))
+    source = EvalSource(EvalData(root=str(data), cache=str(data / "cache"), suite="", limit=limit))
     return task.read("Pages", source)
 
 
@@ -441,7 +441,7 @@ def test_revisions_are_commits_or_said_to_be_unknown() -> None:
 def test_a_task_of_the_suite_reads_a_folder_laid_out_as_its_repository(tmp_path: Path) -> None:
     entry = visdoc()["VisRAG_ChartQA"][1]
     write_beir(tmp_path / "openbmb/VisRAG-Ret-Test-ChartQA", 3, 5, split="train", texts=True)
-    source = Source(EvalData(root=str(tmp_path), cache=str(tmp_path / "cache"), suite=""))
+    source = EvalSource(EvalData(root=str(tmp_path), cache=str(tmp_path / "cache"), suite=""))
     task = entry.read("VisRAG_ChartQA", source)
     assert (len(task.queries), len(task.targets)) == (3, 5)
 

@@ -41,7 +41,7 @@ from eval.tasks import long_captions
 from eval.tasks.base import EvalTask
 from eval.tasks.caption_retrieval import CaptionedRows
 from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
@@ -347,7 +347,9 @@ def test_files_come_from_the_hub_where_no_folder_is(
 
     monkeypatch.setattr("eval.tasks.sources.hf_hub_download", download)
     sharegpt4v = ShareGpt4v("t2i", SHAREGPT4V, revision="407c0b9")
-    pictures = Source(EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache"), suite=""))
+    pictures = EvalSource(
+        EvalData(image_root=str(tmp_path), cache=str(tmp_path / "cache"), suite="")
+    )
     assert len(sharegpt4v.read("", pictures).queries) == 2
     settings = {"repo_type": "dataset", "revision": "407c0b9"}
     assert asked == [((SHAREGPT4V, SHAREGPT4V_FILE), settings)]

@@ -22,7 +22,7 @@ from eval.miniatures.mmeb import (
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_instruct import PARSERS, MmebInstructRows
 from eval.tasks.mmeb_v1 import MmebRows
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
 from unime.backbones.families import BACKBONES
@@ -109,7 +109,7 @@ Folder = tuple[Path, dict[str, TwiceWritten]]
 
 def read(folder: Folder, name: str, encoding: str = "instruct", **settings: Any) -> EvalTask:
     root, tasks = folder
-    source = Source(EvalData(root=str(root), image_root=str(root / "image-tasks")))
+    source = EvalSource(EvalData(root=str(root), image_root=str(root / "image-tasks")))
     if encoding == "v1":
         return MmebRows(repository="v1").read(name, source)
     task = tasks[name]
@@ -241,7 +241,7 @@ def test_the_task_reaches_the_system_turn(folder: Folder, tiny_model: Callable[.
 
 def test_a_suite_from_its_file(tmp_path: Path) -> None:
     write_instruct_suite(tmp_path / "data", tmp_path / "suite.yaml", queries=2)
-    source = Source(EvalData(root=str(tmp_path / "data")))
+    source = EvalSource(EvalData(root=str(tmp_path / "data")))
     suite = load_suite(str(tmp_path / "suite.yaml"))
     read = {name: task.format.read(name, source) for name, task in suite.items()}
     assert {name: len(task.queries) for name, task in read.items()} == dict.fromkeys(TASKS, 2)
@@ -297,7 +297,7 @@ def test_bad_rows(
     root, tasks = folder
     rows = [row | values for row in tasks[name].instruct]
     path = write_rows(tmp_path / "instruct", name, "test", rows)
-    source = Source(EvalData(root=str(tmp_path), image_root=str(root / "image-tasks")))
+    source = EvalSource(EvalData(root=str(tmp_path), image_root=str(root / "image-tasks")))
     settings: Any = {"repository": "instruct", "blank_line": tasks[name].blank_line}
     with pytest.raises(DataError) as error:
         MmebInstructRows(tasks[name].parser, **settings).read(name, source)
@@ -308,7 +308,7 @@ def test_a_missing_column(folder: Folder, tmp_path: Path) -> None:
     root, tasks = folder
     rows = [{k: v for k, v in row.items() if k != "tgt_inst"} for row in tasks["News"].instruct]
     path = write_rows(tmp_path / "instruct", "News", "test", rows)
-    source = Source(EvalData(root=str(tmp_path)))
+    source = EvalSource(EvalData(root=str(tmp_path)))
     with pytest.raises(DataError, match="no column 'tgt_inst'") as error:
         MmebInstructRows("image_t2i", "instruct").read("News", source)
     assert str(path) in str(error.value)

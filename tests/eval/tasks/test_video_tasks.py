@@ -20,7 +20,7 @@ from transformers import AutoProcessor
 
 from eval.miniatures.videos import FRAMES, LENGTHS, write_parquet, write_video, write_video_tasks
 from eval.tasks.base import EvalTask
-from eval.tasks.sources import Source
+from eval.tasks.sources import EvalSource
 from eval.tasks.suites import load_suite
 from eval.tasks.video_classification import ROOT, VideoClassification, read_labels
 from eval.tasks.video_qa import VideoQA, fill
@@ -165,7 +165,7 @@ def own_data(data: Path, tmp_path: Path) -> Path:
 
 def read(root: Path, name: str, limit: int | None = None, **settings: Any) -> EvalTask:
     made = replace(SUITE[name].format, **settings)  # type: ignore[type-var]
-    return made.read(name, Source(EvalData(root=str(root), suite="", limit=limit)))
+    return made.read(name, EvalSource(EvalData(root=str(root), suite="", limit=limit)))
 
 
 def right(task: EvalTask, query: int) -> list[str]:
@@ -269,7 +269,7 @@ def test_where_frames_lie(data: Path) -> None:
 def test_another_folder_for_frames(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "video-tasks", tmp_path / "frames" / "video-tasks")
     source = EvalData(root=str(data), suite="", image_root=str(tmp_path / "frames"))
-    task = SUITE["HMDB51"].format.read("HMDB51", Source(source))
+    task = SUITE["HMDB51"].format.read("HMDB51", EvalSource(source))
     assert task.queries[0].video[0].startswith(str(tmp_path / "frames"))
 
 
@@ -534,7 +534,7 @@ def test_own_classes_and_questions(tmp_path: Path) -> None:
         [{"clip": "one", "class": "runs", "question": "how", "true": "B", "options": ["x", "y "]}],
     )
     assert not file.exists()
-    source = Source(EvalData(root=str(tmp_path), suite=""))
+    source = EvalSource(EvalData(root=str(tmp_path), suite=""))
     shared: dict[str, Any] = {"repository": "own", "video": "clip", "frames": ["clips/{video}"]}
     labels = VideoClassification(**shared, label="class", labels=str(tmp_path / "classes.txt"))
     assert right(labels.read("own", source), 0) == ["runs"]
