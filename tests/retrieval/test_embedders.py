@@ -41,12 +41,6 @@ def tiny_dual(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    return [str(write_picture(folder / f"{seed}.png", seed, 20 + 9 * seed)) for seed in range(6)]
-
-
-@pytest.fixture(scope="module")
 def mixture(photos):
     return [
         Item("a cat"),

@@ -27,15 +27,6 @@ from unime.training import checkpoint
 from unime.training.run import start_run
 from unime.training.schedule import learning_rate
 
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six steps without a break."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    fit(make_config(folder))
-    return folder
-
-
 # What a run does and leaves behind
 
 
@@ -188,10 +179,10 @@ def test_killed_while_saving(
     """Dying in the middle of the second checkpoint leaves the first, or the second complete."""
     config = make_config(tmp_path, save_total_limit=1)
 
-    def die(*arguments: Any, **_: Any) -> None:
+    def die(*arguments: Any, **options: Any) -> None:
         if "step_00000004" in str(arguments) or dies_in == "rmtree":
             raise KeyboardInterrupt("killed")
-        real(*arguments)
+        real(*arguments, **options)
 
     place = {"save_file": checkpoint, "replace": checkpoint.os, "rmtree": checkpoint.shutil}
     real = getattr(place[dies_in], dies_in)

@@ -123,8 +123,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
-        patch.setattr(f"{__name__}.save_file", save_or_fail)
-        patch.setattr("unime.training.random_state.save_file", save_or_fail)
+        patch.setattr("tests.support.stand_in.save_file", save_or_fail)
         patch.setattr(Path, "write_text", write_text)
         with pytest.raises(
             RunError, match=r"of step 4 could not .* on rank 0: .*No space .*00002$"
