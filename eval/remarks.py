@@ -11,10 +11,11 @@ from itertools import chain
 from math import sqrt
 from typing import Any
 
-from unime.training.collapse import collapsed
+from unime.collapse import collapsed
 
 TIED_SHARE = 0.01  # of a task's queries that a tie decides, above which it is worth a word
 NAMED = 3  # tasks in a sentence
+ROUNDING = 1e-9  # of means
 REACH = 1.96  # standard deviations, 95 % of a random order's scores
 Entry = Mapping[str, Any]  # a task's result, or what a report has of it
 
@@ -95,7 +96,8 @@ def against_chance(entry: Entry) -> str | None:
     reach = REACH * sqrt(chance * (1 - chance) / count) + 0.5 / count
     if max(high, score + reach) < chance:
         return "below"
-    return "at" if min(low, score - reach) <= chance else "above"
+    is_at = low < chance - ROUNDING or score - reach <= chance  # where it begins at chance: above
+    return "at" if is_at else "above"
 
 
 def is_tied(entry: Entry) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from eval.scoring import score_task
+from eval.scoring import score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import Source
 from eval.tasks.suites import Task, load_suite
 from unime.config import EvalData, ValidationConfig
 from unime.inputs.items import item_key
+from unime.losses import spread
 from unime.retrieval.embedder import Embedder
 from unime.runtime.distributed import together
-from unime.validation.measure import HIT, Leave, Scores
-from unime.validation.scores import HeldItems
+from unime.validation.measure import CHANCE, HIT, Leave, Scores
+from unime.validation.scores import HeldItems, first_of_each, numbers
 
 
 class SuiteValidation:
@@ -33,19 +36,24 @@ class SuiteValidation:
         self._batch_size = batch_size
         self._copies: dict[str, Tensor] = {}  # which item each target is (T,)
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
+        keys: list[int] = []  # of all items of all tasks
         for name, task in load_suite(config.suite, config.tasks).items():
             loaded = together(
                 accelerator, lambda task=task, name=name: task.format.read(name, source)
             )
             self._tasks[name] = task, loaded, None
             known: dict[int, int] = {}  # of copies the first
-            keys = [item_key(target) for target in loaded.targets]
+            of_targets = [item_key(target) for target in loaded.targets]
             self._copies[name] = torch.tensor(
-                [known.setdefault(key, place) for place, key in enumerate(keys)]
+                [known.setdefault(key, place) for place, key in enumerate(of_targets)]
             )
+            keys += [*map(item_key, loaded.queries), *of_targets]
+        self._different = first_of_each(torch.tensor(keys))
 
     def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores:
-        scores = {}
+        scores: Scores = {}
+        chances: list[float] = []
+        everything: list[Tensor] = []
         for name, (task, loaded, held) in self._tasks.items():
             if held is None:
                 frames = int(embedder.describe()["num_frames"])
@@ -54,6 +62,11 @@ class SuiteValidation:
                 self._tasks[name] = task, loaded, held
             embeddings = held.embed(accelerator, embedder, leave)
             queries, targets = embeddings.tensor_split([len(loaded.queries)])
-            _, metrics = score_task(loaded, queries, targets, self._copies[name])
-            scores[f"{task.metric}/{name}"] = metrics[task.metric].mean().item()
-        return {HIT: torch.tensor(list(scores.values())).mean().item(), **scores}
+            ranking, metrics = score_task(loaded, queries, targets, self._copies[name])
+            found = summary(loaded, ranking, metrics, task.metric)
+            scores[f"{task.metric}/{name}"] = found["score"]
+            chances.append(found["chance"])
+            everything.append(embeddings)
+        means = {HIT: mean(scores.values()), CHANCE: mean(chances)}
+        different = torch.cat(everything)[self._different]
+        return means | scores | numbers(spread({"item": different}))

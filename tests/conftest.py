@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.checkout import Checkout
+from tests.support.ranks import TwoRanks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
@@ -48,6 +50,14 @@ def code_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         cache = str(tmp_path_factory.mktemp("modules"))
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
         yield
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoRanks]:
+    """``two_ranks.run(function, word, …)`` of a module's own function."""
+    ranks = TwoRanks(tmp_path_factory.mktemp("two_ranks"))
+    yield ranks
+    ranks.stop()
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +124,8 @@ def items(pictures: list[str]) -> list[Item]:
         Item(images=(pictures[4], pictures[1])),
         Item("two red birds over the sea, and a dog in the garden"),
     ]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)

@@ -11,8 +11,8 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from unime.collapse import collapsed
 from unime.retrieval.encoding import embedding_statistics
-from unime.training.collapse import collapsed
 
 STEPS = 32767  # of 16-bit numbers between 0 and 1, or -1 and 0
 NOWHERE = -32768  # a point that a model has no embedding of

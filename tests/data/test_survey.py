@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_loop import fit, make_config, rows
+from tests.support.stand_in import fit, make_config, rows
 from unime.data import survey as module
 from unime.data.datasets import TextRow
 from unime.data.survey import check_variety, survey

@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from eval.result_files import _plain
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import MmebRows
 from eval.tasks.sources import Source
-from tests.support.paths import ROOT
+from tests.support.ranks import TwoRanks
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
@@ -108,29 +105,23 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     assert found["Words_t2i"]["num_items"] == 10
 
 
-def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(folder: Path) -> None:
+def evaluate_on_two_ranks(words: str) -> None:
+    with pytest.raises(SystemExit):
+        program.main(["--config", f"{words}/eval.yaml", f"output_dir={words}/two"])
+
+
+def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
+    two_ranks: TwoRanks, folder: Path
+) -> None:
     evaluate(folder)
     one = results(folder / "out")
     broken = "Broken: {meta_task: vqa, distribution: ood}\n"
     (folder / "suite.yaml").write_text(broken + (folder / "suite.yaml").read_text())
     copy_task(folder, "Words_i2t", "Broken", "eval_pictures", "broken")
     (folder / "data/eval_images/broken/3.png").write_bytes(b"no picture")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-        *("-m", "eval.evaluate", "--config", str(folder / "eval.yaml")),
-        f"output_dir={folder}/two",
-    ]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode != 0
-    assert "1 of 4 tasks failed:\n  Broken: " in done.stdout, done.stderr
-    assert "broken/3.png: not a readable image" in done.stdout
+    said = two_ranks.run(evaluate_on_two_ranks, str(folder))
+    assert "1 of 4 tasks failed:\n  Broken: " in said
+    assert "broken/3.png: not a readable image" in said
     two = results(folder / "two")
     assert sorted(two) == sorted(TASKS)
     for task, result in two.items():

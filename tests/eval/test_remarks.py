@@ -22,6 +22,8 @@ def entry(score: float, low: float, high: float, **more: Any) -> dict[str, Any]:
         (entry(0.5, 0.45, 0.55), "above"),
         (entry(0.22, 0.18, 0.26), "at"),
         (entry(0.2, 0.2, 0.2), "at"),  # every query the same: ties
+        (entry(0.05, 0.01, 0.1, chance=0.01, num_queries=100), "above"),  # one in 290 does so
+        (entry(0.05, 0.009, 0.1, chance=0.01, num_queries=100), "at"),
         (entry(0.1, 0.07, 0.13), "below"),
         (entry(0.0, 0.0, 0.0), "below"),
         (entry(0.0, 0.0, 0.0, num_queries=5), "at"),  # a third of all random orders do so

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.training.test_loop import make_config
+from tests.support.stand_in import make_config
 from unime.errors import ConfigError
 from unime.runtime.folder_lock import lock_folder
 from unime.training.run import start_run

@@ -19,7 +19,7 @@ import pytest
 from accelerate import Accelerator
 
 from tests.support.paths import ROOT
-from tests.training.test_loop import collate, fit, make_config, rows
+from tests.support.stand_in import collate, fit, make_config, rows
 from unime.data.datasets import TextRow
 from unime.errors import DataError
 from unime.inputs.items import Item

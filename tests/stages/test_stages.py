@@ -1,8 +1,6 @@
 """Both stages as programs, on a tiny 4-bit model and real images.
 
 pytest tests/stages/test_stages.py
-
-The two-rank case runs this file as a program under torchrun (one launch for both stages).
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from torch import Tensor
 from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from stages import stage1_distill, stage2_instruct
 from tests.support.paths import ROOT
-from tests.support.ranks import leave_world
+from tests.support.ranks import TwoRanks
 from unime.config import InputConfig, ModelConfig, Quantization
 from unime.data.datasets import DataError, Item
 from unime.data.teacher_store import TeacherMeta, note_cut, write_store
@@ -228,16 +226,9 @@ def test_stages_go_on_where_they_stopped(
         assert_same_run(resumed, straight)
 
 
-def test_two_ranks_equal_one(material: Path, after_stage1: Path) -> None:
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.stages.test_stages"
+def test_two_ranks_equal_one(two_ranks: TwoRanks, material: Path, after_stage1: Path) -> None:
     adapter = f"model.adapter={after_stage1 / 'final'}"
-    subprocess.run(
-        [sys.executable, *launch.split(), str(material), adapter],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        cwd=ROOT,
-        check=True,
-        timeout=240,
-    )
+    two_ranks.run(stages_on_two_ranks, str(material), adapter)
     for name, settings in (("one", VALIDATED), ("one_in_one_pass", ())):
         stage1(material, f"{name}/stage1", *EXACT, *settings)
         stage2(material, f"{name}/stage2", *EXACT, *settings, adapter)
@@ -256,13 +247,13 @@ def test_two_ranks_equal_one(material: Path, after_stage1: Path) -> None:
             torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-5)
 
 
-def _two_rank_program(folder: Path, adapter: str) -> None:
+def stages_on_two_ranks(words: str, adapter: str) -> None:
+    folder = Path(words)
     for name, chunk_size in (("two", 2), ("two_in_one_pass", 99)):
         settings = (*EXACT, "optim.batch_size_per_device=4", f"optim.chunk_size={chunk_size}")
         settings += VALIDATED if name == "two" else ()
         stage1(folder, f"{name}/stage1", *settings)
         stage2(folder, f"{name}/stage2", *settings, adapter)
-    leave_world()
 
 
 def test_ctrl_c_on_the_terminal(material: Path) -> None:
@@ -357,7 +348,3 @@ def test_help(
     text = capsys.readouterr().out
     assert f"accelerate launch -m {module} --config configs/" in text
     assert "--print-config" in text and "paper 3." in text
-
-
-if __name__ == "__main__":
-    _two_rank_program(Path(sys.argv[1]), sys.argv[2])

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tests.support.ranks import join_world, spawn
+from tests.support.ranks import TwoRanks
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.losses import LossOutput, distillation_loss, instruction_loss
 from unime.runtime.distributed import gather_rows
@@ -166,8 +166,9 @@ def own_batch(rank: int, chunk: int) -> Batch:
     return batch
 
 
-def two_ranks(rank: int, port: int, folder: str) -> None:
-    accelerator = join_world(rank, port)
+def gradients_of_ranks(folder: str) -> None:
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     query = rows(8, 1)
     mine_query, _ = own_rows(rank)
 
@@ -205,12 +206,12 @@ def two_ranks(rank: int, port: int, folder: str) -> None:
     torch.save(result, Path(folder) / f"{rank}.pt")
 
 
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
+def test_two_ranks_equal_one(two_ranks: TwoRanks, tmp_path: Path) -> None:
     """Gradients of queries and targets of every rank arrive exactly once, in both stages' losses.
 
     With a plain all_gather in place of gather_rows this fails (no gradient at all).
     """
-    spawn(two_ranks, str(tmp_path))
+    two_ranks.run(gradients_of_ranks, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
     query, target = rows(8, 1), rows(12, 2)
@@ -232,9 +233,10 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
 
 
-def two_ranks_and_a_signal(rank: int, port: int, step: int) -> None:
+def signal_to_one_rank(step: str) -> None:
     """The signal reaches rank 1 alone, while the loss of a step is computed."""
-    accelerator = join_world(rank, port)
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     model = accelerator.prepare(ToyEncoder())
     reached: list[int] = []
 
@@ -242,7 +244,7 @@ def two_ranks_and_a_signal(rank: int, port: int, step: int) -> None:
         reached.extend([15] * rank)
         return pair_loss(embeddings, labels)
 
-    for _ in range(step):
+    for _ in range(int(step)):
         cached_backward(accelerator, model, own_batch(rank, 2), pair_loss)
     batch = own_batch(rank, 2)
     signum = 0
@@ -266,9 +268,10 @@ class Small(ToyEncoder):
         return super().forward(chunk)
 
 
-def two_ranks_and_no_memory(rank: int, port: int, folder: str) -> None:
+def no_memory_on_one_rank(folder: str) -> None:
     """Rank 1 alone has no memory, in each forward of a step in turn; then both take it again."""
-    accelerator = join_world(rank, port)
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     small = Small()
     model = accelerator.prepare(small)
     found = []
@@ -288,8 +291,8 @@ def two_ranks_and_no_memory(rank: int, port: int, folder: str) -> None:
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 
-def test_a_rank_without_memory(tmp_path: Path) -> None:
-    spawn(two_ranks_and_no_memory, str(tmp_path))
+def test_a_rank_without_memory(two_ranks: TwoRanks, tmp_path: Path) -> None:
+    two_ranks.run(no_memory_on_one_rank, str(tmp_path))
     keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])
     positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
     labels = {"query_key": torch.arange(8), "target_key": keys, "is_positive": positives}
@@ -301,6 +304,6 @@ def test_a_rank_without_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_signal_to_one_rank_leaves_the_step_on_both(step: int) -> None:
+def test_a_signal_to_one_rank_leaves_the_step_on_both(two_ranks: TwoRanks, step: int) -> None:
     """Never a hang, in the first step or a later one."""
-    spawn(two_ranks_and_a_signal, step)
+    two_ranks.run(signal_to_one_rank, str(step))

@@ -31,6 +31,7 @@ from tests.stages.test_stages import (
     stage2,
     write_material,
 )
+from unime.collapse import of_batch
 from unime.config import (
     DistillationLossConfig,
     OptimConfig,
@@ -41,7 +42,7 @@ from unime.config import (
 )
 from unime.data.datasets import PairDataset, TextRow
 from unime.errors import ConfigError, DataError
-from unime.export.run_facts import recipes
+from unime.export.run_facts import recipe, recipes
 from unime.inputs.items import Item, item_key
 from unime.losses import distillation_loss
 from unime.models.encoder import Encoder
@@ -80,6 +81,8 @@ def test_scores_are_written_and_the_best_checkpoint_stays(validated: Path) -> No
         tasks = [line[f"validation/hit@1/{task}"] for task in ("Questions", "Captions")]
         assert line["validation/hit@1"] == pytest.approx(sum(tasks) / 2)  # three rows each
         assert line["validation/loss"] > 0
+        assert line["validation/chance"] == pytest.approx(1 / 3)  # three targets for each
+        assert -1 <= line["validation/target_mean_similarity"] <= 1
     best = max(found, key=lambda line: (line["validation/hit@1"], -line["validation/loss"]))
     named = json.loads((validated / "best.json").read_text())
     assert named == json.loads((validated / "finished.json").read_text())["best"]
@@ -130,6 +133,10 @@ def test_a_checkpoint_is_a_model(
     assert torch.equal(vectors[0], vectors[1]) and (vectors[0] - vectors[2]).norm() > 1e-3
     assert torch.equal(embed(last, None, item), vectors[0])  # as model.name: it names its base
     assert final_folder(last) == last and recipes(last).keys() == recipes(validated).keys()
+    first = last.with_name("step_00000002")
+    told = [recipe(*found) for folder in (first, validated) for found in recipes(folder).items()]
+    assert "the first 2 of 5 steps" in told[0] and "; 6 rows held out" in told[0]
+    assert "of 5 steps" not in told[1] and "; 5 steps" in told[1]
 
 
 def test_a_suite_of_tasks_is_the_measure(material: Path) -> None:
@@ -159,7 +166,10 @@ def test_a_model_that_sees_nothing_is_at_chance(
     monkeypatch.setattr(HeldItems, "embed", lambda held, *_: torch.ones(len(held._items), 4) / 2)
     seen = SimpleNamespace(describe=lambda: {"num_frames": 8})
     scores = measure(accelerator, seen, lambda: None)  # type: ignore[arg-type]
-    assert 0 < scores["hit@1"] <= 0.5 and all(score <= 0.5 for score in scores.values())
+    hits = [score for name, score in scores.items() if name.startswith("hit@1")]
+    assert 0 < scores["hit@1"] <= 0.5 and max(hits) <= 0.5
+    assert scores["hit@1"] == pytest.approx(scores["chance"])
+    assert "hardly told apart" in str(of_batch(scores))
 
 
 def test_stage1_is_validated_by_the_teachers_neighbours(material: Path) -> None:
@@ -185,6 +195,8 @@ def test_the_best_is_by_hits_and_then_by_loss() -> None:
     validation = Validation(lambda *_: {}, every=10)
     given = [(10, 0.5, 2.0), (20, 0.4, 1.0), (30, 0.5, 1.9), (40, 0.5, math.nan), (50, 0.6, 3.0)]
     better = [validation.take(step, {"hit@1": hit, "loss": loss}) for step, hit, loss in given]
+    point = {"mean_similarity": 1.0, "effective_rank": 1.0, "distinct_items": 40.0}
+    assert not validation.take(50, {"hit@1": 0.9, "loss": 0.1, **point}), "its hits are rounding"
     assert better == [True, False, True, False, True]
     assert validation.best == {"step": 50, "hit@1": 0.6, "loss": 3.0}
     assert not validation.is_due(50, True) and not validation.is_due(55, False)
@@ -242,6 +254,7 @@ def test_agreement_with_the_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = HeldOutTexts(rows, loss, 4, 2)  # type: ignore[arg-type]
     found = measure(Accelerator(cpu=True), Fixed(student), lambda: None)  # type: ignore[arg-type]
     nearest = [(m @ m.T).fill_diagonal_(-2).argmax(dim=1) for m in (student, teacher)]
+    assert found["chance"] == pytest.approx(1 / 8)
     assert found["hit@1"] == pytest.approx((nearest[0] == nearest[1]).float().mean().item())
     parts = [slice(0, 4), slice(4, 9)]
     losses = [distillation_loss(student[p], teacher[p], config).loss.item() for p in parts]

@@ -27,20 +27,14 @@ print(model.similarity(vectors, vectors))
 """
 UNIME = """\
 ```python
-import torch
-
-from unime.config import InputConfig, ModelConfig, Precision, Quantization
-from unime.models.encoder import Encoder
-from unime.inputs.items import Item
+from unime import Encoder, Item, ModelConfig
+from unime.config import Precision, Quantization
 
 model = ModelConfig(
     "{folder}", quantization=Quantization.HELD, precision=Precision.PRECISIONTRUST
 )
-encoder = Encoder.load(model, InputConfig())
-items = [Item("a red bird"), Item("Which bird is it?", ("bird.jpg",))]
-with torch.inference_mode():
-    batches = [encoder.processor.collate([encoder.processor(item)]) for item in items]
-    vectors = torch.cat([encoder(batch) for batch in batches])
+encoder = Encoder.load(model)
+vectors = encoder.encode([Item("a red bird"), Item("Which bird is it?", ("bird.jpg",))])
 print(vectors @ vectors.T)
 ```
 """

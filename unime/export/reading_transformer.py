@@ -18,7 +18,7 @@ from PIL import Image
 from sentence_transformers.base.modality import is_image_url_or_path
 from sentence_transformers.base.modules.transformer import Transformer
 
-from unime.inputs.pixels import as_seen, open_picture
+from unime.inputs.pixels import as_seen, open_picture, readable_formats
 from unime.inputs.resolution import Resolution
 
 IMAGE_KEYS = ("image", "url", "path", "base64")
@@ -54,7 +54,7 @@ class ReadingTransformer(Transformer):
         if isinstance(value, list | tuple):
             return type(value)(self._prepared(of, key) for of in value)
         if isinstance(value, str):
-            if key in IMAGE_KEYS or (key in ("", *VIDEO_KEYS) and is_image_url_or_path(value)):
+            if key in IMAGE_KEYS or (key in ("", *VIDEO_KEYS) and _names_picture(value)):
                 return self._seen(value)
             if key != "video":
                 return value
@@ -80,6 +80,14 @@ class ReadingTransformer(Transformer):
         else:
             picture = as_seen(_of_array(np.asarray(value)))
         return Resolution.parse(self.resolution).apply(picture)
+
+
+def _names_picture(text: str) -> bool:
+    """Also where sentence-transformers would embed the name of the file: .tif, .avif, .tga, …"""
+    if is_image_url_or_path(text):
+        return True
+    kind = Image.registered_extensions().get(os.path.splitext(text)[1].lower())
+    return kind in readable_formats() and os.path.isfile(text)
 
 
 def _file(name: str) -> str | BytesIO:

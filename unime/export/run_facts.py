@@ -12,10 +12,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from unime.collapse import collapsed, of_batch
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
-from unime.training.collapse import collapsed, of_batch
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SIGNS = ("mean_similarity", "effective_rank")
@@ -73,12 +73,14 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
         ConfigError: one that is there is none of a stage.
     """
     run = run.parent if run.name == FINAL else run
-    run = run.parent.parent if run.parent.name == CHECKPOINTS else run
+    step = step_of(run)
+    run = run.parent.parent if step else run
     path = run / "config.yaml"
     if not path.is_file():
         return {}
     try:
         config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        config["step"] = step
         recipe("", config)
     except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
         raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
@@ -86,6 +88,12 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     adapter = config["model"].get("adapter")
     before = recipes(named_folder(adapter, run) or Path(adapter)) if adapter else {}
     return before | {f"{title} ({run.name})" if title in before else title: config}
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of a checkpoint's folder; None: it is none."""
+    name = folder.name.removeprefix("step_")
+    return int(name) if folder.parent.name == CHECKPOINTS and name.isdigit() else None
 
 
 def recipe(title: str, config: Mapping[str, Any]) -> str:
@@ -99,7 +107,11 @@ def recipe(title: str, config: Mapping[str, Any]) -> str:
             f"{name} ({source['rows'] or 'all'} rows)" for name, source in data["sources"].items()
         )
         what = f"pairs of `{public(data['root'])}` ({data['split']}): {sources}"
+    held = config.get("validation") or {}
+    for key, unit in (("rows", "rows"), ("share", "of the rows")):
+        what += f"; {held[key]} {unit} held out" if held.get(key) else ""
     length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']} epochs"
+    length = f"the first {config['step']} of {length}" if config.get("step") else length
     kind = "DoRA" if lora["use_dora"] else "LoRA"
     losses = ", ".join(f"{key} {value}" for key, value in loss.items())
     return (

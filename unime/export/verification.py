@@ -123,15 +123,7 @@ def odd_items(folder: Path, resolution: Resolution) -> dict[str, list[Item]]:
 
 def embed_kinds(encoder: Encoder, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
     """The vectors of each kind (n, D), each item on its own."""
-    device = next(encoder.parameters()).device
-    encoder.eval()
-
-    def embed(item: Item) -> Tensor:
-        batch = encoder.processor.collate([encoder.processor(item)])
-        with torch.inference_mode():
-            return encoder({key: value.to(device) for key, value in batch.items()}).cpu()
-
-    return {kind: torch.cat([embed(item) for item in items]) for kind, items in kinds.items()}
+    return {kind: encoder.encode(items, batch_size=1) for kind, items in kinds.items()}
 
 
 def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> Difference:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -16,6 +18,8 @@ from unime.backbones.backbone import Backbone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError
+from unime.inputs.images import longest_first
+from unime.inputs.items import Item
 from unime.inputs.padding import shows_images
 from unime.models.adapter_files import trained_inputs
 from unime.models.adapters import (
@@ -32,6 +36,7 @@ from unime.models.item_processor import ItemProcessor
 from unime.models.loading import load_pretrained
 from unime.models.quantization import check_quantised, dequantise
 from unime.models.sentence_layout import is_exported
+from unime.runtime.progress import progress_bar
 
 DECODER_KEYS = ("input_ids", "attention_mask")
 
@@ -72,7 +77,7 @@ class Encoder(nn.Module):
     def load(
         cls,
         model: ModelConfig,
-        inputs: InputConfig,
+        inputs: InputConfig | None = None,
         *,
         lora: LoraSettings | None = None,
         decoder_only: bool = False,
@@ -84,6 +89,7 @@ class Encoder(nn.Module):
         """Load the base model that `model` names, freeze it, and stack its adapters on it.
 
         Args:
+            inputs: how items become model input; None: as it was trained.
             lora: settings of a new adapter to train on top of the loaded ones, whose output it
                 equals at the start; None: evaluation.
             decoder_only: the rest of the model stays on the CPU, unregistered (stage 1).
@@ -98,6 +104,7 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: a model or adapter that cannot be used, or that do not belong together.
         """
+        inputs = inputs or InputConfig()
         if decoder_only:
             _check_decoder_only(model, lora, torch.device(device))
         checkpoint = locate(model)
@@ -201,6 +208,49 @@ class Encoder(nn.Module):
             # Texts where only vision or projector train: a graph that gives all of them zeros.
             pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
         return functional.normalize(pooled, dim=1)
+
+    @torch.no_grad()
+    def encode(
+        self, items: Sequence[Item], batch_size: int = 32, show_progress: bool = False
+    ) -> Tensor:
+        """Embed items in evaluation mode, each distinct one once, the longest first.
+
+        Args:
+            show_progress: a bar, where there is a terminal.
+
+        Returns:
+            (N, D) float32 of norm 1, on the CPU, in the order of the items.
+
+        Raises:
+            DataError: an item that cannot be read, or has nothing in it.
+        """
+        places: dict[tuple[Item, object], list[int]] = defaultdict(list)
+        for place, item in enumerate(items):
+            places[item, item.spacing].append(place)
+        distinct = list(places)
+        order = longest_first([item for item, _ in distinct])
+        embeddings = torch.empty(len(items), self.hidden_size)
+        training = self.training
+        self.eval()
+        try:
+            with progress_bar(total=len(order), unit="item", shown=show_progress) as bar:
+                for start in range(0, len(order), batch_size):
+                    batch = [distinct[index] for index in order[start : start + batch_size]]
+                    samples = [self.processor(item) for item, _ in batch]
+                    for key, row in zip(
+                        batch, self.embed(self.processor.parts(samples)), strict=True
+                    ):
+                        embeddings[places[key]] = row
+                    bar.update(len(batch))
+        finally:
+            self.train(training)
+        return embeddings
+
+    def embed(self, parts: Sequence[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
+        """Embed the parts of one batch (`ItemProcessor.parts`): (B, D) on the CPU, in its order."""
+        device = next(self.parameters()).device
+        rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
+        return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
 
     @property
     def trained_parts(self) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from math import ceil
 from typing import TypeVar
 
@@ -16,8 +16,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from unime.errors import DataError
+from unime.inputs.images import longest_first
 from unime.inputs.items import KEY_BYTES, Item, item_digest
-from unime.inputs.pixels import open_picture
 from unime.losses import effective_rank, mean_similarity
 from unime.retrieval.embedder import Embedder, Prepared, item_name
 from unime.runtime.distributed import gather_rows, in_order, on_main, together
@@ -26,7 +26,6 @@ from unime.runtime.workers import load_batches, named
 
 T = TypeVar("T")
 MOST_ROWS = 2048  # embeddings that the statistics are computed from
-PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
 
 
 @dataclass
@@ -132,24 +131,6 @@ def encode(
                 raise DataError(f"the embedding of {item} is not finite")
             yield Encoded(places, gathered, flags.tolist())
             bar.update(len(places))
-
-
-def longest_first(items: Sequence[Item]) -> list[int]:
-    """The order of items by their length in the model, as far as it can be told from outside."""
-    lengths = [
-        len(item.text) + sum(map(_pixels, (*item.images, *item.video))) / PIXELS_PER_CHARACTER
-        for item in items
-    ]
-    return sorted(range(len(items)), key=lambda place: lengths[place], reverse=True)
-
-
-@cache
-def _pixels(path: str) -> int:
-    try:
-        with open_picture(path) as image:
-            return image.width * image.height
-    except Exception:  # whoever reads it in full will say what is wrong with it
-        return 0
 
 
 def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:

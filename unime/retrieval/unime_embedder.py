@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-from accelerate.utils import send_to_device
 from torch import Tensor
 
 from unime.inputs.items import Item
@@ -40,9 +38,7 @@ class UnimeEmbedder:
         return Prepared(processor.parts(samples), truncated)
 
     def embed(self, inputs: list[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
-        parts = send_to_device([part for _, part in inputs], self.device)
-        places = torch.tensor([place for of, _ in inputs for place in of])
-        return self.encoder(parts).float().cpu()[places.argsort()]  # (B, D)
+        return self.encoder.embed(inputs)  # (B, D)
 
     def describe(self) -> dict[str, Any]:
         """Also the prompts themselves, of a text and of an image, and the processor's limits."""

@@ -10,9 +10,9 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(rows: Iterable[Any] | None = None, **settings: Any) -> tqdm:
+def progress_bar(rows: Iterable[Any] | None = None, *, shown: bool = True, **settings: Any) -> tqdm:
     """tqdm on the main process if it has a terminal, silent elsewhere."""
-    return tqdm(rows, disable=not _shows_bars(), **settings)
+    return tqdm(rows, disable=not (shown and _shows_bars()), **settings)
 
 
 def quiet_transformers() -> None:

@@ -122,9 +122,8 @@ class Metrics:
                 {"step": step, **{f"{VALIDATION}/{name}": v for name, v in finite.items()}}
             )
         self._accelerator.log({f"{VALIDATION}/{name}": v for name, v in finite.items()}, step=step)
-        words = ", ".join(
-            f"{name} {value:.3f}" for name, value in scores.items() if "/" not in name
-        )
+        words = f"hit@1 {scores['hit@1']:.3f} (chance {scores['chance']:.3f})"
+        words += f", loss {scores['loss']:.3f}" if "loss" in scores else ""
         return f"validation after step {step}/{self._total_steps}: {words}"
 
     def last_line(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
 from unime.config import OnCollapse, OnNonfinite, OptimConfig, Stage1Config
 from unime.data.datasets import GlobalBatchSampler
 from unime.data.survey import Rows
@@ -30,7 +31,6 @@ from unime.runtime.interruption import typed_command
 from unime.runtime.workers import load_batches, named
 from unime.training import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
-from unime.training.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.training.metrics import Metrics
 from unime.training.run import FINISHED, Run
@@ -151,6 +151,8 @@ class Trainer:
         is_best = validation.take(self.step, scores)
         line = self.metrics.add_validation(self.step, scores)
         self.run.log.info("%s%s", line, " (the best so far)" if is_best else "")
+        if words := of_batch(scores):
+            self.run.log.warning("validation: %s; its hits are rounding, it is no best one", words)
         if is_best:
             self.save()
             self._name_best()

@@ -1,1 +1,10 @@
 """Scores while training, on rows that are held out or on a suite."""
+
+from unime.public import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "measure": ["Validation"],
+    },
+)

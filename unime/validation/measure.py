@@ -19,12 +19,14 @@ import torch
 from accelerate import Accelerator
 
 from unime.backbones.layers import is_quantised
+from unime.collapse import of_batch
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
-HIT, LOSS = "hit@1", "loss"
-Scores = dict[str, float]  # HIT, perhaps LOSS, and "hit@1/<task>"
+HIT, LOSS, CHANCE = "hit@1", "loss", "chance"
+# HIT, what a random order has of it, perhaps LOSS, "hit@1/<task>"; and losses.spread
+Scores = dict[str, float]
 Leave = Callable[[], None]  # raises where a signal has come
 
 
@@ -37,7 +39,8 @@ class Validation:
 
     Attributes:
         step: the last one that was measured.
-        best: step and scores of the best one: the highest hit@1, of equal ones the lowest loss.
+        best: step and scores of the best one: the highest hit@1, of equal ones the lowest loss. A
+            collapsed model, whose hits are rounding, is none.
     """
 
     def __init__(self, measure: Measure, every: int) -> None:
@@ -52,7 +55,7 @@ class Validation:
     def take(self, step: int, scores: Scores) -> bool:
         """Note the scores of a step; whether they are the best so far."""
         self.step = step
-        if self.best is not None and _rank(scores) <= _rank(self.best):
+        if of_batch(scores) or (self.best is not None and _rank(scores) <= _rank(self.best)):
             return False
         self.best = {"step": step, **{key: scores[key] for key in (HIT, LOSS) if key in scores}}
         return True

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unime.data.datasets import PairDataset, TextDataset
 from unime.inputs.items import Item, item_key
-from unime.losses import LossFunction
+from unime.losses import LossFunction, spread
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.encoding import DistinctItems, distinct_items, encode
-from unime.validation.measure import HIT, LOSS, Leave, Scores
+from unime.validation.measure import CHANCE, HIT, LOSS, Leave, Scores
 
 BLOCK = 1024  # rows of similarities at a time
 
@@ -72,21 +72,26 @@ class HeldOutTexts:
             for rows in self._batches
         ]
         student, teacher = embeddings[self._first], self._teacher[self._first]
-        hits = [
+        found = [
             _agreement(student[start : start + BLOCK], student, teacher, start)
             for start in range(0, len(student), BLOCK)
         ]
-        return {HIT: torch.cat(hits).mean().item(), LOSS: _mean(losses, self._batches)}
+        hits, chances = (torch.cat(parts).mean().item() for parts in zip(*found, strict=True))
+        scores = {HIT: hits, CHANCE: chances, LOSS: _mean(losses, self._batches)}
+        return scores | numbers(spread({"text": student}))
 
 
-def _agreement(block: Tensor, student: Tensor, teacher: Tensor, start: int) -> Tensor:
-    """Whether each row's nearest other row is the teacher's (n,)."""
+def _agreement(
+    block: Tensor, student: Tensor, teacher: Tensor, start: int
+) -> tuple[Tensor, Tensor]:
+    """Whether each row's nearest other row is the teacher's, and by chance (n,)."""
     own = torch.arange(len(block))
     right = teacher[start : start + len(block)] @ teacher.T  # (n, N)
     right[own, start + own] = -math.inf
     found = block @ student.T
     found[own, start + own] = -math.inf
-    return hit_share(found, right == right.amax(dim=1, keepdim=True))
+    is_right = right == right.amax(dim=1, keepdim=True)
+    return hit_share(found, is_right), is_right.sum(dim=1) / max(1, len(student) - 1)
 
 
 class HeldOutPairs:
@@ -123,10 +128,16 @@ class HeldOutPairs:
         embeddings = self._held.embed(accelerator, embedder, leave)
         queries, targets = embeddings.tensor_split([len(self._query_key)])
         losses = [self._loss(queries, targets, rows) for rows in self._batches]
-        hits = {task: self._hits(queries, targets, rows) for task, rows in self._tasks.items()}
-        scores = {HIT: torch.cat(list(hits.values())).mean().item()}
-        scores[LOSS] = _mean(losses, self._batches)
-        return scores | {f"{HIT}/{task}": own.mean().item() for task, own in hits.items()}
+        found = {task: self._hits(queries, targets, rows) for task, rows in self._tasks.items()}
+        parts = zip(*found.values(), strict=True)
+        hits, chances = (torch.cat(part).mean().item() for part in parts)
+        scores = {HIT: hits, CHANCE: chances, LOSS: _mean(losses, self._batches)}
+        sides = {
+            "query": queries[first_of_each(self._query_key)],
+            "target": targets[first_of_each(self._target_key)],
+        }
+        of_tasks = {f"{HIT}/{task}": own.mean().item() for task, (own, _) in found.items()}
+        return scores | of_tasks | numbers(spread(sides))
 
     def _of(self, rows: list[int]) -> Tensor:
         """The targets of some rows, the right ones first, in the order of the rows."""
@@ -143,8 +154,8 @@ class HeldOutPairs:
         }
         return self._loss_fn({"query": queries[rows], "target": targets[own]}, labels).loss.item()
 
-    def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> Tensor:
-        """Of each row of a task (n,)."""
+    def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
+        """Of each row of a task, and by chance (n,)."""
         first: dict[int, int] = {}
         for place in self._of(rows).tolist():
             first.setdefault(int(self._target_key[place]), place)
@@ -154,14 +165,24 @@ class HeldOutPairs:
             columns = right.setdefault(int(self._query_key[row]), [])
             columns.append(column[int(self._target_key[row])])
         different = targets[list(first.values())]  # (C, D)
-        hits = []
+        hits, chances = [], []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             is_right = torch.zeros(len(block), len(first), dtype=torch.bool)
             for number, row in enumerate(block):
                 is_right[number, right[int(self._query_key[row])]] = True
             hits.append(hit_share(queries[block] @ different.T, is_right))
-        return torch.cat(hits)
+            chances.append(is_right.sum(dim=1) / len(first))
+        return torch.cat(hits), torch.cat(chances)
+
+
+def first_of_each(keys: Tensor) -> list[int]:
+    """Where each key comes for the first time, without the N x N comparisons of losses.is_first."""
+    return list({key: place for place, key in reversed(list(enumerate(keys.tolist())))}.values())
+
+
+def numbers(stats: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in stats.items()}
 
 
 def hit_share(scores: Tensor, is_right: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The rule of what a collapsed model is, on embeddings with and without a large common part.
 
-./launch.sh test tests/training/test_collapse.py
+./launch.sh test tests/test_collapse.py
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from unime.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
 from unime.retrieval.encoding import embedding_statistics
-from unime.training.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
 
 
 def embeddings(num_items: int, common: float, directions: int, dimension: int = 256) -> Tensor:

@@ -1,0 +1,91 @@
+"""Writes docs/api.md, the public names of each room, from their docstrings.
+
+python docs/make_api.py
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PAGE = Path(__file__).with_name("api.md")
+ROOMS = (
+    *("unime", "unime.errors", "unime.runtime", "unime.inputs", "unime.backbones", "unime.config"),
+    *(
+        "unime.losses",
+        "unime.collapse",
+        "unime.models",
+        "unime.data",
+        "unime.retrieval",
+        "unime.validation",
+    ),
+    *("unime.training", "unime.export", "unime.planning"),
+)
+HEAD = """# Public names
+
+What `from unime… import …` is meant for, room by room, from the ground up; made from the
+docstrings by `python docs/make_api.py`. Names that are not here may change without a word. Every
+setting of the classes in `unime.config`: [settings.md](settings.md).
+"""
+
+
+def page() -> str:
+    """The text of docs/api.md."""
+    parts = [HEAD]
+    for name in ROOMS:
+        room = importlib.import_module(name)
+        parts.append(f"## {name}\n\n{inspect.getdoc(room)}\n")
+        parts += [entry(public, getattr(room, public)) for public in names_of(room)]
+    return "\n".join(parts)
+
+
+def names_of(room: ModuleType) -> list[str]:
+    """`__all__`; of a module without one what it defines itself."""
+    own = [
+        name
+        for name, value in vars(room).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == room.__name__
+    ]
+    return list(getattr(room, "__all__", own))
+
+
+def entry(name: str, value: Any) -> str:
+    """The signature and the docstring of one name."""
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return f"- `{name}`, a {type(value).__name__}\n"
+    doc = inspect.getdoc(value) or ""
+    if inspect.isclass(value) and value.__module__.startswith("unime.config"):
+        summary = " ".join(doc.split("\n\n")[0].split())
+        return f"- `{name}`: {summary}\n"
+    shown, text = [f"{name}{_signature(value)}"], _indented(doc)
+    for method in ("load", "encode") if name == "Encoder" else ():
+        shown.append(f"Encoder.{method}{_signature(getattr(value, method))}")
+        text += f"\n\n**{method}**: {_indented(inspect.getdoc(getattr(value, method)) or '')}"
+    code = "\n".join(shown)
+    return f"### {name}\n\n```python\n{code}\n```\n\n{text}\n"
+
+
+def _signature(value: Any) -> str:
+    try:
+        text = re.sub(r"<function .*? at 0x\w+>", "…", str(inspect.signature(value)))
+    except ValueError:  # of an enumeration
+        return ""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)  # annotations are texts
+
+
+def _indented(text: str) -> str:
+    """Sections of a docstring (Args:, Returns:, Raises:) in blocks, as they stand."""
+    return "\n\n".join(
+        f"```text\n{part}\n```" if part.split("\n")[0] in SECTIONS else part
+        for part in text.split("\n\n")
+    )
+
+
+SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:")
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,82 @@
+"""The page of two models, opened in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.page.build import write_page
+from tests.support.page_files import write_results
+
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+@dataclass
+class Made:
+    """A page on disk, the data in it, and the models' folders."""
+
+    path: Path
+    data: dict[str, Any]
+    models: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("page")
+    report, models = write_results(folder, num_queries=16, size=96)
+    write_page(report, models, folder / "report.html", map_points=60)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'id="data">(.*?)</script>', page, re.S)
+    return Made(folder / "report.html", json.loads(data), models)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    with playwright.sync_playwright() as driver:
+        own = driver.chromium.executable_path
+        found = next(filter(None, map(shutil.which, names)), own if Path(own).is_file() else None)
+        if found is None:
+            reason = f"no browser: none of {', '.join(names)}, and none of playwright's own"
+            if os.environ.get("UNIME_REQUIRE_BROWSER") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        started = driver.chromium.launch(executable_path=found, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any, made: Made) -> Iterator[Callable[..., Any]]:
+    """``opened(color_scheme="dark")``: the page in a tab; at the end of the test no tab may have
+    said anything in its console, or have asked for anything but the file."""
+    contexts, said, asked, opened_files = [], [], [], set()
+
+    def open_page(path: Path = made.path, **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url.split("#")[0]))
+        opened_files.add(path.as_uri())
+        tab.goto(path.as_uri())
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert {url for url in asked if url.startswith("file:")} == opened_files

@@ -1,0 +1,220 @@
+"""What stops a run, and what it leaves behind then.
+
+pytest tests/training/test_stops.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.stand_in import (
+    Collapsed,
+    StandIn,
+    assert_same,
+    collate,
+    fit,
+    make_config,
+    outcome,
+)
+from unime.config import OnCollapse, OnNonfinite
+from unime.data.datasets import TextRow
+from unime.errors import ConfigError, RunError
+from unime.runtime import interruption
+from unime.training import checkpoint
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.run import start_run
+
+
+def test_a_collapsed_run_stops(tmp_path: Path) -> None:
+    """Not in its warm-up of 2 steps, and not before 10 more; no checkpoint of it is written."""
+    config = make_config(tmp_path / "run", steps=20, save_every=5)
+    with pytest.raises(RunError, match=r"step 12: collapsed: .*optim.learning_rate.*on_collapse"):
+        fit(config, encoder=Collapsed(0.0))
+    assert checkpoint.latest(tmp_path / "run").name == "step_00000010"  # type: ignore[union-attr]
+    assert not (tmp_path / "run/final").exists()
+    with pytest.raises(RunError, match="step 12: collapsed"):  # counted on over a resumption
+        fit(config, encoder=Collapsed(0.0))
+    config.optim.on_collapse = OnCollapse.warn  # as the message says
+    fit(config, encoder=Collapsed(0.0))
+    assert (tmp_path / "run/final").exists()
+
+
+def test_a_collapsed_run_that_goes_on_says_so(tmp_path: Path, capsys: Any) -> None:
+    config = make_config(tmp_path / "run", steps=20, on_collapse=OnCollapse.warn)
+    fit(config, encoder=Collapsed(0.0))
+    told = capsys.readouterr().err
+    assert told.count("step 12: collapsed") == 1
+    assert told.count("the model that came out has collapsed") == 1
+    finished = json.loads((tmp_path / "run/finished.json").read_text())
+    assert "collapsed" in finished["collapsed"] and finished["steps"] == 20
+
+
+def test_loss_that_is_not_finite(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"step 3: loss nan.*rows of rank 0: f:") as error:
+        fit(make_config(tmp_path), nan_at=3)
+    report = json.loads((tmp_path / "not_finite_step3_rank0.json").read_text())
+    assert len(report["rows"]) == 8 and report["rows"][0] in str(error.value)
+    latest = checkpoint.latest(tmp_path)
+    assert latest is not None and latest.name == "step_00000002"
+    tensors = load_file(latest / "adapter.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
+    """Counted, its rows written down, and nothing moved by it."""
+    fit(make_config(tmp_path, on_nonfinite=OnNonfinite.skip, log_every=1, steps=4), nan_at=2)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped_steps"] for line in lines] == [0, 1, 0, 0]
+    assert "loss" not in lines[1] and lines[2]["loss"] > 0
+    report = json.loads((tmp_path / "not_finite_step2_rank0.json").read_text())
+    assert report["loss"] == "nan" and len(report["rows"]) == 8
+    assert json.loads((tmp_path / "finished.json").read_text())["skipped_steps"] == 1
+    saved = [
+        load_file(tmp_path / "checkpoints" / f"step_0000000{step}" / "optimizer.safetensors")
+        for step in (2, 4)
+    ]
+    assert [float(tensors["adapter.1.weight/step"]) for tensors in saved] == [1, 3]
+
+
+def test_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    class Overflowing(StandIn):
+        def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+            rows = super().forward(chunk)
+            if rows.requires_grad:
+                rows.register_hook(lambda gradient: gradient * float("inf"))
+            return rows
+
+    with pytest.raises(
+        RunError, match=r"step 1: loss \d.*, gradient norm (nan|inf); rows of rank 0"
+    ):
+        fit(make_config(tmp_path), encoder=Overflowing(0.0))
+
+
+@pytest.mark.parametrize("file", ["adapter", "optimizer", "random_00000", "state"])
+def test_a_full_disk_leaves_the_former_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: Path, file: str
+) -> None:
+    """A real limit on the size of files would spare the small ones, so writing fails by name."""
+    full = OSError(28, "No space left on device")
+    saves, opens = checkpoint.save_file, Path.write_text
+
+    def save_or_fail(tensors: Any, path: Path, **options: Any) -> None:
+        if file in str(path) and "step_00000004" in str(path):
+            Path(path).write_bytes(b"half")
+            raise full
+        saves(tensors, path, **options)
+
+    def write_text(path: Path, text: str, *arguments: Any, **options: Any) -> int:
+        if file in path.name and "step_00000004" in str(path):
+            raise full
+        return opens(path, text, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", save_or_fail)
+        patch.setattr(f"{__name__}.save_file", save_or_fail)
+        patch.setattr("unime.training.random_state.save_file", save_or_fail)
+        patch.setattr(Path, "write_text", write_text)
+        with pytest.raises(
+            RunError, match=r"of step 4 could not .* on rank 0: .*No space .*00002$"
+        ):
+            fit(make_config(tmp_path))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000002"]
+    fit(make_config(tmp_path))
+    assert_same(outcome(straight), outcome(tmp_path))
+
+
+class Small(StandIn):
+    """A device whose memory holds two rows, one with a graph."""
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        if len(chunk[0]["features"]) > 2 - torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(chunk)
+
+
+class LimitedCollator:
+    def __init__(self, items: int) -> None:
+        self.limits = ChunkLimits(items, items)
+
+    def __call__(self, batch: Sequence[TextRow]) -> Batch:
+        whole = collate(batch)
+        of = [torch.cat([chunk[0][key] for chunk in whole.chunks]).split(self.limits.items)
+              for key in ("features", "attention_mask")]  # fmt: skip
+        chunks = [[{"features": f, "attention_mask": m}] for f, m in zip(*of, strict=True)]
+        return replace(whole, chunks=chunks)
+
+
+@pytest.mark.parametrize("items", [3, 8])
+def test_chunks_are_halved_until_they_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], items: int
+) -> None:
+    """With the same gradients, so the same parameters, as with chunks that fit from the start."""
+    config = make_config(tmp_path / "small", auto_chunk=True, chunk_size=items)
+    halved = fit(config, encoder=Small(0.0), collator=LimitedCollator(items))
+    said = capsys.readouterr().err
+    sizes = {3: [3, 1], 8: [8, 4, 2, 1]}[items]
+    for size, smaller in pairwise(sizes):
+        assert (
+            f"step 1: out of cpu memory with optim.chunk_size={size};"
+            f" going on with optim.chunk_size={smaller}"
+        ) in said
+    fits = fit(make_config(tmp_path / "fits"), dropout=0.0, collator=LimitedCollator(1))
+    for ours, theirs in zip(halved.parameters(), fits.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_out_of_memory_says_what_to_try(tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError,
+        match=r"step 1: out of cpu memory with optim.chunk_size=3; try optim.chunk_size=1, or "
+        r"optim.auto_chunk=true",
+    ):
+        fit(make_config(tmp_path), encoder=Small(0.0), collator=LimitedCollator(3))
+
+    class Tiny(Small):
+        def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+            raise torch.OutOfMemoryError("no memory")
+
+    config = make_config(tmp_path, auto_chunk=True)
+    with pytest.raises(RunError, match="with one item a chunk; try optim.gradient_checkpointing"):
+        fit(config, encoder=Tiny(0.0), collator=LimitedCollator(1))
+
+
+def test_output_dir_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"run.output_dir: .*file is not a folder"):
+        start_run(make_config(tmp_path / "file"))
+
+
+def test_accumulation_by_accelerate_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps: got 4, expected 1"):
+        start_run(make_config(tmp_path))
+
+
+def test_second_ctrl_c_quits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(interruption.os, "_exit", left.append)
+    before = signal.getsignal(signal.SIGINT)
+    with interruption.Interruption(speaks=False) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # a launcher passing on the same key press
+        assert (stop.signum, left) == (signal.SIGINT, [])
+        monkeypatch.setattr(interruption, "SAME_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left == [130]
+    assert signal.getsignal(signal.SIGINT) is before
