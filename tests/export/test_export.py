@@ -344,7 +344,7 @@ def test_mistakes(trained, tmp_path, monkeypatch, capsys):
             run,
             tmp_path / "out",
             f"report={tmp_path}/not.json",
-        ): "is not a report of eval.report.build",
+        ): "is not a report of eval.report: ",
         (run, tmp_path / "out", "base=nowhere"): "model.name: nowhere cannot be loaded",
         (run, tmp_path / "out", "push_to_hub=bad name!"): "push_to_hub: Repo id must",
         (
