@@ -305,7 +305,10 @@ def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, 
         torch.nn.init.normal_(parameter, std=0.1)
     encoder.save_adapters(tmp_path / "run/final")
     export.main([str(tmp_path / "run"), str(tmp_path / "out")])
-    embedder = load("sentence_transformers", tmp_path / "out", InputConfig(num_frames=4))
+    out, own = tmp_path / "out", {"trust_remote_code": True}  # pictures are read as in training
+    with pytest.raises(ConfigError, match="trust_remote_code: .* brings its own code"):
+        load("sentence_transformers", out)
+    embedder = load("sentence_transformers", out, InputConfig(num_frames=4), **own)
     frames = tuple(str(write_picture(tmp_path / f"{n}.png", n, 40)) for n in range(6))
     asked = [
         *items,
@@ -320,7 +323,7 @@ def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, 
     loaded = Encoder.load(exact_model(tmp_path / "out"), InputConfig(num_frames=4))
     assert difference(vectors(UnimeEmbedder(loaded), asked), expected) < 1e-5
     with pytest.raises(ConfigError, match="max_text_tokens: got 5, expected null: this model"):
-        load("sentence_transformers", tmp_path / "out", InputConfig(max_text_tokens=5))
+        load("sentence_transformers", out, InputConfig(max_text_tokens=5), **own)
 
 
 @pytest.mark.evaluation
