@@ -293,12 +293,14 @@ check_engine() { # FILE CONFIG [key=value …]: what the engine in accelerate's 
   local file=$1
   shift
   "$venv/bin/python" -c 'import sys
-from unime import config, engines, runlog
+from unime import config
+from unime.runtime.program import run_program
+from unime.training import engines
 def check():
     engine = engines.engine_in_file(sys.argv[1])
     loaded = config.load_config(getattr(config, sys.argv[2]), sys.argv[3:])
     if engine: engines.check_combination(engine, loaded)
-runlog.run_program(check)' "$file" "$(class_of "$command")" --config "$@"
+run_program(check)' "$file" "$(class_of "$command")" --config "$@"
 }
 
 run_accelerate() { # MODULE CONFIG [key=value …]
