@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.support.ranks import TwoRanks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
+from unime.models import hub
 from unime.models.encoder import Encoder
 
 # Tiny matrices gain nothing from threads, and beside another process they lose a lot.
@@ -129,3 +131,13 @@ def items(pictures: list[str]) -> list[Item]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of an empty hub cache, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub._snapshot.cache_clear()
+    yield tmp_path / "cache"
+    hub._snapshot.cache_clear()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -30,7 +29,6 @@ from tests.support.published_layouts import (
     of_transformers_4,
 )
 from unime.config import EvalConfig, LoraSettings, build_config
-from unime.models import hub as published
 from unime.models.adapter_files import PICKLE, WEIGHTS
 from unime.models.encoder import Encoder
 
@@ -40,11 +38,8 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(tmp_path: Path, empty_hub: Path) -> list[str]:
     """What a tiny evaluation has other than the shipped ones; with an empty hub cache."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    published._snapshot.cache_clear()
     write_eval_suite(tmp_path / "data", tmp_path / "suite.yaml")
     data = [f"data.root={tmp_path}/data", f"data.suite={tmp_path}/suite.yaml", "num_workers=0"]
     return [*data, "model.precision=float32", "batch_size=3", "inputs.resolution=16x16"]

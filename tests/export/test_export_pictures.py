@@ -81,9 +81,11 @@ def test_odd_pictures_have_the_vectors_of_training(
     others = [str(tmp_path / f"other{end}") for end in (".tif", ".tga", ".ppm", ".png")]
     for path in others:
         picture.save(path)
-    vectors = model.encode([*others, str(tmp_path / "none.tif")], convert_to_tensor=True)
-    assert difference(vectors[:3], vectors[3:4].expand(3, -1)) < 1e-5
-    assert difference(vectors[4:], vectors[3:4]) > 1e-3, "a name of no file is a text"
+    vectors = model.encode(others, convert_to_tensor=True)
+    assert difference(vectors[:3], vectors[3:].expand(3, -1)) < 1e-5
+    if family not in ("paligemma", "mllama"):  # which do not take texts, or not beside pictures
+        name = model.encode([str(tmp_path / "none.tif")], convert_to_tensor=True)
+        assert difference(name, vectors[3:]) > 1e-3, "a name of no file is a text"
     both = [{"image": path, "text": "What is it?"} for path in paths]
     with_text = embed(encoder, [Item("What is it?", (path,)) for path in paths])
     vectors = model.encode(both, batch_size=len(paths), convert_to_tensor=True)

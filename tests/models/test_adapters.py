@@ -19,7 +19,6 @@ from tests.support.embedding import difference, embed
 from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.errors import ConfigError
 from unime.inputs.items import Item
-from unime.inputs.presets import PRESETS
 from unime.models.adapter_files import WEIGHTS, adapter_folders
 from unime.models.encoder import Encoder
 
@@ -188,12 +187,11 @@ def test_another_base_is_refused(first, load_tiny):
         load_tiny("llava", adapter=first[0])
 
 
-def test_another_prompt_or_input_is_a_warning(first, load_tiny, monkeypatch):
-    monkeypatch.setitem(PRESETS, "other", PRESETS["unime"])
+def test_another_prompt_or_input_is_a_warning(first, load_tiny):
     with pytest.warns(UserWarning, match=r"inputs.max_text_tokens=512, this run has 9"):
         load_tiny("qwen2_vl", adapter=first[0], inputs=InputConfig(max_text_tokens=9))
-    with pytest.warns(UserWarning, match=r"inputs.prompt='unime', this run has 'other'"):
-        load_tiny("qwen2_vl", adapter=first[0], inputs=InputConfig(prompt="other"))
+    with pytest.warns(UserWarning, match=r"inputs.prompt='unime', this run has 'e5v'"):
+        load_tiny("qwen2_vl", adapter=first[0], inputs=InputConfig(prompt="e5v"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_tiny("qwen2_vl", "none", "bfloat16", adapter=first[0])  # precision is no difference
@@ -241,6 +239,9 @@ def test_bad_adapter_folders(first, load_tiny, tmp_path):
     with pytest.raises(ConfigError, match=r"encoder.json: cannot read it: Expecting"):
         load_tiny("qwen2_vl", adapter=tmp_path)
     (tmp_path / "encoder.json").write_text("[]")
+    with pytest.raises(ConfigError, match="encoder.json: expected a JSON object"):
+        load_tiny("qwen2_vl", adapter=tmp_path)
+    (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(ConfigError, match="lacks base, inputs, adapters or merged"):
         load_tiny("qwen2_vl", adapter=tmp_path)
     (tmp_path / "encoder.json").write_text(

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from PIL import Image
@@ -30,7 +29,6 @@ from tests.support.published_layouts import (
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError
 from unime.inputs.items import Item
-from unime.models import hub as published
 from unime.models.encoder import Encoder
 from unime.models.hub import locate
 
@@ -54,15 +52,6 @@ def load(
         pickled_adapter=pickled,
     )
     return Encoder.load(model, InputConfig())
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, and no network."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    published._snapshot.cache_clear()
-    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +134,14 @@ TARGETS: dict[str, tuple[str, list[str], list[str] | str]] = {
 
 
 @pytest.mark.parametrize("case", [*list(TARGETS)[:2], *map(slow, list(TARGETS)[2:])])
-def test_adapters_with_old_names(case, items, load_tiny, tiny_model, trained, tmp_path, cache):
+def test_adapters_with_old_names(case, items, load_tiny, tiny_model, trained, tmp_path, empty_hub):
     family, parts, targets = TARGETS[case]
     run, encoder = trained(family, *parts)
     expected = embed(encoder, items)
     assert difference(expected, embed(load_tiny(family), items)) > 1e-2
     base = BASE if family == "qwen2_vl" else "llava-hf/llava-v1.6-mistral-7b-hf"
     old_base = of_transformers_4(tiny_model(family), tmp_path / "base")
-    add_to_hub_cache(cache, base, old_base)
+    add_to_hub_cache(empty_hub, base, old_base)
     released = of_peft_1(run / "00-rank4", tmp_path / "released", base, targets, family)
     found = load(released)
     assert difference(embed(found, items), expected) < 1e-5
@@ -185,14 +174,14 @@ def test_an_adapter_of_another_size(tiny_model, trained, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_hub_id_and_its_adapter(items, tiny_model, trained, tmp_path, cache):
+def test_a_hub_id_and_its_adapter(items, tiny_model, trained, tmp_path, empty_hub):
     run, encoder = trained("qwen2_vl", "llm")
-    add_to_hub_cache(cache, BASE, of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "base"))
+    add_to_hub_cache(empty_hub, BASE, of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "base"))
     released = of_peft_1(run / "00-rank4", tmp_path / "released", BASE, VLM2VEC)
     for file in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(tmp_path / "base" / file, released / file)
     shutil.copyfile(tmp_path / "base/chat_template.json", released / "chat_template.json")
-    add_to_hub_cache(cache, "TIGER-Lab/VLM2Vec-Qwen2VL-2B", released, "1" * 40)
+    add_to_hub_cache(empty_hub, "TIGER-Lab/VLM2Vec-Qwen2VL-2B", released, "1" * 40)
     for name, adapter in (
         ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", None),
         (BASE, "TIGER-Lab/VLM2Vec-Qwen2VL-2B"),

@@ -80,7 +80,7 @@ def test_a_row_that_fails_in_a_worker_ends_the_run(ranks: int, tmp_path: Path) -
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_row_that_cannot_be_read_is_named(num_workers: int, tmp_path: Path) -> None:
     config = make_config(tmp_path, num_workers=num_workers, steps=20)
-    with pytest.raises(DataError, match=r"^row 17 of the data: OSError: the disk is gone \(test_b"):
+    with pytest.raises(DataError, match=r"^row 17 of the data: OSError: the disk is gone \(test_w"):
         fit(config, dataset=BadRows(rows()))
 
 
