@@ -210,3 +210,22 @@ def test_settings_that_cannot_be(load_tiny):
         load_tiny("llava", "int8", lora=LoraSettings(), decoder_only=True, device="cuda")
     with pytest.raises(ConfigError, match="lora.train: 'llava' has no linear layer in 'ears'"):
         load_tiny("llava").backbone.lora_targets(torch.nn.Linear(1, 1), ["ears"])
+
+
+def test_encode_gives_each_item_its_vector_in_order(items, load_tiny, monkeypatch):
+    """Each distinct item is prepared once, the longest first, whatever the batches."""
+    encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=2, dropout=0.5)).train()
+    prepared = []
+    own = type(encoder.processor).__call__
+    monkeypatch.setattr(
+        type(encoder.processor),
+        "__call__",
+        lambda processor, item: prepared.append(item) or own(processor, item),
+    )
+    asked = [items[2], items[0], items[2], items[5], items[1]]
+    vectors = encoder.encode(asked, batch_size=2)
+    assert len(prepared) == 4 and prepared[0] == items[2], "a picture beside a long text"
+    assert encoder.training and not vectors.requires_grad and vectors.dtype == torch.float32
+    assert difference(vectors, embed(encoder, asked)) < 1e-5
+    assert torch.equal(vectors[0], vectors[2])
+    assert encoder.encode([]).shape == (0, encoder.hidden_size)
