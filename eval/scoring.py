@@ -36,8 +36,7 @@ def summary(
     assert ranking.ties is not None
     means = {name: values.mean().item() for name, values in metrics.items()}
     values = metrics[metric].tolist()
-    sizes = [len(row) for row in task.candidates or []]
-    sizes = sizes or [len(task.targets)] * len(task.queries)
+    sizes = _num_candidates(task)
     return {
         "score": means[metric],
         "ci95": interval(drawn_means(values, SAMPLES, 0, task.name)),
@@ -45,9 +44,20 @@ def summary(
         "metrics": means,
         "num_queries": len(task.queries),
         "num_candidates": sum(sizes) / len(sizes),
-        "chance": expected_by_chance(metric, task.relevance, sizes),
+        "chance": chance_of(task, metric),
         "tied_queries": ranking.ties.count(int(metric.partition("@")[2])),
     }
+
+
+def chance_of(task: EvalTask, metric: str) -> float:
+    """The score of a random order of each query's candidates."""
+    return expected_by_chance(metric, task.relevance, _num_candidates(task))
+
+
+def _num_candidates(task: EvalTask) -> list[int]:
+    if not task.candidates:
+        return [len(task.targets)] * len(task.queries)
+    return [len(own) for own in task.candidates]
 
 
 def in_words(result: TaskResult) -> str:

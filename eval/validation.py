@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from eval.scoring import score_task, summary
+from eval.scoring import chance_of, score_task
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task, load_suite
@@ -47,11 +47,13 @@ class SuiteValidation:
                 [known.setdefault(key, place) for place, key in enumerate(of_targets)]
             )
             keys += [*map(item_key, loaded.queries), *of_targets]
-        self._different = first_of_each(torch.tensor(keys))
+        self._different = first_of_each(keys)
+        self._chance = mean(
+            chance_of(loaded, task.metric) for task, loaded, _ in self._tasks.values()
+        )
 
     def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores:
         scores: Scores = {}
-        chances: list[float] = []
         everything: list[Tensor] = []
         for name, (task, loaded, held) in self._tasks.items():
             if held is None:
@@ -61,11 +63,9 @@ class SuiteValidation:
                 self._tasks[name] = task, loaded, held
             embeddings = held.embed(accelerator, embedder, leave)
             queries, targets = embeddings.tensor_split([len(loaded.queries)])
-            ranking, metrics = score_task(loaded, queries, targets, self._copies[name])
-            found = summary(loaded, ranking, metrics, task.metric)
-            scores[f"{task.metric}/{name}"] = found["score"]
-            chances.append(found["chance"])
+            _, metrics = score_task(loaded, queries, targets, self._copies[name])
+            scores[f"{task.metric}/{name}"] = metrics[task.metric].mean().item()
             everything.append(embeddings)
-        means = {HIT: mean(scores.values()), CHANCE: mean(chances)}
+        means = {HIT: mean(scores.values()), CHANCE: self._chance}
         different = torch.cat(everything)[self._different]
         return means | scores | numbers(spread({"item": different}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.embedding import check_alone_equals_batched, difference, embed, embed_parts
+from tests.support.embedding import check_alone_equals_batched, difference, embed
 from tests.support.tiny_models import FAMILIES, PARTS, lora_parts
 from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.errors import ConfigError
@@ -52,7 +52,7 @@ def test_training_without_dropout_changes_no_vector(family, items, load_tiny):
     encoder = load_tiny(family, lora=LoraSettings(rank=2, dropout=0.0))
     in_evaluation = embed(encoder, items)
     parts = encoder.processor.parts([encoder.processor(item) for item in items])
-    assert difference(embed_parts(encoder.train(), parts), in_evaluation) < 1e-5
+    assert difference(encoder.train().embed(parts), in_evaluation) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,7 +87,7 @@ def test_lora_on_a_part_trains_only_that_part(family, part, items, load_tiny):
     assert encoder.trained_parts == [part]
     parts = encoder.processor.parts([encoder.processor(item) for item in items])
     encoder.train()
-    (embed_parts(encoder, parts) * torch.randn(len(items), encoder.hidden_size)).sum().backward()
+    (encoder.embed(parts) * torch.randn(len(items), encoder.hidden_size)).sum().backward()
     with_gradient, without = set(), set()
     for name, parameter in encoder.named_parameters():
         assert parameter.requires_grad or parameter.grad is None
@@ -167,7 +167,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, decoder_only, items,
             decoder_only=decoder_only, gradient_checkpointing=checkpointing,
         )  # fmt: skip
         parts = encoder.processor.parts([encoder.processor(item) for item in chosen])
-        embed_parts(encoder.train(), parts)[:, 0].sum().backward()
+        encoder.train().embed(parts)[:, 0].sum().backward()
         gradients.append([p.grad for _, p in encoder.trainable_named_parameters()])
     # Llama's cross-attention layers run beside images only
     missing = [gradient is None for gradient in gradients[1]]

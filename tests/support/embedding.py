@@ -12,8 +12,6 @@ from unime.config import ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 
-Part = tuple[list[int], dict[str, Tensor]]  # of ItemProcessor.parts
-
 
 def embed(encoder: Encoder, items: Sequence[Item], indices: Sequence[int] | None = None) -> Tensor:
     """Embeddings of items (those of `indices`, in that order) in evaluation, in one batch or as few
@@ -21,13 +19,7 @@ def embed(encoder: Encoder, items: Sequence[Item], indices: Sequence[int] | None
     samples = [encoder.processor(item) for item in items]
     chosen = samples if indices is None else [samples[index] for index in indices]
     with torch.no_grad():
-        return embed_parts(encoder.eval(), encoder.processor.parts(chosen))
-
-
-def embed_parts(encoder: Encoder, parts: Sequence[Part]) -> Tensor:
-    """The rows of all parts, each where it belongs."""
-    places = [place for of, _ in parts for place in of]
-    return encoder([batch for _, batch in parts])[torch.tensor(places).argsort()]
+        return encoder.eval().embed(encoder.processor.parts(chosen))
 
 
 def check_alone_equals_batched(encoder: Encoder, items: Sequence[Item]) -> Tensor:

@@ -26,10 +26,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
+from tests.support.launching import ON_CPU
 from tests.support.paths import ROOT
 
 PATIENCE = timedelta(seconds=60)  # for another rank
-ON_CPU = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
 
 
 class TwoRanks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -56,8 +56,7 @@ class HeldOutTexts:
     ) -> None:
         self._held = HeldItems([Item(text=text) for text in rows.texts], chunk_size)
         self._teacher = torch.stack([row.teacher for row in rows])  # (N, T)
-        first = {text: place for place, text in reversed(list(enumerate(rows.texts)))}
-        self._first = torch.tensor(sorted(first.values()))  # each text once
+        self._first = first_of_each(rows.texts)
         blocks = torch.arange(len(rows)).view(-1, rows.texts_per_row)
         self._batches = [
             torch.cat(list(part))
@@ -115,6 +114,9 @@ class HeldOutPairs:
         self._held = HeldItems(items, chunk_size)
         keys = torch.tensor([item_key(item) for item in items])
         self._query_key, self._target_key = keys[: len(pairs)], keys[len(pairs) :]
+        self._first_queries, self._first_targets = (
+            first_of_each(own.tolist()) for own in (self._query_key, self._target_key)
+        )
         self._tasks, start = {}, 0
         for task, size in rows.task_sizes.items():
             self._tasks[task] = list(range(start, start + size))
@@ -132,10 +134,7 @@ class HeldOutPairs:
         parts = zip(*found.values(), strict=True)
         hits, chances = (torch.cat(part).mean().item() for part in parts)
         scores = {HIT: hits, CHANCE: chances, LOSS: _mean(losses, self._batches)}
-        sides = {
-            "query": queries[first_of_each(self._query_key)],
-            "target": targets[first_of_each(self._target_key)],
-        }
+        sides = {"query": queries[self._first_queries], "target": targets[self._first_targets]}
         of_tasks = {f"{HIT}/{task}": own.mean().item() for task, (own, _) in found.items()}
         return scores | of_tasks | numbers(spread(sides))
 
@@ -176,9 +175,12 @@ class HeldOutPairs:
         return torch.cat(hits), torch.cat(chances)
 
 
-def first_of_each(keys: Tensor) -> list[int]:
+def first_of_each(keys: Sequence[Hashable]) -> list[int]:
     """Where each key comes for the first time, without the N x N comparisons of losses.is_first."""
-    return list({key: place for place, key in reversed(list(enumerate(keys.tolist())))}.values())
+    first: dict[Hashable, int] = {}
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
+    return list(first.values())
 
 
 def numbers(stats: dict[str, Tensor]) -> dict[str, float]:
