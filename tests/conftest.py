@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests.support.checkout import Checkout
+from tests.support.material import write_material
 from tests.support.ranks import TwoRanks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
@@ -141,3 +142,11 @@ def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     hub._snapshot.cache_clear()
     yield tmp_path / "cache"
     hub._snapshot.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
+    """Small data and both stages' YAML for a tiny model; a file's runs are written beside them."""
+    folder = tmp_path_factory.mktemp("material")
+    write_material(folder, tiny_model("qwen2_vl"))
+    return folder

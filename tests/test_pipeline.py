@@ -24,8 +24,8 @@ from sentence_transformers import SentenceTransformer
 from eval import evaluate
 from eval.miniatures.mmeb import write_eval_suite
 from stages import export
-from tests.stages.test_stages import metrics, stage1, stage2, write_material
 from tests.support.embedding import difference, embed
+from tests.support.material import metrics, stage1, stage2, write_material
 from tests.support.phi3_v_checkpoint import write_phi3_v
 from tests.support.tiny_models import ALL, lora_parts
 from unime.backbones.layers import is_quantised

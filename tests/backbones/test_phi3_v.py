@@ -18,8 +18,8 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoProcessor
 
-from tests.stages.test_stages import metrics, stage1, stage2, write_material
 from tests.support.embedding import check_alone_equals_batched, difference, embed
+from tests.support.material import metrics, stage1, stage2, write_material
 from tests.support.phi3_v_checkpoint import write_phi3_v
 from unime.backbones.families import BACKBONES
 from unime.backbones.layers import is_quantised

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from eval.miniatures.mmeb import write_rows
 from tests.engines.test_engines import record
-from tests.stages.test_stages import adapters, assert_same_run, metrics, write_material
 from tests.support.launching import Launch, run
+from tests.support.material import adapters, assert_same_run, metrics, write_material
 
 pytestmark = pytest.mark.engines
 EXACT = ("lora.dropout=0", "optim.epsilon=1e-3", "optim.chunk_size=3")

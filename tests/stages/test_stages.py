@@ -16,115 +16,33 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
 
-from eval.miniatures.mmeb import train_rows, write_picture, write_rows
-from stages import stage1_distill, stage2_instruct
+from tests.support.material import (
+    EXACT,
+    WORDS,
+    adapters,
+    assert_same_run,
+    embed,
+    interrupt_once,
+    metrics,
+    stage1,
+    stage2,
+)
 from tests.support.paths import ROOT
 from tests.support.ranks import TwoRanks
-from unime.config import InputConfig, ModelConfig, Quantization
 from unime.data.datasets import DataError, Item
 from unime.data.teacher_store import TeacherMeta, write_store
 from unime.errors import ConfigError
 from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
 
-# Without dropout, and without Adam's amplification of rounding where a gradient is nearly zero.
-EXACT = ("lora.dropout=0", "optim.epsilon=1e-3")
-WORDS = "cat dog bird sea tree house red blue small old runs sleeps near under".split()
-
 VALIDATED = ("validation.every=2", "validation.share=0.2")
-
-
-def write_material(folder: Path, model: Path) -> None:
-    """Texts with a teacher store, pairs with pictures and explicit negatives, both stages' YAML."""
-    random = np.random.default_rng(0)
-    texts = [" ".join(random.choice(WORDS, 2 + n % 5)) + f" {n}" for n in range(32)]
-    lines = [json.dumps({"text": text}) + "\n" for text in texts]
-    (folder / "texts.jsonl").write_text("".join(lines))
-    meta = TeacherMeta("random", None, "", 16)
-    write_store(
-        folder / "teacher", texts, meta, lambda some: random.normal(size=(len(some), 16)), 99
-    )
-    root = folder / "mmeb"
-    write_rows(root, "Questions", "original", train_rows(root, "Questions", 16))
-    for n in range(16):
-        write_picture(root / f"images/Captions/{n}.png", 100 + n, size=28 + 14 * (n % 3))
-    captions = [
-        {
-            "qry": f"Find the picture of: {texts[n]}",
-            "qry_image_path": "",
-            "pos_text": "<|image_1|>\nRepresent the given image.\n",
-            "pos_image_path": f"images/Captions/{n}.png",
-            "neg_text": "<|image_1|>\nRepresent the given image.\n" if n % 3 else "",
-            "neg_image_path": f"images/Captions/{(n + 5) % 16}.png" if n % 3 else "",
-        }
-        for n in range(16)
-    ]
-    write_rows(root, "Captions", "original", captions)
-    shared = f"""
-run: {{log_every: 1, save_every: 2, trackers: []}}
-model: {{name: {model}, quantization: nf4, precision: float32}}
-optim: {{steps: 4, batch_size_per_device: 8, chunk_size: 2, learning_rate: 0.01, warmup_steps: 1}}
-"""
-    (folder / "stage1.yaml").write_text(
-        f"data: {{texts: [{folder}/texts.jsonl], teacher: {folder}/teacher}}\n"
-        f"lora: {{rank: 4, alpha: 8, dropout: 0.1}}{shared}"
-    )
-    (folder / "stage2.yaml").write_text(
-        f"data: {{root: {root}, sources: {{Questions: {{}}, Captions: {{}}}}}}\n"
-        f"loss: {{num_hard_negatives: 4, temperature: 0.05}}\n"
-        f"lora: {{rank: 2, alpha: 4, dropout: 0.1, train: [llm, projector]}}{shared}"
-    )
-
-
-def stage1(folder: Path, output: str, *settings: str) -> Path:
-    arguments = ["--config", str(folder / "stage1.yaml"), f"run.output_dir={folder / output}"]
-    stage1_distill.main([*arguments, *settings])
-    return folder / output
-
-
-def stage2(folder: Path, output: str, *settings: str) -> Path:
-    arguments = ["--config", str(folder / "stage2.yaml"), f"run.output_dir={folder / output}"]
-    stage2_instruct.main([*arguments, *settings])
-    return folder / output
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def adapters(folder: Path) -> dict[str, Tensor]:
-    """All tensors of all adapters in ``final/``."""
-    found = {}
-    for path in sorted((folder / "final").rglob("*.safetensors")):
-        for name, tensor in load_file(path).items():
-            found[f"{path.parent.name}/{name}"] = tensor
-    assert found
-    return found
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    for ours, theirs in zip(metrics(first), metrics(second), strict=True):
-        for name in (
-            "seconds",
-            "pairs_per_second",
-            "texts_per_second",
-            "tokens_per_second",
-            "memory_gib",
-        ):
-            ours.pop(name, None), theirs.pop(name, None)
-        assert ours == theirs
-    expected = adapters(second)
-    for name, tensor in adapters(first).items():
-        assert torch.equal(tensor, expected[name]), name
 
 
 def test_stage1_says_where_the_teacher_reads_less(
@@ -141,13 +59,6 @@ def test_stage1_says_where_the_teacher_reads_less(
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("material")
-    write_material(folder, tiny_model("qwen2_vl"))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def after_stage1(material: Path) -> Path:
     return stage1(material, "stage1")
 
@@ -155,15 +66,6 @@ def after_stage1(material: Path) -> Path:
 @pytest.fixture(scope="module")
 def after_stage2(material: Path, after_stage1: Path) -> Path:
     return stage2(material, "stage2", f"model.adapter={after_stage1 / 'final'}")
-
-
-def embed(model: Path, adapter: Path | None, item: Item) -> Tensor:
-    settings = ModelConfig(
-        str(model), quantization=Quantization.nf4, adapter=adapter and str(adapter)
-    )
-    encoder = Encoder.load(settings, InputConfig()).eval()
-    with torch.no_grad():
-        return encoder(encoder.processor.collate([encoder.processor(item)]))[0]
 
 
 def test_stage1_learns_the_teachers_similarities(after_stage1: Path) -> None:
@@ -196,18 +98,6 @@ def test_stage2_starts_from_stage1(
     after = (None, after_stage1 / "final", after_stage2 / "final")
     vectors = [embed(model, adapter, item) for adapter in after]
     assert (vectors[0] - vectors[1]).norm() > 1e-3 and (vectors[1] - vectors[2]).norm() > 1e-3
-
-
-def interrupt_once(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    calls: list[Any] = []
-
-    def interrupted(self: Encoder, inputs: dict[str, Tensor]) -> Tensor:
-        calls.append(inputs)
-        if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, inputs)
-
-    return interrupted
 
 
 def test_stages_go_on_where_they_stopped(

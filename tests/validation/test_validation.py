@@ -21,7 +21,7 @@ from torch.nn import functional
 from eval.miniatures.mmeb import write_eval_suite
 from eval.validation import SuiteValidation
 from stages.export import final_folder
-from tests.stages.test_stages import (
+from tests.support.material import (
     adapters,
     assert_same_run,
     embed,
@@ -29,7 +29,6 @@ from tests.stages.test_stages import (
     metrics,
     stage1,
     stage2,
-    write_material,
 )
 from unime.collapse import of_batch
 from unime.config import (
@@ -53,13 +52,6 @@ from unime.validation.measure import Validation
 from unime.validation.scores import HeldItems, HeldOutTexts, hit_share
 
 HELD = ("validation.every=1", "validation.rows=6")
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("material")
-    write_material(folder, tiny_model("qwen2_vl"))
-    return folder
 
 
 @pytest.fixture(scope="module")
