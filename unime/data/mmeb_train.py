@@ -6,22 +6,25 @@ The images are unpacked below the local folder, or where ``data.image_root`` say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cache
 from zlib import crc32
 
 import numpy as np
+from PIL import Image
 
 from unime.config import InputConfig, PairData
-from unime.data.item_check import ItemCheck
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
 from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
-from unime.inputs.images import read_images
-from unime.inputs.items import Pair
+from unime.inputs.images import Size, load_image, read_images
+from unime.inputs.items import Item, Pair
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.progress import progress_bar
+
+SPARE = 16  # tokens by which a text may be longer beside an image than it is alone
 
 
 @dataclass
@@ -122,6 +125,54 @@ def load_train_subset(
     result = TrainSubset(name, table, selected, image_folder(data.root, data.image_root, []))
     result.check(data, processor)
     return result
+
+
+class ItemCheck:
+    """Refuses what an :class:`ItemProcessor` will refuse of items whose images were read before.
+
+    Whatever a processor does with an image depends on its size, so that blank ones stand for them,
+    and items are alike whose images have the same sizes: of these one is prepared, and another only
+    where the longest text might be too long for the model beside such images.
+
+    Args:
+        sizes: of the images, by path.
+    """
+
+    def __init__(self, processor: ItemProcessor, sizes: Mapping[str, Size]) -> None:
+        self.processor = copy(processor)  # which counts its own truncated texts
+        self.sizes = sizes
+        self._fits: dict[Hashable, bool] = {}
+
+    def __call__(self, item: Item) -> None:
+        """Refuse an item that the model cannot embed.
+
+        Raises:
+            DataError: an item that the processor refuses, or of too many tokens.
+        """
+        sizes = tuple(map(self._size, item.images))
+        kind = (sizes, item.video, item.instruction, bool(item.text.strip()))
+        if kind not in self._fits:
+            self._fits[kind] = self._fits_with_any_text(item)
+        if not self._fits[kind]:
+            self.processor(item, self._blank)
+
+    def _fits_with_any_text(self, item: Item) -> bool:
+        short = replace(item, text="a", spacing=None) if item.text.strip() else item
+        try:
+            sample = self.processor(short, self._blank)
+        except DataError:
+            return False
+        longest = len(sample["input_ids"]) + int(self.processor.inputs.max_text_tokens or 0)
+        most = self.processor.most_tokens
+        return most is None or longest + SPARE <= most
+
+    def _size(self, path: str) -> Size:
+        return self.processor.resolution.size_of(self.sizes[path])
+
+    def _blank(self, path: str) -> Image.Image:
+        if path not in self.sizes:  # a frame of a video
+            return load_image(path, self.processor.inputs.max_image_pixels)
+        return Image.new("RGB", self._size(path))
 
 
 def _check_items(pair: Pair, check: ItemCheck | None, where: str) -> None:
