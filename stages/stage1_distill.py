@@ -21,7 +21,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from unime.config import Mixing, Stage1Config, load_config
-from unime.data.datasets import GlobalBatchSampler, TextDataset
+from unime.data.datasets import TextDataset
+from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, distillation_loss
 from unime.models.encoder import Encoder
 from unime.runtime.program import run_program

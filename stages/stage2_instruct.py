@@ -23,7 +23,8 @@ from torch import Tensor
 
 from eval.validation import SuiteValidation
 from unime.config import Mixing, Stage2Config, load_config
-from unime.data.datasets import GlobalBatchSampler, PairDataset
+from unime.data.datasets import PairDataset
+from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, instruction_loss
 from unime.models.encoder import Encoder
 from unime.runtime.files import write_json

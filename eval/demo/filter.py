@@ -14,9 +14,10 @@ from data_prep.demo.emoji import load_concepts
 from data_prep.demo.tasks import same
 from eval.tasks.mmeb_v1 import read_mmeb
 from unime.config import Stage2Config, build_config
-from unime.data.datasets import GlobalBatchSampler, PairDataset, item_key
+from unime.data.datasets import PairDataset
+from unime.data.sampler import GlobalBatchSampler
 from unime.data.tables import load_table
-from unime.inputs.items import Item
+from unime.inputs.items import Item, item_key
 from unime.losses import false_negatives, negatives_of
 from unime.models.encoder import Encoder
 from unime.retrieval.encoding import encode_items

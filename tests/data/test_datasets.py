@@ -22,9 +22,11 @@ from transformers import AutoProcessor
 from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig, PairData, PairSource, TextData
-from unime.data.datasets import DataError, Item, PairDataset, TextDataset, item_key
+from unime.data.datasets import PairDataset, TextDataset
 from unime.data.teacher_store import TeacherMeta, write_store
 from unime.data.texts import read_texts
+from unime.errors import DataError
+from unime.inputs.items import Item, item_key
 from unime.models.item_processor import ItemProcessor
 from unime.training.chunks import ChunkLimits
 from unime.training.collator import PairCollator

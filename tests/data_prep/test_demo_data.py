@@ -33,7 +33,8 @@ from eval.tasks.mmeb_v1 import read_mmeb
 from eval.tasks.suites import load_suite
 from tests.support.paths import CONFIGS
 from unime.config import PairData, PairSource, Stage2Config, build_config
-from unime.data.datasets import GlobalBatchSampler, PairDataset
+from unime.data.datasets import PairDataset
+from unime.data.sampler import GlobalBatchSampler
 from unime.data.tables import load_table
 from unime.errors import ConfigError
 

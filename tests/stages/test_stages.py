@@ -36,9 +36,9 @@ from tests.support.material import (
 )
 from tests.support.paths import ROOT
 from tests.support.ranks import TwoRanks
-from unime.data.datasets import DataError, Item
 from unime.data.teacher_store import TeacherMeta, write_store
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
+from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
 

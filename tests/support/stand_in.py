@@ -24,7 +24,8 @@ from unime.config import (
     Stage1Config,
     TextData,
 )
-from unime.data.datasets import GlobalBatchSampler, TextRow
+from unime.data.datasets import TextRow
+from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, distillation_loss
 from unime.training import checkpoint
 from unime.training.chunks import Batch, ChunkLimits

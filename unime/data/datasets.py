@@ -12,23 +12,10 @@ from torch import Tensor
 from unime.config import PairData, TextData
 from unime.data.embedding_store import StoredEmbeddings
 from unime.data.mmeb_train import TrainSubset, load_train_subset
-from unime.data.sampler import GlobalBatchSampler
 from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
-from unime.errors import DataError
-from unime.inputs.items import Item, Pair, image_digest, item_key
+from unime.inputs.items import Item, Pair, image_digest
 from unime.models.item_processor import ItemProcessor
-
-__all__ = [
-    "DataError",
-    "GlobalBatchSampler",
-    "Item",
-    "Pair",
-    "PairDataset",
-    "TextDataset",
-    "TextRow",
-    "item_key",
-]
 
 
 @dataclass(frozen=True)
@@ -40,15 +27,15 @@ class TextRow:
     row_id: str = ""  # "nli.csv:17:sent0"
 
 
+@dataclass(eq=False)
 class TextDataset(Sequence[TextRow]):
     """Stage 1's distinct texts, each with the teacher's embedding of it."""
 
-    def __init__(self, texts: list[str], row_ids: list[str], store: StoredEmbeddings):
-        self.texts = texts
-        self.num_duplicates = 0  # texts that were there already and are left out
-        self.texts_per_row = 1  # so many neighbours belong together
-        self._row_ids = row_ids
-        self._store = store
+    texts: list[str]
+    row_ids: list[str]
+    store: StoredEmbeddings
+    num_duplicates: int = 0  # texts that were there already and are left out
+    texts_per_row: int = 1  # so many neighbours belong together
 
     @classmethod
     def load(cls, config: TextData) -> TextDataset:
@@ -58,20 +45,17 @@ class TextDataset(Sequence[TextRow]):
             DataError: texts that cannot be read; a teacher store that is not there, is damaged, or
                 lacks some of the texts.
         """
-        distinct = not config.rows_together
-        found = read_texts(config.texts, config.columns, config.limit, distinct)
-        dataset = cls(found.texts, found.row_ids, open_store(config.teacher, found.texts))
-        dataset.num_duplicates = found.num_duplicates
-        dataset.texts_per_row = len(config.columns) if config.rows_together else 1
-        return dataset
+        found = read_texts(config.texts, config.columns, config.limit, not config.rows_together)
+        store = open_store(config.teacher, found.texts)
+        texts_per_row = len(config.columns) if config.rows_together else 1
+        return cls(found.texts, found.row_ids, store, found.num_duplicates, texts_per_row)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitem__(self, index: int) -> TextRow:  # type: ignore[override]  # no slices
         text = self.texts[index]
-        teacher = self._store.embeddings([text_key(text)])[0]
-        return TextRow(text, teacher, self._row_ids[index])
+        return TextRow(text, self.store.embeddings([text_key(text)])[0], self.row_ids[index])
 
     @property
     def task_sizes(self) -> dict[str, int]:
@@ -80,7 +64,7 @@ class TextDataset(Sequence[TextRow]):
     @property
     def teacher(self) -> TeacherMeta:
         """What made the teacher's embeddings."""
-        return TeacherMeta(**self._store.facts)
+        return TeacherMeta(**self.store.facts)
 
     def things(self, strict: bool) -> list[list[Hashable]]:
         """Of every row what no row may share that is held out alone (hold_out.py)."""
@@ -88,13 +72,15 @@ class TextDataset(Sequence[TextRow]):
 
     def split(self, held: Collection[int], strict: bool) -> tuple[TextDataset, TextDataset]:
         """All rows but `held`, and those."""
-        parts = []
-        for chosen in (sorted(set(range(len(self))) - set(held)), sorted(held)):
-            texts, row_ids = [self.texts[n] for n in chosen], [self._row_ids[n] for n in chosen]
-            part = TextDataset(texts, row_ids, self._store)
-            part.num_duplicates, part.texts_per_row = self.num_duplicates, self.texts_per_row
-            parts.append(part)
-        return parts[0], parts[1]
+        rest, kept = (
+            replace(
+                self,
+                texts=[self.texts[number] for number in chosen],
+                row_ids=[self.row_ids[number] for number in chosen],
+            )
+            for chosen in (sorted(set(range(len(self))) - set(held)), sorted(held))
+        )
+        return rest, kept
 
 
 class PairDataset(Sequence[Pair]):
@@ -176,15 +162,15 @@ class PairDataset(Sequence[Pair]):
         held = set(held)
         things = [_thing(item) for row in held for item in (self[row].query, self[row].target)]
         unseen = frozenset(thing for thing in things if strict or not isinstance(thing[0], str))
-        parts: tuple[list[TrainSubset], list[TrainSubset]] = ([], [])
-        weights = list(self.task_weights.values())
+        rest, kept = [], []
         for end, subset in zip(self._ends, self._subsets, strict=True):
-            own: tuple[list[int], list[int]] = ([], [])
-            for number, row in enumerate(subset.selected, start=end - len(subset)):
-                own[number in held].append(row)
-            for part, selected in zip(parts, own, strict=True):
-                part.append(replace(subset, selected=selected))
-        return PairDataset(parts[0], weights, unseen), PairDataset(parts[1], weights)
+            numbered = list(enumerate(subset.selected, start=end - len(subset)))
+            others = [row for number, row in numbered if number not in held]
+            chosen = [row for number, row in numbered if number in held]
+            rest.append(replace(subset, selected=others))
+            kept.append(replace(subset, selected=chosen))
+        weights = list(self.task_weights.values())
+        return PairDataset(rest, weights, unseen), PairDataset(kept, weights)
 
 
 def _thing(item: Item) -> tuple[Hashable, ...]:

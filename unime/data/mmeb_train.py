@@ -90,7 +90,9 @@ class TrainSubset:
         with progress_bar(total=len(self), desc=f"checking {self.name}", unit="row") as bar:
             for number, row in rows:
                 try:
-                    _check_items(read_pair(row, find, self._id(number)), check, row.where)
+                    pair = read_pair(row, find, self._id(number))
+                    if check is not None:
+                        check(pair, row.where)
                     good.append(number)
                 except DataError as error:
                     bad.append(str(error))
@@ -143,12 +145,21 @@ class ItemCheck:
         self.sizes = sizes
         self._fits: dict[Hashable, bool] = {}
 
-    def __call__(self, item: Item) -> None:
-        """Refuse an item that the model cannot embed.
+    def __call__(self, pair: Pair, where: str) -> None:
+        """Refuse a row with an item that the model cannot embed.
 
         Raises:
             DataError: an item that the processor refuses, or of too many tokens.
         """
+        named = {"query": pair.query, "target": pair.target}
+        named |= {f"negative {number}": item for number, item in enumerate(pair.negatives)}
+        for name, item in named.items():
+            try:
+                self._check(item)
+            except DataError as error:
+                raise DataError(f"{where}, {name}: {error}") from None
+
+    def _check(self, item: Item) -> None:
         sizes = tuple(map(self._size, item.images))
         kind = (sizes, item.video, item.instruction, bool(item.text.strip()))
         if kind not in self._fits:
@@ -173,18 +184,6 @@ class ItemCheck:
         if path not in self.sizes:  # a frame of a video
             return load_image(path, self.processor.inputs.max_image_pixels)
         return Image.new("RGB", self._size(path))
-
-
-def _check_items(pair: Pair, check: ItemCheck | None, where: str) -> None:
-    if check is None:
-        return
-    named = [("query", pair.query), ("target", pair.target)]
-    named += [(f"negative {number}", item) for number, item in enumerate(pair.negatives)]
-    for name, item in named:
-        try:
-            check(item)
-        except DataError as error:
-            raise DataError(f"{where}, {name}: {error}") from None
 
 
 def _first_of(messages: list[str]) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from unime.data.datasets import Pair, TextRow
+from unime.data.datasets import TextRow
 from unime.errors import DataError
-from unime.inputs.items import Item
+from unime.inputs.items import Item, Pair
 from unime.runtime.files import add_pieces
 
 Rows = Sequence[TextRow] | Sequence[Pair]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from unime.data.datasets import GlobalBatchSampler
+from unime.data.sampler import GlobalBatchSampler
 from unime.models.encoder import Encoder
 from unime.runtime.interruption import Interruption
 from unime.runtime.lost_ranks import stall_watch

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
 from unime.config import OnCollapse, OnNonfinite, OptimConfig, Stage1Config
-from unime.data.datasets import GlobalBatchSampler
+from unime.data.sampler import GlobalBatchSampler
 from unime.data.survey import Rows
 from unime.errors import ConfigError, RunError
 from unime.losses import LossOutput
