@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ from unime.export.upload import push
 from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
 from unime.models.hub import CHECKPOINTS, FINAL, trained_base
 from unime.runtime.environment import git_commit, installed_versions
-from unime.runtime.files import read_json
+from unime.runtime.files import read_json, replacing
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 
@@ -70,20 +69,14 @@ def main(argv: list[str] | None = None) -> None:
     model = described_model(final, base, config)
     signs = signs_of_collapse(run)
     quiet_transformers()
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    form = export_adapter if config.form is ExportForm.adapter else export_merged
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        form = export_adapter if config.form is ExportForm.adapter else export_merged
-        done = form(model, aside, config)
-        write_card(aside, config, base, replace(done, collapsed=signs), scores, stages)
-        if folder.exists():
-            folder.rmdir()
-        aside.rename(folder)
+        with replacing(folder) as aside:
+            done = form(model, aside, config)
+            write_card(aside, config, base, replace(done, collapsed=signs), scores, stages)
     except OSError as error:
         raise ConfigError(f"output_dir: {folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     for sign in (*signs, *remarks):
         print(f"warning: {sign}", flush=True)
     print(f"written: {folder}")

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ from data_prep.demo.texts import (
 from unime.config import load_config
 from unime.config.settings import Bounds, FilePath, Positive, Settings, setting
 from unime.errors import ConfigError
-from unime.runtime.files import read_json, write_json
+from unime.runtime.files import read_json, replacing, write_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
@@ -76,12 +75,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     if output_dir.exists() and not summary.is_file():
         raise ConfigError(f"output_dir: {output_dir} is there and holds no demo data; name another")
-    aside = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    counts = write_everything(aside, config)
-    write_json(aside / "summary.json", {"facts": facts, "counts": counts})
-    shutil.rmtree(output_dir, ignore_errors=True)
-    aside.rename(output_dir)
+    with replacing(output_dir) as aside:
+        counts = write_everything(aside, config)
+        write_json(aside / "summary.json", {"facts": facts, "counts": counts})
     print(f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
 
 

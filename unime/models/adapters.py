@@ -7,7 +7,6 @@ at once and their outputs add up, and a new one starts at exactly zero (its B ma
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +204,7 @@ def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path:
 
 
 def save_adapters(
-    folder: str | Path,
+    folder: Path,
     adapters: Adapters,
     tensors: dict[str, dict[str, Tensor]],
     base: dict[str, Any],
@@ -214,19 +213,14 @@ def save_adapters(
 ) -> None:
     """Write every adapter in peft's format, and what they were trained with.
 
-    Written aside and renamed, so that `folder` is complete or as it was.
-
     Args:
         tensors: those of the stack (:func:`adapter_tensors`).
     """
-    folder = Path(folder)
-    aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     stacked: Any = adapters.stack.peft_config if adapters.stack else {}
     for name, (config, of) in (
         adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
     ).items():
-        path = aside / name
+        path = folder / name
         path.mkdir(parents=True)
         save_file(of, path / WEIGHTS, metadata={"format": "pt"})
         inference_mode, config.inference_mode = config.inference_mode, True
@@ -244,10 +238,4 @@ def save_adapters(
         "merged": len(adapters.merged) if dora else adapters.num_below,
     }
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-    (aside / DESCRIPTION).write_text(text, encoding="utf-8")
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.exists():
-        folder.rename(replaced)
-    aside.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")

@@ -36,6 +36,7 @@ from unime.models.item_processor import ItemProcessor
 from unime.models.loading import load_pretrained
 from unime.models.quantization import check_quantised, dequantise
 from unime.models.sentence_layout import is_exported
+from unime.runtime.files import replacing
 from unime.runtime.progress import progress_bar
 
 DECODER_KEYS = ("input_ids", "attention_mask")
@@ -280,7 +281,8 @@ class Encoder(nn.Module):
         tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
         if writes:
             described = (self.base_description, self.processor.inputs, self.decoder_only)
-            save_adapters(folder, adapters, tensors, *described)
+            with replacing(Path(folder)) as aside:
+                save_adapters(aside, adapters, tensors, *described)
 
     def load_trained(self, folder: Path) -> None:
         """Put the trained adapter back as `save_adapters` wrote it, before an engine splits it.

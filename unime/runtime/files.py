@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,12 +27,32 @@ def write_json(path: Path, content: object) -> None:
 
 def write_aside(path: Path, content: str | bytes) -> None:
     """Write a whole file, or leave the one that is there as it is."""
-    aside = path.with_name(path.name + PARTIAL)
-    if isinstance(content, str):
-        aside.write_text(content, encoding="utf-8")
-    else:
-        aside.write_bytes(content)
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file or folder that takes the place of `path` when the block is left in good
+    order. If it fails, what was there stays, and what was written goes."""
+    aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
+    _remove(aside)  # of a run that was killed
+    try:
+        yield aside
+        if path.is_dir():
+            _remove(former)
+            path.rename(former)
+        os.replace(aside, path)
+        _remove(former)
+    finally:
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.unlink()
 
 
 def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
