@@ -8,7 +8,6 @@ moment: whatever has no complete record does not count, and is cut off when more
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import KEY_BYTES
-from unime.runtime.files import write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 
 FACTS = "store.json"
@@ -176,9 +175,9 @@ class EmbeddingStore(StoredEmbeddings):
 
 def _read_facts(folder: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = read_json(folder / FACTS)
         return facts | {"dimension": int(facts["dimension"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / FACTS} is damaged ({error}); remove {folder}") from None
 
 

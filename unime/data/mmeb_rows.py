@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from unime.data.rows import Row
-from unime.errors import DataError
 from unime.inputs.items import Item, Pair
 
 TRAIN_COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path")
@@ -63,10 +63,7 @@ def read_pair(row: Row, find: Callable[[str], str], row_id: str) -> Pair:
     Raises:
         DataError: a bad row; names file, row, column and value.
     """
-
-    def make(text: str, path: str) -> Item:
-        return read_item(text, path, find)
-
+    make = partial(read_item, find=find)
     query = _side(row, TRAIN_COLUMNS[:2], make)
     target = _side(row, TRAIN_COLUMNS[2:], make)
     negatives = tuple(_side(entry, entry.values, make) for entry in _negatives(row))
@@ -83,10 +80,8 @@ def _side(row: Row, columns: Iterable[str], make: MakeItem) -> Item:
     """The item of a text column and an image column; None and "" both mean that there is none."""
     text_column, path_column = columns
     text, path = row.text_or_none(text_column), row.text_or_none(path_column)
-    try:
+    with row.naming(path_column):
         item = make(text, path)
-    except DataError as error:
-        raise row.error(str(error), path_column) from None
     if not item.kind:
         values = f"{row[text_column]!r} and {row[path_column]!r}"
         raise row.error(f"got {values}, both empty", text_column, path_column)

@@ -49,7 +49,7 @@ def read_parquet_rows(
         raise DataError(f"{files[0]}: no rows")
     for file, schema in schemas.items():
         check_columns(str(file), schema.names, required)
-    types = {column: _common_type(column, schemas) for column in (*required, *optional)}
+    types = _common_types((*required, *optional), schemas)
     with _without_bars():
         parts = [_read_shard(file, schema, types) for file, schema in schemas.items()]
         # where a part has no such column its rows get None
@@ -57,29 +57,21 @@ def read_parquet_rows(
     return rows, [(str(file), count) for file, count in counts.items()]
 
 
-def _common_type(column: str, schemas: dict[Path, pa.Schema]) -> pa.DataType | None:
-    """What holds every file's values of a column; None: no file has it."""
-    common: pa.Schema | None = None
-    first = None
+def _common_types(
+    columns: tuple[str, ...], schemas: dict[Path, pa.Schema]
+) -> dict[str, pa.DataType]:
+    """What holds every file's values of each column that there is."""
+    common = pa.schema([])
     for file, schema in schemas.items():
-        if column not in schema.names:
-            continue
-        own = pa.schema([(column, schema.field(column).type)])
+        own = [(name, schema.field(name).type) for name in columns if name in schema.names]
         try:
-            parts = [own] if common is None else [common, own]
-            common = pa.unify_schemas(parts, promote_options="permissive")
-        except pa.ArrowException:
-            here, there = own.types[0], common.types[0] if common else None
-            raise DataError(
-                f"{file}, column {column!r}: its type is {here}, in {first} it is {there}"
-            ) from None
-        first = first or file
-    return None if common is None else common.types[0]
+            common = pa.unify_schemas([common, pa.schema(own)], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(f"{file}, unlike {next(iter(schemas))}: {error}") from None
+    return dict(zip(common.names, common.types, strict=True))
 
 
-def _read_shard(
-    file: Path, schema: pa.Schema, types: dict[str, pa.DataType | None]
-) -> datasets.Dataset:
+def _read_shard(file: Path, schema: pa.Schema, types: dict[str, pa.DataType]) -> datasets.Dataset:
     fields = [(column, kind) for column, kind in types.items() if column in schema.names]
     with _naming(file):
         features = datasets.Features.from_arrow_schema(pa.schema(fields))  # pictures stay bytes
@@ -154,7 +146,7 @@ def read_json_rows(
         DataError: unreadable, no rows at all, a missing column, or a value unlike those of the
             rows before it; names file, row, column and value.
     """
-    parts = [_json_rows(file) for file in files]
+    parts = [list(json_rows(file)) for file in files]
     content = [row for part in parts for row in part]
     if not content:
         raise DataError(f"{files[0]}: no rows")
@@ -187,25 +179,31 @@ def _column(name: str, values: list[Any], places: list[str]) -> pa.Array:
     return pa.array(values)
 
 
-def _json_rows(file: Path) -> list[dict[str, Any]]:
+def json_rows(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file that is one list, or has an object a line (as on the hub, whatever it is
-    called).
+    called), one by one. Half a character (a lone surrogate) is a question mark.
 
     Raises:
         DataError: unreadable, not JSON, or a row that is no object.
     """
+    for place, row in _json_values(file):
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: got {row!r}, expected an object")
+        yield whole_characters(row)
+
+
+def _json_values(file: Path) -> Iterator[tuple[str, Any]]:
     place = str(file)
     try:
-        text = file.read_text(encoding="utf-8")
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            rows = []
-            for number, line in enumerate(text.split("\n"), 1):
+        with file.open(encoding="utf-8") as lines:
+            first = next((line.lstrip() for line in lines if line.strip()), "")
+            lines.seek(0)
+            if first.startswith("["):
+                yield from ((place, row) for row in json.load(lines))
+                return
+            for number, line in enumerate(lines, 1):
                 place = f"{file}, line {number}"
-                rows += [json.loads(line)] if line.strip() else []
+                if line.strip():
+                    yield place, json.loads(line)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{place}: cannot read it: {error}") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{file}: expected objects, one for each row")
-    return [whole_characters(row) for row in rows]

@@ -14,11 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from datasets.data_files import sanitize_patterns
+from huggingface_hub import metadata_load
 
 from unime.errors import DataError
 
 SUFFIXES = ("parquet", "jsonl", "json")
-FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
 SHARD = re.compile(rf"(.+)-(\d{{5}})-of-(\d{{5}})(?:-[0-9a-f]+)?\.({'|'.join(SUFFIXES)})")
 WHOLE = re.compile(rf"(.+)\.({'|'.join(SUFFIXES)})")
 
@@ -107,45 +108,38 @@ def _declared(root: Path, subset: str | None) -> dict[str, Any] | None:
     """What README.md says of this configuration; None: it does not declare it."""
     readme = root / "README.md"
     try:
-        found = FRONT_MATTER.match(readme.read_text(encoding="utf-8"))
-        content = yaml.safe_load(found[1]) if found else None
+        listed = (metadata_load(readme) or {}).get("configs")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{readme}: cannot read what it declares: {error}") from None
-    listed = content.get("configs") if isinstance(content, dict) else None
+    except ValueError:  # something else than a mapping
+        return None
     listed = listed if isinstance(listed, list) else []
     configs = [entry for entry in listed if isinstance(entry, dict)]
-    if subset is not None:
-        chosen = [entry for entry in configs if entry.get("config_name") == subset]
-    else:
-        chosen = configs if len(configs) == 1 else [e for e in configs if _is_default(e)]
-    return chosen[0] if chosen else None
-
-
-def _is_default(config: dict[str, Any]) -> bool:
-    return bool(config.get("default")) or config.get("config_name") == "default"
+    if subset is None and len(configs) == 1:
+        return configs[0]
+    for config in configs:
+        name = config.get("config_name")
+        if name == subset or subset is None and (config.get("default") or name == "default"):
+            return config
+    return None
 
 
 def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> list[Path]:
-    entries = data_files if isinstance(data_files, list) else [data_files]
-    splits: dict[str, list[Any]] = {}
-    for entry in entries:  # paths without a split are those of "train", as on the hub
-        named = entry if isinstance(entry, dict) else {"split": "train", "path": entry}
-        paths = named.get("path")
-        splits.setdefault(str(named.get("split")), []).extend(
-            paths if isinstance(paths, list) else [paths]
-        )
+    key, files = f"{place}: data_files", list[Path]()
+    try:
+        splits = sanitize_patterns(data_files)  # paths without a split are those of "train"
+    except (ValueError, TypeError):
+        raise DataError(f"{key}: got {data_files!r}, expected a path, or paths by split") from None
     if split not in splits:
         raise DataError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
-    files: list[Path] = []
     for pattern in splits[split]:
-        key = f"{place}: data_files"
+        inside(pattern, key)
         try:
-            matches = list(folder.glob(inside(pattern, key)))
+            found = sorted(path for path in folder.glob(pattern) if path.is_file())
         except (ValueError, IndexError) as error:  # "**x", "."; Python says it in several ways
             raise DataError(f"{key}: got {pattern!r}, expected a pattern: {error}") from None
-        found = sorted(path for path in matches if path.is_file())
         if not found:
             raise DataError(f"{place}: there is no {pattern!r}")
         files += found

@@ -8,7 +8,6 @@ holds is not embedded again.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from torch import Tensor
 from unime.data.embedding_store import FACTS, RECORD, EmbeddingStore, StoredEmbeddings
 from unime.errors import DataError
 from unime.inputs.items import KEY_BYTES, Item, item_digest
-from unime.runtime.files import write_aside
+from unime.runtime.files import read_json, write_aside
 
 HINT = "run data_prep.teacher_embeddings with this output_dir"
 OLD_VERSION = 1  # of the layout before
@@ -150,14 +149,14 @@ def _take_over_old(store: EmbeddingStore, meta: TeacherMeta, cut: set[bytes]) ->
 def _read_old(folder: Path) -> tuple[dict[str, Any], list[bytes], np.ndarray]:
     """The facts, keys and embeddings (N, T), memory-mapped, of the layout before."""
     try:
-        facts = json.loads((folder / OLD_FILES[0]).read_text(encoding="utf-8"))
+        facts = read_json(folder / OLD_FILES[0])
         wanted = facts.pop("version"), (facts.pop("count"), facts["dimension"]), "float32"
         vectors = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
         keys = np.load(folder / "keys.npy", allow_pickle=False)
         found = OLD_VERSION, vectors.shape, str(vectors.dtype)
         if found != wanted or len(keys) != len(vectors):
             raise ValueError(f"expected {wanted}, got {found} for {len(keys)} texts")
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder}: cannot read the teacher embeddings: {error}; delete the folder and {HINT}"
         ) from None

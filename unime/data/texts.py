@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unime.data.rows import Row
-from unime.data.shards import check_texts
+from unime.data.shards import check_texts, json_rows
 from unime.errors import DataError
-from unime.inputs.items import whole_characters
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
 
@@ -61,32 +60,23 @@ def read_texts(
 
 
 def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
+        ".jsonl": json_rows,
+        ".csv": _read_csv,
+        ".parquet": partial(_read_parquet, columns=columns),
+    }
     if path.suffix not in readers:
         raise DataError(f"{path}: texts are read from {', '.join(readers)} files")
     try:
-        for number, values in enumerate(readers[path.suffix](path, columns)):
+        for number, values in enumerate(readers[path.suffix](path)):
             row = Row(values, f"{path}, row {number}")
             for column in columns:
-                text = str(whole_characters(row.text(column)))
-                yield f"{path.name}:{number}:{column}", text
+                yield f"{path.name}:{number}:{column}", row.text(column)
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot read it: {error}") from None
 
 
-def _read_jsonl(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, row {number}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, row {number}: got {line.strip()!r}, expected an object")
-            yield row
-
-
-def _read_csv(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(MAX_FIELD)
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, strict=True)
