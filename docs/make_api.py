@@ -13,18 +13,9 @@ from types import ModuleType
 from typing import Any
 
 PAGE = Path(__file__).with_name("api.md")
-ROOMS = (
-    *("unime", "unime.errors", "unime.runtime", "unime.inputs", "unime.backbones", "unime.config"),
-    *(
-        "unime.losses",
-        "unime.collapse",
-        "unime.models",
-        "unime.data",
-        "unime.retrieval",
-        "unime.validation",
-    ),
-    *("unime.training", "unime.export", "unime.planning"),
-)
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+_PUBLIC, *BELOW = re.findall(r"^\d+\. `(unime/\w+)", CONTRIBUTING.read_text("utf-8"), re.MULTILINE)
+ROOMS = ["unime", *(room.replace("/", ".") for room in BELOW)]
 HEAD = """# Public names
 
 What `from unime… import …` is meant for, room by room, from the ground up; made from the
@@ -44,11 +35,12 @@ def page() -> str:
 
 
 def names_of(room: ModuleType) -> list[str]:
-    """`__all__`; of a module without one what it defines itself."""
+    """`__all__`; where there is none what is defined in it, or in a module below it."""
     own = [
         name
         for name, value in vars(room).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == room.__name__
+        if not name.startswith("_")
+        and f"{getattr(value, '__module__', '')}.".startswith(f"{room.__name__}.")
     ]
     return list(getattr(room, "__all__", own))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from eval.report.build import build_report
 from eval.report.leaderboard import write_leaderboard
 from eval.report.printing import markdown_report, print_report
-from unime.config import ConfigError, ReportConfig, load_config
-from unime.errors import require_package
+from unime.config import ReportConfig, load_config
+from unime.errors import ConfigError, require_package
 from unime.runtime.files import write_aside, write_json
 from unime.runtime.program import run_program
 

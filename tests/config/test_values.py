@@ -33,8 +33,8 @@ from unime.config import (
     dump_config,
     load_config,
 )
+from unime.config.descriptions import summary
 from unime.config.settings import FilePath
-from unime.config.summary import summary
 from unime.config.values import without_bounds, without_none
 from unime.errors import ConfigError
 

@@ -14,7 +14,6 @@ from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
 from unime.config.model import (
     INPUT_DEFAULTS,
-    PARTS,
     InputConfig,
     LoraSettings,
     ModelConfig,
@@ -23,7 +22,6 @@ from unime.config.model import (
 )
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.training import (
-    TRACKERS,
     DistillationLossConfig,
     HardNegativeLossConfig,
     OnCollapse,
@@ -37,46 +35,3 @@ from unime.config.training import (
     Stage2Config,
     ValidationConfig,
 )
-from unime.errors import ConfigError
-
-__all__ = [
-    "INPUT_DEFAULTS",
-    "PARTS",
-    "TRACKERS",
-    "ConfigError",
-    "DistillationLossConfig",
-    "EncoderKind",
-    "Engine",
-    "EvalConfig",
-    "EvalData",
-    "ExportConfig",
-    "ExportForm",
-    "HardNegativeLossConfig",
-    "InputConfig",
-    "LoraSettings",
-    "Mixing",
-    "ModelConfig",
-    "OnCollapse",
-    "OnNonfinite",
-    "OnShort",
-    "OptimConfig",
-    "PairData",
-    "PairSource",
-    "PlanConfig",
-    "Precision",
-    "Quantization",
-    "ReportConfig",
-    "ResumeConfig",
-    "RunConfig",
-    "Schedule",
-    "Stage1Config",
-    "Stage1PlanConfig",
-    "Stage2Config",
-    "Stage2PlanConfig",
-    "TeacherConfig",
-    "TextData",
-    "ValidationConfig",
-    "build_config",
-    "dump_config",
-    "load_config",
-]

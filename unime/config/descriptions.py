@@ -1,20 +1,21 @@
-"""What every setting takes and means, read where its field stands: for ``--help``,
-``--print-config`` and docs/settings.md."""
+"""What every setting takes, means and is, read where its field stands: for ``--help``,
+``--print-config``, docs/settings.md and the first lines of a run."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
-from textwrap import fill, indent
+from dataclasses import Field, dataclass, fields, is_dataclass
+from enum import Enum
+from textwrap import fill, indent, shorten
 from typing import Any, get_args, get_origin
 
 from omegaconf import MISSING, OmegaConf
 
-from unime.config.summary import as_typed, default_of
 from unime.config.values import expected_of, hints_of, without_bounds, without_none
 
 NAME = "NAME"  # stands for any name in a mapping with free keys
+WIDTH = 80  # characters of a long list
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ def settings_of(
     """
     hints = hints_of(cls)
     for entry in fields(cls):
-        key, hint, default = prefix + entry.name, hints[entry.name], default_of(entry, known)
-        default = None if default == MISSING else default
+        key, hint, default = prefix + entry.name, hints[entry.name], _default_of(entry, known)
+        missing = default == MISSING
         inner = without_bounds(without_none(hint)[0])
         if is_dataclass(inner):
             about = " ".join(str(inspect.getdoc(inner)).partition("\n\n")[0].split())
             yield Setting(key, "", "", about)
-            yield from settings_of(inner, like, f"{key}.", default)
+            yield from settings_of(inner, like, f"{key}.", None if missing else default)
             continue
-        shown = "" if entry.default == MISSING else as_typed(default)
+        shown = "" if missing else _as_typed(default)
         yield Setting(key, expected_of(hint), shown, entry.metadata["description"])
         if get_origin(inner) is dict and is_dataclass(element := get_args(inner)[1]):
             name = (
@@ -90,3 +91,34 @@ def _commented(config: Any, about: dict[str, str], prefix: str) -> str:
         else:
             parts.append(OmegaConf.to_yaml({entry.name: value}))
     return "".join(parts)
+
+
+def summary(config: Any) -> list[str]:
+    """The settings that differ from the defaults, a line for each group, as they are typed."""
+    changed: dict[str, list[str]] = {}
+    usual, chosen = settings_of(type(config)), settings_of(type(config), known=config)
+    for before, now in zip(usual, chosen, strict=True):
+        group, _, name = now.key.partition(".")
+        if now.default != before.default:
+            changed.setdefault(group, []).append(f"{name}={now.default}")
+    return [f"{group}: {' '.join(words)}" for group, words in changed.items()]
+
+
+def _default_of(entry: Field[Any], known: Any) -> Any:
+    """Of a field: what it is in the object `known`, None: by its class."""
+    if known is not None:
+        return getattr(known, entry.name)
+    return entry.default_factory() if callable(entry.default_factory) else entry.default
+
+
+def _as_typed(value: Any) -> str:
+    """A value as a ``key=value`` word has it; long ones are cut."""
+    if value and isinstance(value, dict):
+        return shorten(f"{len(value)} ({', '.join(value)})", WIDTH, placeholder=" …)")
+    if isinstance(value, list):
+        return shorten(f"[{', '.join(map(_as_typed, value))}]", WIDTH, placeholder=" …]")
+    if isinstance(value, Enum):
+        return value.name
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value) or "''"

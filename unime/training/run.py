@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from unime.config import Stage2Config, dump_config
-from unime.config.summary import summary
+from unime.config.descriptions import summary
 from unime.data.survey import Rows, check_variety, survey
 from unime.errors import ConfigError, require_package
 from unime.models.adapter_files import adapter_folders
