@@ -40,45 +40,41 @@ class GlobalBatchSampler:
         weights: dict[str, float] | None = None,
         block: int = 1,
     ):
-        self.global_batch_size = rows_in_batch = global_batch_size
+        self.global_batch_size = global_batch_size
         self.seed = seed
         self._block = block
-        weights = weights or {}
         if global_batch_size % block:
             raise DataError(
                 f"optim.batch_size_per_device: a batch of {global_batch_size} rows is no whole "
                 f"number of {block}s, which data.rows_together keeps in one batch"
             )
-        global_batch_size //= block
-        task_sizes = {task: size // block for task, size in task_sizes.items()}
-        offsets = np.cumsum([0, *task_sizes.values()])
+        self._width = global_batch_size // block  # blocks of a batch
         self._mixed = mixing is Mixing.mixed
-        self._tasks: list[tuple[int, int, int]] = []  # first row, rows, rows drawn in an epoch
-        for offset, (task, size) in zip(offsets.tolist(), task_sizes.items(), strict=False):
-            weight = weights.get(task, 1.0)
+        self._tasks: list[tuple[int, int, int]] = []  # first block, blocks, drawn in an epoch
+        first = 0
+        for task, rows in task_sizes.items():
+            size, weight = rows // block, (weights or {}).get(task, 1.0)
             count = round(size * weight)
-            self._tasks.append((offset, size, count))
+            self._tasks.append((first, size, count))
+            first += size
             if count == 0:
                 raise DataError(
-                    f"task {task!r} is never drawn: {size * block} rows, weight {weight}; leave it "
+                    f"task {task!r} is never drawn: {rows} rows, weight {weight}; leave it "
                     "out, or give it more rows or a larger weight"
                 )
-            if not self._mixed and min(size, count) < global_batch_size:
+            if not self._mixed and min(size, count) < self._width:
                 raise DataError(
-                    f"task {task!r} gives no batch: {size * block} rows, weight {weight}, "
-                    f"global batch size {rows_in_batch}; leave it out, make the batch smaller, "
+                    f"task {task!r} gives no batch: {rows} rows, weight {weight}, "
+                    f"global batch size {global_batch_size}; leave it out, make the batch smaller, "
                     "or set data.mixing=mixed"
                 )
         counts = [count for _, _, count in self._tasks]
-        self.steps_per_epoch = (
-            sum(counts) // global_batch_size
-            if self._mixed
-            else sum(count // global_batch_size for count in counts)
-        )
+        counts = [sum(counts)] if self._mixed else counts
+        self.steps_per_epoch = sum(count // self._width for count in counts)
         if self.steps_per_epoch == 0:
-            sizes = ", ".join(f"{task}: {size * block}" for task, size in task_sizes.items())
+            sizes = ", ".join(f"{task}: {rows}" for task, rows in task_sizes.items())
             raise DataError(
-                f"no batch of {rows_in_batch} rows in all tasks together ({sizes}); make "
+                f"no batch of {global_batch_size} rows in all tasks together ({sizes}); make "
                 "optim.batch_size_per_device smaller or take more data"
             )
         self._cached: tuple[int, np.ndarray] | None = None
@@ -93,7 +89,7 @@ class GlobalBatchSampler:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """All batches of an epoch (steps_per_epoch, blocks in a batch)."""
-        width, drawn = self.global_batch_size // self._block, []
+        width, drawn = self._width, []
         for number, (offset, size, count) in enumerate(self._tasks):
             random = np.random.default_rng([self.seed, epoch, number])
             drawn.append(offset + _draw(size, count, width, random))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,11 @@ def read_parquet_rows(
         DataError: unreadable, no rows at all, a missing column, or one that is something else in
             another file; names the file.
     """
-    counts, schemas = {}, {}
+    shards, schemas = [], {}
     for file in files:
         with _naming(file):
             metadata = pq.read_metadata(file)
-            counts[file] = metadata.num_rows
+            shards.append((str(file), metadata.num_rows))
             if metadata.num_rows:
                 schemas[file] = metadata.schema.to_arrow_schema()
     if not schemas:
@@ -54,7 +54,7 @@ def read_parquet_rows(
         parts = [_read_shard(file, schema, types) for file, schema in schemas.items()]
         # where a part has no such column its rows get None
         rows = datasets.concatenate_datasets(parts)
-    return rows, [(str(file), count) for file, count in counts.items()]
+    return rows, shards
 
 
 def _common_types(
@@ -82,29 +82,28 @@ def _read_shard(file: Path, schema: pa.Schema, types: dict[str, pa.DataType]) ->
             features=features,
             batch_size=first_group or 1,  # a group may be empty
         )
-    before = 0
-    for batch in rows.data.to_batches():
-        check_texts(batch, file, before)
-        before += len(batch)
+    for _ in readable(rows.data.to_batches(), file):
+        pass
     return rows
 
 
-def check_texts(batch: pa.RecordBatch, file: Path, before: int) -> None:
-    """Check that all texts of a batch are UTF-8.
-
-    Args:
-        before: rows of the file that come before these.
+def readable(batches: Iterable[pa.RecordBatch], file: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of a file, whose texts all have to be UTF-8.
 
     Raises:
-        DataError: a text that is no UTF-8.
+        DataError: one is not.
     """
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid as error:
-            row = next((n for n in range(len(column)) if not _is_readable(column[n])), 0)
-            where = f"{file}, row {before + row}"
-            raise Row({}, where).error(f"no UTF-8 text: {error}", name) from None
+    before = 0
+    for batch in batches:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                row = next((n for n in range(len(column)) if not _is_readable(column[n])), 0)
+                where = f"{file}, row {before + row}"
+                raise Row({}, where).error(f"no UTF-8 text: {error}", name) from None
+        yield batch
+        before += len(batch)
 
 
 def _is_readable(value: pa.Scalar) -> bool:
@@ -150,8 +149,8 @@ def read_json_rows(
     content = [row for part in parts for row in part]
     if not content:
         raise DataError(f"{files[0]}: no rows")
-    places = [f"{file}, row {n}" for file, part in zip(files, parts, strict=True)
-              for n in range(len(part))]  # fmt: skip
+    shards = [(str(file), len(part)) for file, part in zip(files, parts, strict=True)]
+    places = [f"{file}, row {number}" for file, count in shards for number in range(count)]
     keys = list(dict.fromkeys(key for row in content for key in row))
     check_columns(str(files[0]), keys, required)
     columns = {
@@ -159,8 +158,7 @@ def read_json_rows(
         for column in (*required, *optional)
         if column in keys
     }
-    rows = datasets.Dataset(pa.table(columns))
-    return rows, [(str(file), len(part)) for file, part in zip(files, parts, strict=True)]
+    return datasets.Dataset(pa.table(columns)), shards
 
 
 def _column(name: str, values: list[Any], places: list[str]) -> pa.Array:

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unime.data.rows import Row
-from unime.data.shards import check_texts, json_rows
+from unime.data.rows import Row, check_columns
+from unime.data.shards import json_rows, readable
 from unime.errors import DataError
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
@@ -88,12 +88,6 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
 
 def _read_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(path, memory_map=True) as file:
-        names = file.schema_arrow.names
-        wanted = [column for column in columns if column in names]
-        if len(wanted) < len(set(columns)):
-            wanted = names  # the first row then names what the file has
-        before = 0
-        for batch in file.iter_batches(columns=wanted):
-            check_texts(batch, path, before)
+        check_columns(str(path), file.schema_arrow.names, columns)
+        for batch in readable(file.iter_batches(columns=columns), path):
             yield from batch.to_pylist()
-            before += len(batch)
