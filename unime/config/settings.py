@@ -51,14 +51,9 @@ def setting(default: T, description: str) -> T:
 class Settings:
     """A config class that looks at its values when it is made."""
 
-    section: ClassVar[str]
+    section: ClassVar[str]  # the key below which a configuration has these settings, "optim"
 
     def __init_subclass__(cls, section: str = "") -> None:
-        """Note the section of the class.
-
-        Args:
-            section: the key below which a configuration has these settings, "optim".
-        """
         cls.section = section
 
     def __post_init__(self) -> None:

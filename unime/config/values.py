@@ -56,7 +56,7 @@ def read_node(node: Node, hint: Any, key: str, typed: bool) -> Any:
     if isinstance(node, ScalarNode):
         if "${" in node.value or node.value == "???":
             return node.value
-        if inner is not Any and is_null(node):
+        if inner is not Any and node.tag == f"{TAG}null":
             if not optional:
                 raise _refusal(node, hint, key)
             return None
@@ -122,20 +122,16 @@ def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:
         with suppress(ConfigError):
             return _read_scalar(node, kind, key, typed)
     inner = _kinds(inner)[-1]
+    if inner is str:
+        if not typed and not _is_text(node):
+            expected = f"{expected_of(hint)}: write it in quotes"
+            raise ConfigError(f"{key}: got {node.value}, expected {expected}", key)
+        return node.value
     try:
         if inner is bool:
             return BOOLS[node.value.lower()]
-        if issubclass(inner, Enum):
-            return inner[node.value].name
-        if inner is str:
-            if not typed and not _is_text(node):
-                expected = f"{expected_of(hint)}: write it in quotes"
-                raise ConfigError(f"{key}: got {node.value}, expected {expected}", key)
-            return node.value
-        return inner(node.value)  # int, float
-    except (KeyError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        return inner[node.value].name if issubclass(inner, Enum) else inner(node.value)
+    except (KeyError, ValueError):
         raise _refusal(node, hint, key) from None
 
 
@@ -153,10 +149,6 @@ def _free_value(node: Node, key: str) -> Any:
         except (ValueError, KeyError):  # !!int of a word
             raise _refusal(node, Any, key) from None
     return node.value
-
-
-def is_null(node: Node) -> bool:
-    return node.tag == f"{TAG}null"
 
 
 def _is_text(node: ScalarNode) -> bool:

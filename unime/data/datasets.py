@@ -146,14 +146,13 @@ class PairDataset(Sequence[Pair]):
         Raises:
             DataError: a picture that cannot be read.
         """
+        if strict:
+            return [[_thing(pair.query), _thing(pair.target)] for pair in self]
         rows: list[list[Hashable]] = []
         for pair in self:
             sides = [_pictures(item) for item in (pair.query, pair.target)]
-            if strict:
-                rows.append([_thing(pair.query), _thing(pair.target)])
-            else:
-                query = (pair.query.instruction, pair.query.text)
-                rows.append([shown for shown in sides if shown] or [query])
+            query = (pair.query.instruction, pair.query.text)
+            rows.append([shown for shown in sides if shown] or [query])
         return rows
 
     def split(self, held: Collection[int], strict: bool) -> tuple[PairDataset, PairDataset]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -30,8 +30,8 @@ class ImageFolder:
 
     roots: list[Path]  # tried in order
 
-    def find(self, path: str) -> str:
-        """The absolute path of an image.
+    def find(self, path: str, kind: str = "image") -> str:
+        """The absolute path of an image, or of a "folder", that of a video's frames.
 
         Args:
             path: relative to one of the folders, or absolute and inside of it.
@@ -40,31 +40,19 @@ class ImageFolder:
             DataError: the path names no file, is an address, leaves the folders, or there is no
                 such file; names the path.
         """
-        return self._find(path, os.path.isfile, "image")
-
-    def find_folder(self, path: str) -> str:
-        """The absolute path of a folder, that of a video's frames.
-
-        Raises:
-            DataError: as for an image.
-        """
-        return self._find(path, os.path.isdir, "folder")
-
-    def _find(self, path: str, exists: Callable[[str], bool], kind: str) -> str:
         if not self.roots:
             raise DataError(f"{path!r}: data.image_root, where the {kind}s are, is not set")
         if ADDRESS.match(path):
             raise DataError(f"{path!r} is an address; none is fetched, a path is expected")
-        pure = PurePosixPath(path.replace("\\", "/"))
-        if not pure.parts:
+        parts = PurePosixPath(path.replace("\\", "/")).parts
+        if not parts:
             raise DataError(f"{path!r}: names no file")
-        within = [(root, _within(root, path)) for root in self.roots]
-        if ".." in pure.parts or not any(below is not None for _, below in within):
-            raise DataError(f"{path!r}: leaves the image folder")
-        for root, below in within:
-            if below is not None and exists(found := os.path.join(root, below)):
-                return found
-        if PureWindowsPath(path).is_absolute():
+        below = [] if ".." in parts else [(root, _within(root, path)) for root in self.roots]
+        places = [os.path.join(root, inside) for root, inside in below if inside is not None]
+        exists = os.path.isdir if kind == "folder" else os.path.isfile
+        if found := next(filter(exists, places), None):
+            return found
+        if not places or PureWindowsPath(path).is_absolute():
             raise DataError(f"{path!r}: leaves the image folder")
         raise DataError(f"{path!r}: no such {kind} in {' or '.join(map(str, self.roots))}")
 

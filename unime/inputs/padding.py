@@ -24,19 +24,6 @@ def shows_images(inputs: Iterable[str]) -> bool:
     return any("pixel_values" in key for key in inputs)
 
 
-def pad_left(values: Sequence[Tensor], padding: int) -> Tensor:
-    """Sequences (L, …) as one batch (B, longest L, …)."""
-    longest = max(len(value) for value in values)
-    return torch.stack(
-        [
-            functional.pad(
-                value, (0, 0) * (value.ndim - 1) + (longest - len(value), 0), value=padding
-            )
-            for value in values
-        ]
-    )
-
-
 def join(values: Sequence[Tensor]) -> Tensor:
     """Concatenate along dimension 0; smaller trailing dimensions are filled with zeros."""
     shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from unime.backbones.backbone import Backbone
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import load_image, sample_frames
 from unime.inputs.items import Item, whole_characters
-from unime.inputs.padding import SEQUENCE_KEYS, Sample, join, pad_left
+from unime.inputs.padding import SEQUENCE_KEYS, Sample, join
 from unime.inputs.resolution import Resolution
 from unime.models.chat_format import check_prompt
 from unime.models.prompts import render
@@ -203,7 +204,8 @@ class ItemProcessor:
             if key not in SEQUENCE_KEYS:
                 batch[key] = join(values)
             elif len(values) == len(samples):
-                batch[key] = pad_left(values, self._padding(key))  # (B, L)
+                padding = self._padding(key)
+                batch[key] = pad_sequence(values, True, padding, "left")  # (B, L)
             else:
                 raise ValueError(f"{len(samples) - len(values)} samples lack {key!r}")
         return batch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -104,4 +104,4 @@ def in_words(error: Exception) -> str:
 
 def named(what: str, error: Exception) -> DataError:
     """The error of one row or item, which `what` names."""
-    return cast(DataError, DataError(f"{what}: {in_words(error)}"))
+    return DataError(f"{what}: {in_words(error)}")
