@@ -156,6 +156,38 @@ def test_accelerate_files_say_where_and_never_what(path: Path) -> None:
 STAGE1, STAGE2 = CONFIGS / "stage1/qwen2-vl-2b.yaml", CONFIGS / "stage2/qwen2-vl-2b.yaml"
 EVALUATION, REPORT = CONFIGS / "eval/qwen2-vl-2b.yaml", CONFIGS / "report/qwen2-vl-2b.yaml"
 TEACHER = CONFIGS / "teacher/nli.yaml"
+OUT_OF_BOUNDS = {  # wrong types: test_values.py
+    (Stage1Config, STAGE1): "data.limit=0 data.texts=[''] model.precision=float16"
+    " loss.student_temperature=-1",
+    (Stage1PlanConfig, STAGE1): "gpus=0 plan.utilisation=2",
+    (Stage2Config, STAGE2): "data.on_bad_row=keep data.sources.MSCOCO.rows=0"
+    " data.sources.MSCOCO.sample=last data.sources.MSCOCO.weight=0 data.sources={}"
+    " inputs.max_image_pixels=0 inputs.prompt=haiku inputs.resolution=0"
+    " inputs.resolution=20001x336 inputs.resolution=1..400000001"
+    " lora.alpha=0 lora.dropout=1 lora.rank=0 lora.train=[] lora.train=[tower]"
+    " loss.hard_negatives_after=-1 loss.num_hard_negatives=0 loss.temperature=0"
+    " loss.temperature=5e-05 model.precision=float16 optim.batch_size_per_device=0"
+    " optim.beta1=1 optim.beta2=-0.1 optim.chunk_size=0 optim.epsilon=0 optim.learning_rate=0"
+    " optim.max_grad_norm=0 optim.warmup_steps=1001 optim.weight_decay=-1"
+    " run.log_every=0 run.seed=-1 run.trackers=[mlflow]",
+    (EvalConfig, EVALUATION): "data.tasks=[] num_workers=-1",
+    (ReportConfig, REPORT): "bootstrap_samples=0 meta_tasks=[] seed=-1",
+    (TeacherConfig, TEACHER): "batch_size=0",
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "path", "word"),
+    [(*of, word) for of, words in OUT_OF_BOUNDS.items() for word in words.split()],
+)
+def test_a_value_out_of_its_bounds_is_named(cls: type, path: Path, word: str) -> None:
+    key, _, value = word.partition("=")
+    with pytest.raises(ConfigError) as error:
+        build_config(cls, path, [word])
+    assert str(error.value).startswith(f"command line: {key}: got ")
+    assert value.strip("[]") in str(error.value) and ", expected " in str(error.value)
+
+
 MISTAKES = [
     (Stage2Config, STAGE2, ["loss.temprature=0.1"],
      "command line: unknown key 'loss.temprature'; the nearest valid key is 'loss.temperature'"),
@@ -163,72 +195,20 @@ MISTAKES = [
      "command line: unknown key 'optim.gradient_accumulation_steps'"),
     (Stage2Config, STAGE2, ["data.sources.MSCOCO.row=5"],
      "unknown key 'data.sources.MSCOCO.row'; the nearest valid key is 'data.sources.MSCOCO.rows'"),
-    (Stage2Config, STAGE2, ["loss.temperature=warm"], "command line: loss.temperature: "),
-    (Stage2Config, STAGE2, ["model.quantization=nf5"], "command line: model.quantization: "),
-    (Stage2Config, STAGE2, ["optim.batch_size_per_device=1.5"], "optim.batch_size_per_device: "),
-    (Stage2Config, STAGE2, ["model=large"], "command line: model: "),
+    (Stage2Config, STAGE2, ["data.sources.New.weigth=2"], "key is 'data.sources.New.weight'"),
+    (Stage2Config, STAGE2, ["data.source.MSCOCO.rows=5"], "nearest valid key is 'data.sources'"),
     (Stage2Config, STAGE2, ["optim=null"], "command line: optim: "),
     (Stage2Config, STAGE2, ["optim.steps=${epochs}"], "optim.steps: Interpolation key"),
     (Stage2Config, STAGE2, ["loss.temperature"], "expected key=value, got 'loss.temperature'"),
-    (Stage2Config, STAGE2, ["loss.temperature=0"], "loss.temperature: got 0.0, expected positive"),
-    (Stage2Config, STAGE2, ["loss.num_hard_negatives=0"], "loss.num_hard_negatives: got 0"),
     (Stage2Config, STAGE2, ["loss.num_hard_negatives=null", "loss.on_short=repeat"],
      "loss.on_short: got 'repeat', expected mask when loss.num_hard_negatives is null"),
     (Stage2Config, STAGE2, ["optim.epochs=1"],
      "optim.steps: got 'steps=1000, epochs=1.0', expected one of steps and epochs"),
     (Stage2Config, STAGE2, ["optim.steps=null"], "expected one of steps and epochs"),
-    (Stage2Config, STAGE2, ["optim.warmup_steps=1001"], "expected at most optim.steps"),
-    (Stage2Config, STAGE2, ["lora.train=[llm, tower]"],
-     "lora.train: got 'tower', expected one of llm, projector, vision"),
-    (Stage2Config, STAGE2, ["data.sources.MSCOCO.sample=last"],
-     "data.sources.MSCOCO.sample: got 'last', expected one of first, random"),
-    (Stage2Config, STAGE2, ["data.sources.MSCOCO.rows=0"], "data.sources.MSCOCO.rows: got 0, exp"),
-    (Stage2Config, STAGE2, ["data.sources.MSCOCO.weight=0"], "data.sources.MSCOCO.weight: got 0."),
-    (Stage2Config, STAGE2, ["data.sources.New.weigth=2"], "key is 'data.sources.New.weight'"),
-    (Stage2Config, STAGE2, ["data.source.MSCOCO.rows=5"], "nearest valid key is 'data.sources'"),
-    (Stage2Config, STAGE2, ["inputs.prompt=haiku"], "inputs.prompt: got 'haiku', expected one of"),
-    (Stage2Config, STAGE2, ["inputs.max_image_pixels=0"], "inputs.max_image_pixels: got 0, exp"),
-    (Stage2Config, STAGE2, ["optim.max_grad_norm=0"],
-     "optim.max_grad_norm: got 0.0, expected positive, or null"),
-    (Stage2Config, STAGE2, ["optim.beta1=1"], "optim.beta1: got 1.0, expected in [0, 1)"),
-    (Stage2Config, STAGE2, ["optim.beta2=-0.1"], "optim.beta2: got -0.1, expected in [0, 1)"),
-    (Stage2Config, STAGE2, ["optim.epsilon=0"], "optim.epsilon: got 0.0, expected positive"),
-    (Stage2Config, STAGE2, ["optim.weight_decay=-1"], "optim.weight_decay: got -1.0, expected 0"),
-    (Stage2Config, STAGE2, ["run.seed=-1"], "run.seed: got -1, expected in [0, 2**31)"),
-    (Stage2Config, STAGE2, ["lora.alpha=0"], "lora.alpha: got 0, expected positive"),
-    (Stage2Config, STAGE2, ["lora.rank=0"], "lora.rank: got 0, expected positive"),
-    (Stage2Config, STAGE2, ["lora.dropout=1"], "lora.dropout: got 1.0, expected in [0, 1)"),
-    (Stage2Config, STAGE2, ["lora.train=[]"], "lora.train: got [], expected at least one"),
-    (Stage2Config, STAGE2, ["optim.chunk_size=0"], "optim.chunk_size: got 0, expected positive"),
-    (Stage2Config, STAGE2, ["optim.batch_size_per_device=0"], "batch_size_per_device: got 0, exp"),
-    (Stage2Config, STAGE2, ["optim.learning_rate=0"], "optim.learning_rate: got 0.0, expected po"),
-    (Stage2Config, STAGE2, ["run.log_every=0"], "run.log_every: got 0, expected positive"),
-    (Stage2Config, STAGE2, ["inputs.resolution=0"], "inputs.resolution: got '0', expected nat"),
-    (Stage1Config, STAGE1, ["data.limit=0"], "data.limit: got 0, expected positive, or null"),
+    (Stage2Config, STAGE2, ["validation.every=5", "validation.share=1"], "validation.share: got 1"),
     (Stage1Config, STAGE1, ["data.rows_together=true", "data.columns=[sent0]"],
      "data.rows_together: got True, expected false with one of data.columns"),
-    (Stage1Config, STAGE1, ["model.precision=float16"],
-     "model.precision: got 'float16', expected bfloat16 or float32 to train"),
-    (Stage2Config, STAGE2, ["model.precision=float16"], "model.precision: got 'float16', expec"),
-    (TeacherConfig, TEACHER, ["batch_size=0"], "batch_size: got 0, expected positive"),
-    (ReportConfig, REPORT, ["bootstrap_samples=0"], "bootstrap_samples: got 0, expected positive"),
-    (EvalConfig, EVALUATION, ["data.tasks=[]"], "data.tasks: got [], expected at least one, or"),
-    (ReportConfig, REPORT, ["meta_tasks=[]"], "meta_tasks: got [], expected at least one, or null"),
-    (ReportConfig, REPORT, ["seed=-1"], "seed: got -1, expected 0 or more"),
-    (EvalConfig, EVALUATION, ["num_workers=-1"], "num_workers: got -1, expected 0 or more"),
     (Stage1Config, STAGE1, ["lora.train=[llm, vision]"], "expected [llm]: stage 1 runs"),
-    (Stage2Config, STAGE2, ["loss.temperature=5e-5"], "loss.temperature: got 5e-05, expected posi"),
-    (Stage2Config, STAGE2, ["inputs.resolution=20001x336"], "inputs.resolution: got '20001x336'"),
-    (Stage2Config, STAGE2, ["inputs.resolution=1..400000001"], "inputs.resolution: got '1..40000"),
-    (Stage2Config, STAGE2, ["run.trackers=[mlflow]"],
-     "run.trackers: got 'mlflow', expected one of tensorboard, wandb"),
-    (Stage2Config, STAGE2, ["data.on_bad_row=keep"], "data.on_bad_row: got 'keep', expected"),
-    (Stage2Config, STAGE2, ["loss.hard_negatives_after=-1"], "loss.hard_negatives_after: got -1,"),
-    (Stage2Config, STAGE2, ["validation.every=5", "validation.share=1"], "validation.share: got 1"),
-    (Stage1Config, STAGE1, ["data.texts=['']"], "command line: data.texts: got '', expected a pat"),
-    (Stage1PlanConfig, STAGE1, ["gpus=0"], "gpus: got 0, expected positive"),
-    (Stage1PlanConfig, STAGE1, ["plan.utilisation=2"], "plan.utilisation: got 2.0, expected"),
-    (Stage1Config, STAGE1, ["loss.student_temperature=-1"], "loss.student_temperature: got -1.0"),
     (Stage1Config, STAGE2, [], "stage2/qwen2-vl-2b.yaml: unknown key 'data."),
     (Stage1Config, CONFIGS / "stage1/none.yaml", [], "none.yaml"),
 ]  # fmt: skip
@@ -242,17 +222,11 @@ def test_mistakes_name_the_key(cls: type, path: Path, overrides: list[str], mess
 
 
 FILES = [
-    ("optim: [1, 2]", "file.yaml: optim: got '[1, 2]', expected a mapping"),
-    ("data: {sources: {MSCOCO: 5}}", "file.yaml: data.sources.MSCOCO: got '5', expected a mapping"),
+    ("optim: [1, 2]", "optim: got '[1, 2]', expected a mapping"),
     ("loss: {temprature: 0.1}", "unknown key 'loss.temprature'; the nearest valid key is 'loss.t"),
-    ("[1, 2]", "file.yaml: got '[1, 2]', expected a mapping"),
-    ("run: {output_dir: x", "file.yaml: "),
+    ("[1, 2]", "got '[1, 2]', expected a mapping"),
+    ("run: {output_dir: x", ""),
     ("run: {output_dir: x}", "no value for "),
-    (
-        "run: {output_dir: x}\nmodel: {name: x}\ndata: {root: x, sources: {}}\noptim: {steps: 1,"
-        " batch_size_per_device: 2, chunk_size: 2, learning_rate: 1}",
-        "data.sources: got {}, expected at least one",
-    ),
 ]
 
 
@@ -261,8 +235,7 @@ def test_mistakes_in_a_file_name_the_file(text: str, message: str, tmp_path: Pat
     (tmp_path / "file.yaml").write_text(text)
     with pytest.raises(ConfigError) as error:
         build_config(Stage2Config, tmp_path / "file.yaml")
-    assert "file.yaml" in str(error.value)
-    assert message in str(error.value)
+    assert f"file.yaml: {message}" in str(error.value)
 
 
 def test_a_program_ends_with_the_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,15 +245,7 @@ def test_a_program_ends_with_the_message(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().err.startswith("error: command line: unknown key 'loss.temprature'")
 
 
-def test_print_config_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        load_config(Stage2Config, ["--config", str(STAGE2), "--print-config", "run.seed=7"])
-    assert stop.value.code == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert (shown["run"]["seed"], shown["loss"]["on_short"]) == (7, "mask")
-
-
-def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
+def test_numbers_with_exponents_are_numbers() -> None:
     config = build_config(Stage2Config, STAGE2, ["optim.learning_rate=2e-4"])
     assert config.optim.learning_rate == 2e-4
 

@@ -260,26 +260,16 @@ def test_every_path_may_begin_with_the_users_folder(
         for key, hint in settings_of(cls)
         if FilePath in (hint, *get_args(hint))
         and get_origin(without_bounds(hint)) is not dict
-        and not key.startswith("validation.")  # which go together: below
+        and not (cls is Stage1Config and key.startswith("validation."))  # which reads no suite
     ]
     for key in paths:
-        last = key.split(".")[-1]
-        value = "[~/x.json]" if last == "texts" else "~/x.json"
-        config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]), [f"{key}={value}"])
+        words = ["validation.every=5", "validation.suite=s"] if "validation." in key else []
+        value = "[~/x.json]" if key.endswith("texts") else "~/x.json"
+        config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]), [*words, f"{key}={value}"])
         for name in key.split("."):
             config = config[name] if isinstance(config, dict) else getattr(config, name)
         assert config in ("/home/someone/x.json", ["/home/someone/x.json"]), key
     assert paths or cls is Stage2PlanConfig
-
-
-def test_the_paths_of_validation_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    names = ("suite", "root", "image_root")
-    words = [f"validation.{name}=~/{name}" for name in names]
-    given = file_of(tmp_path, LEAST[Stage2Config])
-    config = build_config(Stage2Config, given, ["validation.every=5", *words])
-    found = [getattr(config.validation, name) for name in names]
-    assert found == [f"/home/someone/{name}" for name in names]
 
 
 def test_two_names_of_one_file_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,9 +345,12 @@ def test_a_run_begins_with_what_differs_from_the_defaults(stage: str) -> None:
     build_config(cls, CONFIGS / stage / "qwen2-vl-2b.yaml", [word])
 
 
-def test_options_may_stand_between_settings(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options may stand between settings."""
     words = ["run.seed=7", "--config", str(STAGE2), "--print-config", "run.log_every=3"]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         load_config(Stage2Config, words)
-    run = yaml.safe_load(capsys.readouterr().out)["run"]
-    assert (run["seed"], run["log_every"]) == (7, 3)
+    assert stop.value.code == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["run"]["seed"], shown["run"]["log_every"]) == (7, 3)
+    assert shown["loss"]["on_short"] == "mask"

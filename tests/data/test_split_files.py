@@ -118,40 +118,30 @@ def test_what_is_not_clear_is_not_read(
 
 
 @pytest.mark.parametrize(
-    ("configs", "message"),
+    ("declared", "message"),
     [
-        (
-            "- config_name: a\n  data_files: lost.json\n",
-            "configuration 'a': there is no 'lost.json'",
-        ),
-        (
-            "- config_name: a\n  data_files: ../x.json\n",
-            "data_files: '../x.json' leaves the folder",
-        ),
-        ("- config_name: a\n  data_files: /x.json\n", "data_files: '/x.json' leaves the folder"),
-        ("- config_name: a\n  data_dir: ../out\n", "data_dir: '../out' leaves the folder"),
-        ("- config_name: a\n  data_dir: /out\n", "data_dir: '/out' leaves the folder"),
-        ("- config_name: a\n  data_dir: 3\n", "data_dir: got 3, expected a path"),
-        ("- config_name: a\n  data_files: ''\n", "data_files: got '', expected a path"),
-        ("- config_name: a\n  data_files: [1]\n", "data_files: got 1, expected a path"),
-        ("- config_name: a\n  data_files:\n", "data_files: got None, expected a path"),
-        ("- config_name: a\n  data_files: .\n", "'a': data_files: "),
-        ("- config_name: a\n  data_files: '**x'\n", "'**x'"),
-        (
-            "- config_name: a\n  data_files: rows.csv\n",
-            "rows.csv: expected one of .parquet, .jsonl",
-        ),
-        ("- config_name: a\n  data_dir: lost\n", "lost: no such folder"),
-        ("- config_name: [\n", "README.md: cannot read what it declares: "),
+        ("data_files: lost.json", "README.md: configuration 'a': there is no 'lost.json'"),
+        ("data_files: ../x.json", "README.md: configuration 'a': data_files: '../x.json' leaves"),
+        ("data_files: /x.json", "README.md: configuration 'a': data_files: '/x.json' leaves"),
+        ("data_dir: ../out", "README.md: configuration 'a': data_dir: '../out' leaves the folder"),
+        ("data_dir: /out", "README.md: configuration 'a': data_dir: '/out' leaves the folder"),
+        ("data_dir: 3", "README.md: configuration 'a': data_dir: got 3, expected a path"),
+        ("data_files: ''", "README.md: configuration 'a': data_files: got '', expected a path"),
+        ("data_files: [1]", "README.md: configuration 'a': data_files: got 1, expected a path"),
+        ("data_files:", "README.md: configuration 'a': data_files: got None, expected a path"),
+        ("data_files: .", "README.md: configuration 'a': data_files: "),
+        ("data_files: '**x'", "README.md: configuration 'a': "),
+        ("data_files: rows.csv", "rows.csv: expected one of .parquet, .jsonl"),
+        ("data_dir: lost", "lost: no such folder"),
+        ("data_dir: [", "README.md: cannot read what it declares: "),
     ],
 )
-def test_bad_declarations(tmp_path: Path, configs: str, message: str) -> None:
+def test_bad_declarations(tmp_path: Path, declared: str, message: str) -> None:
     (tmp_path / "rows.csv").write_text("a\n1\n")
-    declare(tmp_path, configs)
+    declare(tmp_path, f"- config_name: a\n  {declared}\n")
     with pytest.raises(DataError) as error:
         files(tmp_path, "a", "train")
     assert message in str(error.value)
-    assert "README.md" in str(error.value) or "rows.csv" in message or "no such" in message
 
 
 @pytest.mark.parametrize("out", ["../out", "/out", "x/../../out", "C:/out", "..\\out"])
@@ -173,12 +163,7 @@ def test_nothing_outside_of_the_folders_is_read(tmp_path: Path, out: str) -> Non
 
 def test_a_readme_that_declares_nothing(tmp_path: Path) -> None:
     make(tmp_path, f"data/{SHARD}")
-    for text in (
-        "# A set\n",
-        "---\nlicense: mit\n---\n",
-        "---\n- a\n---\n",
-        "---\nconfigs: 3\n---\n",
-    ):
+    for text in ("# A set\n", *(f"---\n{y}\n---\n" for y in ("license: mit", "- a", "configs: 3"))):
         (tmp_path / "README.md").write_text(text)
         assert files(tmp_path) == [f"data/{SHARD}"]
 
@@ -197,10 +182,7 @@ def test_json_rows(tmp_path: Path, name: str) -> None:
     assert found.where(1) == f"{tmp_path / 'data' / name}, row 1"
     with pytest.raises(DataError, match="no column 'z'; it has 'a', 'b', 'c', 'd'"):
         table(tmp_path, "z")
-    said = re.escape(
-        f"{name}, row 1, column 'c': got 'two', unlike 1 in {tmp_path}/data/{name}, row"
-    )
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=f"{name}, row 1, column 'c': got 'two', unlike 1 in /"):
         table(tmp_path, "c")
 
 
@@ -216,8 +198,8 @@ def test_json_shards_are_one_table(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"a": 1}\n{"a": \n', "test.jsonl, line 2: cannot read it: "),
-        ('{"a": 1}\n3\n', "test.jsonl: expected objects, one for each row"),
-        ("[3]", "test.jsonl: expected objects, one for each row"),
+        ('{"a": 1}\n3\n', "test.jsonl, line 2: got 3, expected an object"),
+        ("[3]", "test.jsonl: got 3, expected an object"),
         ("[", "test.jsonl: cannot read it: "),
         ("\n", "test.jsonl: no rows"),
         ("[]", "test.jsonl: no rows"),
@@ -297,12 +279,9 @@ def test_a_shard_whose_first_group_of_rows_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (
-            {"a": [["x"]]},
-            "00001-of-00002.parquet, column 'a': its type is list<element: string>, in",
-        ),
-        ({"b": ["x"]}, "00001-of-00002.parquet: no column 'a'; it has 'b'"),
-        (None, "00001-of-00002.parquet: cannot read it: "),
+        ({"a": [["x"]]}, "Field a has incompatible types: string vs list<"),
+        ({"b": ["x"]}, ": no column 'a'; it has 'b'"),
+        (None, ": cannot read it: "),
     ],
 )
 def test_a_shard_that_does_not_fit_is_named(
@@ -312,7 +291,7 @@ def test_a_shard_that_does_not_fit_is_named(
     (tmp_path / "test-00001-of-00002.parquet").write_text("no parquet")
     if second is not None:
         pq.write_table(pa.table(second), tmp_path / "test-00001-of-00002.parquet")
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="00001-of-00002.parquet") as error:
         table(tmp_path, "a")
     assert message in str(error.value)
 
