@@ -72,9 +72,8 @@ def test_a_kill_at_any_byte(store: EmbeddingStore, name: str) -> None:
     rows = vectors(5)
     store.add(KEYS[:2], rows[:2], [False, False])
     store.add(KEYS[2:5], rows[2:5], [False, False, True])
-    whole = {
-        path: path.read_bytes() for path in (store.folder / "vectors", store.folder / "records")
-    }
+    paths = [store.folder / "vectors", store.folder / "records"]
+    whole = {path: path.read_bytes() for path in paths}
     size = {"vectors": 6 * 4, "records": RECORD.itemsize}[name]
     for lost in range(1, 3 * size + 1):
         for path, content in whole.items():

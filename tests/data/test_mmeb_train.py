@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +17,7 @@ from unime.data.mmeb_rows import strip_image_tokens
 from unime.data.mmeb_train import TrainSubset, load_train_subset
 from unime.data.tables import image_folder
 from unime.errors import DataError
-from unime.inputs.items import Item
+from unime.inputs.items import Item, Pair
 
 
 def load(root: Path | str, name: str = "X", **settings: Any) -> TrainSubset:
@@ -32,10 +31,6 @@ def load(root: Path | str, name: str = "X", **settings: Any) -> TrainSubset:
 @pytest.mark.parametrize(
     ("text", "stripped"),
     [
-        (
-            "<|image_1|>\nRepresent the given image with the following question: What is it?\n",
-            "Represent the given image with the following question: What is it?",
-        ),
         ("<|image_1|>\nIdentify it.\nCaption: a cat\n", "Identify it.\nCaption: a cat"),
         ("Find a Wikipedia image", "Find a Wikipedia image"),
         ("<|image_1|> one line", "one line"),
@@ -60,12 +55,8 @@ def test_train_rows_become_pairs(tmp_path: Path) -> None:
     (tmp_path / "A-OKVQA" / "train-00000-of-00001.parquet").write_bytes(b"stale: never read")
     subset = load(tmp_path, "A-OKVQA")
     assert len(subset) == 3
-    assert subset[0].query == Item(
-        "Represent the given image with the question: What is 0?", (picture,)
-    )
-    assert subset[0].target == Item("answer 0")
-    assert subset[0].negatives == ()
-    assert subset[0].row_id == "A-OKVQA:0"
+    question = "Represent the given image with the question: What is 0?"
+    assert subset[0] == Pair(Item(question, (picture,)), Item("answer 0"), (), "A-OKVQA:0")
     assert subset[1].query == Item("only a text")
     assert subset[2].query.kind == "image+text"
     assert subset[2].target == Item("", (picture,))
@@ -91,12 +82,10 @@ def test_explicit_negatives(
     rows = train_rows(tmp_path, "X", 1)
     path = rows[0]["qry_image_path"]
 
-    def fill(value: Any) -> Any:
-        return (
-            [fill(v) for v in value] if isinstance(value, list) else path if value == "P" else value
-        )
-
-    rows[0] |= {"neg_text": neg_text, "neg_image_path": fill(neg_image_path)}
+    if isinstance(neg_image_path, list):
+        neg_image_path = [path if value == "P" else value for value in neg_image_path]
+    rows[0]["neg_text"] = neg_text
+    rows[0]["neg_image_path"] = path if neg_image_path == "P" else neg_image_path
     write_rows(tmp_path, "X", "original", rows)
     negatives = load(tmp_path)[0].negatives
     assert [(item.text, bool(item.images)) for item in negatives] == expected
@@ -115,24 +104,6 @@ def test_rows_first_and_random(tmp_path: Path) -> None:
     assert len(set(random)) == 6
     assert random != chosen()
     assert len(load(tmp_path, rows=99)) == 20
-
-
-def test_several_shards(tmp_path: Path) -> None:
-    rows = train_rows(tmp_path, "X", 5)
-    rows[4]["qry_image_path"] = "images/lost.png"
-    folder = tmp_path / "X"
-    folder.mkdir()
-    for number, part in enumerate((rows[:3], rows[3:])):
-        pq.write_table(
-            pa.Table.from_pylist(part), folder / f"original-0000{number}-of-00002.parquet"
-        )
-    subset = load(tmp_path, on_bad_row="drop")
-    assert len(subset) == 4
-    assert subset[3].target == Item("answer 3")
-    assert "original-00001-of-00002.parquet, row 1, column 'qry_image_path'" in subset.dropped[0]
-    (folder / "original-00000-of-00002.parquet").unlink()
-    with pytest.raises(DataError, match="incomplete split 'original': original-00001-of-00002"):
-        load(tmp_path)
 
 
 def test_a_rewritten_file_is_read_again(tmp_path: Path) -> None:
@@ -155,10 +126,8 @@ def test_drop_counts_and_names_the_bad_rows(tmp_path: Path) -> None:
         f"{path}, row 1, columns 'pos_text' and 'pos_image_path': got '' and '', both empty",
         f"{path}, row 4, column 'qry_image_path': 'images/lost.png': no such image in {tmp_path}",
     ]
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="row 1.*and 1 more bad rows.; data.on_bad_row=drop leaves"):
         load(tmp_path)
-    assert "row 1" in str(error.value)
-    assert "(and 1 more bad rows); data.on_bad_row=drop leaves them out" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["cat: asleep.png", "10:30.png", "a:b/c:d.png", "a\\b.png"])
@@ -173,10 +142,9 @@ def test_names_with_colons_and_absolute_paths(tmp_path: Path, name: str) -> None
         folder = image_folder(str(given), None, ["below"])
         for path in (name, str(picture), f"{given}/./{name}"):
             assert folder.find(path) == str(given / name)
-    with pytest.raises(DataError, match="leaves the image folder"):
-        image_folder(str(root), None, []).find(str(tmp_path / "linkedx.png"))
-    with pytest.raises(DataError, match="leaves the image folder"):
-        image_folder(str(root), None, []).find(f"{root}/../x.png")
+    for outside in (str(tmp_path / "linkedx.png"), f"{root}/../x.png"):
+        with pytest.raises(DataError, match="leaves the image folder"):
+            image_folder(str(root), None, []).find(outside)
 
 
 BAD_PLACES = [

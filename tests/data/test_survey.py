@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -147,8 +148,7 @@ def test_a_finished_run_is_refused_other_data(tmp_path: Path, without_final: boo
     config = make_config(tmp_path, steps=2)
     fit(config)
     if without_final:
-        (tmp_path / "final" / "adapter.safetensors").unlink()
-        (tmp_path / "final").rmdir()
+        shutil.rmtree(tmp_path / "final")
     with pytest.raises(ConfigError, match=r"holds a run with other data \(content: \w+ -> \w+\)"):
         fit(config, dataset=changed_rows())
     assert not (tmp_path / "final").exists() or not without_final
@@ -165,8 +165,7 @@ def test_final_is_made_again_from_the_last_checkpoint(
     fit(config)
     path = tmp_path / "final" / "adapter.safetensors"
     before = path.read_bytes()
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     capsys.readouterr()
     fit(config)
     assert path.read_bytes() == before

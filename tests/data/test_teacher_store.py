@@ -68,9 +68,7 @@ def assert_holds(folder: Path, wanted: list[str]) -> None:
 def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
     assert write_store(tmp_path / "s", [*texts(10), *texts(3), ZERO], META, embed, 4) == 11
     assert_holds(tmp_path / "s", [ZERO, *texts(10)[::-1]])
-    with pytest.raises(
-        DataError, match="no teacher embedding for 1 of 2 texts, the first 'text 33'"
-    ):
+    with pytest.raises(DataError, match="embedding for 1 of 2 texts, the first 'text 33'"):
         open_store(tmp_path / "s", ["text 3", "text 33"])
     assert json.loads((tmp_path / "s/store.json").read_text()) == {
         "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3,
@@ -126,10 +124,8 @@ def test_another_teacher_is_refused(
     else:
         with pytest.raises(RuntimeError):
             write_store(tmp_path / "old", texts(3), META, Recorder(blocks=1), block_size=2)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match=f"^{tmp_path}/old: .*{message}"):
         write_store(tmp_path / "old", texts(3), replace(META, **changed), embed, block_size=2)
-    assert message in str(error.value)
-    assert str(tmp_path / "old") in str(error.value)
 
 
 def test_a_store_that_is_none_of_a_teacher(tmp_path: Path) -> None:
@@ -178,10 +174,8 @@ def test_a_text_dataset_refuses_a_store_that_does_not_fit(tmp_path: Path) -> Non
     write_store(tmp_path / "store", texts(3), META, embed, block_size=2)
     (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))
     data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "store"))
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="2 of 5 texts, the first 'text 3'.*-m data_prep.teach"):
         TextDataset.load(data)
-    assert "store: no teacher embedding for 2 of 5 texts, the first 'text 3'" in str(error.value)
-    assert "python -m data_prep.teacher_embeddings" in str(error.value)
     assert len(TextDataset.load(replace(data, limit=3))) == 3
 
 
@@ -311,8 +305,7 @@ def test_a_damaged_old_store_is_refused(
     damage(tmp_path / "s")
     before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     for opening in (open_store, lambda folder: write_store(folder, texts(3), META, embed, 2)):
-        with pytest.raises(DataError) as error:
+        with pytest.raises(DataError, match=f"^{tmp_path}/s: ") as error:
             opening(tmp_path / "s")
         assert message in str(error.value)
-        assert str(tmp_path / "s") in str(error.value)
     assert before.items() <= {p: p.read_bytes() for p in (tmp_path / "s").iterdir()}.items()

@@ -153,26 +153,19 @@ def twelve_bits() -> tuple[bytes, bytes]:
     return values.tobytes(), packed
 
 
-TIFFS = [
-    ("12 bits in 16", tiff(16, twelve_bits()[0], short(281, 4095))),
-    ("12 bits", tiff(12, twelve_bits()[1])),
-    ("largest value that is used", tiff(16, DEEP.astype("<u2").tobytes(), short(281, 65407))),
-    ("white is zero", tiff(16, (65535 - DEEP).astype("<u2").tobytes(), photometric=0)),
-    ("signed, told", tiff(16, GREY.astype("<i2").tobytes(), short(341, 255), form=2)),
-    (
-        "floats, told",
-        tiff(
-            32,
-            (GREY.astype("<f4") / 255 * 2 - 1).astype("<f4").tobytes(),
-            (340, 11, 1, struct.pack("<f", -1)),
-            (341, 11, 1, struct.pack("<f", 1)),
-            form=3,
-        ),
-    ),
-]
+FLOATS = (GREY.astype("<f4") / 255 * 2 - 1).astype("<f4").tobytes()
+MINUS_ONE_TO_ONE = [(number, 11, 1, struct.pack("<f", n)) for number, n in ((340, -1), (341, 1))]
+TIFFS = {
+    "12 bits in 16": tiff(16, twelve_bits()[0], short(281, 4095)),
+    "12 bits": tiff(12, twelve_bits()[1]),
+    "largest value that is used": tiff(16, DEEP.astype("<u2").tobytes(), short(281, 65407)),
+    "white is zero": tiff(16, (65535 - DEEP).astype("<u2").tobytes(), photometric=0),
+    "signed, told": tiff(16, GREY.astype("<i2").tobytes(), short(341, 255), form=2),
+    "floats, told": tiff(32, FLOATS, *MINUS_ONE_TO_ONE, form=3),
+}
 
 
-@pytest.mark.parametrize("content", [content for _, content in TIFFS], ids=[n for n, _ in TIFFS])
+@pytest.mark.parametrize("content", TIFFS.values(), ids=TIFFS)
 def test_the_range_that_a_tiff_tells(content: bytes, tmp_path: Path) -> None:
     assert abs(read(tmp_path / "x.tiff", content) - in_grey()).max() <= 1
 
@@ -287,11 +280,12 @@ def test_a_picture_is_upright_beside_tags_of_a_wrong_type(
     assert (read(tmp_path / "x", content) == TURNED[orientation](in_grey())).all()
 
 
-@pytest.mark.parametrize("damage", [(0x0112, 2, 2, b"6\0\0\0"), short(0x0112, 77)])
-def test_an_orientation_that_is_none_is_left_out(damage: Tag, tmp_path: Path) -> None:
-    content = saved(Image.fromarray(GREY), "PNG", exif=exif(damage))
-    assert (read(tmp_path / "x.png", content) == in_grey()).all()
-    content = saved(Image.fromarray(GREY), "PNG", exif=b"Exif\0\0no EXIF at all")
+@pytest.mark.parametrize(
+    "damage",
+    [exif((0x0112, 2, 2, b"6\0\0\0")), exif(short(0x0112, 77)), b"Exif\0\0no EXIF at all"],
+)
+def test_an_orientation_that_is_none_is_left_out(damage: bytes, tmp_path: Path) -> None:
+    content = saved(Image.fromarray(GREY), "PNG", exif=damage)
     assert (read(tmp_path / "x.png", content) == in_grey()).all()
 
 
