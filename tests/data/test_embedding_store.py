@@ -164,9 +164,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     other.kill()
     other.join()
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="store: .*file/s cannot be written"):
-        open_store(tmp_path / "file" / "s")

@@ -79,15 +79,6 @@ def test_batches_are_a_function_of_seed_and_step(mixing: Mixing) -> None:
     assert all(type(row) is int for row in straight[0])
 
 
-def test_one_rank_of_8_sees_what_two_ranks_of_4_see() -> None:
-    """A rank of B rows takes batch[rank * B : (rank + 1) * B] of the same global batch."""
-    samplers = [GlobalBatchSampler(SIZES, 8, Mixing.single_task, seed=5) for _ in range(3)]
-    for step in range(12):
-        one = samplers[0].batch(step)
-        two = samplers[1].batch(step)[:4] + samplers[2].batch(step)[4:]
-        assert one == two
-
-
 def test_weights_repeat_and_thin_rows() -> None:
     weights = {"a": 0.5, "b": 2.0, "c": 1.5}
     sampler = GlobalBatchSampler(SIZES, 4, Mixing.single_task, 0, weights)

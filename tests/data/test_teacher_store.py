@@ -182,25 +182,17 @@ def test_a_text_dataset_refuses_a_store_that_does_not_fit(tmp_path: Path) -> Non
 # The layout before ------------------------------------------------------------------------------
 
 
-def npy(kind: str, shape: tuple[int, ...], content: bytes) -> bytes:
-    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    header = header.ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
-
-
 def write_old(folder: Path, wanted: Sequence[str], done: int | None = None) -> None:
-    """As the programs before wrote it, byte for byte; done: only so many rows are there."""
+    """As the programs before wrote it; done: only so many rows are there."""
     folder.mkdir(parents=True, exist_ok=True)
     by_key = sorted((hashlib.blake2b(t.encode(), digest_size=16).digest(), t) for t in wanted)
     rows = embed([text for _, text in by_key]).astype("<f4") / 2
     count = len(by_key)
     if done is not None:
         rows[done:] = 0
-        flags = bytes(n < done for n in range(count))
-        (folder / "done.npy").write_bytes(npy("|b1", (count,), flags))
-    (folder / "embeddings.npy").write_bytes(npy("<f4", (count, 3), rows.tobytes()))
-    keys = b"".join(key for key, _ in by_key)
-    (folder / "keys.npy").write_bytes(npy("|S16", (count,), keys))
+        np.save(folder / "done.npy", np.arange(count) < done)
+    np.save(folder / "embeddings.npy", rows)
+    np.save(folder / "keys.npy", np.array([key for key, _ in by_key], dtype="S16"))
     (folder / "meta.json").write_text(
         '{"teacher": "a/teacher", "revision": null, "prompt": "", "dimension": 3, "count": '
         f'{count}, "version": 1, "max_text_tokens": null, "cut_at": 9, "num_cut": 1}}'

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unime.errors import ConfigError, DataError
-from unime.runtime.files import read_json, write_json
+from unime.runtime.files import PARTIAL, read_json, replacing, write_json
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -43,3 +43,25 @@ def test_a_list_is_no_object(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(DataError, match="a.json: expected a JSON list"):
         read_json(tmp_path / "a.json", list)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_written_replaces_all_that_was_there_or_nothing(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+
+    def write(text: str) -> None:
+        with replacing(place) as aside:
+            assert not aside.exists()
+            if kind == "folder":
+                aside.mkdir()
+            (aside / text if kind == "folder" else aside).write_text(text)
+            if text == "bad":
+                raise OSError("no space left")
+
+    for text in ("first", "second"):
+        write(text)
+    (tmp_path / f"place{PARTIAL}").mkdir()  # of a run that was killed
+    with pytest.raises(OSError, match="no space left"):
+        write("bad")
+    found = [path.name for path in place.iterdir()] if kind == "folder" else [place.read_text()]
+    assert found == ["second"] and list(tmp_path.iterdir()) == [place]

@@ -8,7 +8,6 @@ stale files of other splits and sets, is never read.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -43,14 +42,14 @@ def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
     if subset is not None:
         inside(subset, f"{root}: subset")
         if not (root / subset).is_dir():
-            have = sorted(entry.name for entry in root.iterdir() if _has(entry, split))
+            have = sorted(entry.name for entry in root.iterdir() if split in _splits(entry))
             listed = ", ".join(have) or "none"
             raise DataError(f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}")
         return _named(root / subset, split)
     only = root / "data" if (root / "data").is_dir() else root
-    if _has(only, split):
+    if split in _splits(only):
         return _named(only, split)
-    below = sorted(entry for entry in root.iterdir() if _has(entry, split))
+    below = sorted(entry for entry in root.iterdir() if split in _splits(entry))
     if len(below) > 1:
         names = ", ".join(entry.name for entry in below)
         raise DataError(f"{root}: split {split!r} is in several folders, name a subset: {names}")
@@ -71,25 +70,24 @@ def inside(path: Any, key: str) -> str:
     return path
 
 
-def _has(folder: Path, split: str) -> bool:
-    return folder.is_dir() and any(_split_of(name) == split for name in os.listdir(folder))
-
-
-def _split_of(name: str) -> str | None:
-    found = SHARD.fullmatch(name) or WHOLE.fullmatch(name)
-    return found[1] if found else None
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that are called after a split, in their order."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if named := SHARD.fullmatch(path.name) or WHOLE.fullmatch(path.name):
+            found.setdefault(named[1], []).append(path)
+    return found
 
 
 def _named(folder: Path, split: str) -> list[Path]:
     """The files that are called after the split."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    names = [name for name in os.listdir(folder) if _split_of(name) == split]
-    if not names:
-        splits = sorted({found for name in os.listdir(folder) if (found := _split_of(name))})
-        has = ", ".join(splits) or f"no .{', .'.join(SUFFIXES)} file"
+    found = _splits(folder)
+    if split not in found:
+        has = ", ".join(sorted(found)) or f"no .{', .'.join(SUFFIXES)} file"
         raise DataError(f"{folder}: no split {split!r}; it has {has}")
-    return _complete(folder, split, [folder / name for name in sorted(names)])
+    return _complete(folder, split, found[split])
 
 
 def _complete(folder: Path, split: str, files: list[Path]) -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -44,7 +45,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
         DataError: a row or picture that cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    pictures: dict[str, bytes] = {}
+    picture = cache(_picture)
     total, distinct = 0, {}
     numbered: Iterator[TextRow | Pair] = iter(rows)
     for task, size in task_sizes.items():
@@ -56,7 +57,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 digest.update(row.teacher.numpy().tobytes())
             else:
                 items = (row.query, row.target, *row.negatives)
-                query, *targets = (_seen(item, pictures) for item in items)
+                query, *targets = (_seen(item, picture) for item in items)
                 things = {"queries": [query], "targets": targets}
                 digest.update(repr([item.spacing for item in items]).encode())
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
@@ -95,21 +96,19 @@ def check_variety(found: Survey, batch_size: int, least: Mapping[str, int]) -> l
     return notes
 
 
-def _seen(item: Item, pictures: dict[str, bytes]) -> tuple[object, ...]:
+def _seen(item: Item, picture: Callable[[str], bytes]) -> tuple[object, ...]:
     """All that an item is, wherever its files lie."""
-    found = [_picture(path, pictures) for path in (*item.images, *item.video)]
+    found = map(picture, (*item.images, *item.video))
     return (item.text, item.instruction, len(item.images), *found)
 
 
-def _picture(path: str, known: dict[str, bytes]) -> bytes:
-    if path not in known:
-        digest = hashlib.blake2b(digest_size=8)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                digest.update(size.to_bytes(8, "big"))
-                add_pieces(digest, file, 0, size, PIECE_SIZE)
-        except OSError as error:
-            raise DataError(f"{path}: cannot read the image: {error.strerror}") from None
-        known[path] = digest.digest()
-    return known[path]
+def _picture(path: str) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(size.to_bytes(8, "big"))
+            add_pieces(digest, file, 0, size, PIECE_SIZE)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the image: {error.strerror}") from None
+    return digest.digest()

@@ -1,8 +1,6 @@
 """Tables of rows and folders of images, below a local folder or on the hub.
 
-A local folder is laid out as a hub repository (split_files.py): as Parquet or JSON. Subsets and
-splits are always named, never globbed: MMEB's repositories hold stale files and folders of other
-sets beside those that count.
+A local folder is laid out as a hub repository (split_files.py): as Parquet or JSON.
 """
 
 from __future__ import annotations
