@@ -123,16 +123,13 @@ def test_a_weight_that_leaves_no_row() -> None:
 
 
 def test_tasks_that_fill_no_batch() -> None:
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="'c' gives no batch: 8 rows, .*, global batch size 16;"):
         GlobalBatchSampler(SIZES, 16, Mixing.single_task, 0)
-    assert "task 'c' gives no batch: 8 rows, weight 1.0, global batch size 16" in str(error.value)
     assert GlobalBatchSampler(SIZES, 16, Mixing.mixed, 0).steps_per_epoch == 4
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="no batch of 68 rows in .* .a: 40, b: 19, c: 8."):
         GlobalBatchSampler(SIZES, 68, Mixing.mixed, 0)
-    assert "no batch of 68 rows in all tasks together (a: 40, b: 19, c: 8)" in str(error.value)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match="no batch of 128 rows in all tasks .* .text: 100."):
         GlobalBatchSampler({"text": 100}, 128, Mixing.mixed, 0, block=2)
-    assert "no batch of 128 rows in all tasks together (text: 100)" in str(error.value)
 
 
 def test_a_million_rows_cost_nothing_to_resume() -> None:

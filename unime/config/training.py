@@ -131,17 +131,13 @@ class ValidationConfig(Settings, section="validation"):
         given = [key for key in ("rows", "share", "suite") if getattr(self, key) is not None]
         names = ", ".join(f"validation.{key}" for key in given) or "neither rows, share nor suite"
         require(len(given) < 2, "validation", names, "one of rows, share and suite")
-        require(
-            (self.every is None) == (not given),
-            "validation.every",
-            f"{self.every} with {names}",
-            "steps and one of validation.rows, share and suite, or none of them",
-        )
+        paired = (self.every is None) == (not given)
+        expected = "steps and one of validation.rows, share and suite, or none of them"
+        require(paired, "validation.every", f"{self.every} with {names}", expected)
         for name in ("tasks", "limit", "root", "image_root"):
-            alone = getattr(self, name) is not None and self.suite is None
-            require(
-                not alone, f"validation.{name}", getattr(self, name), "validation.suite with it"
-            )
+            value = getattr(self, name)
+            heeded = value is None or self.suite is not None
+            require(heeded, f"validation.{name}", value, "validation.suite with it")
 
 
 @dataclass

@@ -128,14 +128,6 @@ def load_table(
         files = split_files(Path(root), subset, split)
         read = read_parquet_rows if files[0].suffix == ".parquet" else read_json_rows
         return Table(*read(files, required, optional))
-    table = _load_hub(root, subset, split, revision)
-    found = table.rows.column_names
-    check_columns(table.shards[0][0], found, required)
-    wanted = [column for column in (*required, *optional) if column in found]
-    return Table(table.rows.select_columns(wanted), table.shards)
-
-
-def _load_hub(root: str, subset: str | None, split: str, revision: str | None) -> Table:
     if not HUB_NAME.fullmatch(root):
         raise DataError(f"data.root: no folder {root!r}")
     try:
@@ -143,8 +135,10 @@ def _load_hub(root: str, subset: str | None, split: str, revision: str | None) -
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise DataError(f"data.root: no folder {root!r}, and as a hub dataset: {reason}") from None
+    name = " ".join(part for part in (root, subset, split) if part)
+    check_columns(name, rows.column_names, required)
+    rows = rows.select_columns([c for c in (*required, *optional) if c in rows.column_names])
     for column, kind in rows.features.items():
         if isinstance(kind, datasets.Image):
             rows = rows.cast_column(column, datasets.Image(decode=False))
-    name = " ".join(part for part in (root, subset, split) if part)
     return Table(rows, [(name, len(rows))])

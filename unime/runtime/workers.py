@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +15,6 @@ from unime.errors import DataError
 from unime.runtime.interruption import leave_signals_to_parent
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """What went wrong in a worker: raised there, it would come out with the worker's traceback, and
-    hold on to the other workers."""
-
-    message: str
 
 
 class _Made(Dataset[Any]):
@@ -37,7 +28,8 @@ class _Made(Dataset[Any]):
         try:
             return self.make(self.wanted[place])
         except Exception as error:  # whatever a library raises
-            return _Failure(in_words(error))
+            # Raised here, it would have the worker's traceback, and hold on to the other workers.
+            return DataError(in_words(error))
 
 
 @contextmanager
@@ -74,8 +66,8 @@ def load_batches(
 
 def _raising(batches: Iterator[Any]) -> Iterator[Any]:
     for batch in batches:
-        if isinstance(batch, _Failure):
-            raise DataError(batch.message)
+        if isinstance(batch, DataError):
+            raise batch
         yield batch
 
 
