@@ -108,7 +108,7 @@ class EvalSource:
         Raises:
             DataError: no such folder, it leads elsewhere, or it holds no pictures.
         """
-        return video_frames(self.images().find(folder, "folder"))
+        return video_frames(self.images().find_folder(folder))
 
     def keep_image(self, value: Any) -> str:
         """The path of a picture that a table holds as bytes (``{"bytes": …}``), which is written

@@ -57,7 +57,7 @@ class MomentRetrieval(VideoRows):
         return task.task(name, num_rows)
 
     def _clips(self, source: EvalSource, folder: str) -> list[str]:
-        below = Path(source.images().find(folder, "folder")).iterdir()
+        below = Path(source.images().find_folder(folder)).iterdir()
         clips = [path for path in below if path.is_dir() and path.name != self.query_folder]
         return [f"{folder}/{path.name}" for path in sorted(clips, key=natural_order)]
 

@@ -121,7 +121,7 @@ class FrameFinder:
         images, problems = self.source.images(), []
         for place in places:
             try:
-                images.find(place, "folder")
+                images.find_folder(place)
                 return place
             except DataError as error:
                 problems.append(str(error))

@@ -51,10 +51,8 @@ def test_type_bounds_default_and_meaning_stand_in_help_and_page(
     assert "lora.rank: of the low-rank matrices (a whole number, positive; default 32)" in said
     assert "model.name: hub id" in said and "that names them (a path; required)" in said
     monkeypatch.syspath_prepend(ROOT / "docs")
-    page = importlib.import_module("make_settings").page()
-    assert (ROOT / "docs/settings.md").read_text("utf-8") == page, (
-        "run python docs/make_settings.py"
-    )
+    page = importlib.import_module("make_pages").settings_page()
+    assert (ROOT / "docs/settings.md").read_text("utf-8") == page, "run python docs/make_pages.py"
     assert "| `lora.rank` | a whole number, positive | 32 | of the low-rank matrices |" in page
     assert page.count("## All settings") == 1
 

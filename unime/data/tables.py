@@ -29,7 +29,7 @@ class ImageFolder:
     roots: list[Path]  # tried in order
 
     def find(self, path: str, kind: str = "image") -> str:
-        """The absolute path of an image, or of a "folder", that of a video's frames.
+        """The absolute path of an image.
 
         Args:
             path: relative to one of the folders, or absolute and inside of it.
@@ -53,6 +53,10 @@ class ImageFolder:
         if not places or PureWindowsPath(path).is_absolute():
             raise DataError(f"{path!r}: leaves the image folder")
         raise DataError(f"{path!r}: no such {kind} in {' or '.join(map(str, self.roots))}")
+
+    def find_folder(self, path: str) -> str:
+        """The absolute path of a folder, that of a video's frames; raises as for an image."""
+        return self.find(path, "folder")
 
 
 def _within(root: Path, path: str) -> str | None:

@@ -1,6 +1,7 @@
-"""Writes docs/api.md, the public names of each room, from their docstrings.
+"""Writes docs/api.md, the public names of each room, from their docstrings, and the tables of
+docs/settings.md from the fields of the config classes.
 
-python docs/make_api.py
+python docs/make_pages.py
 """
 
 from __future__ import annotations
@@ -12,19 +13,45 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PAGE = Path(__file__).with_name("api.md")
+from unime.config import (
+    EvalConfig,
+    ExportConfig,
+    ReportConfig,
+    Stage1Config,
+    Stage2Config,
+    Stage2PlanConfig,
+    TeacherConfig,
+)
+from unime.config.descriptions import Setting, settings_of
+
+API, SETTINGS = (Path(__file__).with_name(name) for name in ("api.md", "settings.md"))
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 _PUBLIC, *BELOW = re.findall(r"^\d+\. `(unime/\w+)", CONTRIBUTING.read_text("utf-8"), re.MULTILINE)
+SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:")
 ROOMS = ["unime", *(room.replace("/", ".") for room in BELOW)]
 HEAD = """# Public names
 
 What `from unime… import …` is meant for, room by room, from the ground up; made from the
-docstrings by `python docs/make_api.py`. Names that are not here may change without a word. Every
+docstrings by `python docs/make_pages.py`. Names that are not here may change without a word. Every
 setting of the classes in `unime.config`: [settings.md](settings.md).
 """
+HEADING = """
+## All settings
+
+What a program shares with one above it stands there.
+"""
+PROGRAMS = {
+    "stage1": Stage1Config,
+    "stage2": Stage2Config,
+    "eval": EvalConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
+    "prepare teacher": TeacherConfig,
+    "plan": Stage2PlanConfig,
+}
 
 
-def page() -> str:
+def api_page() -> str:
     """The text of docs/api.md."""
     parts = [HEAD]
     for name in ROOMS:
@@ -77,7 +104,24 @@ def _indented(text: str) -> str:
     )
 
 
-SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:")
+def settings_page() -> str:
+    """The text of docs/settings.md: what is written by hand, and the tables as they should be."""
+    parts = [SETTINGS.read_text(encoding="utf-8").partition(HEADING)[0], HEADING]
+    taken = set[Setting]()
+    for program, cls in PROGRAMS.items():
+        settings = [setting for setting in settings_of(cls) if setting not in taken]
+        taken.update(settings)
+        parts.append(
+            f"\n### {program}\n\n| setting | takes | default | |\n| --- | --- | --- | --- |\n"
+        )
+        for setting in settings:
+            default = setting.default or ("required" if setting.takes else "")
+            parts.append(
+                f"| `{setting.key}` | {setting.takes} | {default} | {setting.description} |\n"
+            )
+    return "".join(parts)
+
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    API.write_text(api_page(), encoding="utf-8")
+    SETTINGS.write_text(settings_page(), encoding="utf-8")
