@@ -20,7 +20,7 @@ import yaml
 from data_prep.demo.data import DemoDataConfig
 from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
-from tests.support.paths import ROOT
+from tests.support.paths import CONFIGS, ROOT
 from unime.config import (
     EvalConfig,
     ExportConfig,
@@ -38,7 +38,6 @@ from unime.config.settings import FilePath
 from unime.config.values import without_bounds, without_none
 from unime.errors import ConfigError
 
-CONFIGS = ROOT / "configs"
 OPTIM = "steps: 1, batch_size_per_device: 2, chunk_size: 2, learning_rate: 1.0"
 LEAST = {  # of each class a file that is right
     Stage1Config: "run: {output_dir: o}\nmodel: {name: m}\ndata: {texts: [t], teacher: s}\n"

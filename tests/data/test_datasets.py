@@ -189,10 +189,7 @@ def truncate(path: Path) -> None:
     ],
 )
 def test_an_image_that_cannot_be_read_makes_a_bad_row(
-    tmp_path: Path,
-    damage: Callable[[Path], object],
-    message: str,
-    tiny_model: Callable[..., Path],
+    tmp_path: Path, damage: Callable[[Path], object], message: str, tiny_model: Callable[..., Path]
 ) -> None:
     data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
     again = train_rows(tmp_path, "First", 5)

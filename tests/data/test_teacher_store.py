@@ -54,6 +54,11 @@ def texts(count: int) -> list[str]:
     return [f"text {number}" for number in range(count)]
 
 
+def text_data(root: Path, count: int, store: str) -> TextData:
+    (root / "t.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts(count)))
+    return TextData(texts=[str(root / "t.jsonl")], teacher=str(root / store))
+
+
 def embeddings(folder: Path, wanted: Sequence[str]) -> np.ndarray:
     return open_store(folder, wanted).embeddings([text_key(text) for text in wanted]).numpy()
 
@@ -172,8 +177,7 @@ def test_rows_of_cut_texts_are_listed_over_all_runs(tmp_path: Path) -> None:
 
 def test_a_text_dataset_refuses_a_store_that_does_not_fit(tmp_path: Path) -> None:
     write_store(tmp_path / "store", texts(3), META, embed, block_size=2)
-    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(5)))
-    data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "store"))
+    data = text_data(tmp_path, 5, "store")
     with pytest.raises(DataError, match="2 of 5 texts, the first 'text 3'.*-m data_prep.teach"):
         TextDataset.load(data)
     assert len(TextDataset.load(replace(data, limit=3))) == 3
@@ -208,9 +212,8 @@ def test_an_old_store_is_read_as_it_is(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
     with pytest.raises(DataError, match="for 1 of 2 texts, the first 'text 9'; run python -m data"):
         open_store(tmp_path / "s", ["text 8", "text 9"])
-    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "text {n}"}}\n' for n in range(9)))
-    data = TextData(texts=[str(tmp_path / "t.jsonl")], teacher=str(tmp_path / "s"))
-    assert (TextDataset.load(data).teacher.cut_at, TextDataset.load(data).teacher.num_cut) == (9, 1)
+    teacher = TextDataset.load(text_data(tmp_path, 9, "s")).teacher
+    assert (teacher.cut_at, teacher.num_cut) == (9, 1)
 
 
 def test_an_old_store_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,8 +281,7 @@ def test_a_picture_is_upright_beside_tags_of_a_wrong_type(
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [exif((0x0112, 2, 2, b"6\0\0\0")), exif(short(0x0112, 77)), b"Exif\0\0no EXIF at all"],
+    "damage", [exif((0x0112, 2, 2, b"6\0\0\0")), exif(short(0x0112, 77)), b"Exif\0\0no EXIF at all"]
 )
 def test_an_orientation_that_is_none_is_left_out(damage: bytes, tmp_path: Path) -> None:
     content = saved(Image.fromarray(GREY), "PNG", exif=damage)

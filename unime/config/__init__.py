@@ -14,6 +14,7 @@ from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
 from unime.config.model import (
     INPUT_DEFAULTS,
+    PARTS,
     InputConfig,
     LoraSettings,
     ModelConfig,
@@ -22,6 +23,7 @@ from unime.config.model import (
 )
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.training import (
+    TRACKERS,
     DistillationLossConfig,
     HardNegativeLossConfig,
     OnCollapse,
@@ -35,3 +37,4 @@ from unime.config.training import (
     Stage2Config,
     ValidationConfig,
 )
+from unime.errors import ConfigError

@@ -67,7 +67,7 @@ def _common_types(
         try:
             common = pa.unify_schemas([common, pa.schema(own)], promote_options="permissive")
         except pa.ArrowException as error:
-            raise DataError(f"{file}, unlike {next(iter(schemas))}: {error}") from None
+            raise DataError(f"{file}, unlike those before it: {error}") from None
     return dict(zip(common.names, common.types, strict=True))
 
 
