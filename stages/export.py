@@ -23,7 +23,6 @@ card says which pictures it embeds otherwise than the run does.
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -42,8 +41,7 @@ from unime.config import (
     Quantization,
     build_config,
 )
-from unime.config.descriptions import help_of
-from unime.config.loader import parse_words, program_name
+from unime.config.loader import parse_words, program_parser
 from unime.errors import ConfigError
 from unime.export.exporting import export_adapter, export_merged
 from unime.export.model_card import Exported, model_card
@@ -94,16 +92,9 @@ def _check_words(config: ExportConfig) -> None:
 
 
 def parse(argv: list[str] | None) -> ExportConfig:
-    parser = argparse.ArgumentParser(
-        prog=program_name(),
-        description=__doc__,
-        epilog=help_of(ExportConfig),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser(ExportConfig)
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("output_dir", metavar="OUT")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--push-to-hub", metavar="REPOSITORY")
     args = parse_words(parser, argv)
     words = [*args.overrides, "run=RUN", "output_dir=OUT"]

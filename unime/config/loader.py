@@ -33,18 +33,11 @@ COMMAND_LINE = "command line"
 
 def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     """Parse ``--config FILE [key=value …]`` into `cls`; ``--print-config`` shows it and exits."""
-    parser = argparse.ArgumentParser(
-        prog=program_name(),
-        description=sys.modules["__main__"].__doc__,
-        epilog=help_of(cls),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = program_parser(cls)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved config and exit"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parse_words(parser, argv)
     try:
         config = build_config(cls, args.config.expanduser(), args.overrides)
@@ -56,15 +49,23 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     return config
 
 
-def program_name() -> str | None:
-    """As it is called: ``python -m stages.plan``; None: argparse knows."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name}" if spec is not None else None
+def program_parser(cls: type) -> argparse.ArgumentParser:
+    """A parser for the words of the program that runs, whose help has its settings."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    return argparse.ArgumentParser(
+        prog=f"python -m {spec.name}" if spec is not None else None,  # None: argparse knows
+        description=main.__doc__,
+        epilog=help_of(cls),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def parse_words(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a parser and its settings, in any order. A setting that is written as an
-    option ends the program, with how it is written."""
+    """The options of a parser and its settings, the `overrides`, in any order. A setting that is
+    written as an option ends the program, with how it is written."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
     args, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         settings = "settings are written key=value, without dashes"
