@@ -51,7 +51,7 @@ from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
 from unime.export.upload import push
 from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
-from unime.models.hub import CHECKPOINTS, FINAL, trained_base
+from unime.models.hub import CHECKPOINTS, FINAL, NamedBase, trained_base
 from unime.runtime.environment import git_commit, installed_versions
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
@@ -143,9 +143,8 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
     name = config.base
     if name is None:
         try:
-            name = trained_base(
-                final, base["name"], base["revision"], config.trust_remote_code
-            ).name
+            trained_on = NamedBase(base["name"], base["revision"], base.get("folder"))
+            name = trained_base(final, trained_on, config.trust_remote_code).name
         except ConfigError as error:
             raise ConfigError(f"run: {final}: {error}; or base=FOLDER says where it is") from error
     return ModelConfig(

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from unime.config import InputConfig, ModelConfig
 from unime.errors import ConfigError
 from unime.models.adapter_files import (
+    ADAPTER,
     DESCRIPTION,
     adapter_folders,
     named_folder,
@@ -25,8 +26,7 @@ from unime.models.adapter_files import (
     read_weights,
     trained_inputs,
 )
-from unime.models.sentence_layout import EXPORTED, is_exported
-from unime.runtime.files import read_json
+from unime.models.sentence_layout import is_exported, read_exported
 
 COMMIT = re.compile("[0-9a-f]{7,40}")
 
@@ -69,7 +69,7 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
         ConfigError: another base.
     """
     if not (folder / DESCRIPTION).is_file():
-        if (folder / "adapter_config.json").is_file():
+        if (folder / ADAPTER).is_file():
             _check_named_base(folder, base)
         return
     trained = read_description(folder)
@@ -116,7 +116,7 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
             raise ConfigError(
                 f"model.adapter: {folder} was trained on {there}, whose weights are not those of"
                 f" {base['name']}; name that folder in model.name, or, to mix them all the same,"
-                f" take base_model_name_or_path out of {folder / 'adapter_config.json'}"
+                f" take base_model_name_or_path out of {folder / ADAPTER}"
             )
     then = f"{name} at {revision}" if revision else name
     warnings.warn(
@@ -125,13 +125,6 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
         " the same weights",
         stacklevel=4,
     )
-
-
-def merged_digests(base: Path) -> list[str]:
-    """Of the adapters that are part of the weights in a folder, as far as it says so."""
-    if not is_exported(base):
-        return []
-    return read_json(base / EXPORTED, key="model.name").get("merged", [])
 
 
 def check_not_merged(
@@ -149,15 +142,15 @@ def check_not_merged(
     """
     if not is_exported(base):
         return
-    exported, merged = read_json(base / EXPORTED, key="model.name"), set(merged_digests(base))
+    exported = read_exported(base)
     advice = (
         f"model.adapter: {adapter} %s {base}, an export of unime: leave model.adapter out"
         " (model.adapter=null) to train or evaluate that model; to put the adapter on the base that"
         " it was trained on, name this base in model.name"
     )
-    if merged:
+    if exported["merged"]:
         for path in adapter_folders(adapter):
-            if adapter_digest(read_weights(path, pickled)) in merged:
+            if adapter_digest(read_weights(path, pickled)) in exported["merged"]:
                 raise ConfigError(advice % "is merged already into the weights of")
     prompt = trained_inputs(base, adapter)["prompt"]  # the adapter's, where it says it
     if exported["inputs"]["prompt"] == "chat" != prompt and processor is None:
