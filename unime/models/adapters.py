@@ -205,7 +205,7 @@ def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path:
 
 
 def save_adapters(
-    folder: str | Path,
+    folder: Path,
     adapters: Adapters,
     tensors: dict[str, dict[str, Tensor]],
     base: dict[str, Any],
@@ -219,13 +219,11 @@ def save_adapters(
     Args:
         tensors: those of the stack (:func:`adapter_tensors`).
     """
-    folder = Path(folder)
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     stacked: Any = adapters.stack.peft_config if adapters.stack else {}
-    for name, (config, of) in (
-        adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
-    ).items():
+    on_top = {name: (config, tensors[name]) for name, config in stacked.items()}
+    for name, (config, of) in (adapters.merged | on_top).items():
         path = aside / name
         path.mkdir(parents=True)
         save_file(of, path / WEIGHTS, metadata={"format": "pt"})

@@ -118,9 +118,8 @@ class Encoder(nn.Module):
             revision=checkpoint.base.commit or checkpoint.revision,
             processor=checkpoint.elsewhere,
         )
-        start = "cpu" if decoder_only else device
-        found = load_pretrained(model, checkpoint, torch.device(start), sharded)
-        backbone, hf_processor, base = found.backbone, found.processor, found.base
+        start = torch.device("cpu" if decoder_only else device)
+        backbone, hf_processor, base = load_pretrained(model, checkpoint, start, sharded)
         check_quantised(base, backbone, model.quantization, torch.device(device))
         if dequantised:
             dequantise(base)
@@ -280,7 +279,7 @@ class Encoder(nn.Module):
         tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
         if writes:
             described = (self.base_description, self.processor.inputs, self.decoder_only)
-            save_adapters(folder, adapters, tensors, *described)
+            save_adapters(Path(folder), adapters, tensors, *described)
 
     def load_trained(self, folder: Path) -> None:
         """Put the trained adapter back as `save_adapters` wrote it, before an engine splits it.

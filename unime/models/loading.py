@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,10 @@ from unime.runtime.progress import quiet_transformers
 _REPACKS = "support_avx512bf16_for_cpu"
 
 
-@dataclass
-class Loaded:
-    backbone: Backbone
-    processor: Any  # of transformers
-    base: PreTrainedModel
-
-
 def load_pretrained(
     model: ModelConfig, checkpoint: Checkpoint, device: torch.device, sharded: bool
-) -> Loaded:
-    """Load the base of a checkpoint and its processor, made fit for each other.
+) -> tuple[Backbone, Any, PreTrainedModel]:
+    """Load the processor of a checkpoint and its base, made fit for each other.
 
     Raises:
         ConfigError: what is there cannot be used.
@@ -64,7 +56,7 @@ def load_pretrained(
         base = _load_base(model, folder, backbone, device, sharded)
     if backbone.adapt is not None:
         backbone.adapt(processor, base)
-    return Loaded(backbone, processor, base)
+    return backbone, processor, base
 
 
 @contextmanager
@@ -85,11 +77,7 @@ def explained(model: ModelConfig) -> Iterator[None]:
 
 
 def check_own_code(folder: Path) -> None:
-    """Refuse code that ``model.revision`` does not pin.
-
-    Raises:
-        ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
-    """
+    """Refuse code that lies in another repository, which ``model.revision`` does not pin."""
     for path in folder.glob("*config.json"):
         classes = read_json(path, key="model.name").get("auto_map", {})
         for name in classes.values() if isinstance(classes, dict) else ():

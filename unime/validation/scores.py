@@ -155,23 +155,22 @@ class HeldOutPairs:
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Of each row of a task, and by chance (n,)."""
-        first: dict[int, int] = {}
-        for place in self._of(rows).tolist():
-            first.setdefault(int(self._target_key[place]), place)
-        column = {key: number for number, key in enumerate(first)}
+        own = self._of(rows)
+        own = own[first_of_each(self._target_key[own].tolist())]  # different targets (C,)
+        column = {key: number for number, key in enumerate(self._target_key[own].tolist())}
         right: dict[int, list[int]] = {}
         for row in rows:
             columns = right.setdefault(int(self._query_key[row]), [])
             columns.append(column[int(self._target_key[row])])
-        different = targets[list(first.values())]  # (C, D)
+        different = targets[own]  # (C, D)
         hits, chances = [], []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            is_right = torch.zeros(len(block), len(first), dtype=torch.bool)
+            is_right = torch.zeros(len(block), len(own), dtype=torch.bool)
             for number, row in enumerate(block):
                 is_right[number, right[int(self._query_key[row])]] = True
             hits.append(hit_share(queries[block] @ different.T, is_right))
-            chances.append(is_right.sum(dim=1) / len(first))
+            chances.append(is_right.sum(dim=1) / len(own))
         return torch.cat(hits), torch.cat(chances)
 
 
