@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from tests.support.embedding import difference, embed
 from tests.support.tiny_families import TEXT
-from tests.support.tiny_models import FAMILIES, lora_parts
+from tests.support.tiny_models import WITH_PHI3_V, lora_parts
 from unime.backbones.families import BACKBONES, backbone_of
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
@@ -40,16 +40,21 @@ def test_every_part_belongs_to_itself(backbone):
 
 
 SEVEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-FOUR = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}  # Phi-4 has some of them as one
+FOUR = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}  # Phi has some of them as one
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def layers_of(family: str) -> set[str]:
+    """What the linear layers of a decoder layer are called."""
+    return FOUR if family.startswith("phi") else SEVEN
+
+
+@pytest.mark.parametrize("family", WITH_PHI3_V)
 def test_lora_finds_every_linear_layer_and_nothing_else(family, load_tiny):
     encoder = load_tiny(family, lora=every_part(family))
     part_of = encoder.backbone.part_of
     wrapped = {name.split(".lora_")[0] for name, _ in encoder.trainable_named_parameters()}
     kinds = {name.rpartition(".")[2] for name in wrapped if part_of(name) == "llm"}
-    assert kinds == (FOUR if family == "phi4_multimodal" else SEVEN)
+    assert kinds == layers_of(family)
     assert {part_of(name) for name in wrapped} == set(lora_parts(family))
     plain = [
         name
@@ -60,12 +65,12 @@ def test_lora_finds_every_linear_layer_and_nothing_else(family, load_tiny):
     assert [name for name in plain if not name.startswith(encoder.backbone.unused)] == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_PHI3_V)
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_only_the_language_model_is_quantised(family, quantization, load_tiny):
     encoder = load_tiny(family, quantization, "bfloat16", lora=every_part(family))
     quantised = {name for name, module in encoder.named_modules() if is_quantised(module)}
-    count = 2 * len(FOUR if family == "phi4_multimodal" else SEVEN)
+    count = 2 * len(layers_of(family))
     assert len(quantised) == count
     layers = f"{encoder.backbone.language_model}.layers."
     assert all(name.startswith(layers) for name in quantised)

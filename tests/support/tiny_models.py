@@ -65,6 +65,7 @@ FAMILIES = tuple(
     pytest.param(family, marks=pytest.mark.backbones) if family in SLOW else family
     for family in ALL
 )
+WITH_PHI3_V = (*FAMILIES, pytest.param("phi3_v", marks=pytest.mark.backbones))  # by its own code
 PARTS = ("llm", "projector", "vision")
 
 
