@@ -16,16 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from stages import export
 from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import load_exact as load
 from tests.support.exported_runs import shake, train_small
 from unime.config import InputConfig, LoraSettings
 from unime.errors import ConfigError
 from unime.models.belonging import base_digest
 from unime.models.encoder import Encoder
-
-
-def load(name, adapter=None, prompt=None, **settings):
-    model = exact_model(name, adapter=str(adapter) if adapter else None, **settings)
-    return Encoder.load(model, InputConfig(prompt=prompt))
 
 
 def tuned(base, folder):
@@ -53,16 +49,17 @@ def stage1(tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("old", [False, True], ids=["", "of an export without digests"])
 def test_a_merged_adapter_is_not_applied_again(prompt, old, stage1, tmp_path):
     _, run, out = stage1
+    asked = InputConfig(prompt=prompt)
     if old:
         out = shutil.copytree(out, tmp_path / "out")
         described = json.loads((out / "unime.json").read_text())
         described.pop("merged", None)
         (out / "unime.json").write_text(json.dumps(described))
     with pytest.raises(ConfigError, match="model.adapter=null") as error:
-        load(out, run / "final", prompt)
+        load(out, run / "final", asked)
     assert ("is merged already" in str(error.value)) is not old
     with pytest.raises(ConfigError, match="model.adapter=null"):  # in peft's format alone
-        load(out, run / "final" / "00-rank8", prompt) if not old else load(out, run, prompt)
+        load(out, run if old else run / "final" / "00-rank8", asked)
 
 
 def test_an_adapter_trained_on_an_export_is_applied(items, stage1, tmp_path):
