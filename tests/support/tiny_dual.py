@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -23,13 +22,15 @@ from transformers import (
     SiglipProcessor,
 )
 
+from tests.support.tiny_models import byte_level
+
 LENGTH = 32  # tokens of a text
 SIDE = 24  # pixels of an image
 _SENTENCES = ["a photo of a cat on a chair", "two red birds over the sea, and a dog in the garden"]
 
 
 def build_clip(folder: Path, seed: int = 0) -> Path:
-    tokenizer = _tokenizer("<|startoftext|> $A <|endoftext|>", ("<|startoftext|>", "<|endoftext|>"))
+    tokenizer = _tokenizer("<|startoftext|>", "<|endoftext|>")
     sizes = _sizes(tokenizer)
     begin, end = tokenizer.convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
     sizes["text"] |= {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
@@ -41,7 +42,7 @@ def build_clip(folder: Path, seed: int = 0) -> Path:
 
 
 def build_siglip(folder: Path, seed: int = 0) -> Path:
-    tokenizer = _tokenizer("$A </s>", ("</s>",))
+    tokenizer = _tokenizer("</s>")
     sizes = _sizes(tokenizer)
     end = tokenizer.convert_tokens_to_ids("</s>")
     sizes["text"] |= {"projection_size": sizes["text"]["hidden_size"]}
@@ -59,19 +60,9 @@ def _sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, dict[str, Any]]:
     return {"text": layers | text, "vision": layers | {"image_size": SIDE, "patch_size": 8}}
 
 
-def _tokenizer(form: str, special: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=list(special),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_SENTENCES, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=form, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
-    )
+def _tokenizer(*special: str) -> PreTrainedTokenizerFast:
+    """Its last token ends a text, and pads; one before it begins it."""
+    tokenizer = byte_level(_SENTENCES, 320, special, begins=special[:-1], ends=special[-1:])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=special[-1],

@@ -6,6 +6,7 @@ build_tiny("qwen2_vl", tmp_path / "qwen2_vl")
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -102,22 +103,9 @@ def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTra
     """A byte-level BPE tokenizer with few merges: every text has tokens, none is unknown. With
     `begin` it puts that token before a text, unless asked not to."""
     always = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[*always, begin] if begin else always,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_SENTENCES, trainer)
-    if begin:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
-        )
+    begins = [begin] if begin else []
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_level(_SENTENCES, 400, [*always, *begins], begins),
         pad_token="<pad>",
         unk_token="<unk>",
         bos_token=begin,
@@ -126,3 +114,29 @@ def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTra
         padding_side="left",
         extra_special_tokens=special,
     )
+
+
+def byte_level(
+    sentences: list[str],
+    size: int,
+    special: Sequence[str],
+    begins: Sequence[str] = (),
+    ends: Sequence[str] = (),
+) -> Tokenizer:
+    """Byte-level BPE that puts tokens before and after a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(special),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    if begins or ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join([*begins, "$A", *ends]),
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*begins, *ends)],
+        )
+    return tokenizer

@@ -71,17 +71,6 @@ class Phi3ImageEmbedding(nn.Module):
         return embedded
 
 
-class Phi3RMSNorm(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x):
-        exact = x.float()
-        exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-5)
-        return self.weight * exact.to(x.dtype)
-
-
 def rotate(x, angles):
     first, second = x.chunk(2, dim=-1)
     return x * angles.cos().to(x.dtype) + torch.cat([-second, first], -1) * angles.sin().to(x.dtype)
@@ -122,8 +111,8 @@ class Phi3DecoderLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.self_attn, self.mlp = Phi3Attention(config), Phi3MLP(config)
-        self.input_layernorm = Phi3RMSNorm(config.hidden_size)
-        self.post_attention_layernorm = Phi3RMSNorm(config.hidden_size)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, 1e-5)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, 1e-5)
 
     def forward(self, x, mask, position_ids):
         x = x + self.self_attn(self.input_layernorm(x), mask, position_ids)
@@ -152,7 +141,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         self.layers = nn.ModuleList(
             Phi3DecoderLayer(config) for _ in range(config.num_hidden_layers)
         )
-        self.norm = Phi3RMSNorm(config.hidden_size)
+        self.norm = nn.RMSNorm(config.hidden_size, 1e-5)
         self.gradient_checkpointing = False
         if config._attn_implementation == "flash_attention_2":
             assert is_flash_attn_greater_or_equal_2_10()
