@@ -34,8 +34,8 @@ def adapter_folders(folder: str | Path) -> list[Path]:
         ConfigError: neither of the two.
     """
     folder = Path(folder)
-    if (folder / DESCRIPTION).is_file():
-        return [folder / name for name in read_description(folder)["adapters"]]
+    if described := read_description(folder):
+        return [folder / name for name in described["adapters"]]
     if (folder / ADAPTER).is_file():
         return [folder]
     raise ConfigError(f"model.adapter: {folder} holds neither {DESCRIPTION} nor {ADAPTER}")
@@ -62,19 +62,15 @@ def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
     inputs: dict[str, Any] = {}
     for folder in filter(None, (base, adapter)):
-        inputs |= read_exported(folder)["inputs"]
-    if adapter is not None and (adapter / DESCRIPTION).is_file():
-        inputs |= read_description(adapter)["inputs"]
+        inputs |= read_exported(folder)["inputs"] | read_description(folder).get("inputs", {})
     return inputs
 
 
-def merged_below(folder: Path) -> int:
-    """How many of the adapters the others were trained on as part of the base's weights."""
-    return read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
-
-
 def read_description(folder: Path) -> dict[str, Any]:
+    """What `save_adapters` wrote; of another folder nothing."""
     path = folder / DESCRIPTION
+    if not path.is_file():
+        return {}
     description: dict[str, Any] = read_json(path, key="model.adapter")
     if not {"base", "inputs", "adapters", "merged"} <= set(description):
         raise ConfigError(f"model.adapter: {path} lacks base, inputs, adapters or merged")

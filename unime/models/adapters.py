@@ -30,8 +30,8 @@ from unime.models.adapter_files import (
     VERSION,
     WEIGHTS,
     adapter_folders,
-    merged_below,
     read_config,
+    read_description,
     read_weights,
 )
 from unime.models.adapter_names import fit_names
@@ -108,7 +108,8 @@ def stack_adapters(
 
 def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Adapters:
     """The adapters in a folder, those merged that have to be, or all of them."""
-    below = merged_below(folder)
+    # How many of them the others were trained on as part of the base's weights.
+    below: int = read_description(folder).get("merged", 0)
     if (below or merge) and any(is_quantised(module) for module in base.modules()):
         raise ConfigError(
             f"model.adapter: {folder} cannot be merged into quantised weights, which would round"

@@ -18,7 +18,6 @@ from unime.config import InputConfig, ModelConfig
 from unime.errors import ConfigError
 from unime.models.adapter_files import (
     ADAPTER,
-    DESCRIPTION,
     adapter_folders,
     named_folder,
     read_config,
@@ -68,11 +67,11 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
     Raises:
         ConfigError: another base.
     """
-    if not (folder / DESCRIPTION).is_file():
+    trained = read_description(folder)
+    if not trained:
         if (folder / ADAPTER).is_file():
             _check_named_base(folder, base)
         return
-    trained = read_description(folder)
     then = trained["base"]
     expected = torch.tensor(then["embedding_sample"])
     found = torch.tensor(base["embedding_sample"])

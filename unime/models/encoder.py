@@ -33,8 +33,7 @@ from unime.models.belonging import check_fits, check_not_merged, describe_base
 from unime.models.chat_format import check_carries
 from unime.models.hub import locate
 from unime.models.item_processor import ItemProcessor
-from unime.models.loading import load_pretrained
-from unime.models.quantization import check_quantised, dequantise
+from unime.models.loading import check_quantised, dequantise, load_pretrained
 from unime.models.sentence_layout import is_exported
 from unime.runtime.progress import progress_bar
 

@@ -62,21 +62,14 @@ def locate(model: ModelConfig) -> Checkpoint:
             )
         adapter, revision = named, trained_on.revision
         base = _fetch_base(model, named, trained_on)
-    elsewhere = model.processor or _trained_processor(adapter)
+    described = read_description(adapter.folder) if adapter is not None else {}
+    elsewhere = model.processor or described.get("base", {}).get("processor")
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
     else:  # an adapter that was published with one was trained with it
         processor = adapter if adapter is not None and has_processor(adapter.folder) else base
     base = replace(base, folder=transformer_folder(base.folder))
     return Checkpoint(base, adapter, processor, revision, elsewhere)
-
-
-def _trained_processor(adapter: Source | None) -> str | None:
-    """The ``model.processor`` of the run of ours that `adapter` is, if it had one."""
-    if adapter is None or not (adapter.folder / DESCRIPTION).is_file():
-        return None
-    base = read_description(adapter.folder)["base"]
-    return base.get("processor") if isinstance(base, dict) else None
 
 
 def _fetch_base(model: ModelConfig, adapter: Source, named: NamedBase) -> Source:
@@ -116,11 +109,7 @@ def trained_base(adapter: Path, named: NamedBase, code: bool = False) -> Source:
 
 
 def find_adapter(model: ModelConfig) -> Source | None:
-    """What `model.adapter` names.
-
-    Raises:
-        ConfigError: it is not there.
-    """
+    """What `model.adapter` names."""
     if model.adapter is None:
         return None
     name, revision = split_revision(model.adapter)
@@ -168,11 +157,7 @@ def fetch(
 
 
 def _of_run(key: str, name: str) -> str:
-    """Where in a run's folder its adapters are; "" of any other folder.
-
-    Raises:
-        ConfigError: it is not finished.
-    """
+    """Where in the folder of a run, which has to be finished, its adapters are; "" of any other."""
     folder = Path(name)
     if any((folder / file).is_file() for file in (DESCRIPTION, ADAPTER, MODULES, "config.json")):
         return ""
