@@ -135,20 +135,15 @@ def test_a_relative_base_is_found_from_anywhere(items, tiny_model, tmp_path, mon
         assert "models/small" in said and str(project / "models") in said and "hub" not in said
 
 
-def test_a_run_is_named_without_final(items, tiny_model, tmp_path):
-    encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    expected = embed(encoder, items)
-    assert difference(embed(load(tmp_path / "run"), items), expected) < 1e-6
-    assert difference(embed(load(tiny_model("qwen2_vl"), tmp_path / "run"), items), expected) < 1e-6
-
-
 def test_a_checkpoint_is_a_model(items, tiny_model, tmp_path):
+    """And so is a run that is named without final/ (test_a_relative_base: in model.name too)."""
     encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "aside")
     expected = embed(encoder, items)
     step = tmp_path / "run" / "checkpoints" / "step_00000020"
     shutil.copytree(tmp_path / "aside" / "final", step)
     (step / "state.json").write_text("{}")
-    assert difference(embed(load(tiny_model("qwen2_vl"), step), items), expected) < 1e-6
+    for adapter in (step, tmp_path / "aside"):
+        assert difference(embed(load(tiny_model("qwen2_vl"), adapter), items), expected) < 1e-6
     export.main([str(step), str(tmp_path / "out")])
     assert difference(embed(load(tmp_path / "out"), items), expected) < 1e-5
     for start in (

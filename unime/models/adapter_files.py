@@ -28,11 +28,7 @@ TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
 
 
 def adapter_folders(folder: str | Path) -> list[Path]:
-    """The adapters in a folder written by `save_adapters` in their order, or a plain peft adapter.
-
-    Raises:
-        ConfigError: neither of the two.
-    """
+    """The adapters in a folder of `save_adapters`, in their order, or a plain peft adapter."""
     folder = Path(folder)
     if described := read_description(folder):
         return [folder / name for name in described["adapters"]]

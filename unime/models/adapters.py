@@ -131,11 +131,7 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
 
 
 def load_last(adapters: Adapters, folder: Path) -> None:
-    """Put the last adapter back as a checkpoint of the same stack holds it.
-
-    Raises:
-        ConfigError: it cannot be read, or is of another stack.
-    """
+    """Put the last adapter back as a checkpoint of the same stack holds it."""
     folders = adapter_folders(folder)
     names = [path.name for path in folders]
     if names != adapters.names or adapters.stack is None:

@@ -63,9 +63,6 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
 
     Args:
         base: what the model is that they are loaded on (`describe_base`).
-
-    Raises:
-        ConfigError: another base.
     """
     trained = read_description(folder)
     if not trained:
@@ -134,10 +131,6 @@ def check_not_merged(
     Args:
         base: folder of a model, which may be an export of unime.
         processor: another than the export's, which may be asked with another prompt.
-        pickled: the adapter may be.
-
-    Raises:
-        ConfigError: the adapter is part of that export's weights, or was not trained on it.
     """
     if not is_exported(base):
         return

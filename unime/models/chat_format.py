@@ -123,11 +123,7 @@ def media_tokens(media: Sequence[str], processor: Any, backbone: Backbone) -> st
 
 def chat_template(processor: Any, backbone: Backbone) -> str:
     """The chat format of a model: its processor's, its tokenizer's where that may be any, or what
-    is known of its family.
-
-    Raises:
-        ConfigError: neither has one.
-    """
+    is known of its family."""
     own = _own_template(processor)
     if own is not None:
         carries = own.startswith(CARRIES_PROMPT)

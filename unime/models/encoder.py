@@ -54,7 +54,6 @@ class Encoder(nn.Module):
         adapters: Adapters,
         backbone: Backbone,
         processor: ItemProcessor,
-        precision: torch.dtype,
         described: dict[str, Any],
         decoder_only: bool = False,
     ) -> None:
@@ -62,7 +61,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.processor = processor
         self.decoder_only = decoder_only
-        self.precision = precision
+        self.precision: torch.dtype = getattr(torch, described["precision"])
         self.base_description = described
         self.hidden_size: int = base.config.get_text_config().hidden_size
         alone = decoder_only and not backbone.whole_for_texts
@@ -143,8 +142,7 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
-        precision = getattr(torch, model.precision.value)
-        encoder = cls(base, adapters, backbone, processor, precision, described, decoder_only)
+        encoder = cls(base, adapters, backbone, processor, described, decoder_only)
         return encoder.to(device)
 
     @property

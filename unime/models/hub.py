@@ -134,9 +134,6 @@ def fetch(
         key: the setting that names it, for messages.
         code: also the Python files.
         extra: and other files.
-
-    Raises:
-        ConfigError: neither of the two.
     """
     if Path(name).is_dir():
         inside = _of_run(key, name)

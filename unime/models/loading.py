@@ -35,11 +35,7 @@ _REPACKS = "support_avx512bf16_for_cpu"
 def load_pretrained(
     model: ModelConfig, checkpoint: Checkpoint, device: torch.device, sharded: bool
 ) -> tuple[Backbone, Any, PreTrainedModel]:
-    """Load the processor of a checkpoint and its base, made fit for each other.
-
-    Raises:
-        ConfigError: what is there cannot be used.
-    """
+    """Load the processor of a checkpoint and its base, made fit for each other."""
     code = {"trust_remote_code": model.trust_remote_code}
     folder = checkpoint.base.folder
     with explained(model):
