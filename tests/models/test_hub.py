@@ -189,20 +189,15 @@ def test_our_runs_are_models_too(items, tiny_model, trained, tmp_path):
     with pytest.raises(ConfigError, match=both):
         load(run, run)
     nested = shutil.copytree(run, tmp_path / "nested")
-    description = read(nested / "encoder.json")
-    description["base"]["name"] = str(run)
-    write(nested / "encoder.json", description)
-    with pytest.raises(ConfigError, match="nested is an adapter of .*, another adapter"):
-        load(nested)
-    description["base"] |= {"name": "/home/them/qwen", "folder": "/home/them/qwen"}
-    write(nested / "encoder.json", description)
-    with pytest.raises(
-        ConfigError, match=r"an adapter; its base is the folder /home/them/qwen, wh"
+    description, theirs = read(nested / "encoder.json"), "/home/them/qwen"
+    for base, message in (
+        ({"name": str(run)}, "nested is an adapter of .*, another adapter"),
+        ({"name": theirs, "folder": theirs}, f"an adapter; its base is the folder {theirs}, wh"),
+        ({}, "nested/encoder.json names no base model"),
     ):
-        load(nested)
-    write(nested / "encoder.json", description | {"base": {}})
-    with pytest.raises(ConfigError, match=r"nested/encoder.json names no base model"):
-        load(nested)
+        write(nested / "encoder.json", description | {"base": base})
+        with pytest.raises(ConfigError, match=message):
+            load(nested)
     shutil.copyfile(run / "00-rank4/adapter_config.json", tmp_path / "adapter_config.json")
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ConfigError, match="has weights and adapter_config.json: name the base in"):

@@ -73,8 +73,6 @@ def write_phi3_v(folder: Path, seed: int = 0) -> Path:
     tower, stored = "vision_embed_tokens.img_processor.", {}
     for name, tensor in model.state_dict().items():
         if not name.endswith(("wte.weight", "position_ids")):  # embed_tokens again, and a buffer
-            if name.endswith("_GN"):
-                tensor.normal_(0, 0.2)
             if tower in name and tensor.ndim > 1:
                 tensor.normal_(0, 0.2)
             stored[name.replace(tower, f"{tower}vision_model.")] = tensor
