@@ -175,10 +175,8 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
 
 def split_revision(name: str) -> tuple[str, str | None]:
     """``org/name@revision``; a folder may have an @ in its name, a hub id not."""
-    if Path(name).is_dir() or "@" not in name:
-        return name, None
     identifier, _, revision = name.partition("@")
-    return identifier, revision
+    return (name, None) if Path(name).is_dir() else (identifier, revision or None)
 
 
 def _base_of(source: Source) -> NamedBase | None:
