@@ -15,7 +15,6 @@ from PIL import Image
 
 from tests.support.checkout import Checkout
 from tests.support.material import write_material
-from tests.support.phi3_v_checkpoint import write_phi3_v
 from tests.support.ranks import TwoRanks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
@@ -72,10 +71,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def build(family: str, seed: int = 0) -> Path:
         if (family, seed) not in built:
             folder = tmp_path_factory.mktemp("models") / f"{family}-{seed}"
-            own_code = family == "phi3_v"
-            built[family, seed] = (
-                write_phi3_v(folder, seed) if own_code else build_tiny(family, folder, seed)
-            )
+            built[family, seed] = build_tiny(family, folder, seed)
         return built[family, seed]
 
     return build

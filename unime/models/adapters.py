@@ -202,7 +202,7 @@ def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path:
 
 
 def save_adapters(
-    folder: Path,
+    folder: str | Path,
     adapters: Adapters,
     tensors: dict[str, dict[str, Tensor]],
     base: dict[str, Any],
@@ -216,11 +216,13 @@ def save_adapters(
     Args:
         tensors: those of the stack (:func:`adapter_tensors`).
     """
+    folder = Path(folder)
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     stacked: Any = adapters.stack.peft_config if adapters.stack else {}
-    on_top = {name: (config, tensors[name]) for name, config in stacked.items()}
-    for name, (config, of) in (adapters.merged | on_top).items():
+    for name, (config, of) in (
+        adapters.merged | {name: (config, tensors[name]) for name, config in stacked.items()}
+    ).items():
         path = aside / name
         path.mkdir(parents=True)
         save_file(of, path / WEIGHTS, metadata={"format": "pt"})

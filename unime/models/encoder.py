@@ -276,7 +276,7 @@ class Encoder(nn.Module):
         tensors = adapter_tensors(adapters.stack) if adapters.stack else {}
         if writes:
             described = (self.base_description, self.processor.inputs, self.decoder_only)
-            save_adapters(Path(folder), adapters, tensors, *described)
+            save_adapters(folder, adapters, tensors, *described)
 
     def load_trained(self, folder: Path) -> None:
         """Put the trained adapter back as `save_adapters` wrote it, before an engine splits it.
