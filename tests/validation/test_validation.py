@@ -166,19 +166,17 @@ def test_a_model_that_sees_nothing_is_at_chance(
 
 
 def test_stage1_is_validated_by_the_teachers_neighbours(material: Path) -> None:
-    run = stage1(material, "stage1", "validation.every=4", "validation.share=0.25")
+    """The scores go to tensorboard too."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = ("validation.every=4", "validation.share=0.25", "run.trackers=[tensorboard]")
+    run = stage1(material, "stage1", *settings)
     (line,) = scores_of(run)
     assert 0 <= line["validation/hit@1"] <= 1 and line["validation/loss"] > 0
     assert json.loads((run / "best.json").read_text())["step"] == 4
-
-
-def test_scores_go_to_tensorboard(material: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = stage1(material, "board", *HELD, "optim.steps=1", "run.trackers=[tensorboard]")
     events = EventAccumulator(str(run / "tensorboard" / "unime")).Reload()
     (logged,) = events.Scalars("validation/hit@1")
-    assert logged.value == pytest.approx(scores_of(run)[0]["validation/hit@1"])
+    assert logged.value == pytest.approx(line["validation/hit@1"])
 
 
 # Which checkpoint is the best

@@ -56,11 +56,7 @@ def hold_out(
 
 
 def wanted_rows(task_sizes: Mapping[str, int], config: ValidationConfig) -> dict[str, int]:
-    """How many rows of each task to hold out, in proportion.
-
-    Raises:
-        DataError: more than half of a task, or fewer than there must be.
-    """
+    """How many rows of each task to hold out, in proportion; more than half are refused."""
     total = sum(task_sizes.values())
     share = config.share if config.share is not None else cast(int, config.rows) / total
     wanted = {task: max(LEAST, round(share * size)) for task, size in task_sizes.items()}
