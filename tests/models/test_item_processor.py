@@ -307,21 +307,20 @@ def test_a_text_alone_is_tokenised_as_beside_an_image(pictures, processor):
 
 
 def test_transparent_is_white_and_rotated_is_upright(tmp_path, processor):
-    prepare = processor("llava", resolution="16x16")
     clear = np.zeros((16, 16, 4), dtype=np.uint8)
     white = np.full((16, 16, 3), 255, dtype=np.uint8)
-    paths = [save(tmp_path, clear, "clear.png"), save(tmp_path, white, "white.png")]
-    seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
-    assert torch.equal(*seen)
     gradient = np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     paths = [
+        save(tmp_path, clear, "clear.png"),
+        save(tmp_path, white, "white.png"),
         save(tmp_path, gradient, "turned.png", exif=exif),
         save(tmp_path, np.rot90(gradient, -1).copy(), "upright.png"),
     ]
+    prepare = processor("llava", resolution="16x16")
     seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
-    assert torch.equal(*seen)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[2], seen[3])
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "I;16"])

@@ -136,7 +136,7 @@ def fetch(
         extra: and other files.
     """
     if Path(name).is_dir():
-        inside = _of_run(key, name)
+        inside = inside_of_run(key, name)
         return Source(f"{name.rstrip('/')}/{inside}" if inside else name, Path(name) / inside)
     patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
     try:
@@ -153,7 +153,7 @@ def fetch(
     return Source(name, folder, folder.name)
 
 
-def _of_run(key: str, name: str) -> str:
+def inside_of_run(key: str, name: str) -> str:
     """Where in the folder of a run, which has to be finished, its adapters are; "" of any other."""
     folder = Path(name)
     if any((folder / file).is_file() for file in (DESCRIPTION, ADAPTER, MODULES, "config.json")):
