@@ -10,7 +10,7 @@ projections; attention masks, caches and ``use_return_dict`` as of transformers 
 rotary factors chosen for the longest row; negative ids where images go, which the forward
 overwrites in the caller's tensor; a processor of one text at a time, without
 ``ProcessorMixin.__init__`` and a chat template. Its numbers are its own: tiles of 336 pixels are
-4 × 4 patches here, 24 × 24 there.
+4 × 4 patches here, 24 × 24 there, with separators between their lines.
 """
 
 from __future__ import annotations
