@@ -48,7 +48,7 @@ from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
 from unime.export.upload import push
 from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
-from unime.models.hub import CHECKPOINTS, FINAL, trained_base
+from unime.models.hub import FINAL, NamedBase, inside_of_run, trained_base
 from unime.runtime.environment import git_commit, installed_versions
 from unime.runtime.files import read_json, replacing
 from unime.runtime.program import run_program
@@ -113,13 +113,11 @@ def final_folder(run: Path) -> Path:
     Raises:
         ConfigError: there are none.
     """
-    for folder in (run / FINAL, run):
-        if (folder / DESCRIPTION).is_file():
-            adapter_folders(folder)  # raises where it cannot be read
-            return folder
-    steps = sorted(path.parent for path in run.glob(f"{CHECKPOINTS}/step_*/{DESCRIPTION}"))
-    hint = f"; its checkpoints can be exported, such as {steps[-1]}" if steps else ""
-    raise ConfigError(f"run: {run} holds no finished run (no {FINAL}/{DESCRIPTION} in it){hint}")
+    folder = run / inside_of_run("run", str(run))
+    if not (folder / DESCRIPTION).is_file():
+        raise ConfigError(f"run: {run} holds no finished run (no {FINAL}/{DESCRIPTION} in it)")
+    adapter_folders(folder)  # raises where it cannot be read
+    return folder
 
 
 def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> ModelConfig:
@@ -127,9 +125,8 @@ def described_model(final: Path, base: dict[str, Any], config: ExportConfig) -> 
     name = config.base
     if name is None:
         try:
-            name = trained_base(
-                final, base["name"], base["revision"], config.trust_remote_code
-            ).name
+            trained_on = NamedBase(base["name"], base["revision"], base.get("folder"))
+            name = trained_base(final, trained_on, config.trust_remote_code).name
         except ConfigError as error:
             raise ConfigError(f"run: {final}: {error}; or base=FOLDER says where it is") from error
     return ModelConfig(

@@ -97,6 +97,7 @@ def load_tiny(tiny_model: Callable[..., Path]) -> Callable[..., Encoder]:
             precision=Precision(precision),
             adapter=str(adapter) if adapter else None,
             merge_adapter=merge_adapter,
+            trust_remote_code=family == "phi3_v",
         )
         return Encoder.load(model, inputs or InputConfig(), **options)
 

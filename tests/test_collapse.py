@@ -1,4 +1,4 @@
-"""The rule of what a collapsed model is, on embeddings with and without a large common part.
+"""How far embeddings lie apart, and the rule of what a collapsed model is.
 
 ./launch.sh test tests/test_collapse.py
 """
@@ -11,8 +11,43 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.test_losses import unit
 from unime.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
+from unime.config import DistillationLossConfig
+from unime.losses import SPREAD_ROWS, distillation_loss, effective_rank, spread
 from unime.retrieval.encoding import embedding_statistics
+from unime.validation.scores import numbers
+
+
+def test_effective_rank_closed_forms() -> None:
+    assert float(effective_rank(torch.eye(5))) == pytest.approx(5)
+    assert float(effective_rank(torch.ones(7, 3))) == pytest.approx(1, abs=1e-5)
+    tall = unit(9, 4)
+    share = torch.linalg.svdvals(tall) / torch.linalg.svdvals(tall).sum()
+    expected = float(torch.exp(-(share * share.log()).sum()))
+    for rows in (tall, tall.T):
+        assert float(effective_rank(rows)) == pytest.approx(expected)
+
+
+def test_spread_closed_forms() -> None:
+    same, apart = torch.ones(9, 4) / 2, torch.eye(9)
+    found = numbers(spread({"query": same}))
+    assert found["mean_similarity"] == pytest.approx(1) and found["distinct_items"] == 9
+    assert found["effective_rank"] == pytest.approx(1, abs=1e-4)
+    found = numbers(spread({"query": apart, "target": apart}))
+    expected = {"query_mean_similarity": 0, "query_effective_rank": 9}
+    expected |= {"mean_similarity": 2 * 9 / (18 * 17), "distinct_items": 18}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    found = numbers(spread({"text": unit(2 * SPREAD_ROWS, 8)}))
+    assert found["distinct_items"] == SPREAD_ROWS
+
+
+def test_statistics_of_what_is_not_finite_are_nan() -> None:
+    rows = unit(5, 4)
+    rows[2] = float("nan")
+    assert math.isnan(float(effective_rank(rows)))
+    loss = distillation_loss(rows, unit(5, 3), DistillationLossConfig()).loss
+    assert not math.isfinite(float(loss))
 
 
 def embeddings(num_items: int, common: float, directions: int, dimension: int = 256) -> Tensor:

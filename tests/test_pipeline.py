@@ -26,7 +26,6 @@ from eval.miniatures.mmeb import write_eval_suite
 from stages import export
 from tests.support.embedding import difference, embed
 from tests.support.material import metrics, stage1, stage2, write_material
-from tests.support.phi3_v_checkpoint import write_phi3_v
 from tests.support.tiny_models import ALL, lora_parts
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
@@ -122,7 +121,7 @@ def gradient(encoder: Encoder, items: list[Item]) -> float:
 @pytest.mark.parametrize("family", EVERY)
 def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> None:
     own_code = family == "phi3_v"
-    model = write_phi3_v(tmp_path / "model") if own_code else tiny_model(family)
+    model = tiny_model(family)
     write_material(tmp_path, model)
     trust = f"model.trust_remote_code={str(own_code).lower()}"
 

@@ -36,17 +36,14 @@ def collapsed(mean_similarity: float, effective_rank: float, num_items: int) -> 
         num_items: how many different items these are.
     """
     if num_items < MIN_ITEMS:
-        is_one_point = num_items > 1 and mean_similarity >= ONE_POINT
-        return _words(mean_similarity, effective_rank, num_items) if is_one_point else None
-    highest = next((rank for least, rank in LIMITS if mean_similarity >= least), 0.0)
-    if highest < inf:
-        highest = min(highest, num_items / ITEMS_A_DIRECTION)
-    if not effective_rank <= highest:
+        has_collapsed = num_items > 1 and mean_similarity >= ONE_POINT
+    else:
+        highest = next((rank for least, rank in LIMITS if mean_similarity >= least), 0.0)
+        if highest < inf:
+            highest = min(highest, num_items / ITEMS_A_DIRECTION)
+        has_collapsed = effective_rank <= highest
+    if not has_collapsed:
         return None
-    return _words(mean_similarity, effective_rank, num_items)
-
-
-def _words(mean_similarity: float, effective_rank: float, num_items: int) -> str:
     return (
         f"collapsed: {num_items} different items are hardly told apart (mean similarity"
         f" {mean_similarity:.3f}, effective rank {effective_rank:.1f})"
@@ -78,15 +75,11 @@ class CollapseWatch:
 
 def of_batch(values: Mapping[str, float]) -> str | None:
     """Whether the items of a batch, or those of one of its sides, have collapsed: why, in words."""
-    for prefix, side in (
-        ("", ""),
-        ("query_", " among the queries"),
-        ("target_", " among the targets"),
-    ):
+    sides = {"": "", "query_": " among the queries", "target_": " among the targets"}
+    for prefix, side in sides.items():
         names = [f"{prefix}{name}" for name in STATISTICS]
         if all(name in values for name in names):
             similarity, rank, count = (values[name] for name in names)
-            words = collapsed(similarity, rank, round(count))
-            if words:
+            if words := collapsed(similarity, rank, round(count)):
                 return words + side
     return None

@@ -15,7 +15,7 @@ from transformers import AutoConfig
 
 from tests.support.embedding import difference, embed
 from tests.support.tiny_families import TEXT
-from tests.support.tiny_models import FAMILIES, lora_parts
+from tests.support.tiny_models import WITH_PHI3_V, lora_parts
 from unime.backbones.families import BACKBONES, backbone_of
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
@@ -40,16 +40,21 @@ def test_every_part_belongs_to_itself(backbone):
 
 
 SEVEN = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-FOUR = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}  # Phi-4 has some of them as one
+FOUR = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}  # Phi has some of them as one
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def layers_of(family: str) -> set[str]:
+    """What the linear layers of a decoder layer are called."""
+    return FOUR if family.startswith("phi") else SEVEN
+
+
+@pytest.mark.parametrize("family", WITH_PHI3_V)
 def test_lora_finds_every_linear_layer_and_nothing_else(family, load_tiny):
     encoder = load_tiny(family, lora=every_part(family))
     part_of = encoder.backbone.part_of
     wrapped = {name.split(".lora_")[0] for name, _ in encoder.trainable_named_parameters()}
     kinds = {name.rpartition(".")[2] for name in wrapped if part_of(name) == "llm"}
-    assert kinds == (FOUR if family == "phi4_multimodal" else SEVEN)
+    assert kinds == layers_of(family)
     assert {part_of(name) for name in wrapped} == set(lora_parts(family))
     plain = [
         name
@@ -60,12 +65,12 @@ def test_lora_finds_every_linear_layer_and_nothing_else(family, load_tiny):
     assert [name for name in plain if not name.startswith(encoder.backbone.unused)] == []
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_PHI3_V)
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_only_the_language_model_is_quantised(family, quantization, load_tiny):
     encoder = load_tiny(family, quantization, "bfloat16", lora=every_part(family))
     quantised = {name for name, module in encoder.named_modules() if is_quantised(module)}
-    count = 2 * len(FOUR if family == "phi4_multimodal" else SEVEN)
+    count = 2 * len(layers_of(family))
     assert len(quantised) == count
     layers = f"{encoder.backbone.language_model}.layers."
     assert all(name.startswith(layers) for name in quantised)
@@ -87,16 +92,18 @@ def test_nf4_computes_with_the_weights_it_rounded_to(items, load_tiny):
     assert difference(embed(quantised, items), embed(plain, items)) < 1e-5
 
 
-@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-def test_half_precision_is_close(precision, items, load_tiny):
-    exact = embed(load_tiny("qwen2_vl"), items)
-    half = embed(load_tiny("qwen2_vl", "none", precision), items)
-    assert half.dtype == torch.float32 and (half * exact).sum(dim=1).min() > 0.99
-
-
-def test_int8_is_close(items, load_tiny):
-    exact = embed(load_tiny("qwen3_vl"), items)
-    assert (embed(load_tiny("qwen3_vl", "int8"), items) * exact).sum(dim=1).min() > 0.99
+@pytest.mark.parametrize(
+    "family, quantization, precision",
+    [
+        ("qwen2_vl", "none", "float16"),
+        ("qwen2_vl", "none", "bfloat16"),
+        ("qwen3_vl", "int8", "float32"),
+    ],
+)
+def test_fewer_bits_are_close(family, quantization, precision, items, load_tiny):
+    exact = embed(load_tiny(family), items)
+    found = embed(load_tiny(family, quantization, precision), items)
+    assert found.dtype == torch.float32 and (found * exact).sum(dim=1).min() > 0.99
 
 
 def test_4_bit_weights_do_not_change_in_evaluation(items, load_tiny):
@@ -124,9 +131,7 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
     expected = embed(load_tiny("llava_next", "nf4"), items)
     template = BACKBONES["llava_next"].chat_template
     others = {name: of for name, of in BACKBONES.items() if name != "llava_next"}
-    monkeypatch.setattr(
-        "unime.backbones.families.BACKBONES", others
-    )  # the dict itself keeps its order
+    monkeypatch.setattr("unime.backbones.families.BACKBONES", others)  # which keeps its own order
     with pytest.warns(UserWarning, match="not in unime/backbones/families.py; assuming") as warned:
         encoder = load_tiny("llava_next", "nf4", lora=EVERY_PART)
     for assumed in (

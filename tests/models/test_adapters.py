@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from tests.support.embedding import difference, embed
+from tests.support.exported_runs import shake
 from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.errors import ConfigError
 from unime.inputs.items import Item
 from unime.models.adapter_files import WEIGHTS, adapter_folders
-from unime.models.encoder import Encoder
 
 TEXTS = [Item("a cat"), Item("two red birds over the sea, and a dog in the garden")]
 FIRST = LoraSettings(rank=8, alpha=16, dropout=0.3)
@@ -29,12 +29,11 @@ SECOND = LoraSettings(rank=2, alpha=8, dropout=0.1, train=["llm", "projector", "
 DORA = LoraSettings(rank=2, dropout=0.0, use_dora=True, use_rslora=True)
 
 
-def shake(encoder: Encoder) -> Encoder:
-    """Random numbers in the trained parameters, as after training."""
-    torch.manual_seed(0)
-    for _, parameter in encoder.trainable_named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return encoder
+def check_same_weights(first, second):
+    """Of the first adapter in two folders."""
+    weights, others = (load_file(folder / "00-rank8" / WEIGHTS) for folder in (first, second))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(others[key], tensor) for key, tensor in weights.items())
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +67,7 @@ def test_the_decoders_adapter_serves_the_whole_model(first, items, load_tiny):
     assert embed(whole, items).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "settings", [SECOND, LoraSettings(rank=2, dropout=0.0, use_dora=True, use_rslora=True)]
-)
+@pytest.mark.parametrize("settings", [SECOND, DORA])
 @pytest.mark.parametrize("decoder_only", [False, True])
 def test_a_new_adapter_on_a_frozen_one(settings, decoder_only, first, items, load_tiny, tmp_path):
     folder, expected = first
@@ -94,9 +91,7 @@ def test_a_new_adapter_on_a_frozen_one(settings, decoder_only, first, items, loa
     ]  # fmt: skip
     again = load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both", decoder_only=decoder_only)
     assert difference(embed(again, TEXTS), before) < 1e-6
-    first_weights = load_file(folder / "00-rank8" / "adapter_model.safetensors")
-    kept = load_file(tmp_path / "both" / "00-rank8" / "adapter_model.safetensors")
-    assert all(torch.equal(first_weights[key], kept[key]) for key in first_weights)
+    check_same_weights(folder, tmp_path / "both")
     third = load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both", lora=FIRST)
     assert {name.split(".")[-2] for name, _ in third.trainable_named_parameters()} == {"02-rank8"}
 
@@ -123,15 +118,10 @@ def test_merged_is_what_stacked_is(settings, items, load_tiny, tmp_path):
     assert difference(embed(again, items), after) < 1e-5
     description = json.loads((tmp_path / "both" / "encoder.json").read_text())
     assert description["merged"] == int(settings.use_dora)
-    kept, first_weights = (
-        load_file(tmp_path / run / "00-rank8" / WEIGHTS) for run in ("both", "first")
-    )
-    assert kept.keys() == first_weights.keys()
-    assert all(torch.equal(first_weights[key], kept[key]) for key in kept)
+    check_same_weights(tmp_path / "first", tmp_path / "both")
     if not settings.use_dora:  # the sum is the sum: a quantised base takes them too
-        assert (
-            embed(load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both"), items).isfinite().all()
-        )
+        quantised = load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both")
+        assert embed(quantised, items).isfinite().all()
         return
     with pytest.raises(ConfigError, match="both cannot be merged into quantised weights"):
         load_tiny("qwen2_vl", "nf4", adapter=tmp_path / "both")
@@ -187,24 +177,20 @@ def test_another_base_is_refused(first, load_tiny):
         load_tiny("llava", adapter=first[0])
 
 
-def test_another_prompt_or_input_is_a_warning(first, load_tiny):
-    with pytest.warns(UserWarning, match=r"inputs.max_text_tokens=512, this run has 9"):
-        load_tiny("qwen2_vl", adapter=first[0], inputs=InputConfig(max_text_tokens=9))
-    with pytest.warns(UserWarning, match=r"inputs.prompt='unime', this run has 'e5v'"):
-        load_tiny("qwen2_vl", adapter=first[0], inputs=InputConfig(prompt="e5v"))
+def test_another_prompt_or_input_is_a_warning(first, load_tiny, tmp_path):
+    pictured = InputConfig(resolution="56x56")
+    load_tiny("qwen2_vl", lora=SECOND).save_adapters(tmp_path / "saved")
+    for folder, inputs, words in (
+        (first[0], InputConfig(max_text_tokens=9), "inputs.max_text_tokens=512, this run has 9"),
+        (first[0], InputConfig(prompt="e5v"), "inputs.prompt='unime', this run has 'e5v'"),
+        (tmp_path / "saved", pictured, "inputs.resolution='native', this run has '56x56'"),
+    ):
+        with pytest.warns(UserWarning, match=words):
+            load_tiny("qwen2_vl", adapter=folder, inputs=inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_tiny("qwen2_vl", "none", "bfloat16", adapter=first[0])  # precision is no difference
-
-
-def test_an_adapter_that_saw_no_image_may_see_any_size(first, load_tiny, tmp_path):
-    pictured = InputConfig(resolution="56x56")
-    load_tiny("qwen2_vl", lora=SECOND).save_adapters(tmp_path / "saved")
-    with pytest.warns(UserWarning, match=r"inputs.resolution='native', this run has '56x56'"):
-        load_tiny("qwen2_vl", adapter=tmp_path / "saved", inputs=pictured)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_tiny("qwen2_vl", adapter=first[0], inputs=pictured)
+        load_tiny("qwen2_vl", adapter=first[0], inputs=pictured)  # it saw no image
 
 
 def test_saving_replaces_the_whole_folder(first, load_tiny, tmp_path):
@@ -232,55 +218,44 @@ def test_inputs_are_those_of_training(first, load_tiny, tmp_path):
     assert (inputs.prompt, inputs.resolution) == ("unime", "16x16")
 
 
-def test_bad_adapter_folders(first, load_tiny, tmp_path):
-    with pytest.raises(ConfigError, match="holds neither encoder.json nor adapter_config.json"):
-        load_tiny("qwen2_vl", adapter=tmp_path)
-    (tmp_path / "encoder.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"encoder.json: cannot read it: Expecting"):
-        load_tiny("qwen2_vl", adapter=tmp_path)
-    (tmp_path / "encoder.json").write_text("[]")
-    with pytest.raises(ConfigError, match="encoder.json: expected a JSON object"):
-        load_tiny("qwen2_vl", adapter=tmp_path)
-    (tmp_path / "encoder.json").write_text("{}")
-    with pytest.raises(ConfigError, match="lacks base, inputs, adapters or merged"):
-        load_tiny("qwen2_vl", adapter=tmp_path)
-    (tmp_path / "encoder.json").write_text(
-        '{"version": 1, "base": 0, "inputs": 0, "adapters": 0, "merged": 0}'
-    )
-    with pytest.raises(ConfigError, match="encoder.json has version 1, expected 2"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds neither encoder.json nor adapter_config.json"),
+        ("{", "encoder.json: cannot read it"),
+        ("[]", "encoder.json: expected a JSON object"),
+        ("{}", "encoder.json lacks base, inputs, adapters or merged"),
+        (
+            '{"version": 1, "base": 0, "inputs": 0, "adapters": 0, "merged": 0}',
+            "encoder.json has version 1, expected 2",
+        ),
+    ],
+)
+def test_bad_adapter_folders(content, message, load_tiny, tmp_path):
+    if content is not None:
+        (tmp_path / "encoder.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
         load_tiny("qwen2_vl", adapter=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "extra"])
-def test_damaged_weights(damage, first, load_tiny, tmp_path):
-    encoder = load_tiny("qwen2_vl", lora=FIRST)
-    encoder.save_adapters(tmp_path / "saved")
-    path = tmp_path / "saved" / "00-rank8" / "adapter_model.safetensors"
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-100])
-    else:
-        weights = load_file(path)
-        key = next(iter(weights))
-        tensor = weights.pop(key)
-        if damage == "extra":
-            weights |= {key: tensor, key.replace("layers.0", "layers.7"): tensor.clone()}
-        save_file(weights, path)
-    message = {
-        "cut": r"adapter_model.safetensors: .*",
-        "missing": "lacks 1 tensors of this base and has 0 that it does not know, first .*lora_",
-        "extra": r"layers.7.* fits no module of the base, expected exactly one",
-    }[damage]
+def test_damaged_weights(load_tiny, tmp_path):
+    load_tiny("qwen2_vl", lora=FIRST).save_adapters(tmp_path / "saved")
+    folder = tmp_path / "saved" / "00-rank8"
+    weights = load_file(folder / WEIGHTS)
+    weights.pop(next(iter(weights)))
+    save_file(weights, folder / WEIGHTS)
+    message = "lacks 1 tensors of this base and has 0 that it does not know, first .*lora_"
     with pytest.raises(ConfigError, match=message):
         load_tiny("qwen2_vl", adapter=tmp_path / "saved")
-
-
-def test_a_plain_adapter_that_does_not_fit(load_tiny, tmp_path):
-    load_tiny("qwen2_vl", lora=FIRST).save_adapters(tmp_path / "saved")
-    path = tmp_path / "saved" / "00-rank8" / "adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "target_modules": "elsewhere"}))
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="adapter_model.safetensors: "):
+        load_tiny("qwen2_vl", adapter=tmp_path / "saved")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["target_modules"] = "elsewhere"
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(weights, folder / WEIGHTS)
     with pytest.raises(ConfigError, match="00-rank8 does not fit the base: .*elsewhere"):
-        load_tiny("qwen2_vl", adapter=tmp_path / "saved" / "00-rank8")
+        load_tiny("qwen2_vl", adapter=folder)
 
 
 def test_the_trained_adapter_comes_back(load_tiny, tmp_path):

@@ -16,16 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from stages import export
 from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import load_exact as load
 from tests.support.exported_runs import shake, train_small
 from unime.config import InputConfig, LoraSettings
 from unime.errors import ConfigError
 from unime.models.belonging import base_digest
 from unime.models.encoder import Encoder
-
-
-def load(name, adapter=None, prompt=None, **settings):
-    model = exact_model(name, adapter=str(adapter) if adapter else None, **settings)
-    return Encoder.load(model, InputConfig(prompt=prompt))
 
 
 def tuned(base, folder):
@@ -53,16 +49,17 @@ def stage1(tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("old", [False, True], ids=["", "of an export without digests"])
 def test_a_merged_adapter_is_not_applied_again(prompt, old, stage1, tmp_path):
     _, run, out = stage1
+    asked = InputConfig(prompt=prompt)
     if old:
         out = shutil.copytree(out, tmp_path / "out")
         described = json.loads((out / "unime.json").read_text())
         described.pop("merged", None)
         (out / "unime.json").write_text(json.dumps(described))
     with pytest.raises(ConfigError, match="model.adapter=null") as error:
-        load(out, run / "final", prompt)
+        load(out, run / "final", asked)
     assert ("is merged already" in str(error.value)) is not old
     with pytest.raises(ConfigError, match="model.adapter=null"):  # in peft's format alone
-        load(out, run / "final" / "00-rank8", prompt) if not old else load(out, run, prompt)
+        load(out, run if old else run / "final" / "00-rank8", asked)
 
 
 def test_an_adapter_trained_on_an_export_is_applied(items, stage1, tmp_path):
@@ -138,20 +135,15 @@ def test_a_relative_base_is_found_from_anywhere(items, tiny_model, tmp_path, mon
         assert "models/small" in said and str(project / "models") in said and "hub" not in said
 
 
-def test_a_run_is_named_without_final(items, tiny_model, tmp_path):
-    encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    expected = embed(encoder, items)
-    assert difference(embed(load(tmp_path / "run"), items), expected) < 1e-6
-    assert difference(embed(load(tiny_model("qwen2_vl"), tmp_path / "run"), items), expected) < 1e-6
-
-
 def test_a_checkpoint_is_a_model(items, tiny_model, tmp_path):
+    """And so is a run that is named without final/ (test_a_relative_base: in model.name too)."""
     encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "aside")
     expected = embed(encoder, items)
     step = tmp_path / "run" / "checkpoints" / "step_00000020"
     shutil.copytree(tmp_path / "aside" / "final", step)
     (step / "state.json").write_text("{}")
-    assert difference(embed(load(tiny_model("qwen2_vl"), step), items), expected) < 1e-6
+    for adapter in (step, tmp_path / "aside"):
+        assert difference(embed(load(tiny_model("qwen2_vl"), adapter), items), expected) < 1e-6
     export.main([str(step), str(tmp_path / "out")])
     assert difference(embed(load(tmp_path / "out"), items), expected) < 1e-5
     for start in (

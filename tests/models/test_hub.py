@@ -17,7 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
-from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import difference, embed
+from tests.support.embedding import load_exact as load
+from tests.support.exported_runs import shake
 from tests.support.published_layouts import (
     add_to_hub_cache,
     of_peft_1,
@@ -42,18 +44,6 @@ def slow(value: str) -> Any:
     return pytest.param(value, marks=pytest.mark.backbones)
 
 
-def load(
-    name: object, adapter: object = None, processor: object = None, pickled: bool = False
-) -> Encoder:
-    model = exact_model(
-        name,
-        adapter=str(adapter) if adapter else None,
-        processor=str(processor) if processor else None,
-        pickled_adapter=pickled,
-    )
-    return Encoder.load(model, InputConfig())
-
-
 @pytest.fixture(scope="module")
 def trained(
     load_tiny: Callable[..., Encoder], tmp_path_factory: pytest.TempPathFactory
@@ -63,11 +53,7 @@ def trained(
 
     def train(family: str, *parts: str) -> tuple[Path, Encoder]:
         if (family, *parts) not in made:
-            lora = LoraSettings(**{**vars(DORA), "train": list(parts)})
-            encoder = load_tiny(family, lora=lora)
-            torch.manual_seed(0)
-            for _, parameter in encoder.trainable_named_parameters():
-                torch.nn.init.normal_(parameter, std=0.2)
+            encoder = shake(load_tiny(family, lora=replace(DORA, train=list(parts))))
             folder = tmp_path_factory.mktemp("run") / "final"
             encoder.save_adapters(folder)
             made[family, *parts] = folder, encoder
@@ -82,9 +68,7 @@ def test_full_weights_of_transformers_4(
     family, chat_template, items, load_tiny, tiny_model, tmp_path
 ):
     old = of_transformers_4(tiny_model(family), tmp_path / "old", chat_template)
-    if (
-        not chat_template and family != "llava_next"
-    ):  # which needs none in unime/backbones/families.py
+    if not chat_template and family != "llava_next":  # whose format families.py knows
         with pytest.raises(ConfigError, match="the processor has no chat template"):
             embed(load(old), items)
         return
@@ -97,7 +81,7 @@ def test_full_weights_of_transformers_4(
 )
 def test_the_core_alone_has_all_that_is_needed(family, items, load_tiny, tiny_model, tmp_path):
     AutoModel.from_pretrained(tiny_model(family)).save_pretrained(tmp_path)
-    encoder = load(tmp_path, processor=tiny_model(family))
+    encoder = load(tmp_path, processor=str(tiny_model(family)))
     assert difference(embed(encoder, items), embed(load_tiny(family), items)) < 1e-5
 
 
@@ -106,7 +90,7 @@ def test_no_processor(tiny_model, tmp_path):
     (folder / "processor_config.json").unlink()
     with pytest.raises(ConfigError, match=r"model.processor: .*bare has none \(processor_config"):
         load(folder)
-    load(folder, processor=tiny_model("qwen2_vl"))
+    load(folder, processor=str(tiny_model("qwen2_vl")))
 
 
 @pytest.mark.backbones
@@ -116,8 +100,8 @@ def test_quantised(quantization, items, load_tiny, tiny_model, trained, tmp_path
     expected = embed(load_tiny("qwen2_vl", quantization, adapter=run), items)
     old = of_transformers_4(tiny_model("qwen2_vl"), tmp_path / "old")
     released = of_peft_1(run / "00-rank4", tmp_path / "released", str(old), VLM2VEC)
-    model = exact_model(released, quantization=Quantization(quantization))
-    assert difference(embed(Encoder.load(model, InputConfig()), items), expected) < 1e-5
+    encoder = load(released, quantization=Quantization(quantization))
+    assert difference(embed(encoder, items), expected) < 1e-5
 
 
 TARGETS: dict[str, tuple[str, list[str], list[str] | str]] = {
@@ -205,20 +189,15 @@ def test_our_runs_are_models_too(items, tiny_model, trained, tmp_path):
     with pytest.raises(ConfigError, match=both):
         load(run, run)
     nested = shutil.copytree(run, tmp_path / "nested")
-    description = read(nested / "encoder.json")
-    description["base"]["name"] = str(run)
-    write(nested / "encoder.json", description)
-    with pytest.raises(ConfigError, match="nested is an adapter of .*, another adapter"):
-        load(nested)
-    description["base"] |= {"name": "/home/them/qwen", "folder": "/home/them/qwen"}
-    write(nested / "encoder.json", description)
-    with pytest.raises(
-        ConfigError, match=r"an adapter; its base is the folder /home/them/qwen, wh"
+    description, theirs = read(nested / "encoder.json"), "/home/them/qwen"
+    for base, message in (
+        ({"name": str(run)}, "nested is an adapter of .*, another adapter"),
+        ({"name": theirs, "folder": theirs}, f"an adapter; its base is the folder {theirs}, wh"),
+        ({}, "nested/encoder.json names no base model"),
     ):
-        load(nested)
-    write(nested / "encoder.json", description | {"base": {}})
-    with pytest.raises(ConfigError, match=r"nested/encoder.json names no base model"):
-        load(nested)
+        write(nested / "encoder.json", description | {"base": base})
+        with pytest.raises(ConfigError, match=message):
+            load(nested)
     shutil.copyfile(run / "00-rank4/adapter_config.json", tmp_path / "adapter_config.json")
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ConfigError, match="has weights and adapter_config.json: name the base in"):
@@ -255,10 +234,11 @@ def test_pickles_are_refused(items, tiny_model, trained, tmp_path):
     safe.unlink()
     with pytest.raises(ConfigError, match=r"adapter_model.bin is a pickle, .*pickled_adapter=true"):
         load(released)
-    assert difference(embed(load(released, pickled=True), items), embed(encoder, items)) < 1e-5
+    found = embed(load(released, pickled_adapter=True), items)
+    assert difference(found, embed(encoder, items)) < 1e-5
     torch.save(Path("no tensor"), released / "adapter_model.bin")
     with pytest.raises(ConfigError, match="adapter_model.bin: Weights only load failed"):
-        load(released, pickled=True)
+        load(released, pickled_adapter=True)
     full = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "full")
     (full / "model.safetensors").rename(full / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="found only pytorch_model.bin: pickles, which are not"):
@@ -267,23 +247,28 @@ def test_pickles_are_refused(items, tiny_model, trained, tmp_path):
 
 def test_incomplete_weights_are_refused(tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "cut")
-    weights = load_file(folder / "model.safetensors")
-    missing = {key: value for key, value in weights.items() if "layers.1.mlp" not in key}
-    save_file(missing, folder / "model.safetensors", metadata={"format": "pt"})
-    message = r"cut lacks weights of Qwen2VLForConditionalGeneration: 3, first model.*\.down_proj"
-    with pytest.raises(ConfigError, match=message):
-        load(folder)
-    more = weights | {"text_projection.weight": torch.zeros(4, 64)}
-    save_file(more, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"cut has weights not of .*: 1, first text_projection.w"):
-        load(folder)
-    headless = {key: value for key, value in weights.items() if "lm_head" not in key}
-    save_file(headless, folder / "model.safetensors", metadata={"format": "pt"})
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+
+    def without(part: str) -> dict[str, torch.Tensor]:
+        return {key: value for key, value in weights.items() if part not in key}
+
+    for changed, message in (
+        (without("layers.1.mlp"), r"lacks weights of Qwen2VL.*: 3, first model.*\.down_proj"),
+        (
+            weights | {"text_projection.weight": torch.zeros(4, 64)},
+            "has weights not of .*: 1, first text_projection.w",
+        ),
+        (
+            weights | {"model.norm.weight": torch.zeros(3)},
+            "has weights of another size than .*: 1, first mo",
+        ),
+    ):
+        save_file(changed, file, metadata={"format": "pt"})
+        with pytest.raises(ConfigError, match=f"cut {message}"):
+            load(folder)
+    save_file(without("lm_head"), file, metadata={"format": "pt"})
     load(folder)
-    weights["model.norm.weight"] = torch.zeros(3)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"cut has weights of another size than .*: 1, first mo"):
-        load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -298,8 +283,7 @@ def test_it_is_the_sentence_transformer(modules, pictures):
     from sentence_transformers import SentenceTransformer
 
     peer = SentenceTransformer(str(modules), device="cpu", model_kwargs={"dtype": torch.float32})
-    model = exact_model(modules)
-    encoder = Encoder.load(model, InputConfig(prompt="instruct"))
+    encoder = load(modules, inputs=InputConfig(prompt="instruct"))
     shown = Image.open(pictures[1]).convert("RGB")
     default, own = "Represent the user's input.", "Find the animal."
     for item, given in (

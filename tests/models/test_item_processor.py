@@ -17,10 +17,10 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tests.models.test_prompts import SENTENCE, TOGETHER
-from tests.support.embedding import difference
+from tests.support.embedding import difference, embed, exact_model
 from tests.support.tiny_models import FAMILIES
 from unime.backbones.families import BACKBONES
-from unime.config import InputConfig, ModelConfig, Precision
+from unime.config import InputConfig
 from unime.data.datasets import TextRow
 from unime.errors import DataError
 from unime.inputs.images import sample_frames
@@ -40,11 +40,6 @@ def processor(tiny_model):
         return ItemProcessor(hf_processor, BACKBONES[family], InputConfig(**inputs))
 
     return build
-
-
-def embed_one(encoder, sample):
-    with torch.no_grad():
-        return encoder(encoder.processor.collate([sample]))
 
 
 def decode(item_processor, sample):
@@ -176,16 +171,14 @@ def test_thousands_of_tokens(pictures, processor, load_tiny):
     """Nothing but the text is cut, however long it is, and what is left is embedded."""
     words = " ".join(f"word{number}" for number in range(3000))
     encoder = load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=4000))
-    sample = encoder.processor(Item(words, (pictures[0], pictures[3])))
-    assert 4000 < len(sample["input_ids"]) < 4200 and encoder.processor.num_truncated == 1
-    plain = encoder.processor(Item("a", (pictures[0], pictures[3])))
+    items = [Item(text, (pictures[0], pictures[3])) for text in (words, "a")]
+    long, plain = (encoder.processor(item)["input_ids"] for item in items)
+    assert 4000 < len(long) < 4200 and encoder.processor.num_truncated == 1
     image = encoder.processor.hf_processor.image_token_id
-    assert (sample["input_ids"] == image).sum() == (plain["input_ids"] == image).sum()
-    suffix = plain["input_ids"][-12:]
-    assert torch.equal(sample["input_ids"][-12:], suffix)
-    with torch.no_grad():
-        both = encoder.eval()(encoder.processor.collate([sample, plain]))
-    assert both.isfinite().all() and difference(both[1:], embed_one(encoder, plain)) < 1e-5
+    assert (long == image).sum() == (plain == image).sum()
+    assert torch.equal(long[-12:], plain[-12:])
+    both = embed(encoder, items)
+    assert both.isfinite().all() and difference(both[1:], embed(encoder, items[1:])) < 1e-5
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -194,16 +187,14 @@ def test_more_tokens_than_the_model_has_positions(family, pictures, tiny_model, 
     config = json.loads((folder / "config.json").read_text())
     config.get("text_config", config)["max_position_embeddings"] = 120
     (folder / "config.json").write_text(json.dumps(config))
-    model = ModelConfig(name=str(folder), precision=Precision.float32)
-    prepare = Encoder.load(model, InputConfig(num_frames=32)).processor
+    prepare = Encoder.load(exact_model(folder), InputConfig(num_frames=32)).processor
     assert len(prepare(Item("a"))["input_ids"]) <= 120
     refused = {Item("word " * 300): "inputs.max_text_tokens"}
     if family != "mllama":  # whose images are no tokens
-        tiles = "inputs.max_tiles, " if BACKBONES[family].tiles else ""
-        refused[Item(video=(pictures[3],) * 32)] = f"inputs.num_frames, {tiles}inputs.resolution"
-        refused[Item("a", (pictures[3],) * 32)] = (
-            f"{tiles}inputs.resolution, inputs.max_text_tokens"
-        )
+        shown = (pictures[3],) * 32
+        sizes = f"{'inputs.max_tiles, ' if BACKBONES[family].tiles else ''}inputs.resolution"
+        refused[Item(video=shown)] = f"inputs.num_frames, {sizes}"
+        refused[Item("a", shown)] = f"{sizes}, inputs.max_text_tokens"
     for item, lower in refused.items():
         message = rf"(word|64x64.png).*: \d+ tokens, more than the 120 of .*; to lower: {lower}$"
         with pytest.raises(DataError, match=message):
@@ -251,14 +242,16 @@ def test_a_beginning_token_in_the_template_is_not_doubled(tiny_model):
 
 
 def test_resolution(pictures, processor):
-    def size(resolution):
+    for resolution, size in {
+        "native": [20, 40],
+        "16x16": [16, 16],
+        "30x10": [10, 30],  # height first
+        "0..200": [10, 20],
+        "3200..9999": [40, 80],
+        "100..800": [20, 40],
+    }.items():
         prepare = processor("llava_next", resolution=resolution)
-        return prepare(Item(images=(pictures[1],)))["image_sizes"].tolist()
-
-    assert size("native") == [[20, 40]]
-    assert size("16x16") == [[16, 16]] and size("30x10") == [[10, 30]]  # height first
-    assert size("0..200") == [[10, 20]] and size("3200..9999") == [[40, 80]]
-    assert size("100..800") == [[20, 40]]
+        assert prepare(Item(images=(pictures[1],)))["image_sizes"].tolist() == [size]
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
@@ -314,21 +307,20 @@ def test_a_text_alone_is_tokenised_as_beside_an_image(pictures, processor):
 
 
 def test_transparent_is_white_and_rotated_is_upright(tmp_path, processor):
-    prepare = processor("llava", resolution="16x16")
     clear = np.zeros((16, 16, 4), dtype=np.uint8)
     white = np.full((16, 16, 3), 255, dtype=np.uint8)
-    paths = [save(tmp_path, clear, "clear.png"), save(tmp_path, white, "white.png")]
-    seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
-    assert torch.equal(*seen)
     gradient = np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     paths = [
+        save(tmp_path, clear, "clear.png"),
+        save(tmp_path, white, "white.png"),
         save(tmp_path, gradient, "turned.png", exif=exif),
         save(tmp_path, np.rot90(gradient, -1).copy(), "upright.png"),
     ]
+    prepare = processor("llava", resolution="16x16")
     seen = [prepare(Item(images=(path,)))["pixel_values"] for path in paths]
-    assert torch.equal(*seen)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[2], seen[3])
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "I;16"])

@@ -22,9 +22,9 @@ from tests.models.test_prompts import CHATML
 from tests.support.embedding import difference, embed, exact_model
 from tests.support.exported_runs import python_of, shake
 from tests.support.paths import ROOT
-from tests.support.tiny_families import TEXT, siglip_config
+from tests.support.tiny_families import SQUARE, TEXT, VISION
 from tests.support.tiny_models import build_tokenizer
-from unime.config import InputConfig, LoraSettings
+from unime.config import LoraSettings
 from unime.errors import ConfigError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -48,11 +48,9 @@ def parts(tmp_path, monkeypatch):
     text = TEXT | {"vocab_size": len(tokenizer), "tie_word_embeddings": True}
     LlamaForCausalLM(LlamaConfig(**text)).save_pretrained("parts/llm")
     tokenizer.save_pretrained("parts/llm")
-    clip = siglip_config()
-    clip = {key: of for key, of in clip.items() if key not in ("model_type", "vision_use_head")}
-    CLIPVisionModel(CLIPVisionConfig(**clip, projection_dim=16)).save_pretrained("parts/vision")
-    size = {"height": 16, "width": 16}
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size).save_pretrained("parts/vision")
+    CLIPVisionModel(CLIPVisionConfig(**VISION, projection_dim=16)).save_pretrained("parts/vision")
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=SQUARE)
+    images.save_pretrained("parts/vision")
     return tmp_path
 
 
@@ -72,20 +70,21 @@ def test_the_lines_of_the_document(parts, pictures, items, capsys):
     assert encoder.base.config.tie_word_embeddings
 
     train = LoraSettings(rank=2, train=["llm", "projector", "vision"])
-    learner = Encoder.load(exact_model("models/own"), InputConfig(), lora=train)
+    learner = Encoder.load(exact_model("models/own"), lora=train)
     shake(learner).save_adapters(parts / "run" / "final")
     export.main(["run", "out"])
-    again = Encoder.load(exact_model("out"), InputConfig())
+    again = Encoder.load(exact_model("out"))
     assert difference(embed(again, items), embed(learner, items)) < 1e-5
 
 
 def test_what_is_no_multimodal_model_says_so(parts):
-    with pytest.raises(ConfigError, match=r"has none .*docs/own_model.md"):
-        Encoder.load(exact_model("parts/llm"), InputConfig())
-    (parts / "gguf").mkdir()
+    for name in ("gguf", "empty"):
+        (parts / name).mkdir()
     (parts / "gguf" / "small-q8.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ConfigError, match=r"found small-q8.gguf: llama.cpp's.*own_model.md"):
-        Encoder.load(exact_model("gguf"), InputConfig())
-    (parts / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"expected a model as transformers saves .* nothing"):
-        Encoder.load(exact_model("empty"), InputConfig())
+    for name, message in {
+        "parts/llm": "has none .*docs/own_model.md",
+        "gguf": "found small-q8.gguf: llama.cpp's.*own_model.md",
+        "empty": "expected a model as transformers saves .* nothing",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            Encoder.load(exact_model(name))

@@ -6,6 +6,7 @@ python -m pytest tests/models/test_prompts.py
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from transformers import AutoProcessor
@@ -77,30 +78,34 @@ GOLDEN = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def say(tiny_model):
+    """``say("llava", "unime", item, …)``: their prompts, by the family's own processor."""
+
+    def prompts(family, preset, *items, media=None):
+        processor = AutoProcessor.from_pretrained(tiny_model(family))
+        return [render(item, processor, BACKBONES[family], preset, media) for item in items]
+
+    return prompts
+
+
+def say_bare(family, preset, *items, template=None, **tokens):
+    """By a tokenizer of such tokens, which has no template of its own."""
+    bare = build_tokenizer(tokens)
+    bare.chat_template = template
+    return [render(item, bare, BACKBONES[family], preset) for item in items]
+
+
 @pytest.mark.parametrize("family", GOLDEN)
-def test_golden_prompts(family, tiny_model):
-    processor = AutoProcessor.from_pretrained(tiny_model(family))
-    backbone = BACKBONES[family]
-    assert [render(item, processor, backbone, "unime") for item in ITEMS] == (GOLDEN[family])
+def test_golden_prompts(family, say):
+    assert say(family, "unime", *ITEMS) == GOLDEN[family]
 
 
-def test_published_prompts():
-    """The prompts of the published evaluation code, where the processor has no template."""
-    bare = build_tokenizer({})
-    phi, llava = BACKBONES["phi3_v"], BACKBONES["llava_next"]
-    assert render(IMAGE, bare, phi, "unime") == (
-        "<|user|>\n<|image_1|>\nSummary above image in one word:<|end|>\n<|assistant|>\n"
-    )
-    assert render(Item("<sent>"), bare, phi, "unime") == (
-        "<|user|>\n<sent>\nSummary above sentence in one word:<|end|>\n<|assistant|>\n"
-    )
-    assert "<|image_1|>\n<|image_2|>\nWhich" in render(TWO, bare, phi, "unime")
-    assert render(IMAGE, bare, llava, "unime") == (
-        "[INST] <image>\nSummary above image in one word: [/INST]"
-    )
-    assert render(Item("<sent>"), bare, llava, "unime") == (
-        "[INST] <sent>\nSummary above sentence in one word: [/INST]"
-    )
+def test_phi3_numbers_images():
+    numbered = "<|image_1|>\n<|image_2|>\nWhich is larger?\n"
+    framed = f"<|user|>\n{numbered}{TOGETHER}<|end|>\n<|assistant|>\n"
+    assert say_bare("phi3_v", "unime", TWO) == [framed]
+    assert say_bare("phi3_v", "vlm2vec", TWO) == [numbered]
 
 
 FRAMED = {  # families' chats, around what a preset says
@@ -120,11 +125,10 @@ SAID = {
 
 @pytest.mark.parametrize("family", FRAMED)
 @pytest.mark.parametrize("preset", SAID)
-def test_other_presets_in_the_familys_chat(family, preset, tiny_model):
-    processor = AutoProcessor.from_pretrained(tiny_model(family))
+def test_other_presets_in_the_familys_chat(family, preset, say):
     before, image, after = FRAMED[family]
     counts = (0, 1, 1, 2)
-    assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+    assert say(family, preset, *ITEMS) == [
         before + image * count + said + after
         for count, said in zip(counts, SAID[preset], strict=True)
     ]
@@ -133,95 +137,63 @@ def test_other_presets_in_the_familys_chat(family, preset, tiny_model):
 @pytest.mark.parametrize(
     "family, token", [("llava_next", "<image>"), ("qwen2_vl", "<|image_pad|>")]
 )
-def test_presets_without_a_chat(family, token, tiny_model):
+def test_presets_without_a_chat(family, token, say):
     """As TIGER-AI-Lab/VLM2Vec's rows and UniME-V2's demo have them: the bare image token."""
-    processor = AutoProcessor.from_pretrained(tiny_model(family))
     for preset, image in {
         "vlm2vec": f"{token}\nRepresent the given image.\n",
         "unime-v2": f"{token} Find an image caption describing the given image.",
     }.items():
-        assert [render(item, processor, BACKBONES[family], preset) for item in ITEMS] == [
+        assert say(family, preset, *ITEMS) == [
             "a red bird",
             image,
             f"{token}\nWhich animal is it?\n",
             f"{token}\n{token}\nWhich is larger?\n",
         ]
-    bare, phi = build_tokenizer({}), BACKBONES["phi3_v"]
-    assert render(TWO, bare, phi, "vlm2vec") == "<|image_1|>\n<|image_2|>\nWhich is larger?\n"
 
 
-def test_white_space_of_the_source_without_a_chat(tiny_model):
+def test_white_space_of_the_source_without_a_chat(say):
     """VLM2Vec's prompts are its rows to the last byte, which is what its last token stands for; a
     chat has white space of its own."""
-    processor, backbone = (
-        AutoProcessor.from_pretrained(tiny_model("qwen2_vl")),
-        BACKBONES["qwen2_vl"],
-    )
     items = [
         replace(TEXT, spacing=("\n", "\n\n")),
         replace(IMAGE, spacing=("\n", "\n")),  # no text: the preset's
         replace(BOTH, spacing=("\n", "")),
         replace(TWO, spacing=(" ", "\n")),
     ]
-    assert [render(item, processor, backbone, "vlm2vec") for item in items] == [
+    assert say("qwen2_vl", "vlm2vec", *items) == [
         "a red bird\n\n",
         "<|image_pad|>\nRepresent the given image.\n",
         "<|image_pad|>\nWhich animal is it?",
         "<|image_pad|>\n<|image_pad|> Which is larger?\n",
     ]
-    assert render(items[2], processor, backbone, "unime-v2") == "<|image_pad|>\nWhich animal is it?"
+    assert say("qwen2_vl", "unime-v2", items[2]) == ["<|image_pad|>\nWhich animal is it?"]
     for preset in set(PRESETS) - {"vlm2vec", "unime-v2"}:
-        for item, plain in zip(items, ITEMS, strict=True):
-            found = render(item, processor, backbone, preset)
-            assert found == render(plain, processor, backbone, preset)
+        assert say("qwen2_vl", preset, *items) == say("qwen2_vl", preset, *ITEMS)
 
 
-def test_the_task_stands_in_the_system_turn(tiny_model):
+def test_the_task_stands_in_the_system_turn(say):
     """Qwen3-VL-Embedding's form."""
-    processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
     default = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
     said = ["a red bird", QWEN_IMAGE, f"{QWEN_IMAGE}Which animal is it?"]
-    found = [render(item, processor, BACKBONES["qwen3_vl"], "instruct") for item in ITEMS[:3]]
+    found = say("qwen3_vl", "instruct", *ITEMS[:3])
     assert found == [default + words + ASSISTANT for words in said]
     item = replace(BOTH, instruction="Answer the question.")
     asked = default.replace("Represent the user's input.", "Answer the question.")
-    assert render(item, processor, BACKBONES["qwen3_vl"], "instruct") == asked + said[2] + ASSISTANT
+    assert say("qwen3_vl", "instruct", item) == [asked + said[2] + ASSISTANT]
     # a family without system turns, and presets without one, say it before the text
-    llava = AutoProcessor.from_pretrained(tiny_model("llava"))
-    assert render(item, llava, BACKBONES["llava"], "instruct") == (
-        "USER: <image>\nAnswer the question.\nWhich animal is it? ASSISTANT:"
-    )
-    assert render(item, llava, BACKBONES["llava"], "unime") == (
-        f"USER: <image>\nAnswer the question.\nWhich animal is it?\n{TOGETHER} ASSISTANT:"
-    )
+    words = "USER: <image>\nAnswer the question.\nWhich animal is it?"
+    assert say("llava", "instruct", item) == [f"{words} ASSISTANT:"]
+    assert say("llava", "unime", item) == [f"{words}\n{TOGETHER} ASSISTANT:"]
 
 
-def test_a_video(tiny_model):
-    processor = AutoProcessor.from_pretrained(tiny_model("qwen2_vl"))
+def test_a_video(say):
     item, frame = Item(video=("0.png", "1.png")), f"{QWEN_SYSTEM}<|im_start|>user\n"
     pad = "<|vision_start|><|video_pad|><|vision_end|>"
-    assert render(item, processor, BACKBONES["qwen2_vl"], "unime") == (
-        f"{frame}{pad}Summary above video in one word:{ASSISTANT}"
-    )
+    shown = f"{frame}{pad}Summary above video in one word:{ASSISTANT}"
+    assert say("qwen2_vl", "unime", item) == [shown]
     both = replace(item, text="What happens?")
-    assert render(both, processor, BACKBONES["qwen2_vl"], "unime", ["image", "image"]) == (
-        f"{frame}{QWEN_IMAGE * 2}What happens?\nSummary above image and sentence in one word:"
-        f"{ASSISTANT}"
-    )
-
-
-def test_e5v_on_llama_3():
-    """Its README's strings, where the processor has no template and the tokenizer is Llama-3's."""
-    tokens = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
-    bare, llava = build_tokenizer(tokens), BACKBONES["llava_next"]
-    frame = "<|start_header_id|>user<|end_header_id|>\n\n"
-    after = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n \n"
-    assert render(IMAGE, bare, llava, "e5v") == (
-        f"{frame}<image>\nSummary above image in one word: {after}"
-    )
-    assert render(Item("<sent>"), bare, llava, "e5v") == (
-        f"{frame}<sent>\nSummary above sentence in one word: {after}"
-    )
+    shown = f"{frame}{QWEN_IMAGE * 2}What happens?\n{TOGETHER}{ASSISTANT}"
+    assert say("qwen2_vl", "unime", both, media=["image", "image"]) == [shown]
 
 
 ASKED = "Find an image caption describing the given image."
@@ -250,12 +222,8 @@ def test_prompts_of_the_retrieval_suite(family, chat, preset, space):
     token = image.strip()
     header = {"header": "<|start_header_id|>", "end": "<|end_header_id|>"}
     tokens = {"image_token": token} | (header if chat is LLAMA3 else {})
-    bare, backbone = build_tokenizer(tokens), BACKBONES[family]
     caption, asked = Item("Two dogs play."), replace(IMAGE, instruction=ASKED)
-
-    def said(preset, *items):
-        return [render(item, bare, backbone, preset) for item in items]
-
+    said = partial(say_bare, family, **tokens)
     assert said(preset, caption, IMAGE) == [
         f"{before}Two dogs play.\nSummary above sentence in one word:{space}{after}",
         f"{before}{image}Summary above image in one word:{space}{after}",
@@ -268,33 +236,24 @@ def test_prompts_of_the_retrieval_suite(family, chat, preset, space):
     assert said("unime-v2", caption, IMAGE) == ["Two dogs play.", f"{token} {ASKED}"]
 
 
-def test_text_is_never_read_as_a_template(tiny_model):
-    processor = AutoProcessor.from_pretrained(tiny_model("qwen3_vl"))
+def test_text_is_never_read_as_a_template(say):
     text = "{{ 7 * 7 }} {text} {% endfor %} {0} \\n %s {images} {media}"
-    prompt = render(Item(text), processor, BACKBONES["qwen3_vl"], "unime")
-    assert prompt == f"<|im_start|>user\n{text}\n{SENTENCE}{ASSISTANT}"
-    assert render(Item(text), processor, BACKBONES["qwen3_vl"], "vlm2vec") == text
+    framed = f"<|im_start|>user\n{text}\n{SENTENCE}{ASSISTANT}"
+    assert say("qwen3_vl", "unime", Item(text)) == [framed]
+    assert say("qwen3_vl", "vlm2vec", Item(text)) == [text]
 
 
-def test_unknown_preset():
-    with pytest.raises(ConfigError, match=f"inputs.prompt: got 'haiku', .* {', '.join(PRESETS)}"):
-        render(TEXT, build_tokenizer({}), BACKBONES["phi3_v"], "haiku")
-
-
-def test_no_chat_template_anywhere():
-    with pytest.raises(ConfigError, match="no chat template, and 'qwen2_vl' has none"):
-        render(TEXT, build_tokenizer({}), BACKBONES["qwen2_vl"], "unime")
-
-
-def test_template_that_drops_the_text():
-    class Silent:
-        chat_template = "fixed"
-
-        def apply_chat_template(self, messages, **options):
-            return "fixed"
-
-    with pytest.raises(ConfigError, match="shows the user's text 0 times"):
-        render(TEXT, Silent(), BACKBONES["qwen2_vl"], "unime")
+@pytest.mark.parametrize(
+    ("template", "preset", "message"),
+    [
+        (None, "haiku", f"inputs.prompt: got 'haiku', .* {', '.join(PRESETS)}"),
+        (None, "unime", "no chat template, and 'qwen2_vl' has none"),
+        ("fixed", "unime", "shows the user's text 0 times"),
+    ],
+)
+def test_prompts_that_cannot_be(template, preset, message):
+    with pytest.raises(ConfigError, match=message):
+        say_bare("qwen2_vl", preset, TEXT, template=template)
 
 
 CHATML = (  # takes a message's content as one text, as templates of language models do
@@ -326,7 +285,7 @@ def test_a_tokenizers_own_template(family, template, tiny_model):
     assert [render(item, processor, backbone, "unime") for item in ITEMS] == own
 
 
-def test_a_default_system_turn_can_be_left_out(tiny_model):
+def test_a_default_system_turn_can_be_left_out(say):
     turn = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n"
     for family, expected in {
         "qwen2_vl": goldens(turn, QWEN_IMAGE, ASSISTANT),
@@ -334,6 +293,4 @@ def test_a_default_system_turn_can_be_left_out(tiny_model):
         "llava": GOLDEN["llava"],  # and whose knows none
         "gemma3": GOLDEN["gemma3"],  # and whose would put it into the user's
     }.items():
-        processor = AutoProcessor.from_pretrained(tiny_model(family))
-        backbone = BACKBONES[family]
-        assert [render(item, processor, backbone, "unime-silent") for item in ITEMS] == expected
+        assert say(family, "unime-silent", *ITEMS) == expected

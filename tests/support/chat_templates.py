@@ -34,6 +34,14 @@ _QWEN_SYSTEM = (
     "{% if loop.first and message['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
 )
+_IDEFICS = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize + ':' }}"
+    + "{space}"
+    + _parts(image="'<image>'")
+    + "{{ '<end_of_utterance>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+_SPACE = "{% if message['content'][0]['type'] != 'image' %}{{ ' ' }}{% endif %}"
 _LLAMA_TURN = "'<|start_header_id|>' + {role} + '<|end_header_id|>\n\n'"
 
 CHAT_TEMPLATES = {
@@ -43,15 +51,8 @@ CHAT_TEMPLATES = {
     "qwen2_vl": _turns(_QWEN, _QWEN_SYSTEM),
     "qwen2_5_vl": _turns(_QWEN, _QWEN_SYSTEM),
     "qwen3_vl": _turns(_QWEN),
-    "idefics3": "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize + ':' }}"
-    + _parts(image="'<image>'")
-    + "{{ '<end_of_utterance>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
-    "smolvlm": "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize + ':' }}"
-    "{% if message['content'][0]['type'] != 'image' %}{{ ' ' }}{% endif %}"
-    + _parts(image="'<image>'")
-    + "{{ '<end_of_utterance>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+    "idefics3": _IDEFICS.replace("{space}", ""),
+    "smolvlm": _IDEFICS.replace("{space}", _SPACE),
     "internvl": _turns(_parts(image="'<IMG_CONTEXT>\n'", video="'<video>\n'")),
     "gemma3": "{{ bos_token }}{% for message in messages %}"
     "{{ '<start_of_turn>' + message['role'] + '\n' }}"

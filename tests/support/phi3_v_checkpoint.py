@@ -10,7 +10,7 @@ projections; attention masks, caches and ``use_return_dict`` as of transformers 
 rotary factors chosen for the longest row; negative ids where images go, which the forward
 overwrites in the caller's tensor; a processor of one text at a time, without
 ``ProcessorMixin.__init__`` and a chat template. Its numbers are its own: tiles of 336 pixels are
-4 × 4 patches here, 24 × 24 there.
+4 × 4 patches here, 24 × 24 there, with separators between their lines.
 """
 
 from __future__ import annotations
@@ -73,8 +73,6 @@ def write_phi3_v(folder: Path, seed: int = 0) -> Path:
     tower, stored = "vision_embed_tokens.img_processor.", {}
     for name, tensor in model.state_dict().items():
         if not name.endswith(("wte.weight", "position_ids")):  # embed_tokens again, and a buffer
-            if name.endswith("_GN"):
-                tensor.normal_(0, 0.2)
             if tower in name and tensor.ndim > 1:
                 tensor.normal_(0, 0.2)
             stored[name.replace(tower, f"{tower}vision_model.")] = tensor

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -23,55 +22,44 @@ from transformers import (
     SiglipProcessor,
 )
 
+from tests.support.tiny_models import byte_level
+
 LENGTH = 32  # tokens of a text
 SIDE = 24  # pixels of an image
+SQUARE = {"height": SIDE, "width": SIDE}
+WIDTH = 16  # of the towers
 _SENTENCES = ["a photo of a cat on a chair", "two red birds over the sea, and a dog in the garden"]
 
 
 def build_clip(folder: Path, seed: int = 0) -> Path:
-    tokenizer = _tokenizer("<|startoftext|> $A <|endoftext|>", ("<|startoftext|>", "<|endoftext|>"))
-    sizes = _sizes(tokenizer)
-    begin, end = tokenizer.convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
-    sizes["text"] |= {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": end}
+    tokenizer = _tokenizer("<|startoftext|>", "<|endoftext|>")
     torch.manual_seed(seed)
-    config = CLIPConfig(text_config=sizes["text"], vision_config=sizes["vision"], projection_dim=12)
-    size = {"shortest_edge": SIDE}
-    images = CLIPImageProcessor(size=size, crop_size={"height": SIDE, "width": SIDE})
+    config = CLIPConfig(**_sizes(tokenizer, "<|startoftext|>"), projection_dim=12)
+    images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
     return _save(folder, CLIPModel(config), CLIPProcessor(images, tokenizer))
 
 
 def build_siglip(folder: Path, seed: int = 0) -> Path:
-    tokenizer = _tokenizer("$A </s>", ("</s>",))
-    sizes = _sizes(tokenizer)
-    end = tokenizer.convert_tokens_to_ids("</s>")
-    sizes["text"] |= {"projection_size": sizes["text"]["hidden_size"]}
-    sizes["text"] |= {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    tokenizer = _tokenizer("</s>")
     torch.manual_seed(seed)
-    config = SiglipConfig(text_config=sizes["text"], vision_config=sizes["vision"])
-    images = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    config = SiglipConfig(**_sizes(tokenizer, "</s>", projection_size=WIDTH))
+    images = SiglipImageProcessor(size=SQUARE)
     return _save(folder, SiglipModel(config), SiglipProcessor(images, tokenizer))
 
 
-def _sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, dict[str, Any]]:
-    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+def _sizes(tokenizer: PreTrainedTokenizerFast, begin: str, **text: Any) -> dict[str, Any]:
+    layers = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2}
     layers |= {"num_attention_heads": 2}
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
-    return {"text": layers | text, "vision": layers | {"image_size": SIDE, "patch_size": 8}}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
+    text |= {"bos_token_id": tokenizer.convert_tokens_to_ids(begin)}
+    text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.eos_token_id}
+    vision = {"image_size": SIDE, "patch_size": 8}
+    return {"text_config": layers | text, "vision_config": layers | vision}
 
 
-def _tokenizer(form: str, special: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=list(special),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_SENTENCES, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=form, special_tokens=[(token, tokenizer.token_to_id(token)) for token in special]
-    )
+def _tokenizer(*special: str) -> PreTrainedTokenizerFast:
+    """Its last token ends a text, and pads; one before it begins it."""
+    tokenizer = byte_level(_SENTENCES, 320, special, begins=special[:-1], ends=special[-1:])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=special[-1],

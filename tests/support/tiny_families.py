@@ -27,6 +27,15 @@ TEXT = {
     "eos_token_id": 3,
     "tie_word_embeddings": False,
 }
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+SIGLIP = {**VISION, "model_type": "siglip_vision_model", "vision_use_head": False}
 SQUARE = {"height": 16, "width": 16}
 
 
@@ -34,70 +43,56 @@ def text_config(model_type: str, tokenizer: Any, **extra: Any) -> dict[str, Any]
     return {"model_type": model_type, **TEXT, "vocab_size": len(tokenizer), **extra}
 
 
-def siglip_config() -> dict[str, Any]:
-    return {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-        "vision_use_head": False,
-    }
+def config_of(
+    family: str,
+    tokenizer: Any,
+    vision: dict[str, Any],
+    text: dict[str, Any],
+    tokens: tuple[str, ...] = ("image",),
+    **extra: Any,
+) -> PretrainedConfig:
+    """With the numbers of such tokens, by the names that most families have for them."""
+    numbers = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in tokens}
+    return AutoConfig.for_model(
+        family,
+        vision_config=vision,
+        text_config=text,
+        tie_word_embeddings=False,
+        **numbers,
+        **extra,
+    )
 
 
 def _llava(family: str, tokenizer: Any) -> Built:
     name = {"llava": "Llava", "llava_next": "LlavaNext"}[family]
-    grid = {}
-    if family == "llava_next":
-        grid = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]}
+    pinpoints = {"image_grid_pinpoints": [[16, 32], [32, 16], [32, 32]]}
+    grid = pinpoints if family == "llava_next" else {}
+    clip = {**VISION, "model_type": "clip_vision_model", "projection_dim": 16}
+    text = text_config("llama", tokenizer)
+    config = config_of(family, tokenizer, clip, text, image_seq_length=16, **grid)
     image_processor = getattr(transformers, f"{name}ImageProcessor")(
-        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}, **grid
+        size={"shortest_edge": 16}, crop_size=SQUARE, **grid
     )
     processor = getattr(transformers, f"{name}Processor")(
         image_processor, tokenizer, patch_size=4, vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )  # fmt: skip
-    return _llava_config(family, tokenizer, **grid), processor
-
-
-def _llava_config(family: str, tokenizer: Any, **extra: Any) -> PretrainedConfig:
-    clip = siglip_config() | {"model_type": "clip_vision_model", "projection_dim": 16}
-    clip.pop("vision_use_head")
-    return AutoConfig.for_model(
-        family,
-        vision_config=clip,
-        text_config=text_config("llama", tokenizer),
-        image_token_id=tokenizer.image_token_id,
-        image_seq_length=16,
-        tie_word_embeddings=False,
-        **extra,
-    )
+    return config, processor
 
 
 def _llava_onevision(family: str, tokenizer: Any) -> Built:
-    pinpoints = [[16, 16], [16, 32], [32, 16], [32, 32]]
-    config = AutoConfig.for_model(
-        family,
-        vision_config=siglip_config(),
-        text_config=text_config("qwen2", tokenizer),
-        image_token_id=tokenizer.image_token_id,
-        video_token_id=tokenizer.video_token_id,
-        image_grid_pinpoints=pinpoints,
-        vision_aspect_ratio="anyres_max_9",
-        tie_word_embeddings=False,
-    )
+    grid = {"image_grid_pinpoints": [[16, 16], [16, 32], [32, 16], [32, 32]]}
+    ratio = {"vision_aspect_ratio": "anyres_max_9"}
+    text, tokens = text_config("qwen2", tokenizer), ("image", "video")
+    config = config_of(family, tokenizer, SIGLIP, text, tokens, **grid, **ratio)
     processor = transformers.LlavaOnevisionProcessor(
-        image_processor=transformers.LlavaOnevisionImageProcessor(
-            size=SQUARE, image_grid_pinpoints=pinpoints
-        ),
+        image_processor=transformers.LlavaOnevisionImageProcessor(size=SQUARE, **grid),
         tokenizer=tokenizer,
         video_processor=transformers.LlavaOnevisionVideoProcessor(size=SQUARE),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATES[family],
-        vision_aspect_ratio="anyres_max_9",
+        **ratio,
     )
     return config, processor
 
@@ -121,14 +116,8 @@ def _qwen_vl(family: str, tokenizer: Any) -> Built:
     if family == "qwen3_vl":
         rope["mrope_interleaved"] = True
         text["head_dim"] = HIDDEN // TEXT["num_attention_heads"]
-    config = AutoConfig.for_model(
-        family,
-        text_config=text,
-        vision_config=vision,
-        tie_word_embeddings=False,
-        **{f"{name}_token_id": getattr(tokenizer, f"{name}_token_id")
-           for name in ("image", "video", "vision_start", "vision_end")},
-    )  # fmt: skip
+    tokens = ("image", "video", "vision_start", "vision_end")
+    config = config_of(family, tokenizer, vision, text, tokens)
     sizes = {"shortest_edge": 8 * 8, "longest_edge": 32 * 32}
     common = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2, "size": sizes}
     video = "Qwen3VLVideoProcessor" if family == "qwen3_vl" else "Qwen2VLVideoProcessor"
@@ -143,17 +132,9 @@ def _qwen_vl(family: str, tokenizer: Any) -> Built:
 
 def _idefics(family: str, tokenizer: Any) -> Built:
     name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[family]
-    vision = siglip_config() | {"model_type": f"{family}_vision"}
-    vision.pop("vision_use_head")
-    config = AutoConfig.for_model(
-        family,
-        vision_config=vision,
-        text_config=text_config("llama", tokenizer),
-        image_token_id=tokenizer.image_token_id,
-        scale_factor=2,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    vision = {**VISION, "model_type": f"{family}_vision"}
+    text, extra = text_config("llama", tokenizer), {"pad_token_id": tokenizer.pad_token_id}
+    config = config_of(family, tokenizer, vision, text, scale_factor=2, **extra)
     sizes = {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}}
     image_processor = getattr(transformers, f"{name}ImageProcessor")(**sizes)
     others = {}

@@ -6,6 +6,7 @@ build_tiny("qwen2_vl", tmp_path / "qwen2_vl")
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ FAMILIES = tuple(
     pytest.param(family, marks=pytest.mark.backbones) if family in SLOW else family
     for family in ALL
 )
+WITH_PHI3_V = (*FAMILIES, pytest.param("phi3_v", marks=pytest.mark.backbones))  # by its own code
 PARTS = ("llm", "projector", "vision")
 
 
@@ -82,6 +84,10 @@ _SENTENCES = [
 
 def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     """Save a random model of `family` with tokenizer and processor in `folder`, and return it."""
+    if family == "phi3_v":
+        from tests.support.phi3_v_checkpoint import write_phi3_v  # whose tokenizer is built here
+
+        return write_phi3_v(folder, seed)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(SPECIAL[family], BEGINS.get(family))
     builders = tiny_families.BUILDERS | tiny_others.BUILDERS
@@ -101,22 +107,9 @@ def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTra
     """A byte-level BPE tokenizer with few merges: every text has tokens, none is unknown. With
     `begin` it puts that token before a text, unless asked not to."""
     always = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[*always, begin] if begin else always,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_SENTENCES, trainer)
-    if begin:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
-        )
+    begins = [begin] if begin else []
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=byte_level(_SENTENCES, 400, [*always, *begins], begins),
         pad_token="<pad>",
         unk_token="<unk>",
         bos_token=begin,
@@ -125,3 +118,29 @@ def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTra
         padding_side="left",
         extra_special_tokens=special,
     )
+
+
+def byte_level(
+    sentences: list[str],
+    size: int,
+    special: Sequence[str],
+    begins: Sequence[str] = (),
+    ends: Sequence[str] = (),
+) -> Tokenizer:
+    """Byte-level BPE that puts tokens before and after a text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=list(special),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    if begins or ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join([*begins, "$A", *ends]),
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*begins, *ends)],
+        )
+    return tokenizer

@@ -9,21 +9,28 @@ import transformers
 from transformers import AutoConfig
 
 from tests.support.chat_templates import CHAT_TEMPLATES
-from tests.support.tiny_families import HIDDEN, SQUARE, TEXT, Built, siglip_config, text_config
+from tests.support.tiny_families import (
+    HIDDEN,
+    SIGLIP,
+    SQUARE,
+    TEXT,
+    VISION,
+    Built,
+    config_of,
+    text_config,
+)
 
 
 def _internvl(family: str, tokenizer: Any) -> Built:
-    vision = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "image_size": [16, 16], "patch_size": [4, 4],
-    }  # fmt: skip
-    config = AutoConfig.for_model(
+    sides = {"image_size": [16, 16], "patch_size": [4, 4]}
+    config = config_of(
         family,
-        vision_config=vision,
-        text_config=text_config("qwen2", tokenizer),
+        tokenizer,
+        VISION | sides,
+        text_config("qwen2", tokenizer),
+        tokens=(),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=4,
-        tie_word_embeddings=False,
     )
     processor = transformers.InternVLProcessor(
         image_processor=transformers.GotOcr2ImageProcessor(size=SQUARE, max_patches=4),
@@ -38,15 +45,16 @@ def _internvl(family: str, tokenizer: Any) -> Built:
 def _gemma3(family: str, tokenizer: Any) -> Built:
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
     layers["query_pre_attn_scalar"] = 1  # attention that tells one text from another
-    config = AutoConfig.for_model(
+    config = config_of(
         family,
-        vision_config=siglip_config(),
-        text_config=text_config("gemma3_text", tokenizer, head_dim=16, **layers),
+        tokenizer,
+        SIGLIP,
+        text_config("gemma3_text", tokenizer, head_dim=16, **layers),
+        tokens=(),
         mm_tokens_per_image=4,
         boi_token_index=tokenizer.boi_token_id,
         eoi_token_index=tokenizer.eoi_token_id,
         image_token_index=tokenizer.image_token_id,
-        tie_word_embeddings=False,
     )
     image_processor = transformers.Gemma3ImageProcessor(
         size=SQUARE,
@@ -65,14 +73,16 @@ def _paligemma(family: str, tokenizer: Any) -> Built:
     image_processor = transformers.SiglipImageProcessor(size=SQUARE)
     image_processor.image_seq_length = 16
     processor = transformers.PaliGemmaProcessor(image_processor, tokenizer)  # adds 1,152 tokens
-    config = AutoConfig.for_model(
+    width = {"projection_dim": HIDDEN}
+    config = config_of(
         family,
-        vision_config=siglip_config() | {"projection_dim": HIDDEN},
-        text_config=text_config("gemma", tokenizer, head_dim=16),
+        tokenizer,
+        SIGLIP | width,
+        text_config("gemma", tokenizer, head_dim=16),
+        tokens=(),
         image_token_index=tokenizer.image_token_id,
-        projection_dim=HIDDEN,
         hidden_size=HIDDEN,
-        tie_word_embeddings=False,
+        **width,
     )
     return config, processor
 
@@ -101,9 +111,7 @@ def _mllama(family: str, tokenizer: Any) -> Built:
 def _phi4(family: str, tokenizer: Any) -> Built:
     # the number of tokens of an image is written down for 32 by 32 patches
     side = 64
-    vision = siglip_config() | {"image_size": side, "crop_size": side, "patch_size": 2}
-    for key in ("model_type", "vision_use_head"):
-        vision.pop(key)
+    vision = VISION | {"image_size": side, "crop_size": side, "patch_size": 2}
     audio = {
         "hidden_size": 32, "intermediate_size": 48, "num_blocks": 1, "num_attention_heads": 2,
         "nemo_conv_channels": 32, "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32,

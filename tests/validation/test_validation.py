@@ -21,10 +21,10 @@ from torch.nn import functional
 from eval.miniatures.mmeb import write_eval_suite
 from eval.validation import SuiteValidation
 from stages.export import final_folder
+from tests.support.embedding import embed, load_exact
 from tests.support.material import (
     adapters,
     assert_same_run,
-    embed,
     interrupt_once,
     metrics,
     stage1,
@@ -45,6 +45,7 @@ from unime.export.run_facts import recipe, recipes
 from unime.inputs.items import Item, item_key
 from unime.losses import distillation_loss
 from unime.models.encoder import Encoder
+from unime.retrieval.embedder import Prepared
 from unime.training import checkpoint
 from unime.training.engines import check_combination
 from unime.validation.hold_out import choose, hold_out
@@ -99,13 +100,12 @@ def test_validation_disturbs_nothing(
     assert scores_of(rare) == scores_of(validated)[-1:]
     settings = (*HELD, "run.save_total_limit=1", "optim.steps=5")
     with monkeypatch.context() as patch:
-        interrupted = interrupt_once(Encoder.forward)
+        own, interrupted = Encoder.forward, interrupt_once(Encoder.forward)
 
         def forward(self: Encoder, *inputs: Any) -> Tensor:
-            act = interrupted if torch.is_inference_mode_enabled() else Encoder_forward
+            act = interrupted if torch.is_inference_mode_enabled() else own
             return act(self, *inputs)
 
-        Encoder_forward = Encoder.forward  # noqa: N806 (the method)
         patch.setattr(Encoder, "forward", forward)
         with pytest.raises(SystemExit, match="130"):
             stage2(material, "stopped", *settings)
@@ -121,9 +121,10 @@ def test_a_checkpoint_is_a_model(
     """It is loaded, embeds and is exported as final/ is."""
     model, item = tiny_model("qwen2_vl"), Item("what is it?")
     last = validated / "checkpoints" / "step_00000005"
-    vectors = [embed(model, folder, item) for folder in (validated / "final", last, None)]
-    assert torch.equal(vectors[0], vectors[1]) and (vectors[0] - vectors[2]).norm() > 1e-3
-    assert torch.equal(embed(last, None, item), vectors[0])  # as model.name: it names its base
+    named = [(model, validated / "final"), (model, last), (last, None), (model, None)]
+    final, by_adapter, by_name, base = (embed(load_exact(*names), [item]) for names in named)
+    assert torch.equal(by_adapter, final) and (final - base).norm() > 1e-3
+    assert torch.equal(by_name, final)  # it names its base
     assert final_folder(last) == last and recipes(last).keys() == recipes(validated).keys()
     first = last.with_name("step_00000002")
     told = [recipe(*found) for folder in (first, validated) for found in recipes(folder).items()]
@@ -165,19 +166,17 @@ def test_a_model_that_sees_nothing_is_at_chance(
 
 
 def test_stage1_is_validated_by_the_teachers_neighbours(material: Path) -> None:
-    run = stage1(material, "stage1", "validation.every=4", "validation.share=0.25")
+    """The scores go to tensorboard too."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = ("validation.every=4", "validation.share=0.25", "run.trackers=[tensorboard]")
+    run = stage1(material, "stage1", *settings)
     (line,) = scores_of(run)
     assert 0 <= line["validation/hit@1"] <= 1 and line["validation/loss"] > 0
     assert json.loads((run / "best.json").read_text())["step"] == 4
-
-
-def test_scores_go_to_tensorboard(material: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = stage1(material, "board", *HELD, "optim.steps=1", "run.trackers=[tensorboard]")
     events = EventAccumulator(str(run / "tensorboard" / "unime")).Reload()
     (logged,) = events.Scalars("validation/hit@1")
-    assert logged.value == pytest.approx(scores_of(run)[0]["validation/hit@1"])
+    assert logged.value == pytest.approx(line["validation/hit@1"])
 
 
 # Which checkpoint is the best
@@ -222,8 +221,6 @@ class Fixed:
         self.rows = rows
 
     def prepare(self, items: list[Item]) -> Any:
-        from unime.retrieval.embedder import Prepared
-
         return Prepared([int(item.text) for item in items], [False] * len(items))
 
     def embed(self, numbers: list[int]) -> Tensor:
@@ -304,11 +301,8 @@ def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path
     write_rows(tmp_path, "Kinds", "original", rows)
     data = PairData(root=str(tmp_path), sources={"Kinds": PairSource()})
     rest, held, told = hold_out(PairDataset.load(data, 0), ValidationConfig(every=1, rows=5), 0)
-    assert (
-        held is not None
-        and len(held) == 5
-        and "no picture of theirs is, texts are, trained on" in told
-    )
+    assert held is not None and len(held) == 5
+    assert "no picture of theirs is, texts are, trained on" in told
     shown = [{pair.query.images for pair in part} for part in (rest, held)]
     assert not shown[0] & shown[1]
     for row in rows:

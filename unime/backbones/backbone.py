@@ -18,6 +18,7 @@ from unime.backbones.layers import is_linear
 from unime.errors import ConfigError
 from unime.inputs.padding import Sample
 
+CallProcessor = Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]]
 AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM")
 
 
@@ -48,12 +49,8 @@ class Backbone:
     image_token: str = ""  # in a prompt without a chat format, {n} counts; "": the processor's own
     placeholder: str = r"(?!)"  # of images in a prompt, where it is no special token (a pattern)
     # (processor, prompt, images), where it is not called as transformers' own are
-    call_processor: Callable[[Any, str, list[Image.Image] | None], Mapping[str, Tensor]] | None = (
-        None
-    )
-    importing: Callable[[], AbstractContextManager[None]] = (
-        nullcontext  # around its own code's load
-    )
+    call_processor: CallProcessor | None = None
+    importing: Callable[[], AbstractContextManager[None]] = nullcontext  # while its code is loaded
     adapt: Callable[[Any, nn.Module], None] | None = None  # processor and model, once loaded
     st_limits: tuple[tuple[str, str], ...] = ()  # kinds that sentence-transformers cannot: why
     # what its configuration calls the most tokens of one item
@@ -94,13 +91,14 @@ class Backbone:
         Raises:
             ConfigError: this family's images are not cut, or not into another number.
         """
-        if most and self.tiles is None:
+        if not most:
+            return
+        if self.tiles is None:
             raise ConfigError(
                 f"inputs.max_tiles: got {most}, expected 0 or null: {self.family} does not cut"
                 " images into tiles"
             )
-        if most and self.tiles is not None:
-            self.tiles(most, processor, config)
+        self.tiles(most, processor, config)
 
     def lora_targets(self, model: nn.Module, parts: Sequence[str]) -> str:
         """A regular expression for peft that matches the linear layers of `parts`, whole paths

@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-# E5-V on Llama-3, whose processor has no template of its own.
-LLAMA3_TEMPLATE = (
-    "{% for message in messages | selectattr('role', 'equalto', 'user') %}"
-    "{{ '<|start_header_id|>user<|end_header_id|>\n\n' }}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n \n' }}{% endif %}"
-)
-
-_IMAGES = (
-    "{{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}}"
-    "{{{{ {image} }}}}{{% endfor %}}"
-)
-_TEXTS = (
-    "{{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}}"
-    "{{{{ {text} }}}}{{% endfor %}}"
-)
+_USERS = "{% for message in messages | selectattr('role', 'equalto', 'user') %}"  # no system turns
 
 
-def _message(image: str, text: str = "part['text']") -> str:
-    return _IMAGES.format(image=image) + _TEXTS.format(text=text)
+def _template(
+    begin: str,
+    image: str,
+    end: str = "''",
+    reply: str = "''",
+    text: str = "part['text']",
+    turns: str = _USERS,
+) -> str:
+    """Each turn with its images and then its texts, all of them expressions of jinja2; `reply`
+    comes last, where the model is to answer."""
+    parts = "{{% for part in message['content'] | selectattr('type', 'equalto', '{}') %}}"
+    return (
+        f"{turns}{{{{ {begin} }}}}"
+        f"{parts.format('image')}{{{{ {image} }}}}{{% endfor %}}"
+        f"{parts.format('text')}{{{{ {text} }}}}{{% endfor %}}"
+        f"{{{{ {end} }}}}{{% endfor %}}"
+        f"{{% if add_generation_prompt %}}{{{{ {reply} }}}}{{% endif %}}"
+    )
 
 
-_USER = "{% for message in messages | selectattr('role', 'equalto', 'user') %}"  # no system turns
-PHI4_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    + _message("'<|image|>'")
-    + "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+LLAMA3_TEMPLATE = _template(  # E5-V on Llama-3, whose processor has no template of its own
+    begin="'<|start_header_id|>user<|end_header_id|>\n\n'",
+    image="'<image>\n'",
+    end="'<|eot_id|>'",
+    reply="'<|start_header_id|>assistant<|end_header_id|>\n\n \n'",
 )
-LLAVA_NEXT_TEMPLATE = (
-    _USER
-    + "{{ '[INST] ' }}"
-    + _message("'<image>\n'", "part['text'] + ' [/INST]'")
-    + "{% endfor %}"
+LLAVA_TEMPLATE = _template(
+    "'USER: '", "'<image>\n'", text="part['text'] + ' '", reply="'ASSISTANT:'"
 )
-LLAVA_TEMPLATE = (
-    _USER
-    + "{{ 'USER: ' }}"
-    + _message("'<image>\n'", "part['text'] + ' '")
-    + "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+LLAVA_NEXT_TEMPLATE = _template("'[INST] '", "'<image>\n'", text="part['text'] + ' [/INST]'")
+PALIGEMMA_TEMPLATE = _template(  # its processor puts <bos> after images, and a newline at the end
+    begin="'' if images else bos_token",
+    image="'<image>'",
+    end="'' if images else '\n'",
+    turns=_USERS
+    + "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}",
 )
-PALIGEMMA_TEMPLATE = (  # its processor puts <bos> after images, and a newline at the end
-    _USER + "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
-    "{{ '' if images else bos_token }}" + _message("'<image>'") + "{{ '' if images else '\n' }}"
-    "{% endfor %}"
+PHI3_TEMPLATE = _template(  # whose tokenizer's own takes plain strings only
+    begin="'<|user|>\n'",
+    image="'<|image_' ~ loop.index ~ '|>\n'",
+    end="'<|end|>\n'",
+    reply="'<|assistant|>\n'",
+)
+PHI4_TEMPLATE = _template(
+    begin="'<|' + message['role'] + '|>'",
+    image="'<|image|>'",
+    end="'<|end|>'",
+    reply="'<|assistant|>'",
+    turns="{% for message in messages %}",
 )

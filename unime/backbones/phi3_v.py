@@ -11,7 +11,7 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -20,16 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 PLACEHOLDER = r"<\|image_\d+\|>"  # which the processor cuts out before the tokenizer sees the text
-
-# Its processor has no template, and its tokenizer's takes plain strings only.
-CHAT_TEMPLATE = (
-    "{% for message in messages | selectattr('role', 'equalto', 'user') %}{{ '<|user|>\n' }}"
-    "{% set images = message['content'] | selectattr('type', 'equalto', 'image') | list %}"
-    "{% for image in images %}{{ '<|image_' ~ loop.index ~ '|>\n' }}{% endfor %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ part['text'] }}{% endfor %}{{ '<|end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
-)
 
 
 def _causal_mask(
@@ -75,25 +65,18 @@ SUPPLIED: dict[str, dict[str, Any]] = {
 def importable() -> Iterator[None]:
     """While entered, its code can be imported: what the installed transformers lacks of `SUPPLIED`
     is there, for whoever asks, and gone again afterwards."""
-    modules: list[str] = []
-    names: list[tuple[ModuleType, str]] = []
-    try:
+    with ExitStack() as undo:
         for path, supplied in SUPPLIED.items():
             try:
                 module = importlib.import_module(path)
             except ModuleNotFoundError:
                 module = sys.modules[path] = ModuleType(path)
-                modules.append(path)
+                undo.callback(sys.modules.pop, path)
             for name, value in supplied.items():
                 if not hasattr(module, name):
                     setattr(module, name, value)
-                    names.append((module, name))
+                    undo.callback(delattr, module, name)
         yield
-    finally:
-        for module, name in names:
-            delattr(module, name)
-        for path in modules:
-            del sys.modules[path]
 
 
 def call_processor(
@@ -131,11 +114,7 @@ def _as_if_alone(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positions count from the first real token, not from the padding before it, and nothing is as
     long as to change the rotary factors, which are one set for the whole batch. (Without
-    `return_dict` it asks its configuration for a deprecated property.)
-
-    Raises:
-        ValueError: more tokens than the short factors are for.
-    """
+    `return_dict` it asks its configuration for a deprecated property.)"""
     config: Any = module.config
     length, limit = inputs["input_ids"].shape[1], config.original_max_position_embeddings
     if length > limit:

@@ -1,5 +1,5 @@
 """What a family of models does in its own way and needs code for: one named function each, which
-its entry in backbones.py names, and the chat formats of processors that have none."""
+its entry in families.py names."""
 
 from __future__ import annotations
 
@@ -88,11 +88,7 @@ def tiles_of_crops(most: int, processor: Any, config: Any) -> None:
 
 
 def tiles_are_fixed(most: int, processor: Any, config: Any) -> None:
-    """Mllama numbers shapes of an image by the most tiles, and knows them by these numbers.
-
-    Raises:
-        ConfigError: always.
-    """
+    """Mllama numbers shapes of an image by the most tiles, and knows them by these numbers."""
     raise ConfigError(
         f"inputs.max_tiles: got {most}, expected 0 or null for mllama, whose weights know the shape"
         f" of an image by a number that {config.vision_config.max_num_tiles} tiles give it"

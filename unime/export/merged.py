@@ -29,10 +29,10 @@ from unime.export.chat_template import carrying_template
 from unime.inputs.resolution import Resolution
 from unime.models.adapter_files import WEIGHTS
 from unime.models.adapters import Adapters, adapter_tensors
-from unime.models.belonging import adapter_digest, merged_digests
+from unime.models.belonging import adapter_digest
 from unime.models.encoder import Encoder
 from unime.models.item_processor import ItemProcessor
-from unime.models.sentence_layout import EXPORTED
+from unime.models.sentence_layout import EXPORTED, read_exported
 from unime.runtime.files import read_json, write_json
 
 _OF = "sentence_transformers.base.modules"
@@ -56,7 +56,7 @@ def save_merged(
         code: with the code that reads pictures as in training.
     """
     base, processor = encoder.base, encoder.processor
-    adapters = merged_digests(source)
+    adapters = read_exported(source)["merged"]
     adapters += [adapter_digest(tensors) for _, tensors in encoder.adapters.merged.values()]
     if processor.backbone.adapt is not None:
         _save_with_own_code(base, folder, max_shard_size, source)

@@ -17,30 +17,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unime.errors import ConfigError, require
-from unime.models.sentence_layout import EXPORTED
+from unime.errors import ConfigError
+from unime.models.sentence_layout import read_exported
 from unime.runtime.files import read_json
 
-DESCRIPTION = "encoder.json"
+DESCRIPTION, ADAPTER = "encoder.json", "adapter_config.json"
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 VERSION = 2  # of encoder.json
 TEXT_INPUTS = ("prompt", "max_text_tokens")  # all that stage 1 sees
 
 
 def adapter_folders(folder: str | Path) -> list[Path]:
-    """The adapters in a folder written by `save_adapters` in their order, or a plain peft adapter.
-
-    Raises:
-        ConfigError: neither of the two.
-    """
+    """The adapters in a folder of `save_adapters`, in their order, or a plain peft adapter."""
     folder = Path(folder)
-    if (folder / DESCRIPTION).is_file():
-        return [folder / name for name in read_description(folder)["adapters"]]
-    if (folder / "adapter_config.json").is_file():
+    if described := read_description(folder):
+        return [folder / name for name in described["adapters"]]
+    if (folder / ADAPTER).is_file():
         return [folder]
-    raise ConfigError(
-        f"model.adapter: {folder} holds neither {DESCRIPTION} nor adapter_config.json"
-    )
+    raise ConfigError(f"model.adapter: {folder} holds neither {DESCRIPTION} nor {ADAPTER}")
 
 
 def base_places(name: str, near: Path, folder: str | None = None) -> list[Path]:
@@ -64,22 +58,15 @@ def trained_inputs(base: Path, adapter: Path | None) -> dict[str, Any]:
     """What adapters, or the exported model in `base`, were trained with, as far as these say it."""
     inputs: dict[str, Any] = {}
     for folder in filter(None, (base, adapter)):
-        if (folder / EXPORTED).is_file():
-            own = read_json(folder / EXPORTED, key="model.name").get("inputs")
-            require(isinstance(own, dict), "model.name", own, f"inputs in {folder / EXPORTED}")
-            inputs |= own
-    if adapter is not None and (adapter / DESCRIPTION).is_file():
-        inputs = inputs | read_description(adapter)["inputs"]
+        inputs |= read_exported(folder)["inputs"] | read_description(folder).get("inputs", {})
     return inputs
 
 
-def merged_below(folder: Path) -> int:
-    """How many of the adapters the others were trained on as part of the base's weights."""
-    return read_description(folder)["merged"] if (folder / DESCRIPTION).is_file() else 0
-
-
 def read_description(folder: Path) -> dict[str, Any]:
+    """What `save_adapters` wrote; of another folder nothing."""
     path = folder / DESCRIPTION
+    if not path.is_file():
+        return {}
     description: dict[str, Any] = read_json(path, key="model.adapter")
     if not {"base", "inputs", "adapters", "merged"} <= set(description):
         raise ConfigError(f"model.adapter: {path} lacks base, inputs, adapters or merged")

@@ -29,8 +29,8 @@ from unime.models.adapter_files import (
     VERSION,
     WEIGHTS,
     adapter_folders,
-    merged_below,
     read_config,
+    read_description,
     read_weights,
 )
 from unime.models.adapter_names import fit_names
@@ -49,6 +49,21 @@ class Adapters:
     @property
     def names(self) -> list[str]:
         return [*self.merged, *(self.stack.peft_config if self.stack else ())]
+
+    def add(self, base: PreTrainedModel, config: LoraConfig, path: Path | None = None) -> str:
+        """Put one on top of the stack, or of the base; its name."""
+        name = f"{len(self.names):02d}-rank{config.r}"
+        try:
+            with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a deprecated name
+                warnings.simplefilter("ignore", FutureWarning)
+                if self.stack is None:
+                    self.stack = PeftModel(base, config, adapter_name=name)
+                else:
+                    self.stack.add_adapter(name, config)
+        except ValueError as error:
+            where = path or name
+            raise ConfigError(f"model.adapter: {where} does not fit the base: {error}") from None
+        return name
 
     def merge(self) -> None:
         """Make the stack part of the base's weights."""
@@ -98,8 +113,7 @@ def stack_adapters(
             target_modules=targets,
             base_model_name_or_path=base.name_or_path,
         )
-        name = f"{len(adapters.names):02d}-rank{lora.rank}"
-        adapters.stack = _add(base, adapters.stack, name, config, None)
+        adapters.add(base, config)
     if adapters.stack is not None:
         _activate(adapters.stack, trains_last=lora is not None)
     return adapters
@@ -107,7 +121,8 @@ def stack_adapters(
 
 def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Adapters:
     """The adapters in a folder, those merged that have to be, or all of them."""
-    below = merged_below(folder)
+    # How many of them the others were trained on as part of the base's weights.
+    below: int = read_description(folder).get("merged", 0)
     if (below or merge) and any(is_quantised(module) for module in base.modules()):
         raise ConfigError(
             f"model.adapter: {folder} cannot be merged into quantised weights, which would round"
@@ -118,9 +133,8 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
     for index, path in enumerate(adapter_folders(folder)):
         weights, config = read_weights(path, pickled), read_config(path)
         tensors, config = fit_names(weights, config, modules, path / WEIGHTS)
-        name = f"{index:02d}-rank{config.r}"
-        adapters.stack = _add(base, adapters.stack, name, config, path)
-        _load_weights(adapters.stack, name, tensors, path)
+        name = adapters.add(base, config, path)
+        _load_weights(cast(PeftModel, adapters.stack), name, tensors, path)
         if index < below:  # the next one was trained on their sum
             adapters.merge()
     if merge:
@@ -129,11 +143,7 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
 
 
 def load_last(adapters: Adapters, folder: Path) -> None:
-    """Put the last adapter back as a checkpoint of the same stack holds it.
-
-    Raises:
-        ConfigError: it cannot be read, or is of another stack.
-    """
+    """Put the last adapter back as a checkpoint of the same stack holds it."""
     folders = adapter_folders(folder)
     names = [path.name for path in folders]
     if names != adapters.names or adapters.stack is None:
@@ -168,24 +178,6 @@ def adapter_tensors(stack: PeftModel) -> dict[str, dict[str, Tensor]]:
         )
         for name in stack.peft_config
     }
-
-
-def _add(
-    base: PreTrainedModel,
-    stack: PeftModel | None,
-    name: str,
-    config: LoraConfig,
-    path: Path | None,
-) -> PeftModel:
-    try:
-        if stack is not None:
-            stack.add_adapter(name, config)
-            return stack
-        with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by a deprecated name
-            warnings.simplefilter("ignore", FutureWarning)
-            return PeftModel(base, config, adapter_name=name)
-    except ValueError as error:
-        raise ConfigError(f"model.adapter: {path or name} does not fit the base: {error}") from None
 
 
 def _load_weights(stack: PeftModel, name: str, weights: dict[str, Tensor], path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from unime.config import InputConfig, ModelConfig
 from unime.errors import ConfigError
 from unime.models.adapter_files import (
-    DESCRIPTION,
+    ADAPTER,
     adapter_folders,
     named_folder,
     read_config,
@@ -25,8 +25,7 @@ from unime.models.adapter_files import (
     read_weights,
     trained_inputs,
 )
-from unime.models.sentence_layout import EXPORTED, is_exported
-from unime.runtime.files import read_json
+from unime.models.sentence_layout import is_exported, read_exported
 
 COMMIT = re.compile("[0-9a-f]{7,40}")
 
@@ -64,15 +63,12 @@ def check_fits(folder: Path, base: dict[str, Any], inputs: InputConfig) -> None:
 
     Args:
         base: what the model is that they are loaded on (`describe_base`).
-
-    Raises:
-        ConfigError: another base.
     """
-    if not (folder / DESCRIPTION).is_file():
-        if (folder / "adapter_config.json").is_file():
+    trained = read_description(folder)
+    if not trained:
+        if (folder / ADAPTER).is_file():
             _check_named_base(folder, base)
         return
-    trained = read_description(folder)
     then = trained["base"]
     expected = torch.tensor(then["embedding_sample"])
     found = torch.tensor(base["embedding_sample"])
@@ -116,7 +112,7 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
             raise ConfigError(
                 f"model.adapter: {folder} was trained on {there}, whose weights are not those of"
                 f" {base['name']}; name that folder in model.name, or, to mix them all the same,"
-                f" take base_model_name_or_path out of {folder / 'adapter_config.json'}"
+                f" take base_model_name_or_path out of {folder / ADAPTER}"
             )
     then = f"{name} at {revision}" if revision else name
     warnings.warn(
@@ -127,13 +123,6 @@ def _check_named_base(folder: Path, base: dict[str, Any]) -> None:
     )
 
 
-def merged_digests(base: Path) -> list[str]:
-    """Of the adapters that are part of the weights in a folder, as far as it says so."""
-    if not is_exported(base):
-        return []
-    return read_json(base / EXPORTED, key="model.name").get("merged", [])
-
-
 def check_not_merged(
     base: Path, adapter: Path, processor: str | None = None, pickled: bool = False
 ) -> None:
@@ -142,22 +131,18 @@ def check_not_merged(
     Args:
         base: folder of a model, which may be an export of unime.
         processor: another than the export's, which may be asked with another prompt.
-        pickled: the adapter may be.
-
-    Raises:
-        ConfigError: the adapter is part of that export's weights, or was not trained on it.
     """
     if not is_exported(base):
         return
-    exported, merged = read_json(base / EXPORTED, key="model.name"), set(merged_digests(base))
+    exported = read_exported(base)
     advice = (
         f"model.adapter: {adapter} %s {base}, an export of unime: leave model.adapter out"
         " (model.adapter=null) to train or evaluate that model; to put the adapter on the base that"
         " it was trained on, name this base in model.name"
     )
-    if merged:
+    if exported["merged"]:
         for path in adapter_folders(adapter):
-            if adapter_digest(read_weights(path, pickled)) in merged:
+            if adapter_digest(read_weights(path, pickled)) in exported["merged"]:
                 raise ConfigError(advice % "is merged already into the weights of")
     prompt = trained_inputs(base, adapter)["prompt"]  # the adapter's, where it says it
     if exported["inputs"]["prompt"] == "chat" != prompt and processor is None:

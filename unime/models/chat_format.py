@@ -1,6 +1,6 @@
 """What a family's chat template puts around the words of a prompt, and where that template is.
 
-A template runs once per kind of item instead of once per item, and never sees the text.
+A template runs once per kind of item, not once per item, and never sees the text.
 """
 
 from __future__ import annotations
@@ -40,11 +40,7 @@ _SPACE = "\v"  # which a template has nowhere, and trims like any other
 
 
 def check_prompt(preset: str, processor: Any) -> None:
-    """Refuse to ask an exported model in another way than its chat template does.
-
-    Raises:
-        ConfigError: a model that unime exported, asked with another prompt than its own.
-    """
+    """Refuse to ask an exported model in another way than its chat template does."""
     if carries_prompt(processor) and preset != "chat":
         raise ConfigError(
             f"inputs.prompt: got {preset!r}, expected chat (or null): the chat template of this"
@@ -53,11 +49,7 @@ def check_prompt(preset: str, processor: Any) -> None:
 
 
 def check_carries(processor: Any) -> None:
-    """Refuse a processor whose template does not carry an exported model's prompt.
-
-    Raises:
-        ConfigError: an exported model with a processor whose template does not carry its prompt.
-    """
+    """Refuse an exported model's processor whose template does not carry the prompt."""
     if not carries_prompt(processor):
         raise ConfigError(
             "model.processor: its chat template does not carry the prompt that this exported model"
@@ -131,11 +123,7 @@ def media_tokens(media: Sequence[str], processor: Any, backbone: Backbone) -> st
 
 def chat_template(processor: Any, backbone: Backbone) -> str:
     """The chat format of a model: its processor's, its tokenizer's where that may be any, or what
-    is known of its family.
-
-    Raises:
-        ConfigError: neither has one.
-    """
+    is known of its family."""
     own = _own_template(processor)
     if own is not None:
         carries = own.startswith(CARRIES_PROMPT)
@@ -172,8 +160,6 @@ def chat_frame(
 ) -> Frame:
     """What a template puts around the user's text, beside such media and after a system turn.
 
-    The template runs once per kind of item instead of once per item, and never sees the text.
-
     Raises:
         ConfigError: it fails, or does not show the text.
     """
@@ -192,30 +178,29 @@ def chat_frame(
     return Frame(before.removesuffix(_SPACE), rest[0].removeprefix(_SPACE), not left, not right)
 
 
-@lru_cache(maxsize=256)
 def shows_system(processor: Any, template: str, system: str) -> bool:
     """Whether a template says a system turn, to texts and to images alike: some drop it, some
     refuse it beside an image, and some show the Python list that it is."""
-    try:
-        said = [_rendered(processor, template, media, system) for media in ((), ("image",))]
-    except Exception:  # see chat_frame, which would fail without a system turn too
-        return False
-    return all(system in words and "'type': 'text'" not in words for words in said)
+    said = _said_after(processor, template, system)
+    return bool(said) and all(system in words and "'type': 'text'" not in words for words in said)
+
+
+def takes_empty_system(processor: Any, template: str) -> bool:
+    """Whether an empty system turn leaves out one that a template would put in by itself."""
+    empty, own = (_said_after(processor, template, system) for system in ("", None))
+    pairs = [(len(one), len(other)) for one, other in zip(empty, own, strict=False)]
+    return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
 
 
 @lru_cache(maxsize=256)
-def takes_empty_system(processor: Any, template: str) -> bool:
-    """Whether an empty system turn leaves out one that a template would put in by itself."""
+def _said_after(processor: Any, template: str, system: str | None) -> tuple[str, ...]:
+    """What a template says to a text and to an image after a system turn; nothing where it fails
+    (see chat_frame, which would fail without one too)."""
     kinds: tuple[tuple[str, ...], ...] = ((), ("image",))
     try:
-        lengths = [
-            [len(_rendered(processor, template, media, system)) for media in kinds]
-            for system in ("", None)
-        ]
-    except Exception:  # it knows no system turn
-        return False
-    pairs = list(zip(*lengths, strict=True))
-    return all(empty <= own for empty, own in pairs) and any(empty < own for empty, own in pairs)
+        return tuple(_rendered(processor, template, media, system) for media in kinds)
+    except Exception:
+        return ()
 
 
 def _rendered(

@@ -76,11 +76,7 @@ def own_weights(folder: Path) -> list[Path]:
 
 
 def check_processor(source: Source) -> None:
-    """Transformers would take a tokenizer alone for one.
-
-    Raises:
-        ConfigError: no processor.
-    """
+    """Refuse a folder without one: transformers would take a tokenizer alone for it."""
     if not has_processor(source.folder):
         raise ConfigError(
             f"model.processor: {source.name} has none ({' or '.join(PROCESSOR)} in"
@@ -90,20 +86,15 @@ def check_processor(source: Source) -> None:
 
 
 def check_config(source: Source) -> None:
-    """Transformers says of a folder without a configuration that its model is not recognised.
-
-    Raises:
-        ConfigError: no config.json.
-    """
+    """Refuse a folder without one: transformers says that its model is not recognised."""
     if (source.folder / "config.json").is_file():
         return
     found = sorted(path.name for path in source.folder.iterdir())
-    ends = {Path(name).suffix for name in found}
     what = f"found {', '.join(found[:5]) or 'nothing'}"
-    if ".gguf" in ends:
+    if gguf := [name for name in found if name.endswith(".gguf")]:
         what = (
-            f"found {next(name for name in found if name.endswith('.gguf'))}: llama.cpp's format,"
-            " of a language model alone; docs/own_model.md says how to make a model of it"
+            f"found {gguf[0]}: llama.cpp's format, of a language model alone; docs/own_model.md"
+            " says how to make a model of it"
         )
     raise ConfigError(
         f"model.name: {source.name} cannot be loaded: expected a model as transformers saves it"
@@ -112,11 +103,7 @@ def check_config(source: Source) -> None:
 
 
 def check_weights(source: Source) -> None:
-    """Refuse a folder without weights, or with pickled ones, which may run any code when read.
-
-    Raises:
-        ConfigError: no safetensors.
-    """
+    """Refuse a folder without weights, or with pickled ones, which may run any code when read."""
     if any(own_weights(source.folder)):
         return
     pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
@@ -128,12 +115,9 @@ def check_weights(source: Source) -> None:
 
 
 def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:
-    """Transformers fills weights that a checkpoint lacks with random numbers, and leaves out those
-    that it does not know (a projection after the last layer, say): other vectors, either way.
-
-    Raises:
-        ConfigError: such weights, but for the vocabulary head, which is never used.
-    """
+    """Refuse weights that transformers filled with random numbers where a checkpoint lacks them, or
+    left out since it does not know them (a projection after the last layer, say): other vectors,
+    either way. The vocabulary head is never used."""
     head = base.get_output_embeddings()
     unused = {path for path, module in base.named_modules() if module is head}
     for kind, problem in INCOMPLETE.items():

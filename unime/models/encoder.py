@@ -33,8 +33,7 @@ from unime.models.belonging import check_fits, check_not_merged, describe_base
 from unime.models.chat_format import check_carries
 from unime.models.hub import locate
 from unime.models.item_processor import ItemProcessor
-from unime.models.loading import load_pretrained
-from unime.models.quantization import check_quantised, dequantise
+from unime.models.loading import check_quantised, dequantise, load_pretrained
 from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
 from unime.runtime.progress import progress_bar
@@ -56,7 +55,6 @@ class Encoder(nn.Module):
         adapters: Adapters,
         backbone: Backbone,
         processor: ItemProcessor,
-        precision: torch.dtype,
         described: dict[str, Any],
         decoder_only: bool = False,
     ) -> None:
@@ -64,7 +62,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.processor = processor
         self.decoder_only = decoder_only
-        self.precision = precision
+        self.precision: torch.dtype = getattr(torch, described["precision"])
         self.base_description = described
         self.hidden_size: int = base.config.get_text_config().hidden_size
         alone = decoder_only and not backbone.whole_for_texts
@@ -119,9 +117,8 @@ class Encoder(nn.Module):
             revision=checkpoint.base.commit or checkpoint.revision,
             processor=checkpoint.elsewhere,
         )
-        start = "cpu" if decoder_only else device
-        found = load_pretrained(model, checkpoint, torch.device(start), sharded)
-        backbone, hf_processor, base = found.backbone, found.processor, found.base
+        start = torch.device("cpu" if decoder_only else device)
+        backbone, hf_processor, base = load_pretrained(model, checkpoint, start, sharded)
         check_quantised(base, backbone, model.quantization, torch.device(device))
         if dequantised:
             dequantise(base)
@@ -146,8 +143,7 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
-        precision = getattr(torch, model.precision.value)
-        encoder = cls(base, adapters, backbone, processor, precision, described, decoder_only)
+        encoder = cls(base, adapters, backbone, processor, described, decoder_only)
         return encoder.to(device)
 
     @property

@@ -8,7 +8,7 @@ way. Everything becomes a folder on this machine, so that what is loaded can als
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from unime.config import ModelConfig
 from unime.errors import ConfigError
 from unime.models.adapter_files import (
+    ADAPTER,
     DESCRIPTION,
     PICKLE,
     base_places,
@@ -28,10 +29,18 @@ from unime.models.checkpoint_files import Checkpoint, Source, has_processor, own
 from unime.models.sentence_layout import MODULES, transformer_folder
 from unime.runtime.files import read_json
 
-ADAPTER = "adapter_config.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FINAL, CHECKPOINTS = "final", "checkpoints"  # in a run's folder
 WANTED = ("*.json", "*.jinja", "*.txt", "*.model")  # what configurations and tokenizers may need
+
+
+@dataclass(frozen=True)
+class NamedBase:
+    """What adapters say of the base that they were trained on."""
+
+    name: str
+    revision: str | None
+    folder: str | None = None  # where it lay then
 
 
 def locate(model: ModelConfig) -> Checkpoint:
@@ -44,18 +53,17 @@ def locate(model: ModelConfig) -> Checkpoint:
     code = model.trust_remote_code
     named = fetch("model.name", model.name, model.revision, code, extra=_pickles(model))
     transformer_folder(named.folder)  # also around an adapter
-    adapter = find_adapter(model)
-    base, revision = named, model.revision
-    belongs_to = _base_of(named)
-    if belongs_to is not None:
+    adapter, base, revision = find_adapter(model), named, model.revision
+    if (trained_on := _base_of(named)) is not None:
         if adapter is not None:
             raise ConfigError(
                 f"model.adapter: got {model.adapter!r}, but model.name: {model.name!r} is an"
-                f" adapter already, of {belongs_to[0]!r}"
+                f" adapter already, of {trained_on.name!r}"
             )
-        adapter, revision = named, belongs_to[1]
-        base = _fetch_base(model, named, *belongs_to)
-    elsewhere = model.processor or _trained_processor(adapter)
+        adapter, revision = named, trained_on.revision
+        base = _fetch_base(model, named, trained_on)
+    described = read_description(adapter.folder) if adapter is not None else {}
+    elsewhere = model.processor or described.get("base", {}).get("processor")
     if elsewhere is not None:
         processor = fetch("model.processor", *split_revision(elsewhere), code, weights=False)
     else:  # an adapter that was published with one was trained with it
@@ -64,38 +72,28 @@ def locate(model: ModelConfig) -> Checkpoint:
     return Checkpoint(base, adapter, processor, revision, elsewhere)
 
 
-def _trained_processor(adapter: Source | None) -> str | None:
-    """The ``model.processor`` of the run of ours that `adapter` is, if it had one."""
-    if adapter is None or not (adapter.folder / DESCRIPTION).is_file():
-        return None
-    base = read_description(adapter.folder)["base"]
-    return base.get("processor") if isinstance(base, dict) else None
-
-
-def _fetch_base(model: ModelConfig, adapter: Source, name: str, revision: str | None) -> Source:
-    """What the adapter `model.name` says that it belongs to."""
+def _fetch_base(model: ModelConfig, adapter: Source, named: NamedBase) -> Source:
     try:
-        base = trained_base(adapter.folder, name, revision, model.trust_remote_code)
+        base = trained_base(adapter.folder, named, model.trust_remote_code)
     except ConfigError as error:
         raise ConfigError(
             f"model.name: {model.name} is an adapter; {error}; give the base in model.name and the"
             " adapter in model.adapter"
         ) from error
     if _base_of(base) is not None:
-        raise ConfigError(f"model.name: {model.name} is an adapter of {name}, another adapter")
+        raise ConfigError(
+            f"model.name: {model.name} is an adapter of {named.name}, another adapter"
+        )
     return base
 
 
-def trained_base(adapter: Path, name: str, revision: str | None, code: bool = False) -> Source:
+def trained_base(adapter: Path, named: NamedBase, code: bool = False) -> Source:
     """The base that the adapter in a folder names: a folder, wherever it is now, or a hub id.
 
     Raises:
         ConfigError: it is in none of the places where it may be.
     """
-    folder = None
-    if (adapter / DESCRIPTION).is_file():
-        described = read_json(adapter / DESCRIPTION, key="model.name").get("base")
-        folder = described.get("folder") if isinstance(described, dict) else None
+    name, folder = named.name, named.folder
     there = named_folder(name, adapter, folder)
     if there is not None:
         return Source(str(there), there)
@@ -105,17 +103,13 @@ def trained_base(adapter: Path, name: str, revision: str | None, code: bool = Fa
             f"its base is the folder {name}, which is not there; looked for {places} …"
         )
     try:
-        return fetch("its base", name, revision, code)
+        return fetch("its base", name, named.revision, code)
     except ConfigError as error:
         raise ConfigError(f"{error}; as a folder it was looked for in {places} …") from error
 
 
 def find_adapter(model: ModelConfig) -> Source | None:
-    """What `model.adapter` names.
-
-    Raises:
-        ConfigError: it is not there.
-    """
+    """What `model.adapter` names."""
     if model.adapter is None:
         return None
     name, revision = split_revision(model.adapter)
@@ -140,12 +134,9 @@ def fetch(
         key: the setting that names it, for messages.
         code: also the Python files.
         extra: and other files.
-
-    Raises:
-        ConfigError: neither of the two.
     """
     if Path(name).is_dir():
-        inside = _of_run(key, name)
+        inside = inside_of_run(key, name)
         return Source(f"{name.rstrip('/')}/{inside}" if inside else name, Path(name) / inside)
     patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
     try:
@@ -162,12 +153,8 @@ def fetch(
     return Source(name, folder, folder.name)
 
 
-def _of_run(key: str, name: str) -> str:
-    """Where in a run's folder its adapters are; "" of any other folder.
-
-    Raises:
-        ConfigError: it is not finished.
-    """
+def inside_of_run(key: str, name: str) -> str:
+    """Where in the folder of a run, which has to be finished, its adapters are; "" of any other."""
     folder = Path(name)
     if any((folder / file).is_file() for file in (DESCRIPTION, ADAPTER, MODULES, "config.json")):
         return ""
@@ -188,23 +175,19 @@ def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Pat
 
 def split_revision(name: str) -> tuple[str, str | None]:
     """``org/name@revision``; a folder may have an @ in its name, a hub id not."""
-    if Path(name).is_dir() or "@" not in name:
-        return name, None
     identifier, _, revision = name.partition("@")
-    return identifier, revision
+    return (name, None) if Path(name).is_dir() else (identifier, revision or None)
 
 
-def _base_of(source: Source) -> tuple[str, str | None] | None:
-    """Name and revision of the base, if `source` is a run of ours or an adapter."""
-    folder = source.folder
-    if (folder / DESCRIPTION).is_file():
-        path = folder / DESCRIPTION
+def _base_of(source: Source) -> NamedBase | None:
+    """None: it is neither a run of ours nor an adapter."""
+    folder: str | None = None
+    if (path := source.folder / DESCRIPTION).is_file():
         base = read_json(path, key="model.name").get("base")
         base = base if isinstance(base, dict) else {}
-        name, revision = base.get("name"), base.get("revision")
-    elif (folder / ADAPTER).is_file():
-        path = folder / ADAPTER
-        if own_weights(folder):  # transformers would load the adapter and another base
+        name, revision, folder = (base.get(key) for key in ("name", "revision", "folder"))
+    elif (path := source.folder / ADAPTER).is_file():
+        if own_weights(source.folder):  # transformers would load the adapter and another base
             raise ConfigError(
                 f"model.name: {source.name} has weights and {path.name}: name the base in"
                 " model.name and the adapter in model.adapter, each in a folder of its own"
@@ -215,4 +198,4 @@ def _base_of(source: Source) -> tuple[str, str | None] | None:
         return None
     if not isinstance(name, str) or not name:
         raise ConfigError(f"model.name: {path} names no base model; give it in model.name")
-    return name, revision
+    return NamedBase(name, revision, folder)

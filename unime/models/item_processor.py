@@ -109,7 +109,12 @@ class ItemProcessor:
             output = self._inputs(prompt, images, frames)
         except Exception as error:  # the family's own code, or the checkpoint's
             raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
-        sample = self.sample(output)
+        self._check(output)
+        sample = {
+            key: value[0] if key in SEQUENCE_KEYS else value
+            for key, value in output.items()
+            if isinstance(value, Tensor) and key != "labels"
+        }
         self._check_length(item, len(sample["input_ids"]))
         return sample
 
@@ -125,19 +130,6 @@ class ItemProcessor:
             f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
             f" {self.backbone.limit_name}; to lower: {lower}"
         )
-
-    def sample(self, output: Mapping[str, Any]) -> Sample:
-        """What the family's processor returned for one item, checked, as `collate` takes it.
-
-        Raises:
-            ValueError: an input is missing or wrong without which the model embeds something else.
-        """
-        self._check(output)
-        return {
-            key: value[0] if key in SEQUENCE_KEYS else value
-            for key, value in output.items()
-            if isinstance(value, Tensor) and key != "labels"
-        }
 
     def _inputs(
         self, prompt: str, images: list[Image.Image], frames: list[Image.Image]
@@ -156,6 +148,7 @@ class ItemProcessor:
         )
 
     def _check(self, output: Mapping[str, Tensor]) -> None:
+        """Refuse inputs without which the model would embed something else."""
         for key in self.backbone.required_keys:
             if key not in output:
                 raise ValueError(f"the processor of {self.backbone.family} returned no {key}")

@@ -1,19 +1,22 @@
-"""What transformers loads of a checkpoint: configuration, processor and weights, checked."""
+"""What transformers loads of a checkpoint: configuration, processor and weights, checked; and which
+layers bitsandbytes then holds in 4 or 8 bits."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from peft.utils.integrations import dequantize_module_weight
+from torch import nn
 from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedModel
 
 from unime.backbones.backbone import Backbone
 from unime.backbones.families import backbone_of
+from unime.backbones.layers import is_quantised
 from unime.config import ModelConfig, Quantization
 from unime.errors import ConfigError
 from unime.models.checkpoint_files import (
@@ -29,21 +32,10 @@ from unime.runtime.progress import quiet_transformers
 _REPACKS = "support_avx512bf16_for_cpu"
 
 
-@dataclass
-class Loaded:
-    backbone: Backbone
-    processor: Any  # of transformers
-    base: PreTrainedModel
-
-
 def load_pretrained(
     model: ModelConfig, checkpoint: Checkpoint, device: torch.device, sharded: bool
-) -> Loaded:
-    """Load the base of a checkpoint and its processor, made fit for each other.
-
-    Raises:
-        ConfigError: what is there cannot be used.
-    """
+) -> tuple[Backbone, Any, PreTrainedModel]:
+    """Load the processor of a checkpoint and its base, made fit for each other."""
     code = {"trust_remote_code": model.trust_remote_code}
     folder = checkpoint.base.folder
     with explained(model):
@@ -64,7 +56,7 @@ def load_pretrained(
         base = _load_base(model, folder, backbone, device, sharded)
     if backbone.adapt is not None:
         backbone.adapt(processor, base)
-    return Loaded(backbone, processor, base)
+    return backbone, processor, base
 
 
 @contextmanager
@@ -85,11 +77,7 @@ def explained(model: ModelConfig) -> Iterator[None]:
 
 
 def check_own_code(folder: Path) -> None:
-    """Refuse code that ``model.revision`` does not pin.
-
-    Raises:
-        ConfigError: code that lies in another repository, which ``model.revision`` does not pin.
-    """
+    """Refuse code that lies in another repository, which ``model.revision`` does not pin."""
     for path in folder.glob("*config.json"):
         classes = read_json(path, key="model.name").get("auto_map", {})
         for name in classes.values() if isinstance(classes, dict) else ():
@@ -146,3 +134,44 @@ def _load_base(
         if hasattr(module, _REPACKS):
             setattr(module, _REPACKS, False)
     return base
+
+
+def check_quantised(
+    base: PreTrainedModel, backbone: Backbone, quantization: Quantization, device: torch.device
+) -> None:
+    """bitsandbytes skips modules by name and says nothing when a name matches none; and on CPU it
+    (0.50.2) decodes weights wrongly whose rows are not whole blocks of 64. So look."""
+    found = {name: module for name, module in base.named_modules() if is_quantised(module)}
+    outside = [name for name in found if backbone.part_of(name) != "llm"]
+    if outside:
+        raise ConfigError(
+            f"model.quantization: {len(outside)} layers outside {backbone.language_model} were"
+            f" quantised, first {outside[0]}; name their module in unime/backbones/families.py"
+        )
+    if not found and quantization is not Quantization.none:
+        raise ConfigError(
+            f"model.quantization: no layer of {backbone.language_model} became"
+            f" {quantization.value}; check its path in unime/backbones/families.py"
+        )
+    for name, module in found.items():
+        width = cast(nn.Linear, module).in_features
+        if quantization is Quantization.nf4 and device.type == "cpu" and width % 64:
+            raise ConfigError(
+                f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
+            )
+
+
+def dequantise(base: PreTrainedModel) -> None:
+    """Hold quantised weights as what they stand for, in the precision of the other ones."""
+    for name, module in list(base.named_modules()):
+        if is_quantised(module):
+            quantised = cast(nn.Linear, module)
+            plain = nn.Linear(quantised.in_features, quantised.out_features, False, device="meta")
+            weight = dequantize_module_weight(module).detach().to(base.dtype)
+            plain.weight = nn.Parameter(weight, requires_grad=False)
+            plain.register_parameter("bias", quantised.bias)
+            base.set_submodule(name, plain)
+    base.hf_quantizer = None  # type: ignore[assignment]
+    for config in (base.config, base.base_model.config):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config

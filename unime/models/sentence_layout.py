@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require
 from unime.runtime.files import read_json
 
 MODULES = "modules.json"
@@ -16,6 +17,17 @@ FLAG = "pooling_mode_"
 
 def is_exported(folder: Path) -> bool:
     return (folder / EXPORTED).is_file()
+
+
+def read_exported(folder: Path) -> dict[str, Any]:
+    """What an export says of itself: `inputs`, and `merged`, the digests of the adapters that are
+    part of its weights; of another folder nothing."""
+    if not is_exported(folder):
+        return {"inputs": {}, "merged": []}
+    described = read_json(folder / EXPORTED, key="model.name")
+    inputs = described.get("inputs")
+    require(isinstance(inputs, dict), "model.name", inputs, f"inputs in {folder / EXPORTED}")
+    return {"merged": []} | described
 
 
 def transformer_folder(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar, cast
 
@@ -30,9 +31,10 @@ def hold_out(
     if config.rows is None and config.share is None:
         return dataset, None, ""
     wanted = wanted_rows(dataset.task_sizes, config)
+    task_of = np.repeat(list(wanted), list(dataset.task_sizes.values()))
     for strict in (True, False):
         held = choose(dataset.things(strict), dataset.task_sizes, wanted, seed)
-        counts = _per_task(held, dataset.task_sizes)
+        counts = Counter(task_of[sorted(held)].tolist())
         if all(
             2 * counts[task] >= count and counts[task] >= LEAST for task, count in wanted.items()
         ):
@@ -45,7 +47,7 @@ def hold_out(
         )
     shared = "no text or picture of theirs is" if strict else "no picture of theirs is, texts are,"
     rest, kept = dataset.split(held, strict)
-    listed = ", ".join(f"{task}: {count}" for task, count in counts.items())
+    listed = ", ".join(f"{task}: {counts[task]}" for task in wanted)
     return (
         cast(Dataset, rest),
         cast(Dataset, kept),
@@ -54,11 +56,7 @@ def hold_out(
 
 
 def wanted_rows(task_sizes: Mapping[str, int], config: ValidationConfig) -> dict[str, int]:
-    """How many rows of each task to hold out, in proportion.
-
-    Raises:
-        DataError: more than half of a task, or fewer than there must be.
-    """
+    """How many rows of each task to hold out, in proportion; more than half are refused."""
     total = sum(task_sizes.values())
     share = config.share if config.share is not None else cast(int, config.rows) / total
     wanted = {task: max(LEAST, round(share * size)) for task, size in task_sizes.items()}
@@ -113,10 +111,3 @@ def _connected(things: Sequence[Sequence[Hashable]]) -> list[list[int]]:
     for row in range(len(things)):
         parts.setdefault(root(row), []).append(row)
     return list(parts.values())
-
-
-def _per_task(rows: set[int], task_sizes: Mapping[str, int]) -> dict[str, int]:
-    ends = np.cumsum(list(task_sizes.values()))
-    of = np.searchsorted(ends, sorted(rows), side="right")
-    counts = np.bincount(of, minlength=len(ends))
-    return dict(zip(task_sizes, counts.tolist(), strict=True))

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from unime.backbones.layers import is_quantised
 from unime.collapse import of_batch
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Embedder
@@ -84,12 +83,8 @@ def embedding(encoder: Encoder) -> Iterator[Embedder]:
     states = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        embedder = UnimeEmbedder(encoder)
-        for module in encoder.modules():
-            if is_quantised(module):  # bitsandbytes 0.50 repacks 4-bit weights on CPU in evaluation
-                module.train()  # mode, for good; no mode changes what they compute
         try:
-            yield embedder
+            yield UnimeEmbedder(encoder)
         finally:
             encoder.train()
             random.setstate(states[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -75,9 +75,7 @@ class HeldOutTexts:
             _agreement(student[start : start + BLOCK], student, teacher, start)
             for start in range(0, len(student), BLOCK)
         ]
-        hits, chances = (torch.cat(parts).mean().item() for parts in zip(*found, strict=True))
-        scores = {HIT: hits, CHANCE: chances, LOSS: _mean(losses, self._batches)}
-        return scores | numbers(spread({"text": student}))
+        return _scores(found, losses, self._batches) | numbers(spread({"text": student}))
 
 
 def _agreement(
@@ -131,9 +129,7 @@ class HeldOutPairs:
         queries, targets = embeddings.tensor_split([len(self._query_key)])
         losses = [self._loss(queries, targets, rows) for rows in self._batches]
         found = {task: self._hits(queries, targets, rows) for task, rows in self._tasks.items()}
-        parts = zip(*found.values(), strict=True)
-        hits, chances = (torch.cat(part).mean().item() for part in parts)
-        scores = {HIT: hits, CHANCE: chances, LOSS: _mean(losses, self._batches)}
+        scores = _scores(found.values(), losses, self._batches)
         sides = {"query": queries[self._first_queries], "target": targets[self._first_targets]}
         of_tasks = {f"{HIT}/{task}": own.mean().item() for task, (own, _) in found.items()}
         return scores | of_tasks | numbers(spread(sides))
@@ -155,23 +151,22 @@ class HeldOutPairs:
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Of each row of a task, and by chance (n,)."""
-        first: dict[int, int] = {}
-        for place in self._of(rows).tolist():
-            first.setdefault(int(self._target_key[place]), place)
-        column = {key: number for number, key in enumerate(first)}
+        own = self._of(rows)
+        own = own[first_of_each(self._target_key[own].tolist())]  # different targets (C,)
+        column = {key: number for number, key in enumerate(self._target_key[own].tolist())}
         right: dict[int, list[int]] = {}
         for row in rows:
             columns = right.setdefault(int(self._query_key[row]), [])
             columns.append(column[int(self._target_key[row])])
-        different = targets[list(first.values())]  # (C, D)
+        different = targets[own]  # (C, D)
         hits, chances = [], []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
-            is_right = torch.zeros(len(block), len(first), dtype=torch.bool)
+            is_right = torch.zeros(len(block), len(own), dtype=torch.bool)
             for number, row in enumerate(block):
                 is_right[number, right[int(self._query_key[row])]] = True
             hits.append(hit_share(queries[block] @ different.T, is_right))
-            chances.append(is_right.sum(dim=1) / len(first))
+            chances.append(is_right.sum(dim=1) / len(own))
         return torch.cat(hits), torch.cat(chances)
 
 
@@ -206,7 +201,13 @@ def _equal_parts(rows: list[Any], size: int) -> list[list[Any]]:
     return [rows[first:last] for first, last in zip(ends, ends[1:], strict=False)]
 
 
-def _mean(losses: Sequence[float], batches: Sequence[Sequence[int] | Tensor]) -> float:
-    """Over all rows."""
+def _scores(
+    found: Iterable[tuple[Tensor, Tensor]],
+    losses: Sequence[float],
+    batches: Sequence[Sequence[int] | Tensor],
+) -> Scores:
+    """Means over all rows: of their hits and chances in parts, and of the losses of batches."""
+    hits, chances = (torch.cat(parts).mean().item() for parts in zip(*found, strict=True))
     sizes = [len(rows) for rows in batches]
-    return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    loss = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    return {HIT: hits, CHANCE: chances, LOSS: loss}

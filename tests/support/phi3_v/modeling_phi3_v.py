@@ -34,22 +34,15 @@ class Phi3ImageEmbedding(nn.Module):
         super().__init__()
         self.wte, self.vocab_size = wte, config.vocab_size
         self.img_processor = CLIPVisionModel(CLIP)
-        width = 4 * CLIP.hidden_size
-        self.glb_GN = nn.Parameter(torch.zeros([1, 1, width]))
-        self.sub_GN = nn.Parameter(torch.zeros([1, 1, 1, width]))
         self.img_projection = nn.Sequential(
-            nn.Linear(width, config.hidden_size),
+            nn.Linear(4 * CLIP.hidden_size, config.hidden_size),
             nn.GELU(),
             nn.Linear(config.hidden_size, config.hidden_size),
         )
 
-    def lines(self, tiles, rows, columns):  # (rows * columns, 16, C), a separator after each line
-        count, width = rows * columns, tiles.shape[-1]
-        merged = tiles.reshape(count, 2, 2, 2, 2, width).permute(0, 1, 3, 2, 4, 5)
-        merged = merged.reshape(rows, columns, 2, 2, 4 * width).permute(0, 2, 1, 3, 4)
-        merged = merged.reshape(1, rows * 2, columns * 2, 4 * width)
-        ends = self.sub_GN.repeat(1, rows * 2, 1, 1)
-        return torch.cat([merged, ends], dim=2).reshape(-1, 4 * width)
+    def merged(self, tiles):  # (N, 16, C) to (N * 4, 4 C): four neighbouring patches are a token
+        width = tiles.shape[-1]
+        return tiles.reshape(-1, 2, 2, 2, 2, width).transpose(2, 3).reshape(-1, 4 * width)
 
     def forward(self, input_ids, pixel_values, image_sizes=None):
         input_ids = input_ids.view(-1, input_ids.shape[-1])
@@ -61,25 +54,12 @@ class Phi3ImageEmbedding(nn.Module):
             assert pixel_values.shape[2:] == (3, 336, 336)
             seen = self.img_processor(pixel_values.flatten(0, 1), output_hidden_states=True)
             tiles = seen.hidden_states[-2][:, 1:].unflatten(0, pixel_values.shape[:2])
-            shown = []
-            for image, (height, width) in zip(tiles, image_sizes, strict=True):
-                rows, columns = int(height) // 336, int(width) // 336
-                crops = self.lines(image[1 : 1 + rows * columns], rows, columns)
-                shown += [crops, self.glb_GN[0], self.lines(image[:1], 1, 1)]
-            projected = self.img_projection(torch.cat(shown).to(self.img_projection[0].bias.dtype))
+            counts = 1 + image_sizes[:, 0] // 336 * (image_sizes[:, 1] // 336)
+            shown = [image[:count] for image, count in zip(tiles, counts, strict=True)]
+            seen = self.merged(torch.cat(shown)).to(self.img_projection[0].bias.dtype)
+            projected = self.img_projection(seen)
             embedded = embedded.index_put(positions, projected)
         return embedded
-
-
-class Phi3RMSNorm(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x):
-        exact = x.float()
-        exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-5)
-        return self.weight * exact.to(x.dtype)
 
 
 def rotate(x, angles):
@@ -122,8 +102,8 @@ class Phi3DecoderLayer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.self_attn, self.mlp = Phi3Attention(config), Phi3MLP(config)
-        self.input_layernorm = Phi3RMSNorm(config.hidden_size)
-        self.post_attention_layernorm = Phi3RMSNorm(config.hidden_size)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, 1e-5)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, 1e-5)
 
     def forward(self, x, mask, position_ids):
         x = x + self.self_attn(self.input_layernorm(x), mask, position_ids)
@@ -152,7 +132,7 @@ class Phi3VModel(Phi3VPreTrainedModel):
         self.layers = nn.ModuleList(
             Phi3DecoderLayer(config) for _ in range(config.num_hidden_layers)
         )
-        self.norm = Phi3RMSNorm(config.hidden_size)
+        self.norm = nn.RMSNorm(config.hidden_size, 1e-5)
         self.gradient_checkpointing = False
         if config._attn_implementation == "flash_attention_2":
             assert is_flash_attn_greater_or_equal_2_10()

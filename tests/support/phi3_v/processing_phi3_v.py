@@ -32,7 +32,7 @@ class Phi3VImageProcessor(BaseImageProcessor):
             empty = torch.zeros(1 + self.num_crops - len(tiles), 3, 336, 336)
             pixels.append(torch.cat([tiles, empty]))
             sizes.append([336 * rows, 336 * columns])
-        tokens = [h // 168 * (w // 168 + 1) + 1 + 2 * 3 for h, w in sizes]
+        tokens = [4 * (1 + h // 336 * (w // 336)) for h, w in sizes]
         data = {"pixel_values": torch.stack(pixels), "image_sizes": sizes, "num_img_tokens": tokens}
         return BatchFeature(data=data, tensor_type=return_tensors)
 
