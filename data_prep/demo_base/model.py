@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoProcessor,
@@ -29,6 +29,7 @@ VISION_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
 }
+CHECKPOINT = "checkpoint.pt"  # in the folder of a pretraining run
 PATCH, MERGE = 8, 2
 VOCABULARY = 6000
 # Qwen2-VL's template without its default system turn (short sequences are worth more here).
@@ -145,11 +146,7 @@ def export(run: Path, destination: Path) -> None:
     """Write the checkpoint as an fp16 model folder for the Auto classes."""
     processor = AutoProcessor.from_pretrained(run / "processor")
     model = build_model(processor.tokenizer)
-    weights = load_file(run / "checkpoint" / "weights")
-    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    model.load_state_dict(torch.load(run / CHECKPOINT, weights_only=True)["model"])
     model.half().save_pretrained(destination)
     processor.save_pretrained(destination)
     (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only
