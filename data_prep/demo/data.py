@@ -50,7 +50,6 @@ from unime.runtime.progress import progress_bar
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"
-# the modules that decide the data
 
 
 @dataclass
