@@ -28,8 +28,7 @@ class Pictures:
         counts: how many pictures (paths) are missing, unreadable, or left out for the size.
     """
 
-    def __init__(self, inputs: InputConfig | None = None) -> None:
-        self.inputs = inputs or InputConfig()
+    def __init__(self) -> None:
         self.uris: list[str] = []
         self.problems: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
@@ -66,7 +65,7 @@ class Pictures:
 
     def _thumbnail(self, path: str) -> tuple[str, str]:
         try:
-            picture = load_image(path, self.inputs.max_image_pixels)
+            picture = load_image(path, InputConfig().max_image_pixels)
         except DataError as error:
             return "", str(error)
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.page.build import render
+from eval.page.build import render, write_page
 from tests.eval.page.conftest import Made
 from tests.eval.page.test_page_browser import NARROW, WIDE, count_of
-from tests.support.page_files import MODELS, TASKS
+from tests.support.page_files import MODELS, TASKS, report_on
 
 pytestmark = pytest.mark.evaluation
 COLOURS_OF_TEXTS = """() => {
@@ -113,29 +113,6 @@ def test_long_names_and_a_model_without_files(
     assert not bare.locator("p").is_visible()
 
 
-def with_models(data: dict[str, Any], count: int) -> dict[str, Any]:
-    """The page's data with its first model `count` times."""
-    data = json.loads(json.dumps(data))
-    places = [0] * (count - len(MODELS)) + list(range(len(MODELS)))
-    repeat = lambda found: [found[place] for place in places]  # noqa: E731
-    models = enumerate(repeat(data["models"]))
-    data["models"] = [model | {"name": f"model-{number}"} for number, model in models]
-    data["overall"]["cells"] = repeat(data["overall"]["cells"])
-    for table in data["tables"]:
-        table["ours"] = repeat(table["ours"])
-    for task in data["tasks"]:
-        for key in ("scores", "not_supported", "without_examples"):
-            task[key] = repeat(task[key])
-    for holder, key in [(m, "models") for m in data["matrices"]] + [(data["map"], "places")]:
-        holder[key] = repeat(holder[key])
-    data["map"]["methods"] = repeat(data["map"]["methods"])
-    for setting in data["settings"]:
-        setting["values"] = repeat(setting["values"])
-    for card in data["gallery"]:
-        card["answers"] = repeat(card["answers"])
-    return data
-
-
 def apart(one: list[float], other: list[float]) -> float:
     """The distance of two colours in OKLab, as one without red or without green cones sees them
     (the matrices of Machado, Oliveira and Fernandes 2009), where it is least."""
@@ -156,7 +133,9 @@ def apart(one: list[float], other: list[float]) -> float:
 def test_models_are_told_apart(
     opened: Callable[..., Any], made: Made, tmp_path: Path, scheme: str, count: int
 ) -> None:
-    (tmp_path / "many.html").write_text(render(with_models(made.data, count)))
+    folders = [made.models[MODELS[0]]] * (count - len(MODELS)) + list(made.models.values())
+    models = {f"model-{number}": folder for number, folder in enumerate(folders)}
+    write_page(report_on(models), models, tmp_path / "many.html")
     tab = opened(tmp_path / "many.html", color_scheme=scheme)
     script = """all => all.map((one) => {
       const pen = document.createElement("canvas").getContext("2d");
