@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from unime.models.encoder import Encoder
 from unime.retrieval.encoding import encode_items
 from unime.retrieval.ranking import rank_targets
 from unime.retrieval.unime_embedder import UnimeEmbedder
+from unime.runtime.files import write_aside
 
 TILE, GAP, MARGIN, HEADING = 112, 12, 20, 34
 RIGHT, WRONG, INK = (34, 139, 84), (205, 205, 205), (25, 25, 25)
@@ -75,6 +76,6 @@ def draw_sheet(answers: Sequence[Answer], path: Path) -> None:
             sheet.paste(picture.resize((TILE, TILE), Image.Resampling.LANCZOS), corner)
             box = (corner[0] - 4, corner[1] - 4, corner[0] + TILE + 3, corner[1] + TILE + 3)
             pen.rectangle(box, outline=RIGHT if right else WRONG, width=4 if right else 1)
-    aside = path.with_name(f".{path.name}.partial")
-    sheet.save(aside, format="PNG")
-    os.replace(aside, path)
+    held = io.BytesIO()
+    sheet.save(held, format="PNG")
+    write_aside(path, held.getvalue())

@@ -8,15 +8,17 @@ from __future__ import annotations
 import pytest
 
 from eval.report.averages import averages_of
-from eval.report.published_rows import PublishedRow, load_benchmarks, published_for, published_rows
+from eval.report.published_rows import PublishedRow, load_benchmarks, published_for
 from eval.tasks.suites import Task, load_suite
 from tests.support.paths import ROOT
 from unime.errors import ConfigError
 
 MMEB = load_suite(str(ROOT / "configs/suites/mmeb.yaml"))
 SIZES = {"Cls": 10, "VQA": 10, "Ret": 12, "Gnd": 4}
-V1, V2 = published_rows("mmeb-v1"), published_rows("mmeb-v2")
-RETRIEVAL, SUGARCREPE = published_rows("unime-retrieval"), published_rows("sugarcrepe")
+ROWS = {name: found.rows for name, found in load_benchmarks().items()}
+V1, V2, RETRIEVAL, SUGARCREPE = (
+    ROWS[name] for name in ("mmeb-v1", "mmeb-v2", "unime-retrieval", "sugarcrepe")
+)
 
 
 def named(rows: list[PublishedRow], name: str) -> PublishedRow:
