@@ -64,7 +64,7 @@ def collate(
     conversations: list[Conversation], processor: Qwen2VLProcessor, rng: random.Random
 ) -> TokenBatch:
     """The model's inputs, and as labels each answer and the token that ends it."""
-    inputs = processor.apply_chat_template(
+    inputs: Any = processor.apply_chat_template(
         [chat(conversation, rng) for conversation in conversations],
         chat_template=MARKED,
         tokenize=True,

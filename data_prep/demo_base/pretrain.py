@@ -22,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
-from transformers import AutoProcessor
+from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
 from data_prep.demo_base.batches import TokenBatch, answer_loss, stream
 from data_prep.demo_base.conversations import Tasks
 from data_prep.demo_base.metrics import measure
 from data_prep.demo_base.model import (
     CHECKPOINT,
-    build_model,
+    build_config,
     build_processor,
     build_tokenizer,
     export,
@@ -89,7 +89,7 @@ class Pretraining:
         if not checkpoint.exists():
             build_processor(build_tokenizer(self.tasks.corpus())).save_pretrained(folder)
         self.processor = AutoProcessor.from_pretrained(folder)
-        self.model = build_model(self.processor.tokenizer)
+        self.model = Qwen2VLForConditionalGeneration(build_config(self.processor.tokenizer))
         # The CPU flash kernel's backward is slow on short sequences; saved weights don't care.
         self.model.set_attn_implementation("eager")
         self.head = nn.Linear(256, len(self.tasks.concepts))  # thrown away after the first phase

@@ -91,7 +91,7 @@ def naming_accuracy(count: int) -> float:
     as a chat model is, through the processor, before any stage."""
     config = build_config(EvalConfig, CONFIGS / "eval.yaml")
     processor = AutoProcessor.from_pretrained(config.model.name)
-    model = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
     rng = random.Random(0)
     drawings = [
         Conversation("name", (("What is this?", concept.name),), ((concept, style),), background)
@@ -129,9 +129,8 @@ def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[An
 def tables(report: dict[str, Any]) -> list[Table]:
     """The text tasks beside the teacher, and the filter beside the truth."""
     text = report["text"]
-    names = [name for name in text["teacher"]]
     first = narrow_table("text to text, hit@1 in %", [*text])
-    for name in names:
+    for name in text["teacher"]:
         first.add_row(name, *(f"{100 * scores[name]:.1f}" for scores in text.values()))
     for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
         cells = [f"{s[sign]:.{digits}f}" if sign in s else "" for s in text.values()]

@@ -64,7 +64,8 @@ def write_results(
             targets = meaning + noise * torch.randn(meaning.shape, generator=draw)
             more: dict[str, Any] = dict(zip(DESCRIBED, facts, strict=False)) | {
                 "adapter": None if model == "before" else f"runs/{model}/final",
-                "inputs": {"prompt": "unime", "num_frames": 4 if model == "before" else 8},
+                "inputs": {"num_frames": 4, "max_tiles": None} if model == "before"
+                else {"num_frames": 8, "max_tiles": 0},
                 "seconds": 12.5, "commit": "0123456789abcdef",
             }  # fmt: skip
             sides = [normalize(side + 1) for side in (meaning, targets)]

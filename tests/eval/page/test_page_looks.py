@@ -135,7 +135,7 @@ def test_models_are_told_apart(
 ) -> None:
     folders = [made.models[MODELS[0]]] * (count - len(MODELS)) + list(made.models.values())
     models = {f"model-{number}": folder for number, folder in enumerate(folders)}
-    write_page(report_on(models), models, tmp_path / "many.html")
+    write_page(report_on(models), models, tmp_path / "many.html", examples=1, map_points=20)
     tab = opened(tmp_path / "many.html", color_scheme=scheme)
     script = """all => all.map((one) => {
       const pen = document.createElement("canvas").getContext("2d");
