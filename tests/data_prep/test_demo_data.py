@@ -19,7 +19,7 @@ from PIL import Image
 
 from data_prep.demo import data as demo_data
 from data_prep.demo.data import DemoDataConfig, write_everything
-from data_prep.demo.emoji import BACKGROUNDS, Concept, load_concepts
+from data_prep.demo.emoji import BACKGROUNDS, load_concepts
 from data_prep.demo.tasks import TASKS, DemoTask, caption_of, never_trained, same
 from data_prep.demo.texts import (
     definition_questions,
@@ -67,9 +67,14 @@ def folder(written: tuple[Path, Candidates]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(folder: Path) -> PairDataset:
+def pairs(folder: Path) -> dict[str, list[Pair]]:
+    """The training rows of each task."""
     sources = {name: PairSource() for name in TRAINED}
-    return PairDataset.load(PairData(root=str(folder / "train"), sources=sources), seed=0)
+    loaded = PairDataset.load(PairData(root=str(folder / "train"), sources=sources), seed=0)
+    found: dict[str, list[Pair]] = {name: [] for name in TRAINED}
+    for number in range(len(loaded)):
+        found[loaded[number].row_id.partition(":")[0]].append(loaded[number])
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -147,18 +152,19 @@ def test_the_suite_names_the_tasks() -> None:
     assert sorted(trained) == sorted(TRAINED)
 
 
-def test_training_rows_are_what_stage_2_reads(folder: Path, pairs: PairDataset) -> None:
-    assert pairs.task_sizes == dict.fromkeys(TRAINED, SMALL.train_rows)
-    first = next(pairs[i] for i in range(len(pairs)) if pairs[i].row_id == "Scene-Grounding:0")
+def test_training_rows_are_what_stage_2_reads(pairs: dict[str, list[Pair]]) -> None:
+    assert {len(rows) for rows in pairs.values()} == {SMALL.train_rows}
+    first = pairs["Scene-Grounding"][0]
     assert first.query.text.startswith("Select the portion of the image that isolates the ")
     assert first.query.kind == "image+text" and first.target.kind == "image"
-    scenes = [pairs[i] for i in range(len(pairs)) if pairs[i].row_id.startswith("Scene-")]
-    for pair in scenes:  # a scene of n objects has n - 1 wrong answers of its own
-        with Image.open(pair.query.images[0]) as image:
-            assert image.width == 64 * (1 + len(pair.negatives))
-        assert pair.target not in pair.negatives
-    others = [pairs[i] for i in range(len(pairs)) if not pairs[i].row_id.startswith("Scene-")]
-    assert not any(pair.negatives for pair in others)
+    for name, rows in pairs.items():
+        for pair in rows:
+            assert pair.target not in pair.negatives
+            if name.startswith("Scene-"):  # of n objects: n - 1 wrong answers of its own
+                with Image.open(pair.query.images[0]) as image:
+                    assert image.width == 64 * (1 + len(pair.negatives))
+            else:
+                assert not pair.negatives
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -186,11 +192,12 @@ def test_no_candidate_but_the_first_is_right(written: tuple[Path, Candidates]) -
                 assert looks[0] not in looks[1:], texts[0]
 
 
-def test_splits_show_different_concepts_and_pictures(folder: Path, pairs: PairDataset) -> None:
+def test_splits_show_different_concepts_and_pictures(
+    folder: Path, pairs: dict[str, list[Pair]]
+) -> None:
     splits = {name: {c.name for c in CONCEPTS.values() if c.split == name and not c.ood_group}
               for name in ("train", *SPLITS)}  # fmt: skip
-    trained = {pairs[i].target.text for i in range(len(pairs)) if "Place" in pairs[i].row_id}
-    assert trained <= splits["train"]
+    assert {pair.target.text for pair in pairs["Scene-Place"]} <= splits["train"]
     for split in SPLITS:
         tasks = tasks_of(folder, split)
         for name in ("Scene-Place", "Scene-Neighbour", "Emoji-Sketch"):
@@ -253,7 +260,7 @@ def test_keywords_that_repeat_the_name_are_left_out() -> None:
     assert "pet" in telling_keywords(CONCEPTS["dog"])
 
 
-def test_false_negatives_of_training_are_marked(folder: Path, pairs: PairDataset) -> None:
+def test_false_negatives_of_training_are_marked(folder: Path, pairs: dict[str, list[Pair]]) -> None:
     by_caption = {caption_of(concept, background): f"{same(concept)} {background}"
                   for concept in CONCEPTS.values() for background in BACKGROUNDS}  # fmt: skip
     expected: dict[str, Callable[[Pair], str]] = {
@@ -264,8 +271,7 @@ def test_false_negatives_of_training_are_marked(folder: Path, pairs: PairDataset
     }
     for name, key_of in expected.items():
         table = load_table(str(folder / "train"), name, "original", None, ("answer_key",), ())
-        rows = [pairs[i] for i in range(len(pairs)) if pairs[i].row_id.startswith(f"{name}:")]
-        assert list(table.rows["answer_key"]) == [key_of(row) for row in rows], name
+        assert list(table.rows["answer_key"]) == list(map(key_of, pairs[name])), name
 
 
 def test_batches_hold_false_negatives_for_the_filter_to_find() -> None:
@@ -297,13 +303,8 @@ def test_rows_are_right(task: DemoTask) -> None:
             assert row.query.pixels.shape == (64, 64 * (1 + len(row.others)), 3)
         if task.name == "Scene-Grounding-Place":
             assert is_crop_of_its_place(row.query.text, row.query.pixels, row.target.pixels)
-        assert expected_key(task.name, concept, row.query.text) in row.answer_key
-
-
-def expected_key(name: str, concept: Concept, question: str) -> str:
-    if name == "Emoji-Kind":
-        return concept.subgroup
-    return (concept.definition or "") if name == "Definition_t2i" else same(concept)
+        keys = {"Emoji-Kind": concept.subgroup, "Definition_t2i": concept.definition}
+        assert keys.get(task.name, same(concept)) in row.answer_key
 
 
 def is_crop_of_its_place(question: str, pixels: np.ndarray, crop: np.ndarray) -> bool:
