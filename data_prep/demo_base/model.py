@@ -93,6 +93,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """About 8 M parameters: half in the language model, a third in the vision tower."""
     vocabulary = tokenizer.get_vocab()
+    ids: dict[str, Any] = {f"{name}_id": vocabulary[token] for name, token in VISION_TOKENS.items()}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 256,
@@ -125,7 +126,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
         text_config=text,
         vision_config=vision,
         tie_word_embeddings=True,
-        **{f"{name}_id": vocabulary[token] for name, token in VISION_TOKENS.items()},
+        **ids,
     )
 
 

@@ -27,6 +27,7 @@ from unime.config import ReportConfig
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.retrieval.measures import METRICS
+from unime.runtime.files import read_json
 
 DESCRIBED: dict[str, Any] = {
     "model_name": "UniME-tiny",
@@ -109,12 +110,7 @@ def of_modalities(built: Built, modalities: Iterable[str]) -> Built:
 
 def scores_of(base: Path, modality: str) -> list[float]:
     paths = [base / modality / f"{name}_score.json" for name in DATASETS[modality]]
-    return [json.loads(path.read_text())[MAIN_METRIC[modality]] for path in paths]
-
-
-def read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return [read_json(path)[MAIN_METRIC[modality]] for path in paths]
 
 
 # The reporter reads what we write -----------------------------------------------------------------
@@ -150,11 +146,8 @@ def test_the_reporter_takes_our_folder_unchanged(folder: Path) -> None:
     assert reported.missing == {
         "image": [], "video": [], "visdoc": ["ViDoSeek-page", "MMLongBench-page"]
     }  # fmt: skip
-    kept = [
-        value
-        for name, value in zip(DATASETS["visdoc"], scores_of(folder, "visdoc"), strict=True)
-        if name not in FIXED
-    ]
+    own = dict(zip(DATASETS["visdoc"], scores_of(folder, "visdoc"), strict=True))
+    kept = [score for name, score in own.items() if name not in FIXED]
     assert reported.averages["visdoc"] == pytest.approx(sum(kept) / 22)
 
 
@@ -167,7 +160,7 @@ def test_our_leaderboard_file_is_the_reporters(
             path.unlink()
         (folder / modality).rmdir()
     theirs = report(folder, DESCRIBED).file
-    date = {"report_generated_date": read(theirs)["metadata"]["report_generated_date"]}
+    date = {"report_generated_date": read_json(theirs)["metadata"]["report_generated_date"]}
     ours = folder / "ours.json"
     write_leaderboard(of_modalities(built, modalities), "m", ours, DESCRIBED | date)
     assert ours.read_bytes() == theirs.read_bytes()
@@ -180,7 +173,7 @@ def test_what_the_metadata_do_not_say(built: Built, tmp_path: Path) -> None:
     """The rest of the form is the reporter's, byte for byte."""
     output = tmp_path / "new/UniME-tiny.json"
     write_leaderboard(built, "m", output, {"model_name": "UniME-tiny", "model_size": 0.256})
-    described = read(output)["metadata"]
+    described = read_json(output)["metadata"]
     assert list(described) == list(METADATA)
     assert (described["model_size"], described["url"]) == (0.256, None)
     assert described["data_source"] == "Self-Reported"
@@ -192,13 +185,12 @@ def test_published_scores_pass_unchanged(built: Built, tmp_path: Path) -> None:
     entry(built, "ImageNet-1K").update(metrics=metrics, num_queries=1000)
     output = tmp_path / "out.json"
     write_leaderboard(built, "m", output, DESCRIBED)
-    found = read(output)["metrics"]["image"]["ImageNet-1K"]
+    found = read_json(output)["metrics"]["image"]["ImageNet-1K"]
     assert list(found.items()) == list(PUBLISHED.items())
 
 
-def entry(built: Built, task: str) -> dict[str, Any]:
-    found: dict[str, Any] = built["models"]["m"]["tasks"][task]
-    return found
+def entry(built: Built, task: str) -> Any:
+    return built["models"]["m"]["tasks"][task]
 
 
 def pop(built: Built, *tasks: str) -> None:
