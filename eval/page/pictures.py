@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -34,10 +35,9 @@ class Pictures:
         self.counts: Counter[str] = Counter()
         self._wanted: dict[str, int | str] = {}  # path -> place in uris, or the problem's kind
 
-    def ask(self, paths: list[str] | tuple[str, ...]) -> list[str]:
+    def ask(self, paths: Sequence[str]) -> None:
         for path in paths:
             self._wanted.setdefault(path, LEFT_OUT)
-        return list(paths)
 
     def load(self, max_bytes: int) -> None:
         """Read what was asked for, until the thumbnails take `max_bytes`."""

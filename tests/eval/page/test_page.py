@@ -161,7 +161,8 @@ def test_each_picture_once_and_small(tmp_path: Path) -> None:
     copy = shutil.copy(first, tmp_path / "copy.png")
     other = write_picture(tmp_path / "b.png", 2, size=40)
     pictures = Pictures()
-    paths = pictures.ask([str(first), str(copy), str(other), str(first)])
+    paths = [str(first), str(copy), str(other), str(first)]
+    pictures.ask(paths)
     pictures.load(10**6)
     assert [pictures.shown(path) for path in paths] == [0, 0, 1, 0] and not pictures.counts
     sizes = []
@@ -248,32 +249,26 @@ def test_long_texts_are_cut_and_say_so() -> None:
     assert "length" not in full and cut["length"] == LONGEST + 1 and cut["text"] == full["text"]
 
 
-def of(line: str, **values: Any) -> str:
-    return json.dumps(json.loads(line) | values)
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("row", "change", "message"),
     [
-        (lambda lines: lines[:-1], "7 lines, but num_queries is 8"),
-        (lambda lines: ["{", *lines[1:]], "row 0: not JSON"),
-        (lambda lines: ["\udcff", *lines[1:]], "row 0: not JSON: 'utf-8' codec"),
-        (
-            lambda lines: [*lines[:2], of(lines[2], query={"images": [5]}), *lines[3:]],
-            r"row 2: query: images\[0\] is 5",
-        ),
-        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], r"row 0: scores\[0\] is 'a'"),
-        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], r"row 0: gold\[0\] is 'a'"),
-        (lambda lines: [of(lines[0], gold_score=float("nan")), *lines[1:]], "gold_score is nan"),
-        (lambda lines: [*lines[:-1], '{"prediction": 5}'], "row 7: prediction is 5"),
+        (7, "", "7 lines, but num_queries is 8"),
+        (0, "{", "row 0: not JSON"),
+        (0, "\udcff", "row 0: not JSON: 'utf-8' codec"),
+        (2, {"query": {"images": [5]}}, r"row 2: query: images\[0\] is 5"),
+        (0, {"scores": ["a"]}, r"row 0: scores\[0\] is 'a'"),
+        (0, {"gold": ["a"]}, r"row 0: gold\[0\] is 'a'"),
+        (0, {"gold_score": float("nan")}, "gold_score is nan"),
+        (7, {"prediction": 5}, "row 7: prediction is 5"),
     ],
 )
 def test_damaged_predictions(
-    results: Written, models: dict[str, Path], tmp_path: Path, change: Any, message: str
+    results: Written, models: dict[str, Path], tmp_path: Path, row: int, change: Any, message: str
 ) -> None:
     path = models["before"] / "image/OK-VQA_pred.jsonl"
-    changed = "\n".join(change(path.read_text().split("\n")[:-1])) + "\n"
-    path.write_bytes(changed.encode("utf-8", "surrogateescape"))
+    lines = path.read_text().split("\n")[:-1]
+    lines[row] = change if isinstance(change, str) else json.dumps(json.loads(lines[row]) | change)
+    path.write_bytes("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=f"OK-VQA_pred.jsonl.*{message}"):
         write_page(results[0], models, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
