@@ -49,7 +49,6 @@ from unime.runtime.progress import progress_bar
 
 VERSION = 1
 IMAGE_TOKEN = "<|image_1|>"
-# the modules that decide the data
 
 
 @dataclass
@@ -186,8 +185,7 @@ def _write_eval(
     if task.label_pool is not None:
         others = [(text, "", key) for text, key in task.label_pool(pool)]
     else:
-        targets = {(r.target.text, images.path(r.target.pixels), r.answer_key) for r in rows}
-        others = sorted(targets)
+        others = sorted({(r.target.text, images.path(r.target.pixels), r.answer_key) for r in rows})
     candidates = []
     for row in rows:
         own = [(row.target.text, images.path(row.target.pixels), row.answer_key)]

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import io
 import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from data_prep.demo.wordnet import package_folder
 from unime.errors import require_package
 
 CONCEPTS_FILE = Path(__file__).resolve().parents[2] / "assets" / "emoji" / "concepts.jsonl"
@@ -106,13 +106,14 @@ def load_concepts(path: Path = CONCEPTS_FILE) -> tuple[Concept, ...]:
     return tuple(Concept(**{**row, "keywords": tuple(row["keywords"])}) for row in rows)
 
 
-def svg_path(concept: Concept, style: str) -> Path:
-    """Find the drawing without importing its package (whose own dependencies we don't need)."""
+def drawings(style: str) -> Path:
+    """The folder of a style's drawings."""
     package, folder = SVG_FOLDERS[style]
-    require_package(package, "demo", f"the drawings of {style}")
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / folder / f"{getattr(concept, style)}.svg"
+    return package_folder(package, f"the drawings of {style}") / folder
+
+
+def svg_path(concept: Concept, style: str) -> Path:
+    return drawings(style) / f"{getattr(concept, style)}.svg"
 
 
 @functools.cache
@@ -138,19 +139,14 @@ def glyph(concept: Concept, style: str) -> np.ndarray:
     return pixels
 
 
-def background_colour(name: str, rng: random.Random, jitter: int = 14) -> tuple[int, int, int]:
+def background_colour(name: str, rng: random.Random) -> tuple[int, int, int]:
     """The named colour with every channel moved a little."""
-    red, green, blue = (
-        min(255, max(0, channel + rng.randint(-jitter, jitter))) for channel in BACKGROUNDS[name]
-    )
+    red, green, blue = (min(255, max(0, c + rng.randint(-14, 14))) for c in BACKGROUNDS[name])
     return red, green, blue
 
 
 def sample_rendering(
-    rng: random.Random,
-    concept: Concept,
-    background: str | None = None,
-    effect: str = "none",
+    rng: random.Random, concept: Concept, background: str | None = None, effect: str = "none"
 ) -> Rendering:
     """Draw rendering parameters. Flags aren't mirrored: that would turn one into another."""
     background = background or rng.choice(tuple(BACKGROUNDS))
@@ -232,7 +228,7 @@ def scene(
     panels, boxes = [], []
     for index, (concept, style) in enumerate(objects):
         drawn = sample_rendering(rng, concept, background, effect)
-        drawn = Rendering(**{**vars(drawn), "background_rgb": colour})
+        drawn = replace(drawn, background_rgb=colour)
         panels.append(render(concept, style, drawn))
         half, room = drawn.scale * IMAGE_SIZE / 2, (1 - drawn.scale) / 2 * IMAGE_SIZE
         x = IMAGE_SIZE * (index + 0.5) + drawn.offset[0] * room

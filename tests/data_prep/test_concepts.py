@@ -7,8 +7,7 @@ from collections import defaultdict
 import pytest
 
 from data_prep.demo.emoji import load_concepts
-from data_prep.demo_base.build_concepts import choose_definition
-from data_prep.demo_base.concept_choice import SENSES
+from data_prep.demo_base.build_concepts import SENSES, choose_definition
 
 CONCEPTS = {concept.name: concept for concept in load_concepts()}
 

@@ -46,19 +46,18 @@ function showMap() {
   new ResizeObserver(() => drawMap(state)).observe(byId("map-canvas"));
 }
 
+const CORNERS = {
+  square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
+  diamond: [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]],
+  triangle: [[0, -1.3], [1.2, 0.9], [-1.2, 0.9]],
+  cross: [[-1, -1], [1, 1], [0, 0], [1, -1], [-1, 1], [0, 0]],
+};
+
 function outline(shape, x, y, r) {
   const path = new Path2D();
   if (shape === "circle") path.arc(x, y, r, 0, 2 * Math.PI);
-  if (shape === "square") path.rect(x - 0.9 * r, y - 0.9 * r, 1.8 * r, 1.8 * r);
-  const corners = {
-    diamond: [[0, -1.3], [1.3, 0], [0, 1.3], [-1.3, 0]],
-    triangle: [[0, -1.3], [1.2, 0.9], [-1.2, 0.9]],
-    cross: [[-1, -1], [1, 1], [0, 0], [1, -1], [-1, 1], [0, 0]],
-  }[shape];
-  if (corners) {
-    corners.forEach(([right, down], place) => path[place ? "lineTo" : "moveTo"](x + right * r, y + down * r));
-    path.closePath();
-  }
+  else CORNERS[shape].forEach(([right, down]) => path.lineTo(x + right * r, y + down * r));
+  path.closePath();
   return path;
 }
 
@@ -66,7 +65,7 @@ function kindMark(kind) {
   const [shape, name] = KINDS[kind];
   const style = `fill: var(${name}); stroke: var(${name})`;
   const picture = svg("svg", { viewBox: "-8 -8 16 16", class: "mark", "aria-hidden": "true" });
-  const points = { square: "-5,-5 5,-5 5,5 -5,5", diamond: "0,-7 7,0 0,7 -7,0", triangle: "0,-7 6,5 -6,5", cross: "-5,-5 5,5 0,0 5,-5 -5,5 0,0" }[shape];
+  const points = CORNERS[shape]?.map(([right, down]) => [5.5 * right, 5.5 * down]).join(" ");
   picture.append(points ? svg("polygon", { points, style }) : svg("circle", { r: 5.5, style }));
   return picture;
 }
@@ -79,8 +78,7 @@ const isShown = (state, number) => {
 
 function toScreen(state, number) {
   const { width, height } = state.size;
-  const reach = 0.5 * 0.94;
-  return [width * (0.5 + reach * state.places[2 * number]), height * (0.5 + reach * state.places[2 * number + 1])];
+  return [width * (0.5 + 0.47 * state.places[2 * number]), height * (0.5 + 0.47 * state.places[2 * number + 1])];
 }
 
 function drawMap(state) {

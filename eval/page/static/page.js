@@ -40,17 +40,13 @@ function filled(element, attributes, children) {
 function select(label, options, chosen, onchange) {
   // options: [value, text] or [value, text, group]
   const field = h("select", { onchange: () => onchange(field.value) });
-  const groups = new Map();
+  const groups = new Map([[undefined, field]]);
   for (const [value, text, group] of options) {
-    const option = h("option", { value, selected: String(value) === String(chosen) }, text);
-    if (group === undefined || group === null) field.append(option);
-    else {
-      if (!groups.has(group)) {
-        groups.set(group, h("optgroup", { label: group }));
-        field.append(groups.get(group));
-      }
-      groups.get(group).append(option);
+    if (!groups.has(group)) {
+      groups.set(group, h("optgroup", { label: group }));
+      field.append(groups.get(group));
     }
+    groups.get(group).append(h("option", { value, selected: String(value) === String(chosen) }, text));
   }
   return h("label", {}, h("span", {}, label), field);
 }
@@ -58,11 +54,12 @@ function select(label, options, chosen, onchange) {
 function segments(options, chosen, onchoose) {
   const buttons = options.map(([value, text]) =>
     h("button", { type: "button", "data-value": value, onclick: () => choose(value) }, text));
+  const press = (value) => buttons.forEach((button) => button.setAttribute("aria-pressed", button.dataset.value === value));
   const choose = (value) => {
-    for (const button of buttons) button.setAttribute("aria-pressed", button.dataset.value === value);
+    press(value);
     onchoose(value);
   };
-  for (const button of buttons) button.setAttribute("aria-pressed", button.dataset.value === chosen);
+  press(chosen);
   return buttons;
 }
 
@@ -114,7 +111,7 @@ function colour(name) {
   return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
 }
 
-// Numbers between -1 and 1 that page_maps.packed wrote; NaN where there is none.
+// Numbers between -1 and 1 that eval.page.maps.packed wrote; NaN where there is none.
 function unpacked(base64) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   const view = new DataView(bytes.buffer);

@@ -138,11 +138,10 @@ function taskColumns(baseline) {
 
 // [difference, low?, high?]: the paired one where the report has it.
 function difference(task, place, baseline) {
-  const names = [data.models[place].name, data.models[baseline].name];
-  const paired = task.differences[names.join("|")];
+  const [own, other] = [data.models[place].name, data.models[baseline].name];
+  const [paired, back] = [task.differences[`${own}|${other}`], task.differences[`${other}|${own}`]];
   if (paired) return paired;
-  const back = task.differences[[...names].reverse().join("|")];
-  if (back) return back.length > 1 ? [-back[0], -back[2], -back[1]] : [-back[0]];
+  if (back) return [-back[0], -back[2], -back[1]];
   if (!task.scores[place] || !task.scores[baseline]) return null;
   return [task.scores[place][0] - task.scores[baseline][0]];
 }

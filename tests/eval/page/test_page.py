@@ -25,12 +25,10 @@ from eval.page.files import read_task_files
 from eval.page.gallery import LONGEST, Items, choose_queries, spread
 from eval.page.maps import FEW, packed, project, similarity_matrix
 from eval.page.pictures import SIZE, Pictures
-from tests.support.page_files import MODELS, NASTY, TASKS, collapse, write_results
+from tests.support.page_files import MODELS, NASTY, TASKS, Written, report_on, write_results
 from tests.support.results import refused, write_result
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
-
-Written = tuple[dict[str, Any], dict[str, Path]]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +36,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write_results(tmp_path_factory.mktemp("results"), num_queries=8, size=24)
 
 
-def copied(results: Written, folder: Path) -> Written:
+@pytest.fixture
+def models(results: Written, tmp_path: Path) -> dict[str, Path]:
     """Results that a test may change; pictures stay where they are."""
-    report, models = json.loads(json.dumps(results[0])), {}
-    for name, source in results[1].items():
-        models[name] = shutil.copytree(source, folder / source.name)
-    return report, models
+    return {n: shutil.copytree(own, tmp_path / own.name) for n, own in results[1].items()}
 
 
 def written(results: Written, path: Path, **options: Any) -> tuple[str, dict[str, Any]]:
@@ -82,8 +78,9 @@ def test_texts_are_data(results: Written, tmp_path: Path) -> None:
 
 
 def test_scores_stand_as_the_report_has_them(results: Written, tmp_path: Path) -> None:
-    report, data = results[0], written(results, tmp_path / "r.html", baseline=MODELS[2])[1]
-    assert data["baseline"] == 2
+    report, data = results[0], written(results, tmp_path / "r.html")[1]
+    other = report | {"baseline": MODELS[2]}
+    assert written((other, results[1]), tmp_path / "r.html")[1]["baseline"] == 2
     for place, name in enumerate(MODELS):
         found = report["models"][name]
         for task in data["tasks"]:
@@ -94,7 +91,7 @@ def test_scores_stand_as_the_report_has_them(results: Written, tmp_path: Path) -
         (own, benchmark) = data["tables"]
         scores = [cells[0] for cells in own["ours"][place]]
         keys = [column["key"] for column in own["columns"]]
-        assert keys[0] == "micro-5" and sorted(keys[1:3]) == ["image-ind", "image-ood"]
+        assert keys[:5] == ["all-5", "micro-4", "macro-3", "image-ind", "image-ood"]
         assert sorted(keys) == sorted(found["averages"])
         assert scores == pytest.approx([found["averages"][k]["score"] for k in keys], abs=1e-5)
     assert [row["name"] for row in benchmark["published"]] == ["A third", "Another"]  # best first
@@ -102,18 +99,20 @@ def test_scores_stand_as_the_report_has_them(results: Written, tmp_path: Path) -
     pair = f"{MODELS[1]}|{MODELS[0]}"
     expected = report["paired"][pair]["tasks"]["OK-VQA"]["difference"]
     assert data["tasks"][1]["differences"][pair][0] == pytest.approx(expected, abs=1e-5)
-    differing = {row["name"]: row["values"] for row in data["settings"] if row["differs"]}
-    assert differing == {"num frames": ["4", "8", "8"]}
+    settings = {row["name"]: row for row in data["settings"]}
+    assert settings["num frames"]["values"] == ["4", "8", "8"]
+    assert [name for name, row in settings.items() if row["differs"]] == ["num frames"]
+    tiles = settings["max tiles"]  # a 0 is a value; a null is none, so that nothing differs
+    assert tiles["values"] == ["none", "0", "0"] and tiles["common"] == "0"
     facts = data["models"][1]["facts"]
     assert facts["seconds"] == 12.5 * 5 and facts["commit"] == "0123456789"
     assert facts["items / s"] == round(16 * 5 / 62.5, 1) and facts["texts cut"] == 5
 
 
-def test_a_collapsed_model_is_marked(results: Written, tmp_path: Path) -> None:
+def test_a_collapsed_model_is_marked(tmp_path: Path) -> None:
     """At the model, on its map and at every query; the others are not."""
-    report, models = copied(results, tmp_path)
-    collapse(report, models, "before")
-    data = written((report, models), tmp_path / "report.html")[1]
+    collapsed = write_results(tmp_path, num_queries=8, size=24, collapsed=["before"])
+    data = written(collapsed, tmp_path / "report.html")[1]
     before, *others = data["models"]
     said = " ".join(before["warnings"])
     assert "collapsed" in said and "tied scores" in said and "not above chance" in said
@@ -125,28 +124,11 @@ def test_a_collapsed_model_is_marked(results: Written, tmp_path: Path) -> None:
     assert not any("tied" in answer for _, *rest in answers for answer in rest)
 
 
-def test_settings_that_a_baseline_lacks_do_not_differ(results: Written, tmp_path: Path) -> None:
-    """And a 0 is a value."""
-    report, models = copied(results, tmp_path)
-    for name, tiles in zip(MODELS, (None, 0, 0), strict=True):
-        for path in models[name].glob("*.json"):
-            found = json.loads(path.read_text())
-            inputs = found["inputs"] | {"max_tiles": tiles, "num_frames": 8}
-            path.write_text(json.dumps(found | {"inputs": inputs}))
-    data = written((report, models), tmp_path / "report.html")[1]
-    (tiles_row,) = [row for row in data["settings"] if row["name"] == "max tiles"]
-    assert tiles_row["values"] == ["none", "0", "0"] and tiles_row["common"] == "0"
-    assert not tiles_row["differs"]
-
-
-def test_a_task_that_a_model_cannot_do(results: Written, tmp_path: Path) -> None:
-    report, models = copied(results, tmp_path)
+def test_a_task_that_a_model_cannot_do(models: dict[str, Path], tmp_path: Path) -> None:
     found = json.loads((models["before"] / "FashionIQ.json").read_text())
     write_result(models["before"], refused(found, "text only"))
     # The files beside it stay: an earlier evaluation of another model may have left them.
-    report["models"]["before"]["tasks"]["FashionIQ"] = {"score": None, "not_supported": "text only"}
-    report["models"]["before"]["averages"]["micro-5"] = {"score": None, "ci95": None}
-    data = written((report, models), tmp_path / "report.html")[1]
+    data = written((report_on(models), models), tmp_path / "report.html")[1]
     task = data["tasks"][3]
     assert task["scores"][0] is None and task["not_supported"] == ["text only", None, None]
     assert data["overall"]["cells"][0] is None
@@ -156,9 +138,8 @@ def test_a_task_that_a_model_cannot_do(results: Written, tmp_path: Path) -> None
 
 
 def test_pictures_that_are_not_there(
-    results: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: Written, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report, models = copied(results, tmp_path)
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"no picture")
     for folder in models.values():
@@ -167,7 +148,7 @@ def test_pictures_that_are_not_there(
         lines[0]["query"]["images"] = [str(tmp_path / "gone.png")]
         lines[1]["query"]["images"] = [str(damaged)]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    _, data = written((report, models), tmp_path / "report.html")
+    _, data = written((results[0], models), tmp_path / "report.html")
     assert data["not_shown"] == {"missing": 1, "unreadable": 1}
     assert "1 missing, 1 unreadable" in capsys.readouterr().out
     shown = [item.get("images") for item in data["items"]]
@@ -180,7 +161,8 @@ def test_each_picture_once_and_small(tmp_path: Path) -> None:
     copy = shutil.copy(first, tmp_path / "copy.png")
     other = write_picture(tmp_path / "b.png", 2, size=40)
     pictures = Pictures()
-    paths = pictures.ask([str(first), str(copy), str(other), str(first)])
+    paths = [str(first), str(copy), str(other), str(first)]
+    pictures.ask(paths)
     pictures.load(10**6)
     assert [pictures.shown(path) for path in paths] == [0, 0, 1, 0] and not pictures.counts
     sizes = []
@@ -267,38 +249,33 @@ def test_long_texts_are_cut_and_say_so() -> None:
     assert "length" not in full and cut["length"] == LONGEST + 1 and cut["text"] == full["text"]
 
 
-def of(line: str, **values: Any) -> str:
-    return json.dumps(json.loads(line) | values)
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("row", "change", "message"),
     [
-        (lambda lines: lines[:-1], "7 lines, but num_queries is 8"),
-        (lambda lines: ["{", *lines[1:]], "row 0: not JSON"),
-        (lambda lines: ["\udcff", *lines[1:]], "row 0: not JSON: 'utf-8' codec"),
-        (
-            lambda lines: [*lines[:2], of(lines[2], query={"images": [5]}), *lines[3:]],
-            r"row 2: query: images\[0\] is 5",
-        ),
-        (lambda lines: [of(lines[0], scores=["a"]), *lines[1:]], r"row 0: scores\[0\] is 'a'"),
-        (lambda lines: [of(lines[0], gold=["a"]), *lines[1:]], r"row 0: gold\[0\] is 'a'"),
-        (lambda lines: [of(lines[0], gold_score=float("nan")), *lines[1:]], "gold_score is nan"),
-        (lambda lines: [*lines[:-1], '{"prediction": 5}'], "row 7: prediction is 5"),
+        (7, "", "7 lines, but num_queries is 8"),
+        (0, "{", "row 0: not JSON"),
+        (0, "\udcff", "row 0: not JSON: 'utf-8' codec"),
+        (2, {"query": {"images": [5]}}, r"row 2: query: images\[0\] is 5"),
+        (0, {"scores": ["a"]}, r"row 0: scores\[0\] is 'a'"),
+        (0, {"gold": ["a"]}, r"row 0: gold\[0\] is 'a'"),
+        (0, {"gold_score": float("nan")}, "gold_score is nan"),
+        (7, {"prediction": 5}, "row 7: prediction is 5"),
     ],
 )
-def test_damaged_predictions(results: Written, tmp_path: Path, change: Any, message: str) -> None:
-    report, models = copied(results, tmp_path)
+def test_damaged_predictions(
+    results: Written, models: dict[str, Path], tmp_path: Path, row: int, change: Any, message: str
+) -> None:
     path = models["before"] / "image/OK-VQA_pred.jsonl"
-    changed = "\n".join(change(path.read_text().split("\n")[:-1])) + "\n"
-    path.write_bytes(changed.encode("utf-8", "surrogateescape"))
+    lines = path.read_text().split("\n")[:-1]
+    lines[row] = change if isinstance(change, str) else json.dumps(json.loads(lines[row]) | change)
+    path.write_bytes("\n".join([*lines, ""]).encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=f"OK-VQA_pred.jsonl.*{message}"):
-        write_page(report, models, tmp_path / "report.html")
+        write_page(results[0], models, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 
-def test_damaged_sample_and_result(results: Written, tmp_path: Path) -> None:
-    folder = copied(results, tmp_path)[1]["before"]
+def test_damaged_sample_and_result(models: dict[str, Path]) -> None:
+    folder = models["before"]
     (folder / "image/OK-VQA_sample.safetensors").write_bytes(b"no tensors")
     with pytest.raises(DataError, match="OK-VQA_sample.safetensors: not a sample"):
         read_task_files(folder, "OK-VQA")
@@ -307,9 +284,7 @@ def test_damaged_sample_and_result(results: Written, tmp_path: Path) -> None:
         read_task_files(folder, "FashionIQ")
 
 
-def test_settings_that_cannot_be(results: Written, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="baseline: no model 'other'"):
-        write_page(*results, tmp_path / "r.html", baseline="other")
+def test_a_page_that_cannot_be_written(results: Written, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
-        (tmp_path / "file").touch()
         write_page(*results, tmp_path / "file/r.html", map_points=2)

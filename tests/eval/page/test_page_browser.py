@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from eval.page.build import write_page
 from tests.eval.page.conftest import NARROW, WIDE, Made
-from tests.support.page_files import MODELS, NASTY, TASKS, collapse, write_results
+from tests.support.page_files import MODELS, NASTY, TASKS, write_results
 
 pytestmark = pytest.mark.evaluation
 
@@ -31,9 +31,8 @@ def test_a_collapsed_model_says_so(
 ) -> None:
     """At the top, in the table and on the map, in words; of the other models nothing does."""
     folder = tmp_path_factory.mktemp("collapsed")
-    report, models = write_results(folder, num_queries=16, size=24)
-    collapse(report, models, "before")
-    write_page(report, models, folder / "report.html", map_points=60)
+    collapsed = write_results(folder, num_queries=16, size=24, collapsed=["before"])
+    write_page(*collapsed, folder / "report.html", map_points=60)
     for options in ({}, {"color_scheme": "dark", "viewport": NARROW}):
         tab = opened(folder / "report.html", **options)
         banner = tab.locator("#warnings .warning")
@@ -138,7 +137,7 @@ def test_tables_sort_and_compare(opened: Callable[..., Any], made: Made) -> None
         state = "ascending" if ascending else "descending"
         assert header.get_attribute("aria-sort") == state
     first = tab.locator("#averages table").nth(1)
-    first.get_by_role("button", name="micro-5").click()
+    first.get_by_role("button", name="all-5").click()
     column = first.locator("tbody tr td:last-child").all_inner_texts()
     values = [float(text.split("\n")[0]) for text in column]
     assert len(values) == len(MODELS) + 2 and values == sorted(values, reverse=True)

@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from eval.page.build import render
+from eval.page.build import render, write_page
 from tests.eval.page.conftest import Made
 from tests.eval.page.test_page_browser import NARROW, WIDE, count_of
-from tests.support.page_files import MODELS, TASKS
+from tests.support.page_files import MODELS, TASKS, report_on
 
 pytestmark = pytest.mark.evaluation
 COLOURS_OF_TEXTS = """() => {
@@ -91,11 +91,16 @@ def test_no_horizontal_scroll(opened: Callable[..., Any], viewport: dict[str, in
     assert body[0] <= body[1]
 
 
+@pytest.fixture
+def data(made: Made) -> dict[str, Any]:
+    """The data of the page, which a test may change."""
+    return deepcopy(made.data)
+
+
 def test_long_names_and_a_model_without_files(
-    opened: Callable[..., Any], made: Made, tmp_path: Path
+    opened: Callable[..., Any], data: dict[str, Any], tmp_path: Path
 ) -> None:
     """The map opens on a model that it can show, and no name widens the page."""
-    data = json.loads(json.dumps(made.data))
     for place, model in enumerate(data["models"]):
         model["name"] = f"organisation/a-model-with-a-name-that-is-rather-long-indeed-{place}"
     nowhere = base64.b64encode(b"\x00\x80" * (2 * len(data["map"]["points"]))).decode()
@@ -111,29 +116,6 @@ def test_long_names_and_a_model_without_files(
     bare = tab.locator("#bare")
     assert bare.locator("summary").inner_text().endswith(f"{len(TASKS)} tasks")
     assert not bare.locator("p").is_visible()
-
-
-def with_models(data: dict[str, Any], count: int) -> dict[str, Any]:
-    """The page's data with its first model `count` times."""
-    data = json.loads(json.dumps(data))
-    places = [0] * (count - len(MODELS)) + list(range(len(MODELS)))
-    repeat = lambda found: [found[place] for place in places]  # noqa: E731
-    models = enumerate(repeat(data["models"]))
-    data["models"] = [model | {"name": f"model-{number}"} for number, model in models]
-    data["overall"]["cells"] = repeat(data["overall"]["cells"])
-    for table in data["tables"]:
-        table["ours"] = repeat(table["ours"])
-    for task in data["tasks"]:
-        for key in ("scores", "not_supported", "without_examples"):
-            task[key] = repeat(task[key])
-    for holder, key in [(m, "models") for m in data["matrices"]] + [(data["map"], "places")]:
-        holder[key] = repeat(holder[key])
-    data["map"]["methods"] = repeat(data["map"]["methods"])
-    for setting in data["settings"]:
-        setting["values"] = repeat(setting["values"])
-    for card in data["gallery"]:
-        card["answers"] = repeat(card["answers"])
-    return data
 
 
 def apart(one: list[float], other: list[float]) -> float:
@@ -156,7 +138,9 @@ def apart(one: list[float], other: list[float]) -> float:
 def test_models_are_told_apart(
     opened: Callable[..., Any], made: Made, tmp_path: Path, scheme: str, count: int
 ) -> None:
-    (tmp_path / "many.html").write_text(render(with_models(made.data, count)))
+    folders = [made.models[MODELS[0]]] * (count - len(MODELS)) + list(made.models.values())
+    models = {f"model-{number}": folder for number, folder in enumerate(folders)}
+    write_page(report_on(models), models, tmp_path / "many.html", examples=1, map_points=20)
     tab = opened(tmp_path / "many.html", color_scheme=scheme)
     script = """all => all.map((one) => {
       const pen = document.createElement("canvas").getContext("2d");
@@ -173,9 +157,8 @@ def test_models_are_told_apart(
 
 
 def test_wide_tables_show_that_there_is_more(
-    opened: Callable[..., Any], made: Made, tmp_path: Path
+    opened: Callable[..., Any], data: dict[str, Any], tmp_path: Path
 ) -> None:
-    data = json.loads(json.dumps(made.data))
     table = data["tables"][0]
     table["columns"] += [{"key": f"macro-{n}", "label": f"macro-{n}"} for n in range(20)]
     table["ours"] = [cells + cells[:1] * 20 for cells in table["ours"]]
@@ -195,21 +178,16 @@ def test_wide_tables_show_that_there_is_more(
     assert len(lines) >= 20 and set(lines) == {1}  # no hyphen breaks a line
 
 
-def test_large_data(opened: Callable[..., Any], made: Made, tmp_path: Path) -> None:
-    tasks, rounds = len(TASKS), 16
-    large = dict(made.data)
-    large["tasks"] = [
-        task | {"name": f"{task['name']}-{turn}"}
-        for turn in range(rounds)
-        for task in made.data["tasks"]
+def test_large_data(opened: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
+    turns = range(16)
+    data["tasks"] = [t | {"name": f"{t['name']}-{turn}"} for turn in turns for t in data["tasks"]]
+    data["matrices"] *= len(turns)
+    data["gallery"] = [
+        card | {"task": card["task"] + turn * len(TASKS)}
+        for turn in turns
+        for card in data["gallery"] * 4
     ]
-    large["matrices"] = made.data["matrices"] * rounds
-    large["gallery"] = [
-        card | {"task": card["task"] + turn * tasks}
-        for turn in range(rounds)
-        for card in made.data["gallery"] * 4
-    ]
-    (tmp_path / "large.html").write_text(render(large), encoding="utf-8")
+    (tmp_path / "large.html").write_text(render(data), encoding="utf-8")
     started = time.monotonic()
     tab = opened(tmp_path / "large.html")
     assert count_of(tab) == 2560 and tab.locator(".card").count() == 12

@@ -115,8 +115,13 @@ def test_suites_side_by_side_have_averages_of_their_own() -> None:
 
 def test_one_meta_task_is_no_average_of_its_own() -> None:
     assert list(averages_of(tasks("text", text="A B"))) == ["text-2"]
-    ood = {"A": Task("vqa", "ood")}
-    assert list(averages_of(ood)) == ["image-ood", "micro-1"]
+    for kind, words in (("ind", "in distribution"), ("ood", "out of distribution")):
+        labels = [
+            (key, average.label) for key, average in averages_of({"A": Task("a", kind)}).items()
+        ]
+        assert labels == [
+            (f"image-{kind}", f"{words} (1 task)"), ("micro-1", "micro-1 (mean of tasks)")
+        ]  # fmt: skip
 
 
 # Bootstrap ---------------------------------------------------------------------------------------
