@@ -6,12 +6,14 @@ Standard `transformers` classes at miniature sizes, so that everything that work
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import (
     AutoProcessor,
     PreTrainedTokenizerFast,
@@ -29,7 +31,7 @@ VISION_TOKENS = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
 }
-CHECKPOINT = "checkpoint.pt"  # in the folder of a pretraining run
+CHECKPOINT = "checkpoint.safetensors"  # in the folder of a pretraining run
 PATCH, MERGE = 8, 2
 VOCABULARY = 6000
 # Qwen2-VL's template without its default system turn (short sequences are worth more here).
@@ -130,11 +132,21 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     )
 
 
+def read_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors of each part of a pretraining's checkpoint, and its progress."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    with safe_open(path, "pt") as file:
+        for key in file.keys():  # noqa: SIM118
+            part, name = key.split("/")
+            parts.setdefault(part, {})[name] = file.get_tensor(key)
+        return parts, json.loads(file.metadata()["progress"])
+
+
 def export(run: Path, destination: Path) -> None:
     """Write the checkpoint as an fp16 model folder for the Auto classes."""
     processor = AutoProcessor.from_pretrained(run / "processor")
     model = Qwen2VLForConditionalGeneration(build_config(processor.tokenizer))
-    model.load_state_dict(torch.load(run / CHECKPOINT, weights_only=True)["model"])
+    model.load_state_dict(read_checkpoint(run / CHECKPOINT)[0]["model"])
     model.half().save_pretrained(destination)
     processor.save_pretrained(destination)
     (destination / "model.safetensors").chmod(0o644)  # safetensors writes it for its owner only

@@ -11,7 +11,6 @@ looking. Matrix products run in bfloat16.
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from omegaconf import MISSING
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
@@ -33,11 +33,12 @@ from data_prep.demo_base.model import (
     build_processor,
     build_tokenizer,
     export,
+    read_checkpoint,
 )
 from unime.config import dump_config, load_config
 from unime.config.settings import BelowOne, FilePath, NotEmpty, Positive, Settings, setting
 from unime.runtime.environment import git_commit, write_facts
-from unime.runtime.files import PARTIAL
+from unime.runtime.files import replacing
 from unime.runtime.program import run_program
 
 
@@ -189,23 +190,31 @@ class Pretraining:
         print({key: value for key, value in row.items() if "/" not in key}, flush=True)
 
     def save(self) -> None:
-        """Write the whole checkpoint aside, then rename it."""
-        state = {
-            "model": self.model.state_dict(),
-            "head": self.head.state_dict(),
-            "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
-            "progress": vars(self.progress),
+        """Write the whole checkpoint, in place of the last one."""
+        parts = {"model": self.model.state_dict(), "head": self.head.state_dict()}
+        for number, optimizer in enumerate(self.optimizers):
+            for parameter, moments in optimizer.state_dict()["state"].items():
+                parts[f"optimizer {number} {parameter}"] = moments
+        tensors = {
+            f"{part}/{name}": tensor.detach().clone().contiguous()
+            for part, named in parts.items()
+            for name, tensor in named.items()
         }
-        torch.save(state, self.out / f"{CHECKPOINT}{PARTIAL}")
-        os.replace(self.out / f"{CHECKPOINT}{PARTIAL}", self.out / CHECKPOINT)
+        with replacing(self.out / CHECKPOINT) as aside:
+            save_file(tensors, aside, {"progress": json.dumps(vars(self.progress))})
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.head.load_state_dict(state["head"])
-        for optimizer, moments in zip(self.optimizers, state["optimizers"], strict=True):
+        parts, progress = read_checkpoint(path)
+        self.model.load_state_dict(parts["model"])
+        self.head.load_state_dict(parts["head"])
+        for number, optimizer in enumerate(self.optimizers):
+            moments = {
+                int(part.split()[2]): named
+                for part, named in parts.items()
+                if part.startswith(f"optimizer {number} ")
+            }
             optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**progress)
 
 
 def main(argv: list[str] | None = None) -> None:
