@@ -58,40 +58,24 @@ class CaptionRetrieval:
         Args:
             limit: first queries (captions in t2i, pictures in i2t); the targets stay whole.
         """
-        images = [
-            Item(images=(picture.image,), instruction=self.image_instruction)
-            for picture in pictures
-        ]  # (P)
+        images = [Item(images=(one.image,), instruction=self.image_instruction) for one in pictures]
         texts = [
-            Item(caption, instruction=self.text_instruction)
-            for picture in pictures
-            for caption in picture.captions
-        ]  # (C)
-        owners = [place for place, one in enumerate(pictures) for _ in one.captions]  # (C)
+            (owner, f"{one.name}.{number}", Item(caption, instruction=self.text_instruction))
+            for owner, one in enumerate(pictures)
+            for number, caption in enumerate(one.captions)
+        ]
+        captions = [item for _, _, item in texts]
         relevance: list[Relevance]
         if self.direction == "t2i":
-            queries, targets = texts, images
-            names = [picture.name for picture in pictures]
-            relevance = [{picture: 1.0} for picture in owners]
+            queries, targets, names = captions, images, [one.name for one in pictures]
+            relevance = [{owner: 1.0} for owner, _, _ in texts]
         else:
-            queries, targets = images, texts
-            names = [
-                f"{picture.name}.{number}"
-                for picture in pictures
-                for number in range(len(picture.captions))
-            ]
+            queries, targets, names = images, captions, [called for _, called, _ in texts]
             relevance = [{} for _ in pictures]
-            for caption, picture in enumerate(owners):
-                relevance[picture][caption] = 1.0
-        return EvalTask(
-            name,
-            num_rows=len(queries),
-            queries=queries[:limit],
-            targets=targets,
-            target_names=names,
-            relevance=relevance[:limit],
-            left_out=left_out,
-        )
+            for caption, (owner, _, _) in enumerate(texts):
+                relevance[owner][caption] = 1.0
+        count, asked, right = len(queries), queries[:limit], relevance[:limit]
+        return EvalTask(name, count, asked, targets, names, right, left_out=left_out)
 
 
 @dataclass(frozen=True)
