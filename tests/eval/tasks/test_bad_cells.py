@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +22,47 @@ from eval.miniatures.captions import (
     SUGARCREPE,
     VAL2017,
     sharegpt4v_items,
-    source,
     sugarcrepe_rows,
     write_captioned,
     write_sharegpt4v,
     write_sugarcrepe,
 )
-from eval.miniatures.documents import picture, write_corpus, write_qrels, write_queries
-from eval.miniatures.mmeb import train_rows, write_eval_suite, write_instruct_suite, write_rows
+from eval.miniatures.documents import write_corpus, write_qrels, write_queries
+from eval.miniatures.mmeb import (
+    BOTH_ENCODINGS,
+    picture_bytes,
+    tasks_in_both_encodings,
+    train_rows,
+    write_eval_suite,
+    write_rows,
+)
 from eval.miniatures.videos import write_video_tasks
 from eval.tasks.beir import Beir
 from eval.tasks.caption_retrieval import CaptionedRows
 from eval.tasks.long_captions import ShareGpt4v
+from eval.tasks.mmeb_instruct import MmebInstructRows
+from eval.tasks.mmeb_v1 import MmebRows
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import Format, load_suite
 from tests.support.paths import SUITES
+from tests.support.sources import source
 from unime.config import PairData, PairSource
 from unime.data.mmeb_train import load_train_subset
 from unime.errors import DataError
 
 TEST = "test-00000-of-00001.parquet"
-FORMATS: dict[str, tuple[str, Format]] = {  # those that no suite below names, and their files
+VIDEOS = load_suite(str(SUITES / "mmeb_v2_video.yaml"))
+FORMATS: dict[str, tuple[str, Format | None]] = {  # and the file of each
+    "train": ("X/original-00000-of-00001.parquet", None),
+    **{name: (f"VLM2Vec/{file}", VIDEOS[name].format) for name, file in {
+        "K700": "Kinetics-700/data/test.jsonl", "SmthSmthV2": "SmthSmthV2/data/test.jsonl",
+        "MomentSeeker": f"MomentSeeker/data/{TEST}", "Video-MME": f"Video-MME/videomme/{TEST}",
+        "NExTQA": f"NExTQA/MC/{TEST}", "ActivityNetQA": f"ActivityNetQA/data/{TEST}",
+    }.items()},
+    **{name: (f"{name}/{TEST}", MmebRows()) for name in ("Words_i2t", "Names")},
+    **{name: (f"instruct/{name}/{TEST}",
+              MmebInstructRows("instruct", parser=parser, blank_line=name == "Dialogues"))
+       for name, (parser, _, _) in BOTH_ENCODINGS.items()},
     "t2i": (f"{FLICKR}/data/{TEST}", CaptionedRows("t2i", FLICKR)),
     "i2t": (f"{FLICKR}/data/{TEST}", CaptionedRows("i2t", FLICKR)),
     "ShareGPT4V": (f"{SHAREGPT4V}/{SHAREGPT4V_FILE}", ShareGpt4v("t2i", SHAREGPT4V)),
@@ -52,18 +71,6 @@ FORMATS: dict[str, tuple[str, Format]] = {  # those that no suite below names, a
     "texts": (f"org/pages/corpus/{TEST}", Beir("org/pages", document_text="text")),
     "queries": (f"org/pages/queries/{TEST}", Beir("org/pages")),
     "qrels": (f"org/pages/qrels/{TEST}", Beir("org/pages")),
-}
-FILES = {
-    "train": "X/original-00000-of-00001.parquet",
-    **{name: f"{name}/{TEST}" for name in ("Words_i2t", "Names")},
-    **{name: f"ziyjiang/MMEB_Test_Instruct/{name}/{TEST}"
-       for name in ("Kinds", "Questions", "Dialogues", "News", "Parts")},
-    "K700": "VLM2Vec/Kinetics-700/data/test.jsonl",
-    "SmthSmthV2": "VLM2Vec/SmthSmthV2/data/test.jsonl",
-    "MomentSeeker": f"VLM2Vec/MomentSeeker/data/{TEST}",
-    "Video-MME": f"VLM2Vec/Video-MME/videomme/{TEST}",
-    "NExTQA": f"VLM2Vec/NExTQA/MC/{TEST}",
-    "ActivityNetQA": f"VLM2Vec/ActivityNetQA/data/{TEST}",
 }  # fmt: skip
 ALL = None  # of the rows, where a column has one type
 GONE = object()  # no such column
@@ -76,31 +83,25 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("formats")
     write_rows(root, "X", "original", train_rows(root, "X", 2))
     write_eval_suite(root, root / "v1.yaml")
-    write_instruct_suite(root, root / "instruct.yaml")
+    for name, task in tasks_in_both_encodings(root).items():
+        write_rows(root / "instruct", name, "test", task.instruct)
     write_captioned(root, FLICKR, [["a"], ["b", "c"]])
     write_sharegpt4v(root, sharegpt4v_items(root, 2))
     write_sugarcrepe(root, "add_att", sugarcrepe_rows(root, 2))
-    write_corpus(root / "org/pages", *((f"p{n}", picture(root / "pages", n)) for n in range(3)))
+    write_corpus(root / "org/pages", *((f"p{n}", picture_bytes(n)) for n in range(3)))
     write_queries(root / "org/pages", ("a", "Which sea?"), ("b", "Which year?"))
     write_qrels(root / "org/pages", ("a", "p2", 1), ("b", "p0", 2), ("b", "p1", 1))
     write_video_tasks(root)
     return root
 
 
-@cache
-def formats(root: Path) -> dict[str, Format]:
-    suites = (root / "v1.yaml", root / "instruct.yaml", SUITES / "mmeb_v2_video.yaml")
-    tasks = {name: task for path in suites for name, task in load_suite(str(path)).items()}
-    own = {name: made for name, (_, made) in FORMATS.items()}
-    return {name: task.format for name, task in tasks.items()} | own
-
-
 def read(root: Path, name: str) -> None:
-    if name == "train":
+    _, reads = FORMATS[name]
+    if reads is None:
         data = PairData(root=str(root), sources={"X": PairSource()}, verify_images=False)
         load_train_subset(data, "X")
     else:
-        formats(root)[name].read(name, source(root))
+        reads.read(name, source(root))
 
 
 def change(file: Path, row: int | str | None, cells: dict[str, Any]) -> None:
@@ -264,7 +265,7 @@ BAD_CELLS: list[tuple[str, int | str | None, dict[str, Any], str]] = [
 def test_bad_cells(
     root: Path, name: str, row: int | str | None, cells: dict[str, Any], said: str
 ) -> None:
-    file = root / (FILES[name] if name in FILES else FORMATS[name][0])
+    file = root / FORMATS[name][0]
     before = file.read_bytes()
     try:
         change(file, row, cells)
