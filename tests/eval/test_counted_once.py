@@ -6,12 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +16,7 @@ from safetensors.torch import load_file
 from eval import evaluate
 from eval.miniatures.captions import sugarcrepe_rows, write_sugarcrepe
 from eval.miniatures.mmeb import write_picture, write_rows
-from tests.support.paths import ROOT
+from tests.support.ranks import TwoRanks
 from unime.data.embedding_store import RECORD
 
 PAIRS = 7  # an odd number: on two ranks one has one less
@@ -68,39 +64,29 @@ def test_what_is_query_and_target_is_encoded_once(
     assert records.stat().st_size == 4 * RECORD.itemsize
 
 
+def evaluate_on_two_ranks(folder: str) -> None:
+    evaluate.main(["--config", f"{folder}/eval.yaml", f"output_dir={folder}/two"])
+
+
 @pytest.mark.evaluation
-def test_two_ranks_count_each_pair_once(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+def test_two_ranks_count_each_pair_once(
+    two_ranks: TwoRanks, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
     """UniME's published code counts what its ranks are padded with: up to 1.2 points too much."""
     data = tmp_path / "data"
     write_sugarcrepe(data, "swap_obj", sugarcrepe_rows(data, PAIRS))
     suite = "Swap: {meta_task: swap, modality: compositional, format: sugarcrepe, file: FILE}\n"
     suite = suite.replace("FILE", "data/swap_obj.json")
     config = write_config(tmp_path, tiny_model("qwen2_vl"), suite, "float32")
-
-    def result(ranks: int) -> dict[str, Any]:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                *("--nproc_per_node", str(ranks), "-m", "eval.evaluate", "--config", str(config)),
-                f"output_dir={tmp_path}/{ranks}",
-            ],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        found: dict[str, Any] = json.loads((tmp_path / f"{ranks}/Swap.json").read_text())
-        return found
-
-    one, two = result(1), result(2)
+    evaluate.main(["--config", str(config)])
+    two_ranks.run(evaluate_on_two_ranks, str(tmp_path))
+    one, two = (json.loads((tmp_path / f"{name}/Swap.json").read_text()) for name in ("out", "two"))
     assert two["device"].startswith("2 x ")
-    for found in (one, two):
+    for found, name in ((one, "out"), (two, "two")):
         assert len(found["values"]) == found["num_queries"] == found["num_rows"] == PAIRS
         assert found["num_items"] == found["num_encoded"] == 3 * PAIRS
         assert found["score"] == pytest.approx(sum(found["values"]) / PAIRS)
-        folder = tmp_path / ("2" if found is two else "1") / "compositional"
-        lines = [json.loads(line) for line in (folder / "Swap_pred.jsonl").read_text().splitlines()]
-        assert [line["label"] for line in lines] == [[f"{n}.caption"] for n in range(PAIRS)]
+        lines = (tmp_path / name / "compositional/Swap_pred.jsonl").read_text().splitlines()
+        labels = [json.loads(line)["label"] for line in lines]
+        assert labels == [[f"{n}.caption"] for n in range(PAIRS)]
     assert two["values"] == one["values"]

@@ -21,10 +21,9 @@ from eval import evaluation
 from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from eval.result_files import _plain
 from eval.tasks.base import EvalTask
-from eval.tasks.mmeb_v1 import MmebRows
-from eval.tasks.sources import EvalSource
+from eval.tasks.mmeb_v1 import read_mmeb
 from tests.support.ranks import TwoRanks
-from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
+from unime.config import LoraSettings
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -55,24 +54,38 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-def expected_hits(folder: Path, task: str) -> list[int]:
+@pytest.fixture
+def made(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Evaluates; returns the tasks that are computed now."""
+
+    def made(*words: str) -> list[str]:
+        capsys.readouterr()
+        evaluate(folder, *words)
+        lines = [line for line in capsys.readouterr().out.splitlines() if ": hit@1" in line]
+        return [line.split(":")[0] for line in lines if not line.endswith("(kept)")]
+
+    return made
+
+
+def expected_hits(folder: Path, task: str, encoder: Encoder) -> list[int]:
     """Every item of every row encoded alone, compared one query at a time."""
-    name = json.loads((folder / f"out/{task}.json").read_text())["model"]
-    encoder = Encoder.load(ModelConfig(name=name, precision=Precision.float32), InputConfig())
 
     def embed(item: Item) -> torch.Tensor:
         with torch.no_grad():
             return encoder.eval()(encoder.processor.collate([encoder.processor(item)]))[0]
 
-    rows = MmebRows().read(task, EvalSource(EvalData(root=str(folder / "data"))))
+    rows = read_mmeb(str(folder / "data"), task)
     hits = []
-    for query, candidates in zip(rows.queries, rows.candidates or [], strict=True):
-        scores = torch.stack([embed(query) @ embed(rows.targets[place]) for place in candidates])
+    for query, candidates in zip(rows.queries, rows.candidate_items(), strict=True):
+        scores = torch.stack([embed(query) @ embed(candidate) for candidate in candidates])
         hits.append(float(scores.argmax() == 0))
     return hits
 
 
-def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_result_a_task_and_a_report(
+    folder: Path, capsys: pytest.CaptureFixture[str], load_tiny: Callable[..., Encoder]
+) -> None:
+    encoder = load_tiny("qwen2_vl", quantization="nf4")
     evaluate(folder)
     printed = capsys.readouterr().out
     found = results(folder / "out")
@@ -81,7 +94,7 @@ def test_one_result_a_task_and_a_report(folder: Path, capsys: pytest.CaptureFixt
     assert facts == {"config.yaml", "commit.txt", "versions.txt", "embeddings", "image"}
     for task, result in found.items():
         assert f"{task}: hit@1 {result['score']:.1%} of 5 queries" in printed
-        assert result["values"] == expected_hits(folder, task)
+        assert result["values"] == expected_hits(folder, task, encoder)
         assert result["num_rows"] == result["num_queries"] == 5
         assert result["score"] == pytest.approx(sum(result["values"]) / 5)
         assert result["task"] == task
@@ -117,11 +130,13 @@ def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
     one = results(folder / "out")
     broken = "Broken: {meta_task: vqa, distribution: ood}\n"
     (folder / "suite.yaml").write_text(broken + (folder / "suite.yaml").read_text())
-    copy_task(folder, "Words_i2t", "Broken", "eval_pictures", "broken")
-    (folder / "data/eval_images/broken/3.png").write_bytes(b"no picture")
+    rows = pq.read_table(folder / "data/Words_i2t/test-00000-of-00001.parquet").to_pylist()
+    rows[3]["qry_img_path"] = "broken.png"
+    write_rows(folder / "data", "Broken", "test", rows)
+    (folder / "data/eval_images/broken.png").write_bytes(b"no picture")
     said = two_ranks.run(evaluate_on_two_ranks, str(folder))
     assert "1 of 4 tasks failed:\n  Broken: " in said
-    assert "broken/3.png: not a readable image" in said
+    assert "broken.png: not a readable image" in said
     two = results(folder / "two")
     assert sorted(two) == sorted(TASKS)
     for task, result in two.items():
@@ -132,25 +147,9 @@ def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
             assert result[key] == pytest.approx(one[task][key], rel=1e-6)
 
 
-def copy_task(folder: Path, task: str, name: str, old: str, new: str) -> None:
-    """The same task with its own copy of the pictures."""
-    rows = pq.read_table(folder / f"data/{task}/test-00000-of-00001.parquet").to_pylist()
-    for number, row in enumerate(rows):
-        row["qry_img_path"] = row["qry_img_path"].replace(old, new)
-        write_picture(folder / "data/eval_images" / row["qry_img_path"], number)
-    write_rows(folder / "data", name, "test", rows)
-
-
 def test_results_are_kept_while_they_hold(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, made: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(*words: str) -> list[str]:
-        """The tasks that are computed now."""
-        capsys.readouterr()
-        evaluate(folder, *words)
-        lines = [line for line in capsys.readouterr().out.splitlines() if ": hit@1" in line]
-        return [line.split(":")[0] for line in lines if not line.endswith("(kept)")]
-
     assert made("data.tasks=[Names, Words_i2t]") == ["Words_i2t", "Names"]
     assert made() == ["Words_t2i"]
     with monkeypatch.context() as patch:
@@ -167,12 +166,10 @@ def test_results_are_kept_while_they_hold(
     assert made("inputs.max_text_tokens=400") == ["Names"]
 
 
-def test_another_adapter_in_the_same_folder_is_another_model(folder: Path) -> None:
-    config = ModelConfig(
-        name=json.loads((make_once(folder) / "Names.json").read_text())["model"],
-        precision=Precision.float32,
-    )
-    encoder = Encoder.load(config, InputConfig(), lora=LoraSettings(rank=4))
+def test_another_adapter_in_the_same_folder_is_another_model(
+    folder: Path, load_tiny: Callable[..., Encoder]
+) -> None:
+    encoder = load_tiny("qwen2_vl", quantization="nf4", lora=LoraSettings(rank=4))
     fingerprints, similarities = [], []
     for _ in range(2):
         encoder.save_adapters(folder / "adapter")
@@ -187,28 +184,20 @@ def test_another_adapter_in_the_same_folder_is_another_model(folder: Path) -> No
     assert similarities[0] != similarities[1]
 
 
-def make_once(folder: Path) -> Path:
-    evaluate(folder, "data.tasks=[Names]", "data.limit=2")
-    return folder / "out"
-
-
-BAD_RUNS = [
-    (["data.root=ROOT/lost"], "Names: data.root: no folder 'ROOT/lost'"),
-    (["data.suite=ROOT/other.yaml"], "data/Names: no split 'train'; it has test"),
-    (["inputs.max_image_pixels=100"], "more than inputs.max_image_pixels=100"),
-]
-
-
-@pytest.mark.parametrize(("words", "message"), BAD_RUNS)
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.root=ROOT/lost", "Names: data.root: no folder 'ROOT/lost'"),
+        ("data.suite=ROOT/other.yaml", "data/Names: no split 'train'; it has test"),
+        ("inputs.max_image_pixels=100", "more than inputs.max_image_pixels=100"),
+    ],
+)
 def test_failures_are_named(
-    folder: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, word: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = "Names: {meta_task: vqa, split: train}\n"
-    (folder / "other.yaml").write_text(other)
+    (folder / "other.yaml").write_text("Names: {meta_task: vqa, split: train}\n")
     with pytest.raises(SystemExit) as stop:
-        evaluate(
-            folder, "data.tasks=[Names]", *(word.replace("ROOT", str(folder)) for word in words)
-        )
+        evaluate(folder, "data.tasks=[Names]", word.replace("ROOT", str(folder)))
     assert stop.value.code == 1
     printed = capsys.readouterr().out
     assert "1 of 1 tasks failed:\n  Names: " in printed
@@ -216,35 +205,23 @@ def test_failures_are_named(
 
 
 def test_other_code_or_packages_make_results_anew(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, made: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate(folder, "data.tasks=[Names]")
-    stores = [set((folder / "out/embeddings").iterdir())]
-    for name, value in (
-        ("code_digest", "other code"),
-        ("package_versions", {"transformers": "0.0.1"}),
-    ):
-        monkeypatch.setattr(provenance, name, lambda value=value: value)
-        evaluate(folder, "data.tasks=[Names]")
-        assert "(kept)" not in capsys.readouterr().out
-        evaluate(folder, "data.tasks=[Names]")
-        assert "(kept)" in capsys.readouterr().out
+    """Other code of the evaluation from the vectors that are there: no model is loaded."""
+    stores = []
+    changes: list[dict[str, Any]] = [
+        {}, {"code_digest": "other code"}, {"package_versions": {"transformers": "0.0.1"}},
+    ]  # fmt: skip
+    for change in changes:
+        for name, value in change.items():
+            monkeypatch.setattr(provenance, name, lambda value=value: value)
+        assert [made("data.tasks=[Names]"), made("data.tasks=[Names]")] == [["Names"], []]
         stores.append(set((folder / "out/embeddings").iterdir()))
     assert [len(found) for found in stores] == [1, 2, 3], "nor are the vectors taken for those"
-
-
-def test_other_code_of_the_evaluation_scores_anew(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From the vectors that are there: no model is loaded."""
-    evaluate(folder, "data.tasks=[Names]")
     monkeypatch.setattr(evaluation, "code_digest", lambda *folders: f"other code of {folders}")
     monkeypatch.setattr(Encoder, "load", lambda *a, **k: pytest.fail("the model is loaded"))
-    evaluate(folder, "data.tasks=[Names]")
-    assert "(kept)" not in capsys.readouterr().out
+    assert [made("data.tasks=[Names]"), made("data.tasks=[Names]")] == [["Names"], []]
     assert results(folder / "out")["Names"]["num_encoded"] == 0
-    evaluate(folder, "data.tasks=[Names]")
-    assert "(kept)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("blind_to", ["pictures", "everything"])
@@ -286,17 +263,16 @@ def test_what_a_model_cannot_tell_apart_is_at_chance(
         assert "\nwarning: not above chance on 3 of 3 tasks: " in printed
 
 
-def test_results_inside_of_the_model_are_refused(folder: Path) -> None:
+@pytest.mark.parametrize("key", ["output_dir", "store"])
+def test_results_inside_of_the_model_are_refused(
+    key: str, folder: Path, tiny_model: Callable[..., Path]
+) -> None:
     """They would change its fingerprint each time, and nothing would ever be kept."""
-    model = json.loads((make_once(folder) / "Names.json").read_text())["model"]
-    for key in ("output_dir", "store"):
-        with pytest.raises(
-            ConfigError, match=f"{key}: got .* expected a folder that is not inside"
-        ):
-            evaluate(folder, f"{key}={model}/results")
+    with pytest.raises(ConfigError, match=f"{key}: got .* expected a folder that is not inside"):
+        evaluate(folder, f"{key}={tiny_model('qwen2_vl')}/results")
 
 
-def test_of_each_video_as_many_frames_are_named_as_matter(tmp_path: Path) -> None:
+def test_of_each_video_as_many_frames_are_named_as_matter() -> None:
     frames = tuple(f"/frames/{number}.png" for number in range(64))
     item = Item("what", video=frames, spacing=(" ", ""))
     assert _plain(item) == {
