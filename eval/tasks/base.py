@@ -111,17 +111,11 @@ class TaskBuilder:
         if among is not None:
             self.candidates.append(list(dict.fromkeys(among)))
 
-    def task(self, name: str, num_rows: int) -> EvalTask:
-        """The task of these queries."""
-        return EvalTask(
-            name,
-            num_rows,
-            self.queries,
-            self.targets,
-            self.target_names,
-            self.relevance,
-            self.candidates or None,
-        )
+    def task(self, name: str, num_rows: int, limit: int | None = None) -> EvalTask:
+        """The task of these queries, or of the first ones; the targets stay whole."""
+        asked, right, among = self.queries[:limit], self.relevance[:limit], self.candidates[:limit]
+        targets, names = self.targets, self.target_names
+        return EvalTask(name, num_rows, asked, targets, names, right, among or None)
 
 
 @dataclass(frozen=True)

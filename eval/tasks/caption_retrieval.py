@@ -16,11 +16,11 @@ in the data ranks first. No target and no query counts twice, however many proce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask, Relevance
+from eval.tasks.base import EvalTask, TaskBuilder
 from eval.tasks.sources import READ_AT_ONCE, EvalSource
 from unime.errors import require
 from unime.inputs.items import Item
@@ -58,24 +58,18 @@ class CaptionRetrieval:
         Args:
             limit: first queries (captions in t2i, pictures in i2t); the targets stay whole.
         """
-        images = [Item(images=(one.image,), instruction=self.image_instruction) for one in pictures]
-        texts = [
-            (owner, f"{one.name}.{number}", Item(caption, instruction=self.text_instruction))
-            for owner, one in enumerate(pictures)
-            for number, caption in enumerate(one.captions)
-        ]
-        captions = [item for _, _, item in texts]
-        relevance: list[Relevance]
-        if self.direction == "t2i":
-            queries, targets, names = captions, images, [one.name for one in pictures]
-            relevance = [{owner: 1.0} for owner, _, _ in texts]
-        else:
-            queries, targets, names = images, captions, [called for _, called, _ in texts]
-            relevance = [{} for _ in pictures]
-            for caption, (owner, _, _) in enumerate(texts):
-                relevance[owner][caption] = 1.0
-        count, asked, right = len(queries), queries[:limit], relevance[:limit]
-        return EvalTask(name, count, asked, targets, names, right, left_out=left_out)
+        task = TaskBuilder()
+        for one in pictures:
+            picture = Item(images=(one.image,), instruction=self.image_instruction)
+            captions = [Item(text, instruction=self.text_instruction) for text in one.captions]
+            if self.direction == "t2i":
+                place = task.place(one.name, picture)
+                for caption in captions:
+                    task.ask(caption, [place])
+            else:
+                named = ((f"{one.name}.{n}", caption) for n, caption in enumerate(captions))
+                task.ask(picture, [task.place(*caption) for caption in named])
+        return replace(task.task(name, len(task.queries), limit), left_out=left_out)
 
 
 @dataclass(frozen=True)
