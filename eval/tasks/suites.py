@@ -35,7 +35,6 @@ from unime.config.values import pairs, parse_yaml, read_node
 from unime.errors import ConfigError, require
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
-OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "num_queries", "format")
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
@@ -72,6 +71,9 @@ class Task:
     metric: str = "hit@1"
     num_queries: int | None = None  # of the benchmark, by which its data are known; None: unknown
     format: Format = field(default_factory=MmebRows)
+
+
+OF_A_TASK = tuple(entry.name for entry in fields(Task))
 
 
 def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]:

@@ -28,46 +28,20 @@ from unime.models.prompts import render
 IMAGE = "<|image_1|>"
 TASKS = "Kinds Questions Captions Dialogues News Changes Parts".split()
 
-# What version 1's rows hold (TIGER-Lab/MMEB-eval), and the parts of them in MMEB-V2's rows.
+# What version 1's rows hold (TIGER-Lab/MMEB-eval), and the parts of them in MMEB-V2's rows, where
+# they are not as in the miniatures of the seven tasks.
+QUESTION = "Represent the given image with the following question:"
+NEWS = "Represent the given news image with the following caption for domain classification:"
+EVERYDAY = "Find me an everyday image that matches the given caption:"
+SIMILAR = "Find a day-to-day image that looks similar to the provided image."
 QUERIES = [
-    ("image_cls", f"{IMAGE}\nRepresent the given image for classification", "",
-     f"{IMAGE}\nRepresent the given image for classification\n"),
-    ("image_cls", f"{IMAGE}\nRepresent the given news image with the following caption for domain"
-     " classification:", "A view of the harbour",
-     f"{IMAGE}\nRepresent the given news image with the following caption for domain"
-     " classification: A view of the harbour\n"),
-    ("image_qa", f"{IMAGE}\nRepresent the given image with the following question:", "What is it?",
-     f"{IMAGE}\nRepresent the given image with the following question: What is it?\n"),
-    ("image_qa", f"{IMAGE} Represent the given image with the following question: ", "What is it? ",
-     f"{IMAGE}\nRepresent the given image with the following question: What is it? \n"),
-    ("image_qa", f"{IMAGE}\nRepresent the given image with the following question:", "A \nB",
-     f"{IMAGE}\nRepresent the given image with the following question: A\nB\n"),
-    ("image_i2t", f"{IMAGE}\nFind a caption for the news in the given photo.", "",
-     f"{IMAGE}\nFind a caption for the news in the given photo.\n"),
-    ("image_t2i", "Find me an everyday image that matches the given caption:", "A red bird.",
-     "Find me an everyday image that matches the given caption: A red bird.\n"),
-    ("image_t2i", f"{IMAGE}\nFind a Wikipedia image that answers this question:", "Is it red?",
-     f"{IMAGE}\nFind a Wikipedia image that answers this question: Is it red?\n"),
-    ("image_i2i_vg", f"{IMAGE}\nGiven an image, find a similar everyday image with the described"
-     " changes:", "Show three birds.",
-     f"{IMAGE}\nGiven an image, find a similar everyday image with the described changes: Show"
-     " three birds.\n"),
-    ("image_i2i_vg", f"{IMAGE}\nFind a day-to-day image that looks similar to the provided image.",
-     "", f"{IMAGE}\nFind a day-to-day image that looks similar to the provided image.\n"),
-]  # fmt: skip
-CANDIDATES = [
-    ("image_t2i", f"{IMAGE}\nRepresent the given image.", "",
-     f"{IMAGE}\nRepresent the given image.\n"),
-    ("image_t2i", f"{IMAGE}\nRepresent the given Wikipedia image with related text information:",
-     "A rhododendron.", f"{IMAGE}\nRepresent the given Wikipedia image with related text"
-     " information: A rhododendron.\n"),
-    ("image_t2i", f"{IMAGE}\nRepresent the given image.", " \t",
-     f"{IMAGE}\nRepresent the given image.\n"),
-    ("image_i2i_vg", f"{IMAGE}\nRepresent the given cropped image of the object", "",
-     f"{IMAGE}\nRepresent the given cropped image of the object"),
-    ("image_i2i_vg", f"{IMAGE}\nSelect the portion of the image that follows the language"
-     " expressions:", '"bowl behind the others"', f"{IMAGE}\nSelect the portion of the image that"
-     ' follows the language expressions: "bowl behind the others"\n'),
+    ("image_cls", f"{IMAGE}\n{NEWS}", "A view of the harbour",
+     f"{IMAGE}\n{NEWS} A view of the harbour\n"),
+    ("image_qa", f"{IMAGE}\n{QUESTION}", "What is it?", f"{IMAGE}\n{QUESTION} What is it?\n"),
+    ("image_qa", f"{IMAGE} {QUESTION} ", "What is it? ", f"{IMAGE}\n{QUESTION} What is it? \n"),
+    ("image_qa", f"{IMAGE}\n{QUESTION}", "A \nB", f"{IMAGE}\n{QUESTION} A\nB\n"),
+    ("image_t2i", EVERYDAY, "A red bird.", f"{EVERYDAY} A red bird.\n"),
+    ("image_i2i_vg", f"{IMAGE}\n{SIMILAR}", "", f"{IMAGE}\n{SIMILAR}\n"),
 ]  # fmt: skip
 
 
@@ -78,12 +52,10 @@ def test_queries_are_the_strings_of_version_1(
     assert PARSERS[parser].query(instruction, text) == expected
 
 
-@pytest.mark.parametrize(("parser", "instruction", "caption", "expected"), CANDIDATES)
-def test_candidates_are_the_strings_of_version_1(
-    parser: str, instruction: str, caption: str, expected: str
-) -> None:
-    make = PARSERS[parser].candidate
-    assert make is not None and make(instruction, caption) == expected
+def test_a_blank_caption_is_none() -> None:
+    make = PARSERS["image_t2i"].candidate
+    assert make is not None
+    assert make(f"{IMAGE}\nRepresent it.", " \t") == f"{IMAGE}\nRepresent it.\n"
 
 
 @pytest.fixture(scope="module")
