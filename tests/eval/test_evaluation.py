@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from eval import evaluate as program
 from eval import evaluation
+from eval.miniatures.captions import sugarcrepe_rows, write_sugarcrepe
 from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from eval.result_files import _plain
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import read_mmeb
 from tests.support.ranks import TwoRanks
 from unime.config import LoraSettings
+from unime.data.embedding_store import RECORD
+from unime.data.mmeb_rows import EVAL_COLUMNS
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -33,16 +38,20 @@ from unime.retrieval.unime_embedder import UnimeEmbedder
 TASKS = ("Words_t2i", "Words_i2t", "Names")
 
 
+def write_config(folder: Path, model: Path, quantization: str, precision: str = "float32") -> None:
+    (folder / "eval.yaml").write_text(
+        f"output_dir: {folder}/out\n"
+        f"model: {{name: {model}, quantization: {quantization}, precision: {precision}}}\n"
+        f"data: {{root: {folder}/data, suite: {folder}/suite.yaml, cache: {folder}/cache}}\n"
+        "batch_size: 3\n"
+    )
+
+
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
     """Data, suite and configuration of an evaluation."""
     write_eval_suite(tmp_path / "data", tmp_path / "suite.yaml")
-    (tmp_path / "eval.yaml").write_text(
-        f"output_dir: {tmp_path}/out\n"
-        f"model: {{name: {tiny_model('qwen2_vl')}, quantization: nf4, precision: float32}}\n"
-        f"data: {{root: {tmp_path}/data, suite: {tmp_path}/suite.yaml}}\n"
-        "batch_size: 3\n"
-    )
+    write_config(tmp_path, tiny_model("qwen2_vl"), "nf4")
     return tmp_path
 
 
@@ -52,6 +61,11 @@ def evaluate(folder: Path, *words: str) -> None:
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def predictions(folder: Path, task: str) -> list[dict[str, Any]]:
+    lines = (folder / f"{task}_pred.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
@@ -118,9 +132,9 @@ def test_one_result_a_task_and_a_report(
     assert found["Words_t2i"]["num_items"] == 10
 
 
-def evaluate_on_two_ranks(words: str) -> None:
-    with pytest.raises(SystemExit):
-        program.main(["--config", f"{words}/eval.yaml", f"output_dir={words}/two"])
+def evaluate_on_two_ranks(folder: str, status: str) -> None:
+    with pytest.raises(SystemExit) if int(status) else nullcontext():
+        evaluate(Path(folder), f"output_dir={folder}/two")
 
 
 def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
@@ -134,7 +148,7 @@ def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
     rows[3]["qry_img_path"] = "broken.png"
     write_rows(folder / "data", "Broken", "test", rows)
     (folder / "data/eval_images/broken.png").write_bytes(b"no picture")
-    said = two_ranks.run(evaluate_on_two_ranks, str(folder))
+    said = two_ranks.run(evaluate_on_two_ranks, str(folder), "1")
     assert "1 of 4 tasks failed:\n  Broken: " in said
     assert "broken.png: not a readable image" in said
     two = results(folder / "two")
@@ -252,8 +266,8 @@ def test_what_a_model_cannot_tell_apart_is_at_chance(
     assert (of_pictures["tied_queries"], of_pictures["num_queries"]) == (5, 5)
     assert of_pictures["values"] == pytest.approx([0.2] * 5)
     assert of_pictures["ci95"] == pytest.approx([0.2, 0.2])
-    lines = (folder / "out/image/Words_t2i_pred.jsonl").read_text().splitlines()
-    assert [json.loads(line)["tied"] for line in lines] == [5] * 5
+    tied = [line["tied"] for line in predictions(folder / "out/image", "Words_t2i")]
+    assert tied == [5] * 5
     warning = "\n  warning: "
     assert f"{warning}not above chance: Words_t2i 20.0% (chance 20.0%)" in printed
     assert f"{warning}tied scores: Words_t2i 5 of 5 queries" in printed
@@ -333,3 +347,54 @@ def test_an_item_that_cannot_be_prepared_is_named_by_its_row(
     named = rf"{re.escape(str(pictures[1]))}: the processor refuses it: absolute aspect ratio"
     assert re.search(rf"Words_i2t: (failed: )?query 1: {named}", told.out + told.err)
     assert re.search(rf"Words_t2i: (failed: )?target \d+ \('.*'\): {named}", told.out + told.err)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_query_and_target_is_encoded_once(
+    precision: str, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    """With one embedding for both, its own score is 1: no other batch, path or precision (as under
+    VLM2Vec's autocast, which is around queries only)."""
+    for number in range(2):
+        write_picture(tmp_path / f"data/eval_images/{number}.png", number)
+    ask = "<|image_1|>\nRepresent the given image.\n"
+    rows = [
+        ("a red bird", "", ["a red bird", "a car, and much more beside it"], ["", ""]),
+        (ask, "0.png", [ask, ask], ["0.png", "1.png"]),
+    ]
+    named = [dict(zip(EVAL_COLUMNS, row, strict=True)) for row in rows]
+    write_rows(tmp_path / "data", "Same", "test", named)
+    (tmp_path / "suite.yaml").write_text("Same: {meta_task: retrieval}\n")
+    write_config(tmp_path, tiny_model("qwen2_vl"), "none", precision)
+    evaluate(tmp_path)
+    result = results(tmp_path / "out")["Same"]
+    assert (result["num_items"], result["num_encoded"], result["score"]) == (4, 4, 1.0)
+    sample = load_file(tmp_path / "out/image/Same_sample.safetensors")
+    assert torch.equal(sample["queries"], sample["targets"])
+    found = [line["gold_score"] for line in predictions(tmp_path / "out/image", "Same")]
+    assert found == pytest.approx([1, 1], abs=1e-5)
+    (records,) = (tmp_path / "out/embeddings").rglob("records")
+    assert records.stat().st_size == 4 * RECORD.itemsize
+
+
+@pytest.mark.evaluation
+def test_two_ranks_count_each_pair_once(
+    two_ranks: TwoRanks, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    """UniME's published code counts what its ranks are padded with: up to 1.2 points too much."""
+    pairs = 7  # an odd number: one rank has one less
+    write_sugarcrepe(tmp_path / "data", "swap_obj", sugarcrepe_rows(tmp_path / "data", pairs))
+    suite = "Swap: {meta_task: swap, modality: pairs, format: sugarcrepe, file: data/swap_obj.json}"
+    (tmp_path / "suite.yaml").write_text(suite)
+    write_config(tmp_path, tiny_model("qwen2_vl"), "none")
+    evaluate(tmp_path)
+    two_ranks.run(evaluate_on_two_ranks, str(tmp_path), "0")
+    one, two = (results(tmp_path / name)["Swap"] for name in ("out", "two"))
+    assert two["device"].startswith("2 x ")
+    for found, name in ((one, "out"), (two, "two")):
+        assert len(found["values"]) == found["num_queries"] == found["num_rows"] == pairs
+        assert found["num_items"] == found["num_encoded"] == 3 * pairs
+        assert found["score"] == pytest.approx(sum(found["values"]) / pairs)
+        labels = [line["label"] for line in predictions(tmp_path / name / "pairs", "Swap")]
+        assert labels == [[f"{n}.caption"] for n in range(pairs)]
+    assert two["values"] == one["values"]
