@@ -80,7 +80,7 @@ class Evaluation:
         Raises:
             DataError: data that cannot be used, or a failure of the model, on any rank.
         """
-        loaded = together(self.accelerator, lambda: task.format.read(name, self.source))
+        loaded = together(self.accelerator, lambda: task.read(name, self.source))
         everything = [*loaded.queries, *loaded.targets]
         frames = int(self.inputs.num_frames or 0)
         shown = [as_shown(item, frames) for item in everything]

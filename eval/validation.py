@@ -39,7 +39,7 @@ class SuiteValidation:
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
         keys: list[int] = []  # of all items of all tasks
         for name, task in load_suite(config.suite, config.tasks).items():
-            loaded = together(accelerator, partial(task.format.read, name, source))
+            loaded = together(accelerator, partial(task.read, name, source))
             self._tasks[name] = task, loaded, None
             of_targets = [item_key(target) for target in loaded.targets]
             self._copies[name] = torch.tensor(of_targets)

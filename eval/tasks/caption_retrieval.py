@@ -16,11 +16,11 @@ in the data ranks first. No target and no query counts twice, however many proce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask, TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.sources import READ_AT_ONCE, EvalSource
 from unime.errors import require
 from unime.inputs.items import Item
@@ -58,7 +58,7 @@ class CaptionRetrieval:
         Args:
             limit: first queries (captions in t2i, pictures in i2t); the targets stay whole.
         """
-        task = TaskBuilder()
+        task = EvalTask(name, left_out=left_out)
         for one in pictures:
             picture = Item(images=(one.image,), instruction=self.image_instruction)
             captions = [Item(text, instruction=self.text_instruction) for text in one.captions]
@@ -69,7 +69,9 @@ class CaptionRetrieval:
             else:
                 named = ((f"{one.name}.{n}", caption) for n, caption in enumerate(captions))
                 task.ask(picture, [task.place(*caption) for caption in named])
-        return replace(task.task(name, len(task.queries), limit), left_out=left_out)
+        task.num_rows = len(task.queries)
+        task.queries, task.relevance = task.queries[:limit], task.relevance[:limit]
+        return task
 
 
 @dataclass(frozen=True)

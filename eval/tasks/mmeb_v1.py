@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import ClassVar
 
-from eval.tasks.base import EvalTask, TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 from unime.data.mmeb_rows import EVAL_COLUMNS, MakeItem, read_candidates, read_item, read_query
@@ -49,13 +49,14 @@ class MmebRows:
         subset = self.subset or name
         table = source.rows(self.repository, subset, self.split, self.revision, self.columns)
         make = cache(partial(read_item, find=cache(source.images(*self.below).find)))
-        task, count = TaskBuilder(), min(source.data.limit or len(table), len(table))
+        task = EvalTask(name, len(table))
+        count = min(source.data.limit or len(table), len(table))
         rows = table.read(range(count))
         for row in progress_bar(rows, total=count, desc=f"reading {name}", unit="row"):
             query, candidates = self.read_row(row, make)
             places = [task.place(*candidate) for candidate in candidates]
             task.ask(query, places[:1], places)
-        return task.task(name, len(table))
+        return task
 
     def read_row(self, row: Row, make: MakeItem) -> tuple[Item, Candidates]:
         own = read_candidates(row, make)

@@ -16,11 +16,11 @@ as SugarCrepe's own table and UniME's have them: CLIP ViT-L/14's Replace is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask, TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.sources import EvalSource
 from unime.data.rows import Row
 from unime.inputs.items import Item
@@ -44,7 +44,7 @@ class SugarCrepe:
         path = source.file(self.repository, self.file, self.revision)
         rows = read_json(path)
         images, folder = source.images(), f"{self.image_folder}/".removeprefix("/")
-        task = TaskBuilder()
+        task = EvalTask(name, len(rows), ties_lose=True)
         for key, values in list(rows.items())[: source.data.limit]:
             row = Row(values, f"{path}, row {key!r}")
             if not isinstance(values, dict):
@@ -56,4 +56,4 @@ class SugarCrepe:
             }
             pair = [task.place(*named) for named in captions.items()]
             task.ask(Item(images=(image,), instruction=self.image_instruction), pair[1:], pair)
-        return replace(task.task(name, len(rows)), ties_lose=True)
+        return task

@@ -72,6 +72,10 @@ class Task:
     num_queries: int | None = None  # of the benchmark, by which its data are known; None: unknown
     format: Format = field(default_factory=MmebRows)
 
+    def read(self, name: str, source: EvalSource) -> EvalTask:
+        """Read the task, which is called `name`, and check what the format made of it."""
+        return self.format.read(name, source).checked()
+
 
 OF_A_TASK = tuple(entry.name for entry in fields(Task))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.tasks.base import TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.video_rows import VideoRows, Videos
 from unime.data.rows import Row
 from unime.errors import ConfigError, DataError
@@ -41,13 +41,11 @@ class VideoClassification(VideoRows):
     def columns(self) -> list[str]:
         return [self.video, self.label, *([self.candidates] if self.candidates else [])]
 
-    def start(self) -> TaskBuilder:
-        task = TaskBuilder()
+    def start(self, task: EvalTask) -> None:
         for label in read_labels(self.labels) if self.labels else []:
             task.place(label, Item(label))
-        return task
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         video = videos.frames(row.text(self.video), row, self.video)
         label = row.text(self.label)
         listed = row.texts(self.candidates) if self.candidates else task.target_names

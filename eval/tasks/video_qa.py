@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from eval.tasks.base import TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.video_rows import VideoRows, Videos, check_template
 from unime.data.rows import Row
 from unime.errors import ConfigError, require
@@ -63,7 +63,7 @@ class VideoQA(VideoRows):
     def columns(self) -> list[str]:
         return [self.video, self.question, self.answer, *self.options]
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         video = videos.frames(row.text(self.video), row, self.video)
         options = self._options(row)
         filled = [fill(self.candidate, number, text) for number, text in enumerate(options)]

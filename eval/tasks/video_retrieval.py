@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from eval.tasks.base import TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.video_rows import VideoRows, Videos, check_template
 from unime.data.rows import Row
 from unime.inputs.items import Item, natural_order
@@ -40,7 +40,7 @@ class MomentRetrieval(VideoRows):
     def columns(self) -> list[str]:
         return [self.video, self.text]
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         folder = videos.folder(videos.places(row.text(self.video)), row, self.video)
         video = videos.frames_in((f"{folder}/{self.query_folder}",), row, self.video)
         query = self.item(self.query_instruction, row.text(self.text), video=video)
@@ -84,7 +84,7 @@ class MomentSeeker(VideoRows):
     def columns(self) -> list[str]:
         return [self.video, self.text, self.positives, self.negatives]
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         def clips(column: str) -> list[int]:
             found = []
             for name in map(frames_name, read_paths(row, column)):
@@ -143,7 +143,7 @@ class VideoRetrieval(VideoRows):
     def columns(self) -> list[str]:
         return [self.video, self.text]
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         video, limit = row.text(self.video), videos.source.data.limit
         target = self.item(self.target_instruction, video=videos.frames(video, row, self.video))
         # the same video in two rows is one target, called after the folder of its frames

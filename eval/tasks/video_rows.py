@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from eval.tasks.base import EvalTask, Instructed, TaskBuilder
+from eval.tasks.base import EvalTask, Instructed
 from eval.tasks.sources import EvalSource
 from unime.data.rows import Row
 from unime.errors import ConfigError, DataError, require
@@ -56,29 +56,30 @@ class VideoRows(Instructed):
     def columns(self) -> list[str]:
         raise NotImplementedError
 
-    def start(self) -> TaskBuilder:
-        """A task with those targets that are there before any row."""
-        return TaskBuilder()
+    def start(self, task: EvalTask) -> None:
+        """Put those targets into the task that are there before any row."""
 
-    def ask(self, row: Row, videos: Videos, task: TaskBuilder) -> None:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         """Put a row into the task. Whole numbers are their digits (NExTQA's videos and answers)."""
         raise NotImplementedError
 
     def read(self, name: str, source: EvalSource) -> EvalTask:
-        task, num_rows, parts = self.start(), 0, []
+        task, parts = EvalTask(name), []
+        self.start(task)
         columns = tuple(dict.fromkeys(self.columns()))
         subsets: list[str | None] = [*self.subsets] if self.subsets else [self.subset]
         for subset in subsets:
             table = source.rows(self.repository, subset, self.split, self.revision, columns)
             count = min(len(table), self.first or len(table))
             parts.append((table.read(range(count)), Videos(source, self.frames, subset)))
-            num_rows += count
-        count = num_rows if self.whole else min(num_rows, source.data.limit or num_rows)
+            task.num_rows += count
+        limit = None if self.whole else source.data.limit
+        count = min(task.num_rows, limit or task.num_rows)
         rows = islice(((row, videos) for part, videos in parts for row in part), count)
         for row, videos in progress_bar(rows, total=count, desc=f"reading {name}", unit="row"):
             cells = {column: _digits(value) for column, value in row.values.items()}
             self.ask(Row(cells, row.where), videos, task)
-        return task.task(name, num_rows)
+        return task
 
 
 def _digits(value: Any) -> Any:

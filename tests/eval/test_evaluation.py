@@ -123,9 +123,8 @@ def test_one_result_a_task_and_a_report(
         assert result["commit"]
     assert (found["Names"]["meta_task"], found["Names"]["distribution"]) == ("vqa", "ind")
     assert found["Words_t2i"]["chance"] == pytest.approx(1 / 5)
-    assert found["Words_i2t"]["chance"] == pytest.approx(
-        (1 / 2 + 1 / 3 + 1 / 4 + 1 / 2 + 1 / 3) / 5
-    )
+    chances = (1 / 2, 1 / 3, 1 / 4, 1 / 2, 1 / 3)
+    assert found["Words_i2t"]["chance"] == pytest.approx(sum(chances) / 5)
     assert found["Words_i2t"]["num_candidates"] == pytest.approx(14 / 5)
     # Two of the five rows hold the right answer twice: two distinct candidates, not three.
     assert found["Names"]["chance"] == pytest.approx((2 / 2 + 3 / 3) / 5)
@@ -310,7 +309,8 @@ def test_of_each_video_as_many_frames_are_named_as_matter() -> None:
 )
 def test_tasks_that_make_no_sense(candidates: Any, relevance: Any, message: str) -> None:
     with pytest.raises(DataError, match=f"task T, {re.escape(message)}"):
-        EvalTask("T", 1, [Item("q")], [Item("a"), Item("b")], ["a", "b"], relevance, candidates)
+        targets = [Item("a"), Item("b")]
+        EvalTask("T", 1, [Item("q")], targets, ["a", "b"], relevance, candidates).checked()
 
 
 def test_a_task_that_fails_leaves_no_result(folder: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_language_needs_its_column(root: Path) -> None:
 def test_nothing_relevant_at_all(root: Path) -> None:
     write_qrels(root, ("a", "p0", 0))
     with pytest.raises(DataError, match="task Pages: no query"):
-        read(root)
+        read(root).checked()
 
 
 # The suite ----------------------------------------------------------------------------------------

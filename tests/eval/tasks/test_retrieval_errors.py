@@ -149,4 +149,4 @@ def test_sugarcrepe_files_that_are_none(tmp_path: Path, content: str | None, mes
     path = write_sugarcrepe(tmp_path, "add_att", {})
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(DataError, match=message.replace("FILE", str(path))):
-        SugarCrepe(file="data/add_att.json").read("", source(tmp_path))
+        SugarCrepe(file="data/add_att.json").read("", source(tmp_path)).checked()
