@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from eval.tasks.base import EvalTask
 from eval.tasks.video_rows import VideoRows, Videos
@@ -28,6 +29,7 @@ class VideoClassification(VideoRows):
     the row lists itself in the column `candidates`.
     """
 
+    columns: ClassVar = ("video", "label", "candidates")
     label: str = "pos_text"  # column
     labels: str | None = None  # a file, one class a line, below the repository or absolute
     candidates: str | None = None  # column
@@ -37,9 +39,6 @@ class VideoClassification(VideoRows):
         super().__post_init__()
         if (self.labels is None) == (self.candidates is None):
             raise ConfigError("labels and candidates: expected one of the two")
-
-    def columns(self) -> list[str]:
-        return [self.video, self.label, *([self.candidates] if self.candidates else [])]
 
     def start(self, task: EvalTask) -> None:
         for label in read_labels(self.labels) if self.labels else []:

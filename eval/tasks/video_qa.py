@@ -9,6 +9,7 @@ A row of ``VLM2Vec/MVBench``::
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from eval.tasks.base import EvalTask
 from eval.tasks.video_rows import VideoRows, Videos, check_template
@@ -39,6 +40,7 @@ class VideoQA(VideoRows):
             "index", 0 for the first.
     """
 
+    columns: ClassVar = ("video", "question", "answer", "options")
     question: str = "question"  # column
     answer: str = "answer"  # column
     options: list[str] = field(default_factory=list)
@@ -59,9 +61,6 @@ class VideoQA(VideoRows):
         check_template("query", self.query, ("question", "options"))
         for key in ("listed", "candidate"):
             check_template(key, getattr(self, key), ("letter", "option", "answer"))
-
-    def columns(self) -> list[str]:
-        return [self.video, self.question, self.answer, *self.options]
 
     def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         video = videos.frames(row.text(self.video), row, self.video)

@@ -30,15 +30,13 @@ class MomentRetrieval(VideoRows):
     wrong one wins.
     """
 
+    columns: ClassVar = ("video", "text")
     video: str = "video_path"  # column
     text: str = "query"  # column
     query_folder: str = "query"
     positive: str = "positive"
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
-
-    def columns(self) -> list[str]:
-        return [self.video, self.text]
 
     def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         folder = videos.folder(videos.places(row.text(self.video)), row, self.video)
@@ -67,6 +65,7 @@ class MomentSeeker(VideoRows):
     a video or picture has no path, or one without an ending.
     """
 
+    columns: ClassVar = ("video", "text", "positives", "negatives")
     video: str = "input_frames"  # column
     text: str = "query"  # column
     positives: str = "positive_frames"  # column: [{output_path}]
@@ -80,9 +79,6 @@ class MomentSeeker(VideoRows):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_template("pictures", self.pictures, ("video",))
-
-    def columns(self) -> list[str]:
-        return [self.video, self.text, self.positives, self.negatives]
 
     def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         def clips(column: str) -> list[int]:
@@ -135,13 +131,11 @@ class VideoRetrieval(VideoRows):
     """A row is a video and its caption, or several of which the first is the query; the videos of
     all rows are searched, in their order."""
 
-    whole: ClassVar[bool] = True
+    columns: ClassVar = ("video", "text")
+    whole: ClassVar = True
     text: str = "caption"  # column
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
-
-    def columns(self) -> list[str]:
-        return [self.video, self.text]
 
     def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
         video, limit = row.text(self.video), videos.source.data.limit

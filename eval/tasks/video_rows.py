@@ -8,7 +8,7 @@ rows come from. Videos are their saved frames; nothing is decoded here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -21,8 +21,7 @@ from unime.runtime.progress import progress_bar
 
 @dataclass(frozen=True)
 class VideoRows(Instructed):
-    """Where the rows and the frames of a task are; a format says which columns it takes and what it
-    asks of a row.
+    """Where the rows and the frames of a task are; a format says what it asks of a row.
 
     Attributes:
         subsets: several subsets are one task, in this order; None: only `subset`.
@@ -30,9 +29,11 @@ class VideoRows(Instructed):
         frames: where a video's frames lie below ``data.image_root`` (or ``data.root``); the first
             folder that is there is taken. ``{video}`` is the row's value, ``{stem}`` its file name
             without the ending.
+        columns: the settings that name columns, one or several.
         whole: all rows are read, whatever ``data.limit`` says.
     """
 
+    columns: ClassVar[tuple[str, ...]]
     whole: ClassVar[bool] = False
     repository: str | None = None
     revision: str | None = None
@@ -53,9 +54,6 @@ class VideoRows(Instructed):
         for template in self.frames:
             check_template("frames", template, ("video", "stem", "subset"))
 
-    def columns(self) -> list[str]:
-        raise NotImplementedError
-
     def start(self, task: EvalTask) -> None:
         """Put those targets into the task that are there before any row."""
 
@@ -66,10 +64,11 @@ class VideoRows(Instructed):
     def read(self, name: str, source: EvalSource) -> EvalTask:
         task, parts = EvalTask(name), []
         self.start(task)
-        columns = tuple(dict.fromkeys(self.columns()))
+        named = [getattr(self, setting) or [] for setting in self.columns]
+        columns = dict.fromkeys(chain(*([one] if isinstance(one, str) else one for one in named)))
         subsets: list[str | None] = [*self.subsets] if self.subsets else [self.subset]
         for subset in subsets:
-            table = source.rows(self.repository, subset, self.split, self.revision, columns)
+            table = source.rows(self.repository, subset, self.split, self.revision, tuple(columns))
             count = min(len(table), self.first or len(table))
             parts.append((table.read(range(count)), Videos(source, self.frames, subset)))
             task.num_rows += count
