@@ -149,6 +149,8 @@ def test_numbers_in_one_table_and_texts_in_another_are_the_same_ids(root: Path) 
 
 
 def test_all_languages_unless_one_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match=r"queries/.*no column 'language'"):
+        read(root, Beir("org/pages", language="english"))
     columns = ("query-id", "query", "language")
     rows = [("a", "Quelle mer ?", "french"), ("b", "Sea?", "english")]
     write_table(root, "queries", "test", columns, rows)
@@ -226,11 +228,6 @@ def test_a_document_that_comes_again_is_one_candidate(root: Path) -> None:
 
 
 # What is refused ----------------------------------------------------------------------------------
-
-
-def test_a_language_needs_its_column(root: Path) -> None:
-    with pytest.raises(DataError, match=r"queries/.*no column 'language'"):
-        read(root, Beir("org/pages", language="english"))
 
 
 def test_nothing_relevant_at_all(root: Path) -> None:
