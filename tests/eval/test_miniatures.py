@@ -32,7 +32,6 @@ from unime.errors import DataError
 from unime.retrieval.measures import METRICS
 
 pytestmark = pytest.mark.evaluation
-METADATA = {"model_name": "Tiny", "model_backbone": "tiny", "model_size": "8M", "url": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_vlm2vecs_reporter_reads_our_folder(
     evaluated: Callable[[str], Any], miniatures: Path
 ) -> None:
     found = evaluated("mmeb_v2.yaml")
-    reported = vlm2vecs_report(miniatures.parent / "mmeb_v2", METADATA)
+    reported = vlm2vecs_report(miniatures.parent / "mmeb_v2", {"model_name": "Tiny"})
     assert reported.counted == {"image": 36, "video": 18, "visdoc": 22}, "its renaming mistake"
     for modality, count in reported.counted.items():
         own = [result["score"] for name, result in found.items()
