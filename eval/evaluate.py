@@ -19,6 +19,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from eval.evaluation import Evaluation
+from eval.remarks import warnings_of
 from eval.tasks.suites import load_suite
 from unime.config import EvalConfig, load_config
 from unime.errors import DataError
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     evaluation.close()
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and len(evaluation.results) > 1:  # else its line has said it
-        for words in evaluation.warnings():
+        for words in warnings_of(evaluation.results):
             tqdm.write(f"warning: {words}")
     if failed and accelerator.is_main_process:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())

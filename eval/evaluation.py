@@ -80,7 +80,7 @@ class Evaluation:
         Raises:
             DataError: data that cannot be used, or a failure of the model, on any rank.
         """
-        loaded = together(self.accelerator, lambda: task.format.read(name, self.source))
+        loaded = together(self.accelerator, lambda: task.read(name, self.source))
         everything = [*loaded.queries, *loaded.targets]
         frames = int(self.inputs.num_frames or 0)
         shown = [as_shown(item, frames) for item in everything]
@@ -126,10 +126,6 @@ class Evaluation:
 
         return self._told(on_main(self.accelerator, finish))
 
-    def warnings(self) -> list[str]:
-        """What makes the model's scores doubtful, over all tasks that were run."""
-        return warnings_of(self.results)
-
     def _told(self, result: TaskResult, remark: str = "") -> str:
         """Remember a result, and put it into words."""
         self.results[result.task] = result.to_json()
@@ -138,13 +134,10 @@ class Evaluation:
 
     def forget(self, name: str, task: Task) -> None:
         """Remove what an earlier evaluation wrote of a task, which holds no longer."""
-        paths = [
-            self.output_dir / f"{name}.json",
-            *side_files(self.output_dir / task.modality, name),
-        ]
+        beside = side_files(self.output_dir / task.modality, name)
 
         def remove() -> None:
-            for path in paths:
+            for path in (self.output_dir / f"{name}.json", *beside):
                 path.unlink(missing_ok=True)
 
         on_main(self.accelerator, remove)
@@ -259,10 +252,7 @@ class Evaluation:
 
 
 def digest_of(*parts: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
 
 def _told_by_first_frame(item: Item) -> Item:

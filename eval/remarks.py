@@ -15,6 +15,7 @@ from unime.collapse import collapsed
 
 TIED_SHARE = 0.01  # of a task's queries that a tie decides, above which it is worth a word
 NAMED = 3  # tasks in a sentence
+TIED = "different candidates have exactly equal scores, which count as in random order"
 ROUNDING = 1e-9  # of means
 REACH = 1.96  # standard deviations, 95 % of a random order's scores
 Entry = Mapping[str, Any]  # a task's result, or what a report has of it
@@ -41,18 +42,14 @@ def warnings_of(tasks: Mapping[str, Entry]) -> list[str]:
         for name, entry in done.items()
         if is_tied(entry)
     }
+    sentences = (
+        ("below chance", below, "; a random order does better"),
+        ("not above chance", at, ""),
+        ("tied scores", tied, f"; {TIED}"),
+    )
     return [
         *([f"{next(iter(words.values()))}{_where(words, done)}"] if words else []),
-        *([f"below chance{_each(below, done)}; a random order does better"] if below else []),
-        *([f"not above chance{_each(at, done)}"] if at else []),
-        *(
-            [
-                f"tied scores{_each(tied, done)}; different candidates have exactly equal scores,"
-                " which count as in random order"
-            ]
-            if tied
-            else []
-        ),
+        *(f"{what}{_each(of, done)}{more}" for what, of, more in sentences if of),
     ]
 
 

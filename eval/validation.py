@@ -39,13 +39,10 @@ class SuiteValidation:
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}
         keys: list[int] = []  # of all items of all tasks
         for name, task in load_suite(config.suite, config.tasks).items():
-            loaded = together(accelerator, partial(task.format.read, name, source))
+            loaded = together(accelerator, partial(task.read, name, source))
             self._tasks[name] = task, loaded, None
-            known: dict[int, int] = {}  # of copies the first
             of_targets = [item_key(target) for target in loaded.targets]
-            self._copies[name] = torch.tensor(
-                [known.setdefault(key, place) for place, key in enumerate(of_targets)]
-            )
+            self._copies[name] = torch.tensor(of_targets)
             keys += [*map(item_key, loaded.queries), *of_targets]
         self._different = first_of_each(keys)
         self._chance = mean(

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from eval.miniatures.captions import write_retrieval_sets
 from eval.miniatures.documents import write_beir
-from eval.miniatures.mmeb import TwiceWritten, tasks_in_both_encodings, write_rows
+from eval.miniatures.mmeb import tasks_in_both_encodings, write_rows
 from eval.miniatures.videos import write_video_tasks
 from eval.tasks.beir import Beir
 from eval.tasks.mmeb_instruct import MmebInstructRows
@@ -36,9 +36,7 @@ def write_images(root: Path, queries: int = 4) -> None:
     """MMEB's tasks in both encodings, each with the rows that its parser reads."""
     written = tasks_in_both_encodings(root, queries)
     (root / "eval_images").symlink_to("image-tasks")  # where those of the first encoding lie
-    by_parser: dict[tuple[str, bool], TwiceWritten] = {
-        (task.parser, task.blank_line): task for task in written.values()
-    }
+    by_parser = {(task.reads.parser, task.reads.blank_line): task for task in written.values()}
     for name, task in load_suite(str(SUITES / "mmeb_instruct.yaml")).items():
         rows = task.format
         assert isinstance(rows, MmebInstructRows)

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import datasets
-
-from eval.miniatures.mmeb import write_picture
-from eval.tasks.sources import EvalSource
-from unime.config import EvalData
+from eval.miniatures.mmeb import picture_bytes, write_json, write_parquet, write_picture
 
 FLICKR, COCO = "royokong/flickr30k_test", "royokong/coco_test"
 SHAREGPT4V, URBAN1K = "Lin-Chen/ShareGPT4V", "BeichenZhang/Urban1k"
 SHAREGPT4V_FILE = "share-captioner_coco_lcs_sam_1246k_1107.json"
 SUGARCREPE, VAL2017 = "RAIVNLab/sugar-crepe", "coco/val2017"
 SUBSETS = "replace_obj replace_att replace_rel swap_obj swap_att add_obj add_att".split()
-FEATURES = datasets.Features({"image": datasets.Image(), "text": [datasets.Value("string")]})
-
-
-def source(root: Path, **settings: Any) -> EvalSource:
-    return EvalSource(EvalData(root=str(root), cache=str(root / "cache"), **settings))
 
 
 def write_retrieval_sets(root: Path) -> None:
@@ -43,59 +33,37 @@ def caption_lists(pictures: int, first: int = 0) -> list[list[str]]:
 
 def write_captioned(root: Path, repository: str, captions: list[Any]) -> Path:
     """Rows of a picture's bytes and its captions: ``<repository>/data/test-….parquet``."""
-    folder = root / repository / "data"
     rows = [
-        {
-            "image": {
-                "bytes": write_picture(folder / f"{place}.png", place).read_bytes(),
-                "path": f"{place}.png",
-            },
-            "text": texts,
-        }
-        for place, texts in enumerate(captions)
+        {"image": {"bytes": picture_bytes(seed), "path": f"{seed}.png"}, "text": texts}
+        for seed, texts in enumerate(captions)
     ]
-    path = folder / "test-00000-of-00001.parquet"
-    datasets.Dataset.from_list(rows, features=FEATURES).to_parquet(str(path))
-    for place in range(len(rows)):
-        (folder / f"{place}.png").unlink()  # they are in the table
-    return path
+    return write_parquet(root / repository / "data/test-00000-of-00001.parquet", rows)
 
 
 def sharegpt4v_items(root: Path, count: int) -> list[dict[str, Any]]:
     """Items and their pictures below `root`."""
+    items = []
     for number in range(count):
-        write_picture(root / f"sam/images/sa_{number}.jpg", 20 + number)
-    return [
-        {
-            "id": f"sa_{number}",
-            "image": f"sam/images/sa_{number}.jpg",
-            "conversations": [
-                {"from": "human", "value": "Describe it.\n<image>"},
-                {
-                    "from": "gpt",
-                    "value": f"A long story.\n\nIt is about thing {number} – all of it.",
-                },
-            ],
-        }
-        for number in range(count)
-    ]
+        image = f"sam/images/sa_{number}.jpg"
+        write_picture(root / image, 20 + number)
+        told = f"A long story.\n\nIt is about thing {number} – all of it."
+        asked = {"from": "human", "value": "Describe it.\n<image>"}
+        talk = [asked, {"from": "gpt", "value": told}]
+        items.append({"id": f"sa_{number}", "image": image, "conversations": talk})
+    return items
 
 
-def write_sharegpt4v(root: Path, items: list[Any], name: str = SHAREGPT4V_FILE) -> Path:
-    path = root / SHAREGPT4V / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(items), encoding="utf-8")
-    return path
+def write_sharegpt4v(root: Path, items: list[Any]) -> Path:
+    return write_json(root / SHAREGPT4V / SHAREGPT4V_FILE, items)
 
 
 def write_urban1k(root: Path, count: int, below: str = "") -> Path:
     """``image/<id>.jpg`` and ``caption/<id>.txt``; ids from 8 up, so that 10 sorts before 8."""
     folder = root / URBAN1K / below
+    (folder / "caption").mkdir(parents=True)
     for number in range(8, 8 + count):
         write_picture(folder / f"image/{number}.jpg", 40 + number)
-        path = folder / f"caption/{number}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"A street, number {number}.\n", encoding="utf-8")
+        (folder / f"caption/{number}.txt").write_text(f"A street, number {number}.\n")
     return folder
 
 
@@ -113,7 +81,4 @@ def sugarcrepe_rows(root: Path, count: int) -> dict[str, dict[str, str]]:
 
 
 def write_sugarcrepe(root: Path, subset: str, rows: Any) -> Path:
-    path = root / SUGARCREPE / f"data/{subset}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows), encoding="utf-8")
-    return path
+    return write_json(root / SUGARCREPE / f"data/{subset}.json", rows)

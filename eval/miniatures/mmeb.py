@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from data_prep.demo.emoji import STYLES, load_concepts, render, sample_rendering
+from eval.tasks.mmeb_instruct import MmebInstructRows
+from unime.data.mmeb_rows import EVAL_COLUMNS
+
+Rows = list[dict[str, Any]]
 
 
-def write_rows(root: Path, subset: str, split: str, rows: list[dict[str, Any]]) -> Path:
+def write_rows(root: Path, subset: str, split: str, rows: Rows) -> Path:
     """``<root>/<subset>/<split>-00000-of-00001.parquet``."""
-    path = root / subset / f"{split}-00000-of-00001.parquet"
+    return write_parquet(root / subset / f"{split}-00000-of-00001.parquet", rows)
+
+
+def write_parquet(path: Path, rows: Rows) -> Path:
+    """A table; pictures (a column ``image``) are described as `datasets` does it on the hub."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    table = pa.Table.from_pylist(rows)
+    if "image" in table.column_names:
+        features = datasets.Features.from_arrow_schema(table.schema)
+        features["image"] = datasets.Image()
+        table = table.cast(features.arrow_schema)
+    pq.write_table(table, path)
     return path
 
 
-def write_picture(path: Path, seed: int, size: int = 32) -> Path:
-    """A PNG of an emoji, for every seed another one (of about 600) on some colour."""
+def write_json(path: Path, content: Any) -> Path:
+    """A JSON value; for .jsonl a list, one entry a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    entries = content if path.suffix == ".jsonl" else [content]
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    return path
+
+
+def picture(seed: int, size: int = 32) -> Image.Image:
+    """An emoji, for every seed another one (of about 600) on some colour."""
     concepts, style = load_concepts(), STYLES[seed % len(STYLES)]
     concept = concepts[seed * 37 % len(concepts)]  # neighbours in the list are alike
     drawing = render(concept, style, sample_rendering(random.Random(seed), concept))
-    Image.fromarray(drawing).resize((size, size)).save(path)
+    return Image.fromarray(drawing).resize((size, size))
+
+
+def write_picture(path: Path, seed: int, size: int = 32) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed, size).save(path)
     return path
+
+
+def picture_bytes(seed: int) -> bytes:
+    """A picture's file, as it is in a table's cell."""
+    file = io.BytesIO()
+    picture(seed).save(file, "PNG")
+    return file.getvalue()
 
 
 def train_rows(root: Path, subset: str, count: int) -> list[dict[str, Any]]:
@@ -55,37 +90,27 @@ def write_eval_suite(root: Path, suite: Path, queries: int = 5) -> None:
         write_picture(root / "eval_images" / name, number, size=32 + 16 * (number % 2))
     words = [f"thing number {number} with {'many ' * number}words" for number in range(queries)]
     order = [[n, *(m for m in range(queries) if m != n)] for n in range(queries)]
-    tasks: dict[str, list[dict[str, Any]]] = {
+    shown = "<|image_1|>\nRepresent the given image.\n"
+    counts = [min(2 + n % 3, queries) for n in range(queries)]  # of candidates
+    tasks: dict[str, list[tuple[Any, ...]]] = {
         "Words_t2i": [
-            {
-                "qry_text": f"Find me the picture of: {words[n]}",
-                "qry_img_path": "",
-                "tgt_text": ["<|image_1|>\nRepresent the given image.\n"] * queries,
-                "tgt_img_path": [names[m] for m in order[n]],
-            }
-            for n in range(queries)
+            (f"Find me the picture of: {words[n]}", "", [shown] * queries, [names[m] for m in own])
+            for n, own in enumerate(order)
         ],
         "Words_i2t": [
-            {
-                "qry_text": "<|image_1|>\nFind its caption.\n",
-                "qry_img_path": names[n],
-                "tgt_text": [words[m] for m in order[n]][: 2 + n % 3],
-                "tgt_img_path": [""] * min(2 + n % 3, queries),
-            }
-            for n in range(queries)
+            ("<|image_1|>\nFind its caption.\n", names[n], [words[m] for m in own[:count]],
+             [""] * count)
+            for n, (own, count) in enumerate(zip(order, counts, strict=True))
         ],
         "Names": [
-            {
-                "qry_text": f"<|image_1|>\nIs it {number}?\n",
-                "qry_img_path": names[number],
-                "tgt_text": ["yes", "no", "yes"] if number % 2 else ["no", "yes", "perhaps"],
-                "tgt_img_path": [None, None, None],
-            }
-            for number in range(queries)
+            (f"<|image_1|>\nIs it {n}?\n", names[n],
+             ["yes", "no", "yes"] if n % 2 else ["no", "yes", "perhaps"], [None] * 3)
+            for n in range(queries)
         ],
-    }
+    }  # fmt: skip
     for task, rows in tasks.items():
-        write_rows(root, task, "test", rows)
+        named = [dict(zip(EVAL_COLUMNS, row, strict=True)) for row in rows]
+        write_rows(root, task, "test", named)
     suite.write_text(
         "Words_t2i: {meta_task: retrieval, distribution: ind}\n"
         "Words_i2t: {meta_task: retrieval, distribution: ood}\n"
@@ -95,41 +120,41 @@ def write_eval_suite(root: Path, suite: Path, queries: int = 5) -> None:
 
 TOKEN = "<|image_1|>\n"
 WITH_PICTURES = ("image_t2i", "image_i2i_vg")  # among which candidates are
-ASK = "Represent the given image with the following question:"
-NEWS = "Find a news image that matches the provided caption:"
-RELATED = "Represent the given image with related text information:"
-CHANGE = "Given an image, find a similar everyday image with the described changes:"
-CROP = "Represent the given cropped image of the object"
-PART = "Select the portion of the image that follows the language expressions:"
+CLASS = f"{TOKEN}Represent the given image for classification"
+ASK = f"{TOKEN}Represent the given image with the following question:"
+CAPTION = f"{TOKEN}Find an image caption describing it."
+DIALOGUE = "Represent the given dialogue:"
+SHOWN = f"{TOKEN}Represent the given image."
+NEWS = f"{TOKEN}Find a news image that matches the provided caption:"
+RELATED = f"{TOKEN}Represent the given image with related text information:"
+CHANGE = f"{TOKEN}Given an image, find a similar everyday image with the described changes:"
+CROP = f"{TOKEN}Represent the given cropped image of the object"
+PART = f"{TOKEN}Select the portion of the image that follows the language expressions:"
 # Query n and candidate m: their texts in version 1; instructions and texts in MMEB-V2's rows.
 BOTH_ENCODINGS = {
-    "Kinds": ("image_cls", f"{TOKEN}Represent the given image for classification\n", "kind {m}",
-              (f"{TOKEN}Represent the given image for classification", ""), ("", "kind {m}")),
-    "Questions": ("image_qa", f"{TOKEN}{ASK} Is it {{n}}?\n", "kind {m}",
-                  (f"{TOKEN}{ASK}\n", "Is it {n}?"), ("", "kind {m}")),
-    "Captions": ("image_i2t", f"{TOKEN}Find an image caption describing it.\n", "It shows {m}.",
-                 (f"{TOKEN}Find an image caption describing it.", ""), ("", "It shows {m}.")),
-    "Dialogues": ("image_t2i", "Represent the given dialogue: Q:is it {n}\nA:yes\n\n",
-                  f"{TOKEN}Represent the given image.\n",
-                  ("Represent the given dialogue:", "Q:is it {n}\nA:yes"),
-                  (f"{TOKEN}Represent the given image.", "")),
-    "News": ("image_t2i", f"{TOKEN}{NEWS} It is {{n}}.\n", f"{TOKEN}{RELATED} News of {{m}}.\n",
-             (f"{TOKEN}{NEWS}", "It is {n}."), (f"{TOKEN}{RELATED}", "News of {m}.")),
-    "Changes": ("image_i2i_vg", f"{TOKEN}{CHANGE} Show {{n}} more.\n", f"{TOKEN}{CROP}",
-                (f"{TOKEN}{CHANGE}", "Show {n} more."), (f"{TOKEN}{CROP}", "")),
-    "Parts": ("image_i2i_vg", f'{TOKEN}{PART} "the {{n}}"\n', f'{TOKEN}{PART} "the {{m}}"\n',
-              (f"{TOKEN}{PART}", '"the {n}"'), (f"{TOKEN}{PART}", '"the {m}"')),
+    "Kinds": ("image_cls", (f"{CLASS}\n", "kind {m}"), (CLASS, "", "", "kind {m}")),
+    "Questions": ("image_qa", (f"{ASK} Is it {{n}}?\n", "kind {m}"),
+                  (f"{ASK}\n", "Is it {n}?", "", "kind {m}")),
+    "Captions": ("image_i2t", (f"{CAPTION}\n", "It shows {m}."),
+                 (CAPTION, "", "", "It shows {m}.")),
+    "Dialogues": ("image_t2i", (f"{DIALOGUE} Q:is it {{n}}\nA:yes\n\n", f"{SHOWN}\n"),
+                  (DIALOGUE, "Q:is it {n}\nA:yes", SHOWN, "")),
+    "News": ("image_t2i", (f"{NEWS} It is {{n}}.\n", f"{RELATED} News of {{m}}.\n"),
+             (NEWS, "It is {n}.", RELATED, "News of {m}.")),
+    "Changes": ("image_i2i_vg", (f"{CHANGE} Show {{n}} more.\n", CROP),
+                (CHANGE, "Show {n} more.", CROP, "")),
+    "Parts": ("image_i2i_vg", (f'{PART} "the {{n}}"\n', f'{PART} "the {{m}}"\n'),
+              (PART, '"the {n}"', PART, '"the {m}"')),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TwiceWritten:
-    """A task in both of MMEB's encodings, and how MMEB-V2 reads it."""
+    """A task in both of MMEB's encodings, and how MMEB-V2's rows are read."""
 
-    parser: str
-    v1: list[dict[str, Any]]
-    instruct: list[dict[str, Any]]
-    blank_line: bool
+    reads: MmebInstructRows
+    v1: Rows
+    instruct: Rows
 
 
 def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWritten]:
@@ -141,15 +166,10 @@ def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWrit
     for number in range(2 * queries):
         write_picture(root / f"image-tasks/Tiny/{number}.png", number)
     tasks = {}
-    for name, (
-        parser,
-        asked,
-        searched,
-        (inst, text),
-        (tgt_inst, tgt_text),
-    ) in BOTH_ENCODINGS.items():
-        v1: list[dict[str, Any]] = []
-        instruct: list[dict[str, Any]] = []
+    for name, (parser, (asked, searched), templates) in BOTH_ENCODINGS.items():
+        inst, text, tgt_inst, tgt_text = templates
+        reads = MmebInstructRows(parser=parser, blank_line=name == "Dialogues")
+        twice = tasks[name] = TwiceWritten(reads, [], [])
         for n in range(queries):
             own = [n, *(m for m in range(queries) if m != n)]
             shown = [queries if name == "Parts" else queries + m for m in own]
@@ -160,24 +180,8 @@ def tasks_in_both_encodings(root: Path, queries: int = 4) -> dict[str, TwiceWrit
             paths = {"qry_img_path": "" if parser == "image_t2i" else f"Tiny/{n}.png",
                      "tgt_img_path": pictures}  # fmt: skip
             of_v1 = [searched.format(m=m) for m in words]
-            v1.append({"qry_text": asked.format(n=n), "tgt_text": of_v1, **paths})
-            texts = {
-                "qry_text": text.format(n=n),
-                "tgt_text": [tgt_text.format(m=m) for m in words],
-            }
-            instruct.append({"qry_inst": inst, "tgt_inst": tgt_inst, **texts, **paths})
-        tasks[name] = TwiceWritten(parser, v1, instruct, blank_line=name == "Dialogues")
+            twice.v1.append({"qry_text": asked.format(n=n), "tgt_text": of_v1, **paths})
+            captions = [tgt_text.format(m=m) for m in words]
+            texts = {"qry_text": text.format(n=n), "tgt_text": captions}
+            twice.instruct.append({"qry_inst": inst, "tgt_inst": tgt_inst, **texts, **paths})
     return tasks
-
-
-def write_instruct_suite(root: Path, suite: Path, queries: int = 4) -> None:
-    """MMEB's image tasks as MMEB-V2 reads them, one for each parser, below a folder of the hub
-    repository's name, and the YAML that lists them."""
-    lines = []
-    for name, task in tasks_in_both_encodings(root, queries).items():
-        write_rows(root / "ziyjiang/MMEB_Test_Instruct", name, "test", task.instruct)
-        settings = f"format: mmeb_instruct, parser: {task.parser}"
-        settings += ", blank_line: true" if task.blank_line else ""
-        settings += ", repository: ziyjiang/MMEB_Test_Instruct"
-        lines.append(f"{name}: {{meta_task: retrieval, distribution: ind, {settings}}}\n")
-    suite.write_text("".join(lines))

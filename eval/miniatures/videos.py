@@ -3,16 +3,13 @@ folders of frames. A video is one of the demo's drawings, which moves across."""
 
 from __future__ import annotations
 
-import json
-import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from data_prep.demo.emoji import STYLES, load_concepts, render, sample_rendering
+from eval.miniatures.mmeb import Rows, picture, write_json, write_parquet, write_picture
 
 FRAMES = "video-tasks/frames"
 LENGTHS = (3, 12, 8, 10)  # frames of video 0, 1, 2, 3, 4 (3 again), …
@@ -20,19 +17,43 @@ SUBSETS = """episodic_reasoning action_sequence action_prediction action_antonym
 unexpected_action object_existence object_interaction object_shuffle moving_direction
 action_localization scene_transition action_count moving_count moving_attribute state_change
 fine_grained_pose character_order egocentric_navigation counterfactual_inference""".split()
+TEST = "test-00000-of-00001.parquet"
+LETTERS = "ABCDE"
+LETTERED = [f"{letter}. Thing {letter.lower()}." for letter in LETTERS]
+SOMETHING = ["Closing something", "Holding something", "Opening something"]
 
-Rows = list[dict[str, Any]]
+# Folders of the frames of each of a task's videos, and the seed of its first
+VIDEOS = {
+    "video_cls/K700/v{n}": 0,
+    "video_cls/SSv2/v{n}": 1,
+    "video_cls/HMDB51/v{n}": 2,
+    "video_cls/UCF101/v{n}": 3,
+    "video_cls/Breakfast/v{n}": 4,
+    "video_ret/data/ziyan/video_retrieval/MSR-VTT/frames/video{n}": 1,
+    "video_ret/MSVD/video{n}": 2,
+    "video_ret/DiDeMo/video{n}": 3,
+    "video_ret/YouCook2/video{n}": 4,
+    "video_ret/VATEX/video{n}": 5,
+    "video_mret/QVHighlight/film{n}/query": 6,
+    "video_mret/Charades-STA/film{n}/query": 7,
+    "video_qa/Video-MME/y{n}": 0,
+    "video_qa/NExTQA/10{n}": 0,
+    "video_qa/egoschema/e{n}": 0,
+    "video_qa/ActivityNetQA/v_a{n}": 0,
+}
+# What a repository's README.md declares where its files do not tell
+DECLARED = {
+    "MSR-VTT": [("train_9k", "train", "msrvtt_train_9k.json"),
+                ("test_1k", "test", "msrvtt_test_1k.json")],
+    "MSVD": [("default", "test", "msvd_test.json")],
+    "DiDeMo": [("default", "test", "didemo_test.json")],
+}  # fmt: skip
 
 
 def write_video(folder: Path, seed: int, length: int | None = None, size: int = 24) -> Path:
     """Frames ``frame_0.png`` … without leading zeros, which only a natural order sorts, and a file
     that is no frame."""
-    concepts, style = load_concepts(), STYLES[seed % len(STYLES)]
-    concept = concepts[seed * 37 % len(concepts)]
-    drawing = Image.fromarray(
-        render(concept, style, sample_rendering(random.Random(seed), concept))
-    )
-    drawing = drawing.resize((size // 2, size // 2))
+    drawing = picture(seed, size // 2)
     folder.mkdir(parents=True)
     count = length or LENGTHS[seed % len(LENGTHS)]
     for number in range(count):
@@ -43,175 +64,123 @@ def write_video(folder: Path, seed: int, length: int | None = None, size: int = 
     return folder
 
 
-def write_json(path: Path, rows: Rows) -> None:
-    """One object a line, or for .json one list."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row) for row in rows]
-    path.write_text(f"[{','.join(lines)}]" if path.suffix == ".json" else "\n".join(lines) + "\n")
-
-
-def write_parquet(path: Path, rows: Rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
 def write_video_tasks(root: Path, videos: int = 4) -> None:
-    """All 18 tasks, each of `videos` rows but for MVBench, which has one a subset.
+    """All 18 tasks, each of `videos` rows, but of MVBench one a subset, and of MomentSeeker three.
 
     Args:
         root: will hold VLM2Vec/…, lmms-lab/… and video-tasks/frames/…
     """
-    write_classification(root, videos)
-    write_retrieval(root, videos)
-    write_moments(root, videos)
-    write_questions(root, videos)
-
-
-def write_classification(root: Path, videos: int) -> None:
-    for number, (name, folder, labels) in enumerate(
-        (
-            ("Kinetics-700", "K700", ["abseiling", "zumba", "yoga", "curling_(sport)"]),
-            ("SmthSmthV2", "SSv2", ["Closing something", "Holding something"]),
-            ("HMDB51", "HMDB51", ["wave", "climb_stairs", "brush_hair"]),
-            ("UCF101", "UCF101", ["YoYo", "Archery", "TaiChi"]),
-            ("Breakfast", "Breakfast", ["tea", "cereal"]),
-        )
-    ):
-        rows = []
-        for place in range(videos):
-            write_video(root / FRAMES / "video_cls" / folder / f"v{place}", number + place)
-            row: dict[str, Any] = {"video_id": f"v{place}", "pos_text": labels[place % len(labels)]}
-            if name == "SmthSmthV2":
-                row["neg_text"] = [*labels, "Opening something"][:: 1 if place % 2 else -1]
-            rows.append(row)
-        write_json(root / "VLM2Vec" / name / "data" / "test.jsonl", rows)
-
-
-def write_retrieval(root: Path, videos: int) -> None:
-    def frames(name: str, seed: int, *, packed: bool = False) -> list[str]:
-        inside = f"data/ziyan/video_retrieval/{name}/frames" if packed else name
-        names = [f"video{number}" for number in range(videos)]
-        for number, video in enumerate(names):
-            write_video(root / FRAMES / "video_ret" / inside / video, seed + number)
-        return names
-
-    captions = [f"something moves, number {number}" for number in range(videos)]
-    pairs = list(zip(frames("MSR-VTT", 1, packed=True), captions, strict=True))
-    repository = root / "VLM2Vec" / "MSR-VTT"
-    rows = [{"video_id": v, "video": f"{v}.mp4", "caption": c} for v, c in pairs]
-    write_json(repository / "msrvtt_test_1k.json", rows)
-    write_json(repository / "msrvtt_train_9k.json", rows[:1] * 9)
-    (repository / "README.md").write_text(
-        "---\nconfigs:\n- config_name: train_9k\n  data_files:\n  - split: train\n"
-        "    path: msrvtt_train_9k.json\n- config_name: test_1k\n  data_files:\n  - split: test\n"
-        "    path: msrvtt_test_1k.json\n---\n# MSR-VTT\n"
-    )
-    pairs = list(zip(frames("MSVD", 2), captions, strict=True))
-    write_json(
-        root / "VLM2Vec" / "MSVD" / "msvd_test.json",
-        [{"video_id": v, "video": f"{v}.avi", "caption": [c, "not the first"]} for v, c in pairs],
-    )
-    pairs = list(zip(frames("DiDeMo", 3), captions, strict=True))
-    write_json(
-        root / "VLM2Vec" / "DiDeMo" / "didemo_test.json",
-        [{"video": f"videos/test/{v}.mp4", "caption": c} for v, c in pairs],
-    )
-    for name in ("MSVD", "DiDeMo"):
-        (root / "VLM2Vec" / name / "README.md").write_text(
-            "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n"
-            f"    path: {name.lower()}_test.json\n---\n"
-        )
-    pairs = list(zip(frames("YouCook2", 4), captions, strict=True))
-    write_parquet(
-        root / "lmms-lab" / "YouCook2" / "data" / "val-00000-of-00001.parquet",
-        [{"id": v, "video_path": f"x/{v}.mp4", "sentence": c} for v, c in pairs],
-    )
-    pairs = list(zip(frames("VATEX", 5), captions, strict=True))
-    write_parquet(
-        root / "VLM2Vec" / "VATEX" / "vatex_test" / "test-00000-of-00001.parquet",
-        [{"videoID": v, "enCap": [c, "not the first"], "chCap": []} for v, c in pairs],
-    )
-
-
-def write_moments(root: Path, videos: int) -> None:
+    frames = root / FRAMES
+    for folder, seed in VIDEOS.items():
+        for n in range(videos):
+            write_video(frames / folder.format(n=n), seed + n)
     for seed, name in ((6, "QVHighlight"), (7, "Charades-STA")):
-        rows = []
-        for number in range(videos):
-            below = root / FRAMES / "video_mret" / name / f"film{number}"
-            write_video(below / "query", seed + number)
+        for n in range(videos):
             for place, clip in enumerate(("positive_1", "negative_10", "negative_2")):
-                write_video(below / clip, 10 * seed + 3 * number + place, 4)
+                below = frames / "video_mret" / name / f"film{n}"
+                write_video(below / clip, 10 * seed + 3 * n + place, 4)
             (below / "notes.json").write_text("{}")
-            rows.append({"query": f"it stops {number}", "video_path": f"/videos/film{number}.mp4"})
-        write_parquet(root / "VLM2Vec" / name / "data" / "test-00000-of-00001.parquet", rows)
+    seeker = frames / "video_mret/MomentSeeker"
+    for n, clip in enumerate(("film_a_1", "film_a_2", "film_b_1", "film_b_2", "film_b")):
+        write_video(seeker / "video_frames" / clip, 20 + n, 8)
+    write_picture(seeker / "query_door.jpg", 30)
+    for n, subset in enumerate(SUBSETS):
+        write_video(frames / "video_qa/MVBench" / subset / "clip.mp4", n, 3)
 
-    folder = root / FRAMES / "video_mret" / "MomentSeeker"
-    for number, clip in enumerate(("film_a_1", "film_a_2", "film_b_1", "film_b_2", "film_b")):
-        write_video(folder / "video_frames" / clip, 20 + number, 8)
-    picture = write_video(folder / "aside", 30, 1) / "frame_0.png"
-    with Image.open(picture) as image:
-        image.save(folder / "query_door.jpg")
-    clips = {"a1": "film/a_1.mp4", "a2": "film/a_2.mp4", "b1": "film/b_1.mp4", "b2": "film/b_2.mp4"}
+    for path, rows in (_rows(videos) | _questions(videos)).items():
+        (write_parquet if path.endswith(".parquet") else write_json)(root / path, rows)
+    declared = DECLARED | {"MVBench": [(name, None, f"json/{name}.json") for name in SUBSETS]}
+    for repository, files in declared.items():
+        configs = "".join(_declaration(*file) for file in files)
+        (root / "VLM2Vec" / repository / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
 
-    def row(query: str, asked: str, positives: list[str], negatives: list[str]) -> dict[str, Any]:
-        return {
-            "query": query,
-            "input_frames": asked,
-            "positive_frames": [{"output_path": clips[n], "start": 1.5} for n in positives],
-            "negative_frames": [{"output_path": clips[n], "start": 2.5} for n in negatives],
-        }
 
-    rows = [
-        row("a door shuts", "", ["a2"], ["a1", "b1"]),
-        row("it opens again", "door.jpg", ["a1", "b2"], ["a2"]),
-        row("what came after", "film/b.mp4", ["b1", "b2"], ["a1", "a2"]),
+def _declaration(name: str, split: str | None, path: str) -> str:
+    files = f"\n  - split: {split}\n    path: {path}" if split else f" {path}"
+    return f"- config_name: {name}\n  data_files:{files}\n"
+
+
+def _rows(videos: int) -> dict[str, Rows]:
+    """Classification and retrieval: the rows of each file."""
+
+    def of_classes(labels: list[str]) -> Rows:
+        return [{"video_id": f"v{n}", "pos_text": labels[n % len(labels)]} for n in range(videos)]
+
+    something = of_classes(SOMETHING[:2])
+    for n, row in enumerate(something):
+        row["neg_text"] = SOMETHING[:: 1 if n % 2 else -1]
+    pairs = [(f"video{n}", f"something moves, number {n}") for n in range(videos)]
+    msrvtt = [{"video_id": v, "video": f"{v}.mp4", "caption": c} for v, c in pairs]
+    moments = [
+        {"query": f"it stops {n}", "video_path": f"/videos/film{n}.mp4"} for n in range(videos)
     ]
-    write_parquet(root / "VLM2Vec" / "MomentSeeker" / "data" / "test-00000-of-00001.parquet", rows)
+    kinetics = ["abseiling", "zumba", "yoga", "curling_(sport)"]
+    return {
+        "VLM2Vec/Kinetics-700/data/test.jsonl": of_classes(kinetics),
+        "VLM2Vec/SmthSmthV2/data/test.jsonl": something,
+        "VLM2Vec/HMDB51/data/test.jsonl": of_classes(["wave", "climb_stairs", "brush_hair"]),
+        "VLM2Vec/UCF101/data/test.jsonl": of_classes(["YoYo", "Archery", "TaiChi"]),
+        "VLM2Vec/Breakfast/data/test.jsonl": of_classes(["tea", "cereal"]),
+        "VLM2Vec/MSR-VTT/msrvtt_test_1k.json": msrvtt,
+        "VLM2Vec/MSR-VTT/msrvtt_train_9k.json": msrvtt[:1] * 9,
+        "VLM2Vec/MSVD/msvd_test.json": [
+            {"video_id": v, "video": f"{v}.avi", "caption": [c, "not the first"]} for v, c in pairs
+        ],
+        "VLM2Vec/DiDeMo/didemo_test.json": [
+            {"video": f"videos/test/{v}.mp4", "caption": c} for v, c in pairs
+        ],
+        "lmms-lab/YouCook2/data/val-00000-of-00001.parquet": [
+            {"id": v, "video_path": f"x/{v}.mp4", "sentence": c} for v, c in pairs
+        ],
+        f"VLM2Vec/VATEX/vatex_test/{TEST}": [
+            {"videoID": v, "enCap": [c, "not the first"], "chCap": []} for v, c in pairs
+        ],
+        f"VLM2Vec/QVHighlight/data/{TEST}": moments,
+        f"VLM2Vec/Charades-STA/data/{TEST}": moments,
+        f"VLM2Vec/MomentSeeker/data/{TEST}": [
+            _moment("a door shuts", "", ["a_2"], ["a_1", "b_1"]),
+            _moment("it opens again", "door.jpg", ["a_1", "b_2"], ["a_2"]),
+            _moment("what came after", "film/b.mp4", ["b_1", "b_2"], ["a_1", "a_2"]),
+        ],
+    }
 
 
-def write_questions(root: Path, videos: int) -> None:
-    frames, repositories = root / FRAMES / "video_qa", root / "VLM2Vec"
-    configs = []
-    for number, subset in enumerate(SUBSETS):
-        write_video(frames / "MVBench" / subset / "clip.mp4", number, 3)
-        question = f"What of {subset}?"
-        row: dict[str, Any] = {
-            "video": "clip.mp4",
-            "question": question,
-            "candidates": ["up", "down", "left"],
-        }
-        row |= {"answer": ["up", "down", "left"][number % 3]} | ({"start": 1} if number % 2 else {})
-        write_json(repositories / "MVBench" / "json" / f"{subset}.json", [row])
-        configs.append(f"- config_name: {subset}\n  data_files: json/{subset}.json\n")
-    (repositories / "MVBench" / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
+def _moment(query: str, asked: str, right: Iterable[str], wrong: Iterable[str]) -> dict[str, Any]:
+    return {
+        "query": query,
+        "input_frames": asked,
+        "positive_frames": [{"output_path": f"film/{n}.mp4", "start": 1.5} for n in right],
+        "negative_frames": [{"output_path": f"film/{n}.mp4", "start": 2.5} for n in wrong],
+    }
 
-    letters = "ABCDE"
-    lettered = [f"{letter}. Thing {letter.lower()}." for letter in letters]
-    mme, next_qa, ego, yes_no = [], [], [], []
-    for number in range(videos):
-        for name in ("Video-MME/y", "NExTQA/10", "egoschema/e", "ActivityNetQA/v_a"):
-            write_video(frames / f"{name}{number}", number)
-        question = f"What is it {number}?"
-        mme.append(
-            {"videoID": f"y{number}", "question": question, "options": lettered[:4]}
-            | {"answer": letters[number % 4]}
-        )
-        options = {f"a{place}": f"thing {place}" for place in range(5)}
-        next_qa.append(
-            {"video": 100 + number, "question": f"what is it {number}", "answer": 4 - number % 5}
-            | options
-        )
-        ego.append(
-            {"video_idx": f"e{number}", "question": question, "option": lettered}
-            | {"answer": str(number % 5)}
-        )
-        yes_no.append(
-            {"video_name": f"a{number}", "question": f"is it {number}"}
-            | {"answer": "no" if number % 2 else "yes"}
-        )
-    test = "test-00000-of-00001.parquet"
-    write_parquet(repositories / "Video-MME" / "videomme" / test, mme)
-    write_parquet(repositories / "NExTQA" / "MC" / test, next_qa)
-    write_parquet(repositories / "NExTQA" / "OE" / test, [{"video": 1, "answer": "open"}])
-    write_parquet(repositories / "EgoSchema" / "Subset" / test, ego)
-    write_parquet(repositories / "ActivityNetQA" / "data" / test, yes_no)
+
+def _questions(videos: int) -> dict[str, Rows]:
+    """Question answering: the rows of each file."""
+    numbers, directions = range(videos), ["up", "down", "left"]
+    bench: dict[str, Rows] = {}
+    for n, subset in enumerate(SUBSETS):
+        asked = {"video": "clip.mp4", "question": f"What of {subset}?", "candidates": directions}
+        row = asked | {"answer": directions[n % 3]} | ({"start": 1} if n % 2 else {})
+        bench[f"VLM2Vec/MVBench/json/{subset}.json"] = [row]
+    things = {f"a{place}": f"thing {place}" for place in range(5)}
+    return bench | {
+        f"VLM2Vec/Video-MME/videomme/{TEST}": [
+            {"videoID": f"y{n}", "question": f"What is it {n}?", "options": LETTERED[:4],
+             "answer": LETTERS[n % 4]}
+            for n in numbers
+        ],
+        f"VLM2Vec/NExTQA/MC/{TEST}": [
+            {"video": 100 + n, "question": f"what is it {n}", "answer": 4 - n % 5} | things
+            for n in numbers
+        ],
+        f"VLM2Vec/NExTQA/OE/{TEST}": [{"video": 1, "answer": "open"}],
+        f"VLM2Vec/EgoSchema/Subset/{TEST}": [
+            {"video_idx": f"e{n}", "question": f"What is it {n}?", "option": LETTERED,
+             "answer": str(n % 5)}
+            for n in numbers
+        ],
+        f"VLM2Vec/ActivityNetQA/data/{TEST}": [
+            {"video_name": f"a{n}", "question": f"is it {n}", "answer": "no" if n % 2 else "yes"}
+            for n in numbers
+        ],
+    }  # fmt: skip

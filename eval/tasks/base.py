@@ -16,7 +16,8 @@ Relevance = dict[int, float]  # a target's place -> how relevant it is, above 0
 class EvalTask:
     """The queries of a task and their candidates, in the source's order, which decides between
     copies of one item: the one that comes first ranks first. Different items with equal scores
-    count as in random order (:func:`unime.retrieval.ranking.ranking_metrics`).
+    count as in random order (:func:`unime.retrieval.ranking.ranking_metrics`). A format gives them
+    all at once, or one by one (`place`, `ask`).
 
     Attributes:
         queries: (Q) what is asked.
@@ -27,23 +28,48 @@ class EvalTask:
         num_rows: queries in the data, of which there are more if a limit cut them.
         ties_lose: of equal scores none is right: candidates, the right one last, keep their order.
         left_out: rows that the task does not ask about, each with its place and the reason.
-
-    Raises:
-        DataError: no query, one without a right target among its candidates, or a candidate
-            that comes twice.
     """
 
     name: str
-    num_rows: int
-    queries: list[Item]
-    targets: list[Item]
-    target_names: list[str]
-    relevance: list[Relevance]
+    num_rows: int = 0
+    queries: list[Item] = field(default_factory=list)
+    targets: list[Item] = field(default_factory=list)
+    target_names: list[str] = field(default_factory=list)
+    relevance: list[Relevance] = field(default_factory=list)
     candidates: list[list[int]] | None = None
     ties_lose: bool = False
     left_out: list[str] = field(default_factory=list)
+    _places: dict[tuple[str, Item], int] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def place(self, name: str, item: Item) -> int:
+        """Where this target is, which is added at the end if none is like it and called so."""
+        place = self._places.setdefault((name, item), len(self.targets))
+        if place == len(self.targets):
+            self.targets.append(item)
+            self.target_names.append(name)
+        return place
+
+    def ask(self, query: Item, right: Iterable[int], among: Iterable[int] | None = None) -> None:
+        """Add a query.
+
+        Args:
+            right: the places of its right targets.
+            among: those of its candidates, of which one that is listed twice is one; None: all
+                targets.
+        """
+        self.queries.append(query)
+        self.relevance.append(dict.fromkeys(right, 1.0))
+        if among is not None:
+            self.candidates = self.candidates or []
+            self.candidates.append(list(dict.fromkeys(among)))
+
+    def checked(self) -> EvalTask:
+        """Itself.
+
+        Raises:
+            DataError: no query, one without a right target among its candidates, or a candidate
+                that comes twice.
+        """
         if not self.queries:
             raise DataError(f"task {self.name}: no query")
         everything = range(len(self.targets))
@@ -60,6 +86,7 @@ class EvalTask:
                     f"task {self.name}, query {number}: its right targets are {relevant}, not all"
                     " among its candidates, or of no relevance"
                 )
+        return self
 
     def name_of(self, place: int) -> str:
         """What messages call an item: its place among the queries and then the targets."""
@@ -79,51 +106,6 @@ def as_shown(item: Item, num_frames: int) -> Item:
     return replace(item, video=tuple(sample_frames(item.video, num_frames))) if item.video else item
 
 
-@dataclass
-class TaskBuilder:
-    """Collects queries, and their targets, each once, by what they are and what they are called."""
-
-    queries: list[Item] = field(default_factory=list)
-    targets: list[Item] = field(default_factory=list)
-    target_names: list[str] = field(default_factory=list)
-    relevance: list[Relevance] = field(default_factory=list)
-    candidates: list[list[int]] = field(default_factory=list)
-    _places: dict[tuple[str, Item], int] = field(default_factory=dict)
-
-    def place(self, name: str, item: Item) -> int:
-        """Where this target is, which is added at the end if it is new."""
-        place = self._places.setdefault((name, item), len(self.targets))
-        if place == len(self.targets):
-            self.targets.append(item)
-            self.target_names.append(name)
-        return place
-
-    def ask(self, query: Item, right: Iterable[int], among: Iterable[int] | None = None) -> None:
-        """Add a query.
-
-        Args:
-            right: the places of its right targets.
-            among: those of its candidates, of which one that is listed twice is one; None: all
-                targets.
-        """
-        self.queries.append(query)
-        self.relevance.append(dict.fromkeys(right, 1.0))
-        if among is not None:
-            self.candidates.append(list(dict.fromkeys(among)))
-
-    def task(self, name: str, num_rows: int) -> EvalTask:
-        """The task of these queries."""
-        return EvalTask(
-            name,
-            num_rows,
-            self.queries,
-            self.targets,
-            self.target_names,
-            self.relevance,
-            self.candidates or None,
-        )
-
-
 @dataclass(frozen=True)
 class Instructed:
     """A format whose items have instructions.
@@ -136,11 +118,6 @@ class Instructed:
     instruction: str = field(default="inline", kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: a setting that cannot be.
-        """
         forms = ("inline", "apart")
         require(self.instruction in forms, "instruction", self.instruction, " or ".join(forms))
 

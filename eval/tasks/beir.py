@@ -27,14 +27,6 @@ FIRST = 5  # of what is left out, so many are named
 
 
 @dataclass(frozen=True)
-class _Query:
-    id: str
-    text: str
-    language: str | None
-    where: str
-
-
-@dataclass(frozen=True)
 class Beir(Instructed):
     """Every query is searched among the whole corpus, in the order of which ties are decided.
 
@@ -56,16 +48,20 @@ class Beir(Instructed):
         asked = self._read_queries(source)
         relevant, of_others = self._read_qrels(source, places, asked)
         left_out += of_others
-        of_language = [query for query in asked.values() if self.language in (None, query.language)]
+        of_language = [
+            (query_id, row)
+            for query_id, row in asked.items()
+            if self.language in (None, row.values.get("language"))
+        ]
         if not of_language:
             raise DataError(f"{self.repository}, queries: none has the language {self.language!r}")
         queries, relevance = [], []
-        for query in of_language[: source.data.limit]:
-            if query.id in relevant:
-                queries.append(self.item(self.query_instruction, query.text))
-                relevance.append(relevant[query.id])
+        for query_id, row in of_language[: source.data.limit]:
+            if query_id in relevant:
+                queries.append(self.item(self.query_instruction, row.text("query")))
+                relevance.append(relevant[query_id])
             else:
-                left_out.append(f"{query.where}: query {query.id!r} has no relevant document")
+                left_out.append(f"{row.where}: query {query_id!r} has no relevant document")
         return EvalTask(
             name, len(of_language), queries, documents, list(places), relevance, left_out=left_out
         )
@@ -79,8 +75,7 @@ class Beir(Instructed):
         are encoded once and tie.
         """
         text = self.document_text
-        required = ("corpus-id", "image" if text is None else text)
-        table = self._table(source, "corpus", required, ("image",))
+        table = self._table(source, "corpus", "corpus-id", text or "image", optional="image")
         places: dict[str, int] = {}
         documents: list[Item] = []
         again = []
@@ -109,25 +104,25 @@ class Beir(Instructed):
             images = (source.keep_image(picture),) if picture is not None else ()
         return self.item(self.target_instruction, text, images)
 
-    def _read_queries(self, source: EvalSource) -> dict[str, _Query]:
-        required = ("query-id", "query", *(["language"] if self.language is not None else []))
-        asked: dict[str, _Query] = {}
-        for row in self._table(source, "queries", required).read():
-            query_id, text = _id(row, "query-id"), row.text("query")
+    def _read_queries(self, source: EvalSource) -> dict[str, Row]:
+        columns = ("query-id", "query", *(["language"] if self.language is not None else []))
+        asked: dict[str, Row] = {}
+        for row in self._table(source, "queries", *columns).read():
+            query_id = _id(row, "query-id")
+            row.text("query")
             if query_id in asked:
                 raise row.error(f"{query_id!r} is also in {asked[query_id].where}", "query-id")
-            asked[query_id] = _Query(query_id, text, row.values.get("language"), row.where)
+            asked[query_id] = row
         return asked
 
     def _read_qrels(
-        self, source: EvalSource, places: dict[str, int], asked: dict[str, _Query]
+        self, source: EvalSource, places: dict[str, int], asked: dict[str, Row]
     ) -> tuple[dict[str, Relevance], list[str]]:
         """The relevant documents of each query that has any, and what is said of queries that are
         not there (VLM2Vec reads past them too)."""
-        columns = ("query-id", "corpus-id", "score")
         relevant: dict[str, Relevance] = {}
         others: list[str] = []  # a row
-        for row in self._table(source, "qrels", columns).read():
+        for row in self._table(source, "qrels", "query-id", "corpus-id", "score").read():
             query_id, document_id = _id(row, "query-id"), _id(row, "corpus-id")
             if query_id not in asked:
                 others += [f"{row.where}: {query_id!r}"]
@@ -146,17 +141,9 @@ class Beir(Instructed):
         named = ", ".join(others[:FIRST]) + (", …" if len(others) > FIRST else "")
         return relevant, [f"{len(others)} rows of qrels, whose query is not there: {named}"]
 
-    def _table(
-        self,
-        source: EvalSource,
-        subset: str,
-        required: tuple[str, ...],
-        optional: tuple[str, ...] = (),
-    ) -> Table:
-        return source.rows(
-            self.repository, subset, self.split, self.revision, required,
-            tuple(column for column in optional if column not in required),
-        )  # fmt: skip
+    def _table(self, source: EvalSource, subset: str, *columns: str, optional: str = "") -> Table:
+        others = (optional,) if optional and optional not in columns else ()
+        return source.rows(self.repository, subset, self.split, self.revision, columns, others)
 
 
 def _id(row: Row, column: str) -> str:

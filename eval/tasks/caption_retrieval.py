@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask, Relevance
+from eval.tasks.base import EvalTask
 from eval.tasks.sources import READ_AT_ONCE, EvalSource
 from unime.errors import require
 from unime.inputs.items import Item
@@ -58,40 +58,20 @@ class CaptionRetrieval:
         Args:
             limit: first queries (captions in t2i, pictures in i2t); the targets stay whole.
         """
-        images = [
-            Item(images=(picture.image,), instruction=self.image_instruction)
-            for picture in pictures
-        ]  # (P)
-        texts = [
-            Item(caption, instruction=self.text_instruction)
-            for picture in pictures
-            for caption in picture.captions
-        ]  # (C)
-        owners = [place for place, one in enumerate(pictures) for _ in one.captions]  # (C)
-        relevance: list[Relevance]
-        if self.direction == "t2i":
-            queries, targets = texts, images
-            names = [picture.name for picture in pictures]
-            relevance = [{picture: 1.0} for picture in owners]
-        else:
-            queries, targets = images, texts
-            names = [
-                f"{picture.name}.{number}"
-                for picture in pictures
-                for number in range(len(picture.captions))
-            ]
-            relevance = [{} for _ in pictures]
-            for caption, picture in enumerate(owners):
-                relevance[picture][caption] = 1.0
-        return EvalTask(
-            name,
-            num_rows=len(queries),
-            queries=queries[:limit],
-            targets=targets,
-            target_names=names,
-            relevance=relevance[:limit],
-            left_out=left_out,
-        )
+        task = EvalTask(name, left_out=left_out)
+        for one in pictures:
+            picture = Item(images=(one.image,), instruction=self.image_instruction)
+            captions = [Item(text, instruction=self.text_instruction) for text in one.captions]
+            if self.direction == "t2i":
+                place = task.place(one.name, picture)
+                for caption in captions:
+                    task.ask(caption, [place])
+            else:
+                named = ((f"{one.name}.{n}", caption) for n, caption in enumerate(captions))
+                task.ask(picture, [task.place(*caption) for caption in named])
+        task.num_rows = len(task.queries)
+        task.queries, task.relevance = task.queries[:limit], task.relevance[:limit]
+        return task
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ CHUNK = 1 << 20  # characters read at a time
 LONGEST = 1 << 24  # characters of one item; more is no item but a broken file
 LARGEST = 1 << 26  # bytes of one file of an archive; more is no picture of it
 BEGIN, BETWEEN = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # before an item
-END = re.compile(r"\s*[],]")  # after it
 CAPTION = "conversations[1].value"
-T = TypeVar("T")
+KINDS = ("image", "caption")  # folders
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,13 @@ class Urban1k(CaptionRetrieval):
         folder = source.folder(self.repository)
         inside = [folder, folder / "Urban1k"] if folder is not None else []
         unpacked = next((one for one in inside if (one / "caption").is_dir()), None)
-        if unpacked is not None:
-            place, images, texts = unpacked, *_unpacked(unpacked)
-        else:
-            place = source.file(self.repository, self.archive, self.revision)
-            images, texts = _packed(place, source)
+        place = unpacked or source.file(self.repository, self.archive, self.revision)
+        images, texts = _read_files(place, source)
         for kind, lone in (("caption", images.keys() - texts), ("image", texts.keys() - images)):
             if lone:
                 listed = ", ".join(sorted(lone)[:5]) + (", …" if len(lone) > 5 else "")
                 raise DataError(f"{place}: {len(lone)} ids without {kind}: {listed}")
-        pictures, longer = [], []
+        pictures, left_out = [], []
         for key in sorted(images):
             where = f"{place}, caption of {key}"
             try:
@@ -91,70 +88,54 @@ class Urban1k(CaptionRetrieval):
             if not first.strip():
                 raise DataError(f"{where}: got {first!r}, expected a caption")
             pictures.append(Captioned(key, images[key], (first,)))
-            longer += [key] if any(line.strip() for line in rest) else []
-        left_out = [f"{place}, caption of {key}: the lines after the first" for key in longer]
+            if any(line.strip() for line in rest):
+                left_out.append(f"{where}: the lines after the first")
         return self.task(name, pictures, source.data.limit, left_out)
 
 
-def _unpacked(folder: Path) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Paths of pictures, and captions, by their ids."""
+def _read_files(place: Path, source: EvalSource) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Paths of pictures, and captions, by their ids, of a folder or an archive."""
     try:
-        images, texts = (
-            [path for path in (folder / kind).iterdir() if not path.name.startswith(".")]
-            for kind in ("image", "caption")
-        )
-        return (
-            _by_id(folder, ((path, str(path)) for path in images)),
-            _by_id(folder, ((path, path.read_bytes()) for path in texts)),
-        )
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot read it: {error.strerror}") from None
-
-
-def _packed(archive: Path, source: EvalSource) -> tuple[dict[str, str], dict[str, bytes]]:
-    try:
-        with ZipFile(archive) as opened:
-            files = [(PurePosixPath(info.filename), info) for info in opened.infolist()
-                     if not info.is_dir()]  # fmt: skip
-            for path, info in files:
+        if place.is_dir():
+            unpacked = [path for kind in KINDS for path in (place / kind).iterdir()]
+            images, texts = (_by_id(unpacked, kind) for kind in KINDS)
+            paths = {key: str(path) for key, path in images.items()}
+            return paths, {key: path.read_bytes() for key, path in texts.items()}
+        with ZipFile(place) as opened:
+            for info in opened.infolist():
                 if info.file_size > LARGEST:
-                    raise DataError(
-                        f"{path} takes {info.file_size} bytes, expected a picture or a caption"
-                    )
-            images, texts = (
-                [one for one in files if one[0].parent.name == kind and one[0].name[0] != "."]
-                for kind in ("image", "caption")  # macOS adds what begins with a dot
-            )
-            kept = (
-                (path, source.keep_image({"bytes": opened.read(info)})) for path, info in images
-            )
-            return (
-                _by_id(archive, kept),
-                _by_id(archive, ((path, opened.read(info)) for path, info in texts)),
-            )
+                    found = f"{info.filename} takes {info.file_size} bytes"
+                    raise DataError(f"{found}, expected a picture or a caption")
+            names = {PurePosixPath(name): name for name in opened.namelist() if name[-1] != "/"}
+            pictures, captions = (_by_id(names, kind) for kind in KINDS)
+            kept = {
+                key: source.keep_image({"bytes": opened.read(names[path])})
+                for key, path in pictures.items()
+            }
+            return kept, {key: opened.read(names[path]) for key, path in captions.items()}
     # damaged, with a password, or packed in another way
     except (OSError, BadZipFile, zlib.error, RuntimeError, NotImplementedError, DataError) as error:
-        raise DataError(f"{archive}: cannot read it: {error}") from None
+        raise DataError(f"{place}: cannot read it: {error}") from None
 
 
-def _by_id(place: Path, files: Iterable[tuple[PurePath, T]]) -> dict[str, T]:
-    """What each file holds, by the file's id.
+def _by_id(files: Iterable[AnyPath], kind: str) -> dict[str, AnyPath]:
+    """Those that lie in a folder of this name, by their ids; macOS adds some that begin with a dot.
 
     Raises:
         DataError: two files of one id.
     """
-    paths: dict[str, PurePath] = {}
-    found: dict[str, T] = {}
-    for path, content in files:
-        if path.stem in paths:
-            raise DataError(f"{place}: two files of id {path.stem}: {paths[path.stem]} and {path}")
-        paths[path.stem], found[path.stem] = path, content
+    found: dict[str, AnyPath] = {}
+    for path in files:
+        if path.parent.name == kind and not path.name.startswith("."):
+            if path.stem in found:
+                raise DataError(f"two files of id {path.stem}: {found[path.stem]} and {path}")
+            found[path.stem] = path
     return found
 
 
 def json_items(path: Path) -> Iterator[Any]:
-    """The items of a JSON list one after another, for files too large to be read at once:
-    ShareGPT4V's has 1.2 million, in 1.5 GB.
+    """The items of a JSON list, none of them a number, one after another, for files too large to be
+    read at once: ShareGPT4V's has 1.2 million, in 1.5 GB.
 
     Raises:
         DataError: unreadable, no list, or broken before the next item.
@@ -170,8 +151,6 @@ def json_items(path: Path) -> Iterator[Any]:
                 with suppress(json.JSONDecodeError):  # the rest of an item is in the next chunk
                     while found := before.match(buffer, place):
                         item, end = decoder.raw_decode(buffer, found.end())
-                        if isinstance(item, int | float) and not END.match(buffer, end):
-                            break  # perhaps the first digits of a number
                         yield item
                         place, before = end, BETWEEN
                 buffer = buffer[place:]

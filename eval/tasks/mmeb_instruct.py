@@ -18,15 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from eval.tasks.base import EvalTask, Instructed
-from eval.tasks.mmeb_v1 import Candidates, candidate_name, read_task
-from eval.tasks.sources import EvalSource
-from unime.data.mmeb_rows import read_candidates, read_item, read_query
+from eval.tasks.base import Instructed
+from eval.tasks.mmeb_v1 import Candidates, MmebRows, candidate_name
+from unime.data.mmeb_rows import MakeItem, read_candidates, read_query
 from unime.data.rows import Row
 from unime.errors import require
 from unime.inputs.items import Item
@@ -97,7 +95,7 @@ PARSERS = {  # VLM2Vec's names
 
 
 @dataclass(frozen=True)
-class MmebInstructRows(Instructed):
+class MmebInstructRows(Instructed, MmebRows):
     """``ziyjiang/MMEB_Test_Instruct``: one row a query, with its own candidates, the right first.
 
     Candidates are told apart by path and caption, as in version 1; VLM2Vec's own image_t2i goes by
@@ -113,11 +111,8 @@ class MmebInstructRows(Instructed):
     for below ``data.root``, its ``image-tasks`` or ``eval_images``, or ``data.image_root``.
     """
 
+    below: ClassVar = ("image-tasks", "image-tasks/MMEB", "eval_images")
     parser: str = MISSING  # one of PARSERS
-    repository: str | None = None
-    revision: str | None = None
-    subset: str | None = None  # None: the task's name
-    split: str = "test"
     target_instruction: bool = True  # False: candidates without it, as Qwen3-VL-Embedding's are
     blank_line: bool = False  # a further new line after an inline query: VisDial's
 
@@ -125,30 +120,20 @@ class MmebInstructRows(Instructed):
         super().__post_init__()
         require(self.parser in PARSERS, "parser", self.parser, f"one of {', '.join(PARSERS)}")
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        columns = PARSERS[self.parser].columns
-        subset = self.subset or name
-        table = source.rows(self.repository, subset, self.split, self.revision, columns)
-        below = ("image-tasks", "image-tasks/MMEB", "eval_images")
-        find = cache(source.images(*below).find)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return PARSERS[self.parser].columns
 
-        @cache
-        def shared(instruction: str, text: str, path: str) -> Item:
-            item = read_item(text, path, find)
-            apart = self.instruction == "apart"
-            return replace(item, instruction=instruction, spacing=None) if apart else item
-
-        def read_row(row: Row) -> tuple[Item, Candidates]:
-            _check(row, columns)
-            captions = [text or "" for text in row["tgt_text"]]
-            asked, searched = self._instructions(row)
-            as_v1 = Row(self.row_of_v1(row.values, captions), row.where)
-            query = read_query(as_v1, partial(shared, asked))
-            own = read_candidates(as_v1, partial(shared, searched))
-            names = map(candidate_name, as_v1["tgt_img_path"], map(str.strip, captions))
-            return query, list(zip(names, own, strict=True))
-
-        return read_task(name, table, source.data.limit, read_row)
+    def read_row(self, row: Row, make: MakeItem) -> tuple[Item, Candidates]:
+        _check(row, self.columns)
+        captions = [text or "" for text in row["tgt_text"]]
+        as_v1 = Row(self.row_of_v1(row.values, captions), row.where)
+        query, own = read_query(as_v1, make), read_candidates(as_v1, make)
+        if self.instruction == "apart":
+            searched = row.values.get("tgt_inst") if self.target_instruction else None
+            query, own = _apart(query, row["qry_inst"]), [_apart(item, searched) for item in own]
+        names = map(candidate_name, as_v1["tgt_img_path"], map(str.strip, captions))
+        return query, list(zip(names, own, strict=True))
 
     def row_of_v1(self, row: Mapping[str, Any], captions: list[str]) -> dict[str, Any]:
         """The row as version 1 has it; with instructions apart, of the texts without them."""
@@ -166,13 +151,9 @@ class MmebInstructRows(Instructed):
             "tgt_img_path": row["tgt_img_path"] if parser.candidate else [""] * len(texts),
         }
 
-    def _instructions(self, row: Row) -> tuple[str, str]:
-        """Those of the query and of the candidates, where they stand apart."""
-        if self.instruction == "inline":
-            return "", ""
-        of_targets = row.values.get("tgt_inst") if self.target_instruction else None
-        asked, searched = (without_token(words or "") for words in (row["qry_inst"], of_targets))
-        return asked.strip(), searched.strip()
+
+def _apart(item: Item, instruction: str | None) -> Item:
+    return replace(item, instruction=without_token(instruction or "").strip(), spacing=None)
 
 
 def _check(row: Row, columns: tuple[str, ...]) -> None:

@@ -10,16 +10,15 @@ A row::
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import ClassVar
 
-from eval.tasks.base import EvalTask, TaskBuilder
+from eval.tasks.base import EvalTask
 from eval.tasks.sources import EvalSource
 from unime.config import EvalData
-from unime.data.mmeb_rows import EVAL_COLUMNS, read_candidates, read_item, read_query
+from unime.data.mmeb_rows import EVAL_COLUMNS, MakeItem, read_candidates, read_item, read_query
 from unime.data.rows import Row
-from unime.data.tables import Table
 from unime.inputs.items import Item
 from unime.runtime.progress import progress_bar
 
@@ -36,47 +35,37 @@ class MmebRows:
     Pictures are looked for below ``data.root`` and its ``eval_images``, or ``data.image_root``.
     """
 
+    below: ClassVar[tuple[str, ...]] = ("eval_images",)
     repository: str | None = None
     revision: str | None = None
     subset: str | None = None  # None: the task's name
     split: str = "test"
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return EVAL_COLUMNS
+
     def read(self, name: str, source: EvalSource) -> EvalTask:
         subset = self.subset or name
-        table = source.rows(self.repository, subset, self.split, self.revision, EVAL_COLUMNS)
-        find = cache(source.images("eval_images").find)
+        table = source.rows(self.repository, subset, self.split, self.revision, self.columns)
+        make = cache(partial(read_item, find=cache(source.images(*self.below).find)))
+        task = EvalTask(name, len(table))
+        count = min(source.data.limit or len(table), len(table))
+        rows = table.read(range(count))
+        for row in progress_bar(rows, total=count, desc=f"reading {name}", unit="row"):
+            query, candidates = self.read_row(row, make)
+            places = [task.place(*candidate) for candidate in candidates]
+            task.ask(query, places[:1], places)
+        return task
 
-        @cache
-        def shared(text: str, path: str) -> Item:
-            return read_item(text, path, find)
-
-        def read_row(row: Row) -> tuple[Item, Candidates]:
-            own = read_candidates(row, shared)
-            names = (candidate_name(path, item.text)
-                     for path, item in zip(row["tgt_img_path"], own, strict=True))  # fmt: skip
-            return read_query(row, shared), list(zip(names, own, strict=True))
-
-        return read_task(name, table, source.data.limit, read_row)
+    def read_row(self, row: Row, make: MakeItem) -> tuple[Item, Candidates]:
+        own = read_candidates(row, make)
+        names = map(candidate_name, row["tgt_img_path"], (item.text for item in own))
+        return read_query(row, make), list(zip(names, own, strict=True))
 
 
 def candidate_name(path: str | None, text: str) -> str:
     return ":".join(part for part in (path, text) if part)
-
-
-def read_task(
-    name: str,
-    table: Table,
-    limit: int | None,
-    read_row: Callable[[Row], tuple[Item, Candidates]],
-) -> EvalTask:
-    """A task of rows that are one query each, with its own candidates, the right one first."""
-    task, count = TaskBuilder(), min(limit or len(table), len(table))
-    rows = table.read(range(count))
-    for row in progress_bar(rows, total=count, desc=f"reading {name}", unit="row"):
-        query, candidates = read_row(row)
-        places = [task.place(*candidate) for candidate in candidates]
-        task.ask(query, places[:1], places)
-    return task.task(name, len(table))
 
 
 def read_mmeb(root: str, name: str) -> EvalTask:

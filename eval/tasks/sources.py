@@ -51,15 +51,13 @@ class EvalSource:
         Raises:
             DataError: no such folder, repository, subset, split or column.
         """
-        root = self.data.root
-        if repository is None:
-            if root is None:
-                raise DataError("data.root: null, expected where this task's rows are")
-            return load_table(root, subset, split, self.data.revision, required, optional)
-        local = self.folder(repository)
-        if local is not None:
-            return load_table(str(local), subset, split, None, required, optional)
-        return load_table(repository, subset, split, revision, required, optional)
+        place, pinned = self.data.root, self.data.revision
+        if repository is not None:
+            local = self.folder(repository)
+            place, pinned = (str(local), None) if local is not None else (repository, revision)
+        if place is None:
+            raise DataError("data.root: null, expected where this task's rows are")
+        return load_table(place, subset, split, pinned, required, optional)
 
     def folder(self, repository: str) -> Path | None:
         """The local folder of a repository, below ``data.root``; None: there is none.

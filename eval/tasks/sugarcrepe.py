@@ -26,7 +26,7 @@ from unime.data.rows import Row
 from unime.inputs.items import Item
 from unime.runtime.files import read_json
 
-CANDIDATES = ("negative_caption", "caption")  # in this order: see above
+CANDIDATES = ("negative_caption", "caption")  # the right one last: see above
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,16 @@ class SugarCrepe:
         path = source.file(self.repository, self.file, self.revision)
         rows = read_json(path)
         images, folder = source.images(), f"{self.image_folder}/".removeprefix("/")
-        queries, targets, names = [], [], []
+        task = EvalTask(name, len(rows), ties_lose=True)
         for key, values in list(rows.items())[: source.data.limit]:
             row = Row(values, f"{path}, row {key!r}")
             if not isinstance(values, dict):
                 raise row.error(f"got {values!r}, expected an object")
             image = row.image("filename", lambda name: images.find(f"{folder}{name}"))
-            queries.append(Item(images=(image,), instruction=self.image_instruction))
-            for column in CANDIDATES:
-                targets.append(Item(row.text(column), instruction=self.text_instruction))
-                names.append(f"{key}.{column}")
-        candidates = [[2 * number, 2 * number + 1] for number in range(len(queries))]
-        right = CANDIDATES.index("caption")
-        relevance = [{pair[right]: 1.0} for pair in candidates]
-        return EvalTask(
-            name, len(rows), queries, targets, names, relevance, candidates, ties_lose=True
-        )
+            captions = {
+                f"{key}.{column}": Item(row.text(column), instruction=self.text_instruction)
+                for column in CANDIDATES
+            }
+            pair = [task.place(*named) for named in captions.items()]
+            task.ask(Item(images=(image,), instruction=self.image_instruction), pair[1:], pair)
+        return task

@@ -32,10 +32,9 @@ from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
 from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
 from unime.config.values import pairs, parse_yaml, read_node
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
-OF_A_TASK = ("meta_task", "distribution", "modality", "metric", "num_queries", "format")
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
 
 
@@ -72,6 +71,13 @@ class Task:
     metric: str = "hit@1"
     num_queries: int | None = None  # of the benchmark, by which its data are known; None: unknown
     format: Format = field(default_factory=MmebRows)
+
+    def read(self, name: str, source: EvalSource) -> EvalTask:
+        """Read the task, which is called `name`, and check what the format made of it."""
+        return self.format.read(name, source).checked()
+
+
+OF_A_TASK = tuple(entry.name for entry in fields(Task))
 
 
 def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]:
@@ -124,29 +130,21 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
 def _task(place: str, entry: Any, node: Node) -> Task:
     if not isinstance(entry, dict) or "meta_task" not in entry:
         raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
-    named = {"meta_task": entry["meta_task"], "modality": entry.get("modality", "image")}
-    for key, value in {"the task's name": place.split(": ")[-1], **named}.items():
-        if not isinstance(value, str) or not value or "/" in value:  # they name files and folders
-            raise ConfigError(f"{place}.{key}: got {value!r}, expected a name without a slash")
-    own = {key: entry[key] for key in entry if key in ("meta_task", "distribution", "modality")}
-    metric, format_name = entry.get("metric", "hit@1"), entry.get("format", "mmeb")
-    known: dict[str, tuple[Any, tuple[str, ...]]] = {
-        "metric": (metric, METRICS),
-        "format": (format_name, tuple(FORMATS)),
-    }
-    if entry.get("distribution") is not None:
-        known["distribution"] = entry["distribution"], DISTRIBUTIONS
-    for key, (value, valid) in known.items():
-        if value not in valid:
-            expected = " or ".join(valid)
-            raise ConfigError(f"{place}.{key}: got {value!r}, expected {expected}")
-    count = entry.get("num_queries")
-    if count is not None and (type(count) is not int or count < 1):
-        raise ConfigError(f"{place}.num_queries: got {count!r}, expected a positive number")
+    defaults = {entry.name: entry.default for entry in fields(Task)} | {"format": "mmeb"}
+    own = {key: entry.get(key, defaults[key]) for key in OF_A_TASK}
+    named = {"the task's name": place.split(": ")[-1]}
+    for key, value in (named | {key: own[key] for key in ("meta_task", "modality")}).items():
+        is_name = isinstance(value, str) and bool(value) and "/" not in value
+        require(is_name, f"{place}.{key}", value, "a name without a slash")  # of files and folders
+    known = {"metric": METRICS, "format": tuple(FORMATS), "distribution": DISTRIBUTIONS}
+    for key, valid in known.items():
+        is_known = own[key] in valid or (key == "distribution" and own[key] is None)
+        require(is_known, f"{place}.{key}", own[key], " or ".join(valid))
+    count = own["num_queries"]
+    is_count = count is None or (type(count) is int and count > 0)
+    require(is_count, f"{place}.num_queries", count, "a positive number")
     settings = {key: value for key, value in pairs(node, dict, place) if key not in OF_A_TASK}
-    own = {key: None if value is None else str(value) for key, value in own.items()}
-    made = _format(place, FORMATS[format_name], settings)
-    return Task(**own, metric=metric, num_queries=count, format=made)
+    return Task(**own | {"format": _format(place, FORMATS[own["format"]], settings)})
 
 
 def _format(place: str, cls: type, settings: dict[str, Node]) -> Format:

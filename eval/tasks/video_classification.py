@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from eval.tasks.base import EvalTask, TaskBuilder
-from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import FrameFinder, VideoRows
+from eval.tasks.base import EvalTask
+from eval.tasks.video_rows import VideoRows, Videos
+from unime.data.rows import Row
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 
@@ -28,6 +29,7 @@ class VideoClassification(VideoRows):
     the row lists itself in the column `candidates`.
     """
 
+    columns: ClassVar = ("video", "label", "candidates")
     label: str = "pos_text"  # column
     labels: str | None = None  # a file, one class a line, below the repository or absolute
     candidates: str | None = None  # column
@@ -38,25 +40,22 @@ class VideoClassification(VideoRows):
         if (self.labels is None) == (self.candidates is None):
             raise ConfigError("labels and candidates: expected one of the two")
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        columns = [self.video, self.label, *([self.candidates] if self.candidates else [])]
-        num_rows, rows = self.rows(name, source, columns)
-        finder, task = FrameFinder(source), TaskBuilder()
-        labels = read_labels(self.labels) if self.labels else []
-        classes = [task.place(label, Item(label)) for label in labels]
-        for row, _ in rows:
-            video = finder.frames(self.places(row.text(self.video)), row, self.video)
-            label, own = row.text(self.label), classes
-            if self.candidates:
-                own = [task.place(text, Item(text)) for text in row.texts(self.candidates)]
-            right = task.place(label, Item(label))
-            if right not in own:
-                among = f"column {self.candidates!r}" if self.candidates else self.labels
-                problem = f"{label!r} is not among the {len(set(own))} classes of {among}"
-                raise row.error(problem, self.label)
-            query = self.item(self.query_instruction, video=video)
-            task.ask(query, [right], own if self.candidates else None)
-        return task.task(name, num_rows)
+    def start(self, task: EvalTask) -> None:
+        for label in read_labels(self.labels) if self.labels else []:
+            task.place(label, Item(label))
+
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
+        video = videos.frames(row.text(self.video), row, self.video)
+        label = row.text(self.label)
+        listed = row.texts(self.candidates) if self.candidates else task.target_names
+        own = [task.place(text, Item(text)) for text in listed]
+        right = task.place(label, Item(label))
+        if right not in own:
+            among = f"column {self.candidates!r}" if self.candidates else self.labels
+            problem = f"{label!r} is not among the {len(set(own))} classes of {among}"
+            raise row.error(problem, self.label)
+        query = self.item(self.query_instruction, video=video)
+        task.ask(query, [right], own if self.candidates else None)
 
 
 def read_labels(file: str) -> list[str]:

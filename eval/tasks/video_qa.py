@@ -9,10 +9,10 @@ A row of ``VLM2Vec/MVBench``::
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from eval.tasks.base import EvalTask, TaskBuilder
-from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import FrameFinder, VideoRows, check_template
+from eval.tasks.base import EvalTask
+from eval.tasks.video_rows import VideoRows, Videos, check_template
 from unime.data.rows import Row
 from unime.errors import ConfigError, require
 from unime.inputs.items import Item
@@ -30,7 +30,6 @@ class VideoQA(VideoRows):
     spaces at both ends.
 
     Attributes:
-        subsets: several subsets are one task, in this order; None: only `subset`.
         options: columns of the options, or one that holds a list.
         fixed_options: the same options for all rows, in place of columns.
         query: the text after the instruction.
@@ -41,7 +40,7 @@ class VideoQA(VideoRows):
             "index", 0 for the first.
     """
 
-    subsets: list[str] | None = None
+    columns: ClassVar = ("video", "question", "answer", "options")
     question: str = "question"  # column
     answer: str = "answer"  # column
     options: list[str] = field(default_factory=list)
@@ -59,28 +58,22 @@ class VideoQA(VideoRows):
             raise ConfigError("options and fixed_options: expected one of the two")
         known = self.answer_is in ANSWERS
         require(known, "answer_is", self.answer_is, f"one of {', '.join(ANSWERS)}")
-        if self.subset is not None and self.subsets:
-            raise ConfigError("subset and subsets: expected one of the two")
         check_template("query", self.query, ("question", "options"))
         for key in ("listed", "candidate"):
             check_template(key, getattr(self, key), ("letter", "option", "answer"))
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        columns = dict.fromkeys([self.video, self.question, self.answer, *self.options])
-        num_rows, rows = self.rows(name, source, columns, self.subsets)
-        finder, task = FrameFinder(source), TaskBuilder()
-        for row, subset in rows:
-            places = self.places(row.text(self.video), subset)
-            video = finder.frames(places, row, self.video)
-            options = self._options(row)
-            filled = [fill(self.candidate, number, text) for number, text in enumerate(options)]
-            if not all(filled):
-                raise row.error(f"{options}: one is empty as a candidate", *self.options)
-            own = [task.place(text, Item(text)) for text in filled]
-            text = self._query(row.text(self.question), options)
-            query = self.item(self.query_instruction, text, video=video)
-            task.ask(query, [own[place] for place in self._right(row, options)], own)
-        return task.task(name, num_rows)
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
+        video = videos.frames(row.text(self.video), row, self.video)
+        options = self._options(row)
+        filled = [fill(self.candidate, number, text) for number, text in enumerate(options)]
+        if not all(filled):
+            raise row.error(f"{options}: one is empty as a candidate", *self.options)
+        own = [task.place(text, Item(text)) for text in filled]
+        listed = (fill(self.listed, number, text) for number, text in enumerate(options))
+        question, shown = row.text(self.question), self.between.join(listed)
+        text = self.query.format(question=question, options=shown).rstrip()
+        query = self.item(self.query_instruction, text, video=video)
+        task.ask(query, [own[place] for place in self._right(row, options)], own)
 
     def _options(self, row: Row) -> list[str]:
         if self.fixed_options:
@@ -93,10 +86,6 @@ class VideoQA(VideoRows):
             raise row.error(f"got {options}, expected 2 to {len(LETTERS)}", *self.options)
         return options
 
-    def _query(self, question: str, options: list[str]) -> str:
-        listed = (fill(self.listed, number, text) for number, text in enumerate(options))
-        return self.query.format(question=question, options=self.between.join(listed)).rstrip()
-
     def _right(self, row: Row, options: list[str]) -> list[int]:
         """The places of the right options.
 
@@ -104,11 +93,9 @@ class VideoQA(VideoRows):
             DataError: the answer is none of the options.
         """
         answer = row.text(self.answer)
-        if self.answer_is == "text":
-            right = [place for place, option in enumerate(options) if option == answer]
-        else:
-            valid = LETTERS if self.answer_is == "letter" else list(map(str, range(len(LETTERS))))
-            right = [place for place in range(len(options)) if valid[place] == answer]
+        called = {"text": options, "letter": LETTERS, "index": map(str, range(len(options)))}
+        names = zip(range(len(options)), called[self.answer_is], strict=False)
+        right = [place for place, name in names if name == answer]
         if not right:
             raise row.expected(f"the {self.answer_is} of one of {options}", self.answer)
         return right

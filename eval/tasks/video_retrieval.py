@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
-from eval.tasks.base import EvalTask, TaskBuilder
-from eval.tasks.sources import EvalSource
-from eval.tasks.video_rows import FrameFinder, VideoRows, check_template
+from eval.tasks.base import EvalTask
+from eval.tasks.video_rows import VideoRows, Videos, check_template
 from unime.data.rows import Row
 from unime.inputs.items import Item, natural_order
 
@@ -30,6 +30,7 @@ class MomentRetrieval(VideoRows):
     wrong one wins.
     """
 
+    columns: ClassVar = ("video", "text")
     video: str = "video_path"  # column
     text: str = "query"  # column
     query_folder: str = "query"
@@ -37,29 +38,22 @@ class MomentRetrieval(VideoRows):
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        num_rows, rows = self.rows(name, source, (self.video, self.text))
-        finder, task = FrameFinder(source), TaskBuilder()
-        for row, _ in rows:
-            folder = finder.folder(self.places(row.text(self.video)), row, self.video)
-            video = finder.frames((f"{folder}/{self.query_folder}",), row, self.video)
-            query = self.item(self.query_instruction, row.text(self.text), video=video)
-            own: dict[int, str] = {}
-            for clip in self._clips(source, folder):
-                frames = finder.frames((clip,), row, self.video)
-                place = task.place(clip, self.item(self.target_instruction, video=frames))
-                own[place] = PurePosixPath(clip).name
-            right = [place for place, clip in own.items() if clip.startswith(self.positive)]
-            if not right or len(own) < 2:
-                found = f"{len(own)} clips, of which {len(right)} begin with {self.positive!r}"
-                raise row.error(f"{folder!r} holds {found}", self.video)
-            task.ask(query, right, own)
-        return task.task(name, num_rows)
-
-    def _clips(self, source: EvalSource, folder: str) -> list[str]:
-        below = Path(source.images().find_folder(folder)).iterdir()
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
+        folder = videos.folder(videos.places(row.text(self.video)), row, self.video)
+        video = videos.frames_in((f"{folder}/{self.query_folder}",), row, self.video)
+        query = self.item(self.query_instruction, row.text(self.text), video=video)
+        below = Path(videos.source.images().find_folder(folder)).iterdir()
         clips = [path for path in below if path.is_dir() and path.name != self.query_folder]
-        return [f"{folder}/{path.name}" for path in sorted(clips, key=natural_order)]
+        own: dict[int, str] = {}
+        for name in (path.name for path in sorted(clips, key=natural_order)):
+            clip = f"{folder}/{name}"
+            frames = videos.frames_in((clip,), row, self.video)
+            own[task.place(clip, self.item(self.target_instruction, video=frames))] = name
+        right = [place for place, name in own.items() if name.startswith(self.positive)]
+        if not right or len(own) < 2:
+            found = f"{len(own)} clips, of which {len(right)} begin with {self.positive!r}"
+            raise row.error(f"{folder!r} holds {found}", self.video)
+        task.ask(query, right, own)
 
 
 @dataclass(frozen=True)
@@ -71,6 +65,7 @@ class MomentSeeker(VideoRows):
     a video or picture has no path, or one without an ending.
     """
 
+    columns: ClassVar = ("video", "text", "positives", "negatives")
     video: str = "input_frames"  # column
     text: str = "query"  # column
     positives: str = "positive_frames"  # column: [{output_path}]
@@ -85,33 +80,26 @@ class MomentSeeker(VideoRows):
         super().__post_init__()
         check_template("pictures", self.pictures, ("video",))
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        columns = (self.video, self.text, self.positives, self.negatives)
-        num_rows, rows = self.rows(name, source, columns)
-        finder, task = FrameFinder(source), TaskBuilder()
-
-        def clips(row: Row, column: str) -> list[int]:
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
+        def clips(column: str) -> list[int]:
             found = []
-            for path in read_paths(row, column):
-                frames = finder.frames(self.places(frames_name(path)), row, column)
-                item = self.item(self.target_instruction, video=frames)
-                found.append(task.place(frames_name(path), item))
+            for name in map(frames_name, read_paths(row, column)):
+                frames = videos.frames(name, row, column)
+                found.append(task.place(name, self.item(self.target_instruction, video=frames)))
             return found
 
-        for row, _ in rows:
-            query, right = self._query(row, finder), clips(row, self.positives)
-            task.ask(query, right, right + clips(row, self.negatives))
-        return task.task(name, num_rows)
+        query, right = self._query(row, videos), clips(self.positives)
+        task.ask(query, right, right + clips(self.negatives))
 
-    def _query(self, row: Row, finder: FrameFinder) -> Item:
+    def _query(self, row: Row, videos: Videos) -> Item:
         text, path = row.text(self.text), row.text_or_none(self.video)
         ending = PurePosixPath(path).suffix
         if ending == ".mp4":
-            video = finder.frames(self.places(frames_name(path)), row, self.video)
+            video = videos.frames(frames_name(path), row, self.video)
             return self.item(self.video_instruction, text, video=video)
         if ending == ".jpg":
             with row.naming(self.video):
-                picture = finder.source.images().find(self.pictures.format(video=path))
+                picture = videos.source.images().find(self.pictures.format(video=path))
             return self.item(self.picture_instruction, text, images=(picture,))
         if ending:
             raise row.expected(".mp4, .jpg or no ending", self.video)
@@ -143,21 +131,18 @@ class VideoRetrieval(VideoRows):
     """A row is a video and its caption, or several of which the first is the query; the videos of
     all rows are searched, in their order."""
 
+    columns: ClassVar = ("video", "text")
+    whole: ClassVar = True
     text: str = "caption"  # column
     query_instruction: str = ""
     target_instruction: str | None = "Understand the content of the provided video."
 
-    def read(self, name: str, source: EvalSource) -> EvalTask:
-        num_rows, rows = self.rows(name, source, (self.video, self.text), whole=True)
-        finder, task = FrameFinder(source), TaskBuilder()
-        for row, _ in rows:
-            places = self.places(row.text(self.video))
-            frames = finder.frames(places, row, self.video)
-            # the same video in two rows is one target, called after the folder of its frames
-            target = places[0].rsplit("/", 1)[-1]
-            place = task.place(target, self.item(self.target_instruction, video=frames))
-            if len(task.queries) < (source.data.limit or num_rows):
-                several = isinstance(row[self.text], list)
-                text = row.texts(self.text, first=1)[0] if several else row.text(self.text)
-                task.ask(self.item(self.query_instruction, text), [place])
-        return task.task(name, num_rows)
+    def ask(self, row: Row, videos: Videos, task: EvalTask) -> None:
+        video, limit = row.text(self.video), videos.source.data.limit
+        target = self.item(self.target_instruction, video=videos.frames(video, row, self.video))
+        # the same video in two rows is one target, called after the folder of its frames
+        place = task.place(PurePosixPath(videos.places(video)[0]).name, target)
+        if limit is None or len(task.queries) < limit:
+            several = isinstance(row[self.text], list)
+            text = row.texts(self.text, first=1)[0] if several else row.text(self.text)
+            task.ask(self.item(self.query_instruction, text), [place])

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.miniatures.videos import write_json, write_parquet
+from eval.miniatures.mmeb import write_json, write_parquet
 from eval.tasks.sources import EvalSource
 from unime.config import EvalData
 from unime.data.split_files import split_files

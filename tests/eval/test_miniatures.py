@@ -25,13 +25,13 @@ from eval.miniatures.videos import write_video_tasks
 from eval.report.__main__ import main as report_main
 from eval.report.leaderboard import write_leaderboard
 from eval.tasks.suites import load_suite
-from tests.support import vlm2vec_reporter
 from tests.support.paths import ROOT, SUITES
+from tests.support.vlm2vec_reporter import FIXED, ndcg_linear
+from tests.support.vlm2vec_reporter import report as vlm2vecs_report
 from unime.errors import DataError
 from unime.retrieval.measures import METRICS
 
 pytestmark = pytest.mark.evaluation
-METADATA = {"model_name": "Tiny", "model_backbone": "tiny", "model_size": "8M", "url": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +106,11 @@ def test_a_suite(suite: str, count: int, evaluated: Callable[[str], Any], miniat
         lines = (beside / f"{name}_pred.jsonl").read_text().splitlines()
         assert len(lines) == result["num_queries"] == scores["num_pred"]
         for line, value in zip(map(json.loads, lines), result["values"], strict=True):
+            relevance = dict(zip(line["label"], line["rel_scores"], strict=True))
             if result["metric"] == "hit@1":
-                assert value == (line["prediction"][0] in line["label"])
+                assert value == (line["prediction"][0] in relevance)
+            else:
+                assert value == pytest.approx(ndcg_linear(relevance, line["prediction"]))
             assert line["scores"] == sorted(line["scores"], reverse=True)
         sample = load_file(beside / f"{name}_sample.safetensors")
         assert sample["queries"].shape == sample["targets"].shape == (min(50, len(lines)), 256)
@@ -134,10 +137,14 @@ def test_vlm2vecs_reporter_reads_our_folder(
     evaluated: Callable[[str], Any], miniatures: Path
 ) -> None:
     found = evaluated("mmeb_v2.yaml")
-    reported = vlm2vec_reporter.report(miniatures.parent / "mmeb_v2", METADATA)
+    reported = vlm2vecs_report(miniatures.parent / "mmeb_v2", {"model_name": "Tiny"})
     assert reported.counted == {"image": 36, "video": 18, "visdoc": 22}, "its renaming mistake"
-    images = [result["score"] for result in found.values() if result["modality"] == "image"]
-    assert reported.averages["image"] == pytest.approx(sum(images) / 36, abs=1e-3)
+    for modality, count in reported.counted.items():
+        own = [result["score"] for name, result in found.items()
+               if result["modality"] == modality and name not in FIXED]  # fmt: skip
+        assert reported.averages[modality] == pytest.approx(sum(own) / count, abs=1e-3)
+    page = found["VisRAG_ChartQA"]  # the last of nine is a copy of the first, encoded once
+    assert (page["num_queries"], page["num_candidates"], page["num_items"]) == (6, 9, 6 + 8)
 
 
 def test_a_baseline_and_a_report(
@@ -153,26 +160,24 @@ def test_a_baseline_and_a_report(
     result = json.loads((folder / "text/K700.json").read_text())
     assert result["not_supported"].startswith("it embeds text, not ") and "score" not in result
     assert "K700: not supported: " in capsys.readouterr().out
-    (folder / "report.yaml").write_text(
+    report = (
         f"models: {{ours: {folder}/mmeb_v2, text: {folder}/text}}\nbaseline: ours\n"
         f"suite: {SUITES}/mmeb_v2.yaml\noutput: {folder}/report.json\nhtml: {folder}/page.html\n"
-        "leaderboard: {ours: {model_name: Tiny, model_backbone: tiny, model_size: 8M, url: none}}\n"
     )
+    board = "leaderboard: {ours: {model_name: Tiny, model_backbone: tiny, model_size: 8M}}\n"
+    (folder / "report.yaml").write_text(report + board)
     with pytest.raises(DataError, match="not the benchmark's.*78 of 78.*K700 has"):
         report_main(["--config", str(folder / "report.yaml")])
     assert not (folder / "Tiny.json").exists()
-    lines = (folder / "report.yaml").read_text().splitlines(keepends=True)
-    (folder / "report.yaml").write_text("".join(lines[:-1]))
+    (folder / "report.yaml").write_text(report)
     report_main(["--config", str(folder / "report.yaml")])
     assert "not the benchmark's data" in (folder / "report.md").read_text()
-    described = {"model_name": "Tiny", "model_size": "8M"}
     written = json.loads((folder / "report.json").read_text())
+    described = {"model_name": "Tiny", "model_size": "8M"}
     write_leaderboard(written | {"other_sizes": []}, "ours", folder / "Tiny.json", described)
     assert written["models"]["text"]["averages"]["all-78"]["missing"]
     assert 0 <= written["models"]["ours"]["averages"]["all-78"]["score"] <= 1
-    board = json.loads((folder / "Tiny.json").read_text())["metrics"]["visdoc"]
-    assert {"ViDoSeek-page-fixed", "MMLongBench-page-fixed"} <= set(board)
-    assert 'src="http' not in (folder / "page.html").read_text()
+    assert (folder / "Tiny.json").is_file() and (folder / "page.html").is_file()
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +53,12 @@ def results(folder: Path) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-@dataclass(frozen=True)
-class StandIn:
-    """What the shipped configuration evaluates instead of the released model, and its equal."""
-
-    words: list[str]  # for the command line, beside an entry in the hub cache
-    base: Path  # the same weights in today's layout
-    adapter: Path | None = None
+# Puts a stand-in for the released model into the hub cache; returns its equal for the shipped
+# configuration: the same weights in today's layout, and an adapter on them.
+Make = Callable[[str, Path, Callable[..., Path], Callable[..., Encoder]], tuple[Path, Path | None]]
 
 
-Make = Callable[[str, Path, Callable[..., Path], Callable[..., Encoder]], StandIn]
-
-
-def full_weights(name: str, folder: Path, tiny_model: Any, _: Any) -> StandIn:
+def full_weights(name: str, folder: Path, tiny_model: Any, _: Any) -> tuple[Path, None]:
     family = "llava_next" if "1.6" in name else "llava_onevision"
     released = of_transformers_4(tiny_model(family), folder / "released")
     add_to_hub_cache(folder / "cache", name, released)
@@ -75,16 +67,16 @@ def full_weights(name: str, folder: Path, tiny_model: Any, _: Any) -> StandIn:
         processor = add_to_hub_cache(folder / "cache", elsewhere, released)
         for path in processor.glob("*.safetensors*"):
             path.unlink()
-    return StandIn([], tiny_model(family))
+    return tiny_model(family), None
 
 
-def embedding_modules(name: str, folder: Path, tiny_model: Any, _: Any) -> StandIn:
+def embedding_modules(name: str, folder: Path, tiny_model: Any, _: Any) -> tuple[Path, None]:
     released = of_sentence_transformers(tiny_model("qwen3_vl"), folder / "released")
     add_to_hub_cache(folder / "cache", name, released)
-    return StandIn([], tiny_model("qwen3_vl"))
+    return tiny_model("qwen3_vl"), None
 
 
-def adapter(name: str, folder: Path, tiny_model: Any, load_tiny: Any) -> StandIn:
+def adapter(name: str, folder: Path, tiny_model: Any, load_tiny: Any) -> tuple[Path, Path]:
     old = of_transformers_4(tiny_model("qwen2_vl"), folder / "base")
     add_to_hub_cache(folder / "cache", QWEN, old)
     encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=4, use_dora=True))
@@ -93,12 +85,10 @@ def adapter(name: str, folder: Path, tiny_model: Any, load_tiny: Any) -> StandIn
         torch.nn.init.normal_(parameter, std=0.2)
     encoder.save_adapters(folder / "final")
     released = of_peft_1(folder / "final/00-rank4", folder / "released", QWEN, TARGETS)
-    if not name:
-        return StandIn([f"model.name={released}"], tiny_model("qwen2_vl"), folder / "final")
     torch.save(load_file(released / WEIGHTS), released / PICKLE)
     (released / WEIGHTS).unlink()
     add_to_hub_cache(folder / "cache", name, released)
-    return StandIn([], tiny_model("qwen2_vl"), folder / "final")
+    return tiny_model("qwen2_vl"), folder / "final"
 
 
 RELEASES: dict[str, Make] = {
@@ -121,10 +111,10 @@ def test_a_release_scores_as_the_same_weights(
 ) -> None:
     path = RELEASED / f"{release}.yaml"
     name = build_config(EvalConfig, path).model.name
-    tiny = RELEASES[release](name, tmp_path, tiny_model, load_tiny)
-    found = evaluate(path, [*words, *tiny.words], tmp_path / "found")
-    same = [f"model.name={tiny.base}", "model.processor=null"]
-    same += [f"model.adapter={tiny.adapter}"] if tiny.adapter else []
+    base, own = RELEASES[release](name, tmp_path, tiny_model, load_tiny)
+    found = evaluate(path, words, tmp_path / "found")
+    same = [f"model.name={base}", "model.processor=null"]
+    same += [f"model.adapter={own}"] if own else []
     expected = evaluate(path, [*words, *same], tmp_path / "expected")
     assert len(found) == 3
     for task, result in found.items():
@@ -132,22 +122,23 @@ def test_a_release_scores_as_the_same_weights(
         for key in ("mean_similarity", "effective_rank"):
             assert result[key] == pytest.approx(expected[task][key], rel=1e-5)
         resolved = result["resolved"]
-        assert resolved["base"] == {"name": QWEN if tiny.adapter else name, "commit": "0" * 40}
-        assert (resolved["adapter"] is None) == (tiny.adapter is None)
+        assert resolved["base"] == {"name": QWEN if own else name, "commit": "0" * 40}
+        assert (resolved["adapter"] is None) == (own is None)
 
 
 def test_a_result_is_of_one_content(
     words: list[str], tiny_model: Any, load_tiny: Any, tmp_path: Path
 ) -> None:
     """An adapter's result is made anew when its base, which it only names, is another one."""
-    tiny = adapter("", tmp_path, tiny_model, load_tiny)
-    base = Path(shutil.copytree(tiny.base, tmp_path / "copy"))
-    of_peft_1(tmp_path / "final/00-rank4", tmp_path / "released", str(base), TARGETS)
+    tiny, own = adapter("some/adapter", tmp_path, tiny_model, load_tiny)
+    base = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    released = of_peft_1(own / "00-rank4", tmp_path / "of-copy", str(base), TARGETS)
+    words = [*words, f"model.name={released}", "data.tasks=[Names]"]
     fingerprints = []
     for content in ("one", "other", "other"):
         (base / "generation_config.json").write_text(json.dumps({"note": content}))
         path = RELEASED / "vlm2vec-qwen2-vl-2b.yaml"
-        found = evaluate(path, [*words, *tiny.words, "data.tasks=[Names]"], tmp_path / "out")
+        found = evaluate(path, words, tmp_path / "out")
         fingerprints.append(found["Names"]["settings_fingerprint"])
     assert fingerprints[0] != fingerprints[1] == fingerprints[2]
 

@@ -4,6 +4,8 @@ description of it (its main branch of January 2026), its mistake included."""
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,3 +79,15 @@ def _modality(folder: Path, modality: str) -> dict[str, Any]:
             except json.JSONDecodeError:
                 found[name] = "JSON_ERROR"
     return found
+
+
+def ndcg_linear(
+    relevance: Mapping[Hashable, float], ranking: Sequence[Hashable], k: int = 5
+) -> float:
+    """V2:src/utils/eval_utils/metrics.py as described: gains over log2(rank + 1), over the best."""
+
+    def discounted(gains: list[float]) -> float:
+        return sum(gain / math.log2(place + 2) for place, gain in enumerate(gains[:k]))
+
+    best = sorted(relevance.values(), reverse=True)
+    return discounted([relevance.get(target, 0.0) for target in ranking]) / discounted(best)

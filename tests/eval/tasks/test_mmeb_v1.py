@@ -10,10 +10,9 @@ import pytest
 
 from eval.miniatures.mmeb import write_picture, write_rows
 from eval.tasks.mmeb_v1 import MmebRows, read_mmeb
-from eval.tasks.sources import EvalSource
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
-from unime.config import EvalData
+from tests.support.sources import source
 from unime.inputs.items import Item
 
 Rows = list[dict[str, Any]]
@@ -57,7 +56,7 @@ def test_rows_become_queries_and_candidates(tmp_path: Path) -> None:
 
 def test_a_limit_takes_the_first_queries(tmp_path: Path) -> None:
     write_rows(tmp_path, "Task", "test", eval_rows(tmp_path))
-    task = MmebRows().read("Task", EvalSource(EvalData(root=str(tmp_path), limit=1)))
+    task = MmebRows().read("Task", source(tmp_path, limit=1))
     assert (len(task.queries), task.num_rows, len(task.targets)) == (1, 2, 3)
 
 
@@ -65,9 +64,7 @@ def test_a_task_may_be_another_repositorys_subset(tmp_path: Path) -> None:
     rows = eval_rows(tmp_path)
     write_rows(tmp_path / "org/rows", "Subset", "val", rows[1:])
     rows_of = MmebRows(repository="org/rows", revision="0" * 40, subset="Subset", split="val")
-    assert rows_of.read("Task", EvalSource(EvalData(root=str(tmp_path)))).queries == [
-        Item("a text")
-    ]
+    assert rows_of.read("Task", source(tmp_path)).queries == [Item("a text")]
 
 
 def test_a_candidate_that_a_row_repeats_is_one(tmp_path: Path) -> None:
