@@ -13,9 +13,8 @@ from torch import Tensor
 
 from unime.config import ExportConfig, InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import require_package
-from unime.export.card_snippets import peft_lines, unime_lines
 from unime.export.merged import save_combined_adapter, save_merged
-from unime.export.model_card import ADAPTER, Exported
+from unime.export.model_card import ADAPTER, Exported, lines_in_peft
 from unime.export.verification import (
     SentenceTransformersModel,
     check_equal,
@@ -53,9 +52,9 @@ def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Ex
         asdict(encoder.processor.inputs),
         {"all": ADAPTER},
         [line],
-        lines=unime_lines(model),
+        model=model,
         resizes=encoder.processor.resolution != Resolution(),
-        peft=peft_lines(model, encoder),
+        peft=lines_in_peft(model, encoder),
     )
 
 
@@ -115,7 +114,7 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
         figures,
         otherwise=otherwise,
         code=config.code and (folder / MODULES).is_file(),
-        lines=unime_lines(again),
+        model=again,
         resizes=encoder.processor.resolution != Resolution(),
     )
 
