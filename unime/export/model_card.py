@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unime.config import ModelConfig
 from unime.export.run_facts import HUB_ID, public, recipe
+from unime.export.templates import rendered
 from unime.inputs.items import Item
 from unime.inputs.resolution import Resolution
 from unime.models.encoder import Encoder
@@ -61,15 +61,8 @@ def model_card(
     }
     head |= {"base_model": origin} if is_hub_id else {}
     head |= {"license": license} if license else {}
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters["repr"] = repr
-    return templates.get_template("model_card.md.jinja").render(
+    return rendered(
+        "model_card.md.jinja",
         head=yaml.safe_dump(head, sort_keys=False),
         name=name,
         origin=origin,
