@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unime.retrieval.measures import CUTOFFS, METRICS
-from unime.retrieval.ties import DEPTH, Ties, as_ranked, find_ties, joined
+from unime.retrieval.ties import DEPTH, Ties, as_ranked, joined, mark_ties
 
 BLOCK_VALUES = 1 << 26  # similarities, or values of gathered vectors, held at a time (256 MB)
 SHARED = 256  # targets for each candidate of a query, up to which all are multiplied
@@ -28,7 +28,7 @@ class Ranking:
 
     targets: Tensor  # (Q, 10) int64, -1 where there are fewer candidates
     scores: Tensor  # (Q, 10) float32, -inf there
-    ties: Ties | None = None  # of different items; None: not asked for
+    ties: Ties | None = None  # None: not asked for
 
 
 def rank_targets(
@@ -63,16 +63,18 @@ def rank_targets(
     first = 0
     for scores, own in _blocks(queries, targets, candidates):
         columns, values, tied = best(scores, depth)
-        if relevance is not None and tied.any():
-            rows = tied.nonzero()[:, 0]
-            places = own if own is None else own[rows]
-            relevant = [relevance[first + row] for row in rows.tolist()]
-            gains = _gains(relevant, places, scores.shape[1]).to(scores.device)
-            what = items.expand(len(rows), -1) if places is None else items[places.clamp(min=0)]
-            ties.append(find_ties(first + rows, scores[rows], columns[rows], gains, what))
+        ranked = columns
         if own is not None:
-            columns = own.gather(1, columns.clamp(min=0)).where(columns >= 0, -1)
-        found.append((columns, values))
+            ranked = own.gather(1, columns.clamp(min=0)).where(columns >= 0, -1)
+        found.append((ranked, values))
+        if relevance is not None:
+            relevant = relevance[first : first + len(scores)]
+            ties.append(as_ranked(ranked, relevant))
+            rows = tied.nonzero()[:, 0]
+            own = own if own is None else own[rows]
+            gains = _gains([relevant[row] for row in rows.tolist()], own, scores.shape[1])
+            what = items.expand(len(rows), -1) if own is None else items[own.clamp(min=0)]
+            mark_ties(ties[-1], rows, scores[rows], columns[rows], gains.to(what.device), what)
         first += len(scores)
     places, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Ranking(places, scores, None if relevance is None else joined(ties))
@@ -182,9 +184,7 @@ def ranking_metrics(
         relevance: the right targets of each query with their gains, above 0.
         ties: of :func:`rank_targets`; None: all in the order of `targets`.
     """
-    groups = as_ranked(targets, relevance)
-    if ties is not None:
-        groups.replace(ties)
+    groups = as_ranked(targets, relevance) if ties is None else ties
     ideal = torch.zeros(len(relevance), DEPTH, dtype=torch.float64)
     for row, relevant in zip(ideal, relevance, strict=True):
         highest = sorted(relevant.values(), reverse=True)[:DEPTH]
