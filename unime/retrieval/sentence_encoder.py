@@ -21,12 +21,12 @@ from transformers import PreTrainedTokenizerBase
 from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.errors import ConfigError, DataError, require_package
 from unime.inputs.items import Item
+from unime.inputs.media import check_not_empty
 from unime.models.checkpoint_files import PICKLES, Source
 from unime.models.item_processor import video_times
 from unime.models.loading import check_own_code, explained
 from unime.models.sentence_layout import MODULES
-from unime.retrieval.embedder import Prepared, check_not_empty, item_name, own_text
-from unime.retrieval.media import Media
+from unime.retrieval.embedder import BaselineEmbedder, Prepared, item_name, own_text
 from unime.runtime.progress import quiet_transformers
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Groups = list[tuple[list[int], dict[str, Any]]]  # places of items, and their features
 
 
-class SentenceEncoder:
+class SentenceEncoder(BaselineEmbedder):
     """A model in sentence-transformers' layout, with one prompt for all items.
 
     Asymmetric models (E5, BGE, Qwen3-Embedding) have one prompt for queries and another one, or
@@ -54,8 +54,7 @@ class SentenceEncoder:
     def __init__(
         self, model: SentenceTransformer, inputs: InputConfig, prompt_name: str | None = None
     ) -> None:
-        self.model = model.eval()
-        self.media = Media(inputs)
+        super().__init__(model, inputs)
         self.takes_messages = "message" in model.modalities
         name = prompt_name or model.default_prompt_name
         if name is not None and name not in model.prompts:
@@ -109,10 +108,6 @@ class SentenceEncoder:
             )
         return cls(loaded, inputs, prompt_name)
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
     def refuses(self, item: Item) -> str | None:
         parts = self._modalities(item)
         if parts and not self.model.supports(parts[0] if len(parts) == 1 else parts):  # type: ignore[arg-type]
@@ -163,8 +158,7 @@ class SentenceEncoder:
         return torch.cat(rows)[torch.tensor(order).argsort()]
 
     def describe(self) -> dict[str, Any]:
-        limit = self._limit()
-        return self.media.describe(limit, self.prompt or None)
+        return self.described(self._limit(), self.prompt or None)
 
     @property
     def _takes_videos(self) -> bool:
@@ -184,7 +178,7 @@ class SentenceEncoder:
         text = own_text(replace(item, instruction="") if self.takes_messages else item)
         if self.model.modalities == ["text"]:
             return text
-        images, frames = self.media.images(item), self.media.frames(item)
+        images, frames = self.read_media(item)
         value: dict[str, Any] = {}
         if frames and not self._takes_videos:
             images, frames = images + frames, []  # as ours does

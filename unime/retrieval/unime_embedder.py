@@ -11,8 +11,7 @@ from torch import Tensor
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.models.prompts import render
-from unime.retrieval.embedder import Prepared
-from unime.retrieval.media import pixel_budget
+from unime.retrieval.embedder import Prepared, pixel_budget
 
 
 class UnimeEmbedder:
