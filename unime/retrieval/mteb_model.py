@@ -53,26 +53,19 @@ class MtebModel(AbsEncoder):
     ) -> None:
         self.embedder = embedder
         self.instructions = instructions
-        self.mteb_model_meta = ModelMeta(
-            loader=None,
-            name=name,
-            revision=revision,
-            release_date=None,
-            languages=None,
-            n_parameters=None,
-            memory_usage_mb=None,
-            max_tokens=embedder.describe()["max_text_tokens"],
-            embed_dim=embedder.dimension,
-            license=None,
-            open_weights=None,
-            public_training_code=None,
-            public_training_data=None,
-            framework=["PyTorch", "Transformers"],
-            similarity_fn_name=ScoringFunction.COSINE,
-            use_instructions=instructions,
-            training_datasets=None,
-            modalities=["text", "image"] if _takes_images(embedder) else ["text"],
-        )
+        fields = ModelMeta.model_fields.items()
+        unknown: dict[str, Any] = {name: None for name, field in fields if field.is_required()}
+        known = {
+            "name": name,
+            "revision": revision,
+            "max_tokens": embedder.describe()["max_text_tokens"],
+            "embed_dim": embedder.dimension,
+            "framework": ["PyTorch", "Transformers"],
+            "similarity_fn_name": ScoringFunction.COSINE,
+            "use_instructions": instructions,
+            "modalities": ["text", "image"] if _takes_images(embedder) else ["text"],
+        }
+        self.mteb_model_meta = ModelMeta(**unknown | known)
 
     @classmethod
     def load(
