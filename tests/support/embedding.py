@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unime.config import ModelConfig, Precision, Quantization
+from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 
@@ -40,6 +40,14 @@ def exact_model(name: object, **settings: Any) -> ModelConfig:
     """A model as it is: fp32, nothing quantised."""
     exact = {"quantization": Quantization.none, "precision": Precision.float32}
     return ModelConfig(str(name), **(exact | settings))
+
+
+def load_exact(
+    name: object, adapter: object = None, inputs: InputConfig | None = None, **settings: Any
+) -> Encoder:
+    """The encoder of such a model, with the adapters of a folder or of the hub."""
+    model = exact_model(name, adapter=str(adapter) if adapter else None, **settings)
+    return Encoder.load(model, inputs)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -16,6 +16,7 @@ from unime.errors import require_package
 from unime.export.merged import save_combined_adapter, save_merged
 from unime.export.model_card import ADAPTER, Exported, lines_in_peft
 from unime.export.verification import (
+    Difference,
     SentenceTransformersModel,
     check_equal,
     difference,
@@ -149,14 +150,14 @@ def compare(
         theirs = model.vectors(items)
         for kind, vectors in theirs.items():
             ours = torch.cat([merged[k] for k in theirs if k in merged and kind in (k, "mixed")])
-            found = difference({kind: vectors}, {kind: ours})
+            found = Difference.between(vectors, ours)
             note(check_equal(f"sentence-transformers, {kind}", found, precision))
         right = embed_kinds(encoder, odd)
         given = model.odd_vectors(odd)
         otherwise = embedded_otherwise(right, given, precision)
         if code:
             for way, vectors in given.items():
-                found = difference({way: vectors}, {way: torch.cat(list(right.values()))})
+                found = Difference.between(vectors, torch.cat(list(right.values())))
                 what = f"sentence-transformers, odd pictures, each {way}"
                 note(check_equal(what, found, precision))
         elif encoder.processor.resolution != Resolution():

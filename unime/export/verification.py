@@ -46,6 +46,11 @@ class Difference:
         largest = (first - second).abs().max().item()
         return cls(largest, torch.cosine_similarity(first, second).min().item())
 
+    def is_none(self, precision: Precision) -> bool:
+        """But for rounding."""
+        coordinate, cosine = TOLERANCE[precision]
+        return self.largest <= coordinate and self.least_cosine >= 1 - cosine
+
     def __str__(self) -> str:
         return f"largest difference {self.largest:.1e}, least cosine {self.least_cosine:.6f}"
 
@@ -120,19 +125,14 @@ def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> Differenc
     return Difference.between(*(torch.cat(list(of.values())) for of in (first, second)))
 
 
-def is_equal(found: Difference, precision: Precision) -> bool:
-    coordinate, cosine = TOLERANCE[precision]
-    return found.largest <= coordinate and found.least_cosine >= 1 - cosine
-
-
 def check_equal(what: str, found: Difference, precision: Precision) -> str:
     """A line about it.
 
     Raises:
         RunError: they are not the same.
     """
-    coordinate, cosine = TOLERANCE[precision]
-    if not is_equal(found, precision):
+    if not found.is_none(precision):
+        coordinate, cosine = TOLERANCE[precision]
         raise RunError(f"{what}: {found}, expected at most {coordinate:.0e} and 1 - {cosine:.0e}")
     return f"{what}: {found}"
 
@@ -216,7 +216,7 @@ def embedded_otherwise(
     ways: dict[str, list[str]] = {}
     for way, vectors in given.items():
         for (kind, right), vector in zip(ours.items(), vectors, strict=True):
-            if not is_equal(Difference.between(right, vector[None]), precision):
+            if not Difference.between(right, vector[None]).is_none(precision):
                 ways.setdefault(kind, []).append(way)
     return [
         kind + ("" if len(found) > 1 else f", given as {found[0]}") for kind, found in ways.items()

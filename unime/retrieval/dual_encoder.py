@@ -98,9 +98,6 @@ class DualEncoder(BaselineEmbedder):
         check_complete(model.name, loaded[0], loaded[1])
         return embedder
 
-    def refuses(self, item: Item) -> str | None:
-        return None
-
     def prepare(self, items: Sequence[Item]) -> Prepared:
         texts, text_slots, pictures, picture_slots = [], [], [], []
         for number, item in enumerate(items):

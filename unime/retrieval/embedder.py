@@ -47,6 +47,7 @@ class Embedder(Protocol):
 
     def refuses(self, item: Item) -> str | None:
         """Why the model cannot embed such an item; None: it can."""
+        return None
 
     def prepare(self, items: Sequence[Item]) -> Prepared:
         """Read and tokenise; may run in a worker process.
@@ -62,7 +63,7 @@ class Embedder(Protocol):
         """How items are shown to the model (prompt, resolution, frames, …), for the results."""
 
 
-class BaselineEmbedder:
+class BaselineEmbedder(Embedder):
     """What embedders of other models than ours share: how they read pictures."""
 
     def __init__(self, model: Any, inputs: InputConfig) -> None:

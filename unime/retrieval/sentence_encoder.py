@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
@@ -92,8 +93,7 @@ class SentenceEncoder(BaselineEmbedder):
 
         check_modules(source)
         quiet_transformers()
-        options: dict[str, Any] = {"use_safetensors": True}
-        options["dtype"] = getattr(torch, model.precision.value)
+        options = {"use_safetensors": True, "dtype": getattr(torch, model.precision.value)}
         if model.attention is not None:
             options["attn_implementation"] = model.attention
         with explained(model):
@@ -148,10 +148,7 @@ class SentenceEncoder(BaselineEmbedder):
     def embed(self, inputs: Any) -> Tensor:
         rows, order = [], []
         for places, features in inputs:
-            moved = {
-                key: value.to(self.device) if isinstance(value, Tensor) else value
-                for key, value in features.items()
-            }
+            moved = send_to_device(features, self.device)
             vectors = self.model(moved)["sentence_embedding"]  # (b, D)
             rows.append(functional.normalize(vectors.float(), dim=1).cpu())
             order += places
