@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from stages import export
-from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import difference, embed, load_exact
 from tests.support.exported_runs import in_sentence_transformers, train_small
 from unime.config import InputConfig
 from unime.errors import RunError
@@ -22,7 +22,6 @@ from unime.export.verification import odd_items
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
 from unime.inputs.resolution import Resolution
-from unime.models.encoder import Encoder
 
 OTHERS = ("llava", "idefics3", "internvl", "gemma3", "paligemma", "mllama", "qwen3_vl")
 SLOW = pytest.mark.backbones
@@ -66,7 +65,11 @@ def test_odd_pictures_have_the_vectors_of_training(
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         in_sentence_transformers(out, code=False)
     model, paths = in_sentence_transformers(out), list(odd.values())
-    right = embed(encoder, [Item(images=(path,)) for path in paths])
+    items = [Item(images=(path,)) for path in paths]
+    right = embed(encoder, items)
+    assert difference(embed(load_exact(out), items), right) < 1e-5
+    settings = json.loads((out / "sentence_bert_config.json").read_text())
+    assert settings.get("resolution") == (None if resolution == "native" else resolution)
     for way in (
         paths,
         [Image.open(path) for path in paths],
@@ -150,13 +153,3 @@ def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatc
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
-
-
-def test_unime_reads_an_export_as_before(odd, tiny_model, tmp_path):
-    encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    export.main([str(tmp_path / "run"), str(tmp_path / "out")])
-    again = Encoder.load(exact_model(tmp_path / "out"), InputConfig())
-    kinds = [Item(images=(path,)) for path in odd.values()]
-    assert difference(embed(again, kinds), embed(encoder, kinds)) < 1e-5
-    settings = json.loads((tmp_path / "out" / "sentence_bert_config.json").read_text())
-    assert settings.get("resolution") is None

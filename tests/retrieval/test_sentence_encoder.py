@@ -16,7 +16,7 @@ from tests.retrieval.test_embedders import ByHand
 from tests.support.baselines import LONG, MINILM, baseline, load, vectors
 from tests.support.embedding import difference
 from tests.support.tiny_dual import build_clip
-from unime.config import InputConfig
+from unime.config import InputConfig, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.sentence_layout import packaged_model
@@ -64,10 +64,7 @@ def test_the_prompts_of_a_text_model(tmp_path):
     with pytest.raises(ConfigError, match="prompt_name: got 'nope', expected one of .*query"):
         load("sentence_transformers", tmp_path / "prompted", prompt_name="nope")
     short = load("sentence_transformers", tmp_path / "prompted", InputConfig(max_text_tokens=5))
-    assert short.prepare([Item("a cat"), Item(LONG)]).truncated == [
-        True,
-        True,
-    ]  # with the prompt's tokens
+    assert all(short.prepare([Item("a cat"), Item(LONG)]).truncated)  # with the prompt's tokens
     assert short.describe()["max_text_tokens"] == 5
 
 
@@ -101,7 +98,10 @@ def test_pickles_and_other_layouts_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"quantization": "nf4"}, "model.quantization: got 'nf4', expected none for encoder"),
+        (
+            {"quantization": Quantization.nf4},
+            "model.quantization: got 'nf4', expected none",
+        ),
         ({"adapter": "runs/a"}, "model.adapter: got 'runs/a'"),
         ({"processor": "p"}, "model.processor: got 'p'"),
         ({"merge_adapter": True}, "model.merge_adapter: got True"),
@@ -111,9 +111,5 @@ def test_pickles_and_other_layouts_are_refused(tmp_path):
     ],
 )
 def test_settings_without_a_meaning_are_refused(change, message):
-    from unime.config import Quantization
-
-    if "quantization" in change:
-        change = {"quantization": Quantization(change["quantization"])}
     with pytest.raises(ConfigError, match=message):
         baseline("dual_encoder", "some/model", **change)
