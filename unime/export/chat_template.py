@@ -48,7 +48,6 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
         media["video"] = media_tokens(["video"], processor, backbone) if backbone.video else ""
     return CARRIES_PROMPT + rendered(
         "chat_template.jinja",
-        outer=True,
         forms=forms,
         own=own,
         tokens=tokens,

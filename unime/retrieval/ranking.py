@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from unime.retrieval.measures import CUTOFFS, METRICS
 from unime.retrieval.ties import DEPTH, Ties, as_ranked, joined, mark_ties
@@ -101,7 +100,8 @@ def _blocks(
             scores = block @ targets.T
             yield scores if is_unique else scores[:, same], None
         return
-    index = padded_index(candidates).to(targets.device)  # (Q, C)
+    lists = [torch.tensor(own, dtype=torch.long) for own in candidates]
+    index = pad_sequence(lists, batch_first=True, padding_value=-1).to(targets.device)  # (Q, C)
     width = index.shape[1]
     shared = len(targets) <= SHARED * width  # one product for all, of which each takes its own
     size = max(1, BLOCK_VALUES // (len(targets) if shared else width * targets.shape[1]))
@@ -127,16 +127,6 @@ def _gains(relevance: Sequence[Mapping[int, float]], own: Tensor | None, width: 
             places, values = is_it.nonzero()[:, 1], values[is_it.nonzero()[:, 0]]
         gains[row, places] = values
     return gains
-
-
-def padded_index(candidates: Sequence[Sequence[int]]) -> Tensor:
-    """Lists of different lengths as one matrix (Q, C), filled up with -1."""
-    lengths = torch.tensor([len(row) for row in candidates])
-    places = np.fromiter(chain.from_iterable(candidates), dtype=np.int64, count=int(lengths.sum()))
-    width = int(lengths.max())
-    index = torch.full((len(candidates), width), -1)
-    index[torch.arange(width) < lengths[:, None]] = torch.from_numpy(places)
-    return index
 
 
 def best(scores: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,17 +216,18 @@ def expected_by_chance(
     Raises:
         ValueError: another metric.
     """
+    name, _, k = metric.partition("@")
+    if metric != "hit@1" and name != "ndcg_linear":
+        raise ValueError(f"no chance level known of {metric}")
+    depth = int(k)
+    places = 1 / (torch.arange(depth, dtype=torch.float64) + 2).log2()
     values = []
     for own, count in zip(relevance, num_candidates, strict=True):
         if metric == "hit@1":
             values.append(len(own) / count)
             continue
-        name, _, k = metric.partition("@")
-        if name != "ndcg_linear":
-            raise ValueError(f"no chance level known of {metric}")
-        places = 1 / (torch.arange(int(k), dtype=torch.float64) + 2).log2()
-        ideal = sorted(own.values(), reverse=True)[: int(k)]
+        ideal = sorted(own.values(), reverse=True)[:depth]
         mean_gain = sum(own.values()) / count
-        reached = mean_gain * places[: min(int(k), count)].sum()
+        reached = mean_gain * places[: min(depth, count)].sum()
         values.append(float(reached / (torch.tensor(ideal) * places[: len(ideal)]).sum()))
     return sum(values) / len(values)

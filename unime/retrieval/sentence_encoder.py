@@ -57,6 +57,7 @@ class SentenceEncoder(BaselineEmbedder):
     ) -> None:
         super().__init__(model, inputs)
         self.takes_messages = "message" in model.modalities
+        self.takes_videos = "video" in model.modalities
         name = prompt_name or model.default_prompt_name
         if name is not None and name not in model.prompts:
             known = ", ".join(model.prompts) or "none"
@@ -113,7 +114,7 @@ class SentenceEncoder(BaselineEmbedder):
         if parts and not self.model.supports(parts[0] if len(parts) == 1 else parts):  # type: ignore[arg-type]
             takes = ", ".join(map(str, self.model.modalities))
             return f"it embeds {takes}, not {' and '.join(parts)}"
-        several = len(item.images) + len(item.video) * (not self._takes_videos) > 1
+        several = len(item.images) + len(item.video) * (not self.takes_videos) > 1
         if several and not self.takes_messages:
             return "it embeds one image, not several"
         return None
@@ -157,14 +158,10 @@ class SentenceEncoder(BaselineEmbedder):
     def describe(self) -> dict[str, Any]:
         return self.described(self._limit(), self.prompt or None)
 
-    @property
-    def _takes_videos(self) -> bool:
-        return "video" in self.model.modalities
-
     def _modalities(self, item: Item) -> tuple[str, ...]:
         """What it holds, sorted by name as sentence-transformers has them."""
         text = item.text if self.takes_messages else own_text(item)
-        video = bool(item.video) and self._takes_videos
+        video = bool(item.video) and self.takes_videos
         image = bool(item.images) or bool(item.video) and not video
         present = {"image": image, "text": bool(text.strip()), "video": video}
         return tuple(name for name, there in present.items() if there)
@@ -177,7 +174,7 @@ class SentenceEncoder(BaselineEmbedder):
             return text
         images, frames = self.read_media(item)
         value: dict[str, Any] = {}
-        if frames and not self._takes_videos:
+        if frames and not self.takes_videos:
             images, frames = images + frames, []  # as ours does
         if images:
             value["image"] = images[0] if len(images) == 1 else images
