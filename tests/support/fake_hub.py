@@ -32,19 +32,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.tokens.add(self.headers.get("authorization"))
         parts = self.path.split("?")[0].strip("/").split("/")  # api/models/<who>/<what>/<verb>/…
         if parts[:3] == ["api", "repos", "create"]:
-            return self._create(json.loads(body))
+            wanted = json.loads(body)
+            self.server.created.append(wanted)
+            url = f"{self.server.url}/{wanted['organization']}/{wanted['name']}"
+            return self._answer({"url": url})
         if parts[1:2] == ["validate-yaml"]:
             return self._answer({"errors": [], "warnings": []})
         repository, verb = "/".join(parts[2:4]), parts[4]
         if repository.startswith("forbidden/"):
             return self._answer({"error": "You don't have the rights to write here"}, 403)
         if verb == "preupload":
-            files = json.loads(body)["files"]
-            kinds = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in files
-            ]
-            return self._answer({"files": kinds})
+            kind = {"uploadMode": "regular", "shouldIgnore": False}
+            files = [{"path": file["path"]} | kind for file in json.loads(body)["files"]]
+            return self._answer({"files": files})
         assert verb == "commit"
         for line in body.splitlines():
             entry = json.loads(line)
@@ -56,10 +56,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802
         self._answer({"id": "me/bird", "sha": "0" * 40, "siblings": []})
-
-    def _create(self, wanted: dict) -> None:
-        self.server.created.append(wanted)
-        self._answer({"url": f"{self.server.url}/{wanted['organization']}/{wanted['name']}"})
 
     def _answer(self, content: dict, status: int = 200) -> None:
         body = json.dumps(content).encode()

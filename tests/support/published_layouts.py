@@ -144,33 +144,30 @@ def of_sentence_transformers(tiny: Path, folder: Path) -> Path:
     pooling = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     normalize = "sentence_transformers.sentence_transformer.modules.normalize.Normalize"
     modules = ((transformer, ""), (pooling, "1_Pooling"), (normalize, "2_Normalize"))
-    write(
-        folder / "modules.json",
-        [
+    width = read(tiny / "config.json")["text_config"]["hidden_size"]
+    taken = {"method": "forward", "method_output_name": "last_hidden_state"}
+    modalities: dict[str, Any] = dict.fromkeys(("text", "image", "image+text"), taken)
+    modalities |= {"message": taken | {"format": "structured"}}
+    (folder / "1_Pooling").mkdir()
+    for name, content in {
+        "modules.json": [
             {"idx": index, "name": str(index), "path": path, "type": kind}
             for index, (kind, path) in enumerate(modules)
         ],
-    )
-    (folder / "1_Pooling").mkdir()
-    width = read(tiny / "config.json")["text_config"]["hidden_size"]
-    pooled = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
-    write(folder / "1_Pooling/config.json", pooled)
-    taken = {"method": "forward", "method_output_name": "last_hidden_state"}
-    modalities: dict[str, Any] = dict.fromkeys(("text", "image", "image+text"), taken)
-    write(
-        folder / "sentence_bert_config.json",
-        {
-            "transformer_task": "feature-extraction",
-            "module_output_name": "token_embeddings",
-            "modality_config": modalities | {"message": {**taken, "format": "structured"}},
+        "1_Pooling/config.json": {
+            "embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True,
+        },
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+            "modality_config": modalities,
             "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
         },
-    )
-    prompts = {"prompts": {"query": "", "document": ""}, "default_prompt_name": None}
-    write(
-        folder / "config_sentence_transformers.json",
-        {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"} | prompts,
-    )
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer", "similarity_fn_name": "cosine",
+            "prompts": {"query": "", "document": ""}, "default_prompt_name": None,
+        },
+    }.items():  # fmt: skip
+        write(folder / name, content)
     return folder
 
 
