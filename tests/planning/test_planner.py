@@ -255,7 +255,7 @@ def test_stage1_has_no_images():
         build_config(Stage1PlanConfig, path, ["plan.images_per_pair=1"])
 
 
-def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path):
+def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path: Path) -> None:
     folder = write_llava(tmp_path / "llava")
     for path in folder.iterdir():
         if path.name != "config.json":

@@ -16,11 +16,11 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional
 
-from tests.support.embedding import embed
 from tests.support.ranks import join_world, spawn
-from unime.config import InputConfig
+from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
+from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
 from unime.retrieval.encoding import (
     distinct_items,
@@ -39,8 +39,10 @@ def accelerator():
 
 
 @pytest.fixture(scope="module")
-def encoder(load_tiny):
-    return load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=60))
+def encoder(tiny_model):
+    name = str(tiny_model("qwen2_vl"))
+    model = ModelConfig(name=name, quantization=Quantization.none, precision=Precision.float32)
+    return Encoder.load(model, InputConfig(max_text_tokens=60))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def items(pictures):
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_every_item_gets_its_own_embedding(accelerator, encoder, embedder, items, batch_size):
     found = encode_items(accelerator, embedder, items, batch_size)
-    alone = torch.cat([embed(encoder, [item]) for item in items])
+    alone = torch.cat([encoder.encode([item]) for item in items])
     torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(items)))
     found.requires_grad_()  # no inference tensor: it can be used anywhere
