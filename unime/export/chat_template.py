@@ -42,10 +42,6 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
         tokens = [token for token in tokens if not re.search("unused|reserved", token)]
     in_turn = forms.system is not None and shows_system(processor, own, forms.system)
     silenced = forms.system is None and forms.silences and takes_empty_system(processor, own)
-    media = {"image": "", "video": ""}
-    if forms.raw:
-        media["image"] = media_tokens(["image"], processor, backbone)
-        media["video"] = media_tokens(["video"], processor, backbone) if backbone.video else ""
     return CARRIES_PROMPT + rendered(
         "chat_template.jinja",
         forms=forms,
@@ -55,5 +51,6 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
         in_turn=in_turn,
         silenced=silenced,
         today=TODAY,
-        **media,
+        image=media_tokens(["image"], processor, backbone) if forms.raw else "",
+        video=media_tokens(["video"], processor, backbone) if forms.raw and backbone.video else "",
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,16 +135,6 @@ def check_equal(what: str, found: Difference, precision: Precision) -> str:
     return f"{what}: {found}"
 
 
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 class SentenceTransformersModel:
     """An exported model in sentence-transformers, for comparison.
 
@@ -160,10 +148,13 @@ class SentenceTransformersModel:
 
         device = next(encoder.parameters()).device
         trust = reads or encoder.base_description["trust_remote_code"]
-        with _without_load_report():  # the head, which is not loaded, would be "unexpected"
-            self.model = SentenceTransformer(
-                str(folder), device=str(device), trust_remote_code=trust
-            )
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # of the head, which is not loaded: it would be "unexpected"
+        try:
+            model = SentenceTransformer(str(folder), device=str(device), trust_remote_code=trust)
+        finally:
+            logging.set_verbosity(before)
+        self.model = model
         self.limits = dict(encoder.backbone.st_limits)
         resolution = Resolution() if reads else encoder.processor.resolution
         limit = encoder.processor.inputs.max_image_pixels

@@ -13,6 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -150,14 +151,11 @@ def batch_items(batch: Mapping[str, Any], instruction: str, folder: Path) -> lis
     texts, pictures = batch.get("text"), batch.get("image")
     if texts is None and pictures is None:
         raise DataError(f"a batch of mteb's has {', '.join(batch)}, expected text or image")
-    count = len(texts) if texts is not None else len(pictures or [])
     items = []
-    for number in range(count):
-        own = pictures[number] if pictures is not None else None
+    for number, (text, own) in enumerate(zip_longest(texts or (), pictures or ())):
         shown = [one for one in (own if isinstance(own, list) else [own]) if not _is_absent(one)]
         paths = [_write(picture, folder / f"{number}-{n}.bmp") for n, picture in enumerate(shown)]
-        text = _text(texts[number]) if texts is not None else ""
-        items.append(Item(text, tuple(paths), instruction=instruction))
+        items.append(Item(_text(text), tuple(paths), instruction=instruction))
     return items
 
 

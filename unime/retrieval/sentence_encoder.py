@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -216,8 +216,8 @@ def check_modules(source: Source) -> None:
             " which says how the model pools"
         )
     weights = {path.parent for path in source.folder.rglob("*.safetensors")}
-    pickles = [path for form in PICKLES for path in sorted(source.folder.rglob(form))]
-    unread: list[Path] = [path for path in pickles if path.parent not in weights]
+    pickles = chain(*(sorted(source.folder.rglob(form)) for form in PICKLES))
+    unread = [path for path in pickles if path.parent not in weights]
     if unread or not weights:
         found = f"{unread[0]}: a pickle, which is not read" if unread else "none"
         raise ConfigError(
