@@ -101,14 +101,10 @@ def test_a_collapsed_model_is_called_so(
     assert bool(yaml.safe_load((desk / "out/config.yaml").read_text())["signs_of_collapse"]) is bad
 
 
-@pytest.mark.parametrize("said", [None, ["the order of ties decides 12 of 20 queries"]])
-def test_what_a_report_remarks_on_stands_below_its_table(said, tmp_path):
+def test_what_a_report_remarks_on_stands_below_its_table(tmp_path):
     report = copy.deepcopy(REPORT)
-    model = report["models"]["stage2"] | {"mean_similarity": 0.999, "effective_rank": 1.5}
-    model["tasks"]["Names"] |= {"num_queries": 20}
-    report["models"]["stage2"] = model if said is None else model | {"warnings": said}
+    report["models"]["stage2"]["warnings"] = ["the order of ties decides 12 of 20 queries"]
     (tmp_path / "report.json").write_text(json.dumps(report))
     table, remarks = export.read_report(str(tmp_path / "report.json"))
-    (line,) = remarks
-    assert line.startswith("stage2: ") and (said or ["collapsed"])[0] in line
-    assert table is not None and f"- {line}" in table
+    assert remarks == ["stage2: the order of ties decides 12 of 20 queries"]
+    assert table is not None and f"- {remarks[0]}" in table

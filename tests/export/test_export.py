@@ -48,6 +48,7 @@ REPORT = {
             "averages": {"micro-1": _HALF | {"missing": []}},
             "mean_similarity": 0.1,
             "effective_rank": 3.0,
+            "warnings": [],
         }
     },
     "published": {},

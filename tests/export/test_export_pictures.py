@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,13 +71,14 @@ def test_odd_pictures_have_the_vectors_of_training(
     assert difference(embed(load_exact(out), items), right) < 1e-5
     settings = json.loads((out / "sentence_bert_config.json").read_text())
     assert settings.get("resolution") == (None if resolution == "native" else resolution)
+    encoded = [base64.b64encode(Path(path).read_bytes()).decode() for path in paths]
     for way in (
         paths,
         [Image.open(path) for path in paths],
         [{"image": path} for path in paths],
-        [_data_uri(path) for path in paths],
+        [f"data:image/png;base64,{text}" for text in encoded],
         [np.asarray(load_image(path, InputConfig().max_image_pixels)) for path in paths],
-        [_message(path) for path in paths],
+        [[{"role": "user", "content": [{"type": "image", "path": path}]}] for path in paths],
     ):
         vectors = model.encode(way, batch_size=len(paths), convert_to_tensor=True)
         assert difference(vectors, right) < 1e-5
@@ -95,15 +97,6 @@ def test_odd_pictures_have_the_vectors_of_training(
     assert difference(vectors, with_text) < 1e-5
     with pytest.raises(TypeError, match="image of uint16, expected uint8"):
         model.encode([np.zeros((16, 16, 3), dtype=np.uint16)])
-
-
-def _data_uri(path):
-    with open(path, "rb") as file:
-        return "data:image/png;base64," + base64.b64encode(file.read()).decode()
-
-
-def _message(path):
-    return [{"role": "user", "content": [{"type": "image", "path": path}]}]
 
 
 def test_without_code_it_says_what_it_embeds_otherwise(odd, items, tiny_model, tmp_path, capsys):

@@ -188,11 +188,8 @@ def test_a_file_of_its_own_settings_is_in_the_fingerprint(tmp_path):
     assert digest(named) != digest(baseline("sentence_transformers", folder))
     changed = build_clip(tmp_path / "changed", seed=1)
     assert digest(baseline("dual_encoder", changed)) != first
-    assert find_model(baseline("dual_encoder", folder)).describe() == {
-        "name": str(folder),
-        "commit": None,
-        "prompt_name": None,
-    }
+    described = find_model(baseline("dual_encoder", folder)).describe()
+    assert described == {"name": str(folder), "commit": None, "prompt_name": None}
     ours = EvalConfig("out", model=exact_model(folder))
     assert find_model(ours) == locate(ours.model)
 
@@ -237,8 +234,7 @@ def test_ours_is_the_encoder(load_tiny, tiny_model, items):
     assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
     described = embedder.describe()
     prompts, budget = described.pop("prompts"), described.pop("pixel_budget")
-    own = encoder.processor.hf_processor
-    size = own.image_processor.size
+    size = encoder.processor.hf_processor.image_processor.size
     assert budget["image"]["size"]["longest_edge"] == size["longest_edge"]
     assert budget["video"]["cap_pixels_per_frame"] is True, "as Qwen's own code has it"
     assert described == asdict(encoder.processor.inputs)
@@ -302,9 +298,8 @@ def test_baselines_are_evaluated_by_the_same_program(tmp_path):
     clip = baseline("dual_encoder", build_clip(tmp_path / "clip"))
     found = {}
     for name, config in (("clip", clip), ("text", baseline("sentence_transformers", MINILM))):
-        (tmp_path / f"{name}.yaml").write_text(
-            dump_config(replace(config, data=data, output_dir=str(tmp_path / "out" / name)))
-        )
+        config = replace(config, data=data, output_dir=str(tmp_path / "out" / name))
+        (tmp_path / f"{name}.yaml").write_text(dump_config(config))
         evaluate.main(["--config", str(tmp_path / f"{name}.yaml")])
         files = sorted((tmp_path / "out" / name).glob("*.json"))
         found[name] = {path.stem: json.loads(path.read_text()) for path in files}

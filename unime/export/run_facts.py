@@ -12,14 +12,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unime.collapse import collapsed, of_batch
+from unime.collapse import of_batch
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
 from unime.runtime.files import read_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SIGNS = ("mean_similarity", "effective_rank")
 
 
 def public(name: str) -> str:
@@ -51,19 +50,9 @@ def signs_of_collapse(run: Path) -> list[str]:
 
 
 def remarks_on_report(report: Mapping[str, Any]) -> list[str]:
-    """What an evaluation's report says of its models in words, a line each; of a report that says
-    nothing so, which models have collapsed."""
-    if all("warnings" in model for model in report["models"].values()):
-        models = report["models"].items()
-        return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
-    items = max((task.get("num_queries", 0) for model in report["models"].values()
-                 for task in model["tasks"].values()), default=0)  # fmt: skip
-    signs = {
-        name: collapsed(**{key: float(model[key]) for key in SIGNS}, num_items=items)
-        for name, model in report["models"].items()
-        if all(model.get(key) is not None for key in SIGNS)
-    }
-    return [f"{name}: {sign}" for name, sign in signs.items() if sign]
+    """What an evaluation's report says of its models in words, a line each."""
+    models = report["models"].items()
+    return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
 
 
 def recipes(run: Path) -> dict[str, dict[str, Any]]:
