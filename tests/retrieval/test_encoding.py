@@ -51,16 +51,8 @@ def embedder(encoder):
 
 
 @pytest.fixture
-def items(pictures):
-    return [
-        Item("a short text"),
-        Item("", (pictures[0],)),
-        Item("a text that is quite a bit longer than the others"),
-        Item("a question", (pictures[1],)),
-        Item("a short text"),
-        Item("", (pictures[3],)),
-        Item("two", (pictures[0], pictures[2])),
-    ]
+def items(items):
+    return [*items, items[0]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.miniatures.mmeb import write_picture
 from stages import export
 from tests.support.baselines import MINILM, vectors
 from tests.support.embedding import difference, embed, exact_model
@@ -132,17 +131,6 @@ def trained(tiny_model, tmp_path_factory):
     """A run's encoder, and the folder of its adapters."""
     run = tmp_path_factory.mktemp("run")
     return train_small(tiny_model("qwen2_vl"), run), run / "final"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Pictures of several sizes, the last one partly transparent."""
-    folder = tmp_path_factory.mktemp("photos")
-    paths = [write_picture(folder / f"{n}.png", n, 24 + 8 * n) for n in range(len(WORDS))]
-    picture = Image.open(paths[-1]).convert("RGBA")
-    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    picture.save(paths[-1])
-    return [str(path) for path in paths]
 
 
 def config_of(name, **settings):

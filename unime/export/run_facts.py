@@ -35,12 +35,9 @@ def signs_of_collapse(run: Path) -> list[str]:
     Args:
         run: its folder, or one of its checkpoints, or any other, which says nothing.
     """
-    of_step = run.parent.name == CHECKPOINTS
-    root = run.parent.parent if of_step else run.parent if run.name == FINAL else run
+    root, step = run_of(run)
     try:
-        described = run / "state.json" if of_step else root / "finished.json"
-        state = read_json(described)
-        last = state["step" if of_step else "steps"]
+        last = read_json(root / "finished.json")["steps"] if step is None else step
         lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]
         sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
@@ -62,9 +59,7 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: one that is there is none of a stage.
     """
-    run = run.parent if run.name == FINAL else run
-    step = step_of(run)
-    run = run.parent.parent if step else run
+    run, step = run_of(run)
     path = run / "config.yaml"
     if not path.is_file():
         return {}
@@ -80,10 +75,12 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
-def step_of(folder: Path) -> int | None:
-    """The step of a checkpoint's folder; None: it is none."""
+def run_of(folder: Path) -> tuple[Path, int | None]:
+    """The run's folder of one of its folders, and the step if that is a checkpoint."""
     name = folder.name.removeprefix("step_")
-    return int(name) if folder.parent.name == CHECKPOINTS and name.isdigit() else None
+    if folder.parent.name == CHECKPOINTS and name.isdigit():
+        return folder.parent.parent, int(name)
+    return (folder.parent if folder.name == FINAL else folder), None
 
 
 def recipe(title: str, config: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -62,6 +61,7 @@ class DualEncoder(BaselineEmbedder):
                 f" {type(processor).__name__} lacks get_text_features, get_image_features,"
                 " a tokenizer or an image processor"
             )
+        self.pixel_budget = pixel_budget(processor)
         self.padded = model.config.model_type in ALWAYS_PADDED
         self.max_text_tokens = self._limit(inputs.max_text_tokens)
         self.control_tokens = ControlTokens(processor.tokenizer.all_special_tokens)
@@ -137,8 +137,7 @@ class DualEncoder(BaselineEmbedder):
         return functional.normalize(parts.sum(dim=1), dim=1)  # (B, D); a part that is not there: 0
 
     def describe(self) -> dict[str, Any]:
-        budget = pixel_budget(SimpleNamespace(image_processor=self.image_processor))
-        return self.described(self.max_text_tokens) | {"pixel_budget": budget}
+        return self.described(self.max_text_tokens) | {"pixel_budget": self.pixel_budget}
 
     def _limit(self, wanted: int | None) -> int:
         """Tokens of a text: as many as there are positions, or fewer if asked for."""
