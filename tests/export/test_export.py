@@ -326,8 +326,6 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     with fake_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         said = start("dry", "--push-to-hub", "me/bird", "dry_run=true")
@@ -337,8 +335,7 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
         assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
         written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         assert hub.files["me/bird"] == written and WEIGHTS in written
-        with pytest.raises(
-            ConfigError, match="push_to_hub: forbidden/bird: .*403 .*hf upload forbid"
-        ):
+        refused = "push_to_hub: forbidden/bird: .*403 .*hf upload forbid"
+        with pytest.raises(ConfigError, match=refused):
             start("again", "--push-to-hub", "forbidden/bird")
         assert (tmp_path / "again" / WEIGHTS).is_file()
