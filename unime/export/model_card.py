@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unime.config import ModelConfig
-from unime.export.run_facts import HUB_ID, public, recipe
+from unime.export.run_facts import public, recipe
 from unime.export.templates import rendered
 from unime.inputs.items import Item
 from unime.inputs.resolution import Resolution
@@ -52,14 +51,13 @@ def model_card(
         recipes: the configuration of each stage by its title, in their order.
         scores: a Markdown table.
     """
-    origin, given = public(base["name"]), base["name"]
-    is_hub_id = bool(HUB_ID.fullmatch(given)) and not Path(given).exists()
+    origin = public(base["name"])
     head: dict[str, Any] = {
         "library_name": "transformers" if "all" in done.limits else "sentence-transformers",
         "pipeline_tag": "feature-extraction",
         "tags": ["multimodal", "embeddings", "unime", base["model_type"]],
     }
-    head |= {"base_model": origin} if is_hub_id else {}
+    head |= {"base_model": origin} if "/" in origin else {}  # a hub id
     head |= {"license": license} if license else {}
     return rendered(
         "model_card.md.jinja",
