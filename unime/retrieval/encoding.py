@@ -61,16 +61,12 @@ def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctI
     own = range(accelerator.process_index, len(different), accelerator.num_processes)
     digests = together(accelerator, lambda: [(n, item_digest(different[n])) for n in own])
     keys = [key for _, key in sorted(gather_object(digests))]
-    by_key: dict[bytes, int] = {}
-    number = [by_key.setdefault(key, len(by_key)) for key in keys]
-    representative: dict[int, Item] = {}
-    for item, place in zip(different, number, strict=True):
-        representative.setdefault(place, item)
-    return DistinctItems(
-        list(representative.values()),
-        list(by_key),
-        torch.tensor(number, dtype=torch.long)[index],
-    )
+    by_key: dict[bytes, Item] = {}
+    for item, key in zip(different, keys, strict=True):
+        by_key.setdefault(key, item)
+    number = {key: place for place, key in enumerate(by_key)}
+    numbers = torch.tensor([number[key] for key in keys], dtype=torch.long)
+    return DistinctItems(list(by_key.values()), list(by_key), numbers[index])
 
 
 def encode_items(

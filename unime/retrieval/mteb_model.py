@@ -54,6 +54,7 @@ class MtebModel(AbsEncoder):
     ) -> None:
         self.embedder = embedder
         self.instructions = instructions
+        takes_images = embedder.refuses(Item(images=("",))) is None
         fields = ModelMeta.model_fields.items()
         unknown: dict[str, Any] = {name: None for name, field in fields if field.is_required()}
         known = {
@@ -64,7 +65,7 @@ class MtebModel(AbsEncoder):
             "framework": ["PyTorch", "Transformers"],
             "similarity_fn_name": ScoringFunction.COSINE,
             "use_instructions": instructions,
-            "modalities": ["text", "image"] if _takes_images(embedder) else ["text"],
+            "modalities": ["text", "image"] if takes_images else ["text"],
         }
         self.mteb_model_meta = ModelMeta(**unknown | known)
 
@@ -180,7 +181,3 @@ def _write(picture: Any, path: Path) -> str:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise DataError(f"an image of mteb's cannot be read: {error}") from error
     return str(path)
-
-
-def _takes_images(embedder: Embedder) -> bool:
-    return embedder.refuses(Item(images=("",))) is None
