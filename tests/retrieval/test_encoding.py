@@ -19,16 +19,11 @@ from torch.nn import functional
 from tests.support.ranks import join_world, spawn
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
+from unime.inputs.images import longest_first
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
-from unime.retrieval.encoding import (
-    distinct_items,
-    embedding_statistics,
-    encode,
-    encode_items,
-    longest_first,
-)
+from unime.retrieval.encoding import distinct_items, embedding_statistics, encode, encode_items
 from unime.retrieval.unime_embedder import UnimeEmbedder
 from unime.runtime.distributed import on_main, together
 
