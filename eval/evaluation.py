@@ -196,8 +196,7 @@ class Evaluation:
         ranking, metrics = score_task(loaded, queries.to(device), targets.to(device), items)
         scores = summary(loaded, ranking, metrics, task.metric) | embedding_statistics(vectors)
         assert ranking.ties is not None
-        shared = ranking.ties.shared_first(len(queries))
-        found = [ranking.targets.cpu(), ranking.scores.cpu(), shared]
+        found = [ranking.targets.cpu(), ranking.scores.cpu(), ranking.ties.shared_first]
         ranked = Ranked(loaded, queries, targets, *found)
         write_side_files(self.output_dir / task.modality, ranked, scores["metrics"])
         return Scores(

@@ -20,16 +20,17 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForImageTextToText
 
 from stages import export
-from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import difference, embed, load_exact
+from tests.support.exported_runs import in_sentence_transformers, shake, train_small
 from tests.support.fake_hub import fake_hub
 from tests.support.paths import ROOT
 from tests.support.tiny_models import lora_parts
 from unime.config import InputConfig, LoraSettings, Stage2Config, build_config, dump_config
 from unime.errors import ConfigError
+from unime.export.merged import PASS
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
 from unime.models.adapter_files import WEIGHTS
-from unime.models.encoder import Encoder
 
 FIRST = LoraSettings(rank=8, dropout=0.0)
 SECOND = LoraSettings(rank=2, alpha=8, dropout=0.0, train=["llm", "projector", "vision"])
@@ -47,38 +48,19 @@ REPORT = {
             "averages": {"micro-1": _HALF | {"missing": []}},
             "mean_similarity": 0.1,
             "effective_rank": 3.0,
+            "warnings": [],
         }
     },
     "published": {},
 }
 
 
-def plain(folder, adapter=None):
-    return exact_model(folder, adapter=str(adapter) if adapter else None)
-
-
-def shake(encoder):
-    torch.manual_seed(0)
-    for name, parameter in encoder.trainable_named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return encoder
-
-
 @pytest.fixture(scope="module")
-def trained(load_tiny, tiny_model, tmp_path_factory):
+def trained(load_tiny, tmp_path_factory):
     """``trained("qwen2_vl", "nf4")``: an encoder with two adapters, and the folder of its run."""
 
-    def train(family, quantization="none", inputs=None, second=SECOND, tokens=None):
+    def train(family, quantization="none", inputs=None, second=SECOND):
         run = tmp_path_factory.mktemp("run")
-        if tokens is not None:  # so many are the base's tokenizer's own limit
-            model = shutil.copytree(tiny_model(family), run / "model")
-            settings = json.loads((model / "tokenizer_config.json").read_text())
-            settings["model_max_length"] = tokens
-            (model / "tokenizer_config.json").write_text(json.dumps(settings))
-            encoder = Encoder.load(plain(model), InputConfig(), lora=FIRST)
-            shake(encoder).save_adapters(run / "final")
-            return encoder, run
         shake(load_tiny(family, quantization, lora=FIRST, inputs=inputs)).save_adapters(run / "one")
         encoder = load_tiny(family, quantization, adapter=run / "one", lora=second)
         shake(encoder).save_adapters(run / "final")
@@ -87,19 +69,25 @@ def trained(load_tiny, tiny_model, tmp_path_factory):
     return train
 
 
-def as_inputs(items):
+def read_picture(path):
+    return load_image(path, InputConfig().max_image_pixels)
+
+
+def as_inputs(items, read=read_picture):
+    """As sentence-transformers takes them: in a dictionary, or bare where there is one thing."""
     found = []
     for item in items:
-        images = [load_image(path, InputConfig().max_image_pixels) for path in item.images]
-        shown = images[0] if len(images) == 1 else images
-        found.append(
-            {"image": shown, "text": item.text} if images and item.text else shown or item.text
-        )
-    return [{"image": x} if isinstance(x, list) else x for x in found]
+        images = [read(path) for path in item.images]
+        value = {"image": images if len(images) > 1 else images[0]} if images else {}
+        value |= {"text": item.text} if item.text else {}
+        found.append(value if len(images) > 1 or len(value) > 1 else next(iter(value.values())))
+    return found
 
 
-def in_sentence_transformers(folder, code=True):
-    return SentenceTransformer(str(folder), device="cpu", trust_remote_code=code)
+def change_json(path, change):
+    settings = json.loads(path.read_text())
+    change(settings)
+    path.write_text(json.dumps(settings))
 
 
 SLOW = pytest.mark.backbones
@@ -127,41 +115,45 @@ def test_everyone_gets_the_same_vectors(family, prompt, items, trained, tmp_path
     model = in_sentence_transformers(tmp_path / "out")
     assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
     assert not list(tmp_path.rglob("*.bin"))
-    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
+    loaded = load_exact(tmp_path / "out")
     assert loaded.processor.inputs.prompt == "chat"
     assert difference(embed(loaded, items), expected) < 1e-5
 
 
-def test_an_instruction_is_a_prompt(pictures, trained, tmp_path):
+@pytest.mark.parametrize("prompt", ["unime", "instruct"])
+def test_the_task_is_asked_where_it_was(prompt, pictures, trained, tmp_path):
+    """In sentence-transformers an instruction is a prompt."""
     item = Item("Which animal?", (pictures[1],), instruction="Answer the question.")
-    for prompt in ("unime", "instruct"):
-        encoder, run = trained("qwen3_vl", inputs=InputConfig(prompt=prompt))
-        export.main([str(run), str(tmp_path / prompt)])
-        model = in_sentence_transformers(tmp_path / prompt)
-        vector = model.encode(as_inputs([item]), prompt=item.instruction, convert_to_tensor=True)
-        assert difference(vector, embed(encoder, [item])) < 1e-5
+    encoder, run = trained("qwen3_vl", inputs=InputConfig(prompt=prompt))
+    expected = embed(encoder, [item])
+    export.main([str(run), str(tmp_path / "out")])
+    model = in_sentence_transformers(tmp_path / "out")
+    vector = model.encode(as_inputs([item]), prompt=item.instruction, convert_to_tensor=True)
+    assert difference(vector, expected) < 1e-5
+    assert difference(embed(load_exact(tmp_path / "out"), [item]), expected) < 1e-5
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_a_quantised_base_is_what_it_stood_for(quantization, items, trained, tmp_path, capsys):
+@pytest.mark.parametrize("quantization, most", [("nf4", 1e-5), ("int8", 0.05)])
+def test_a_quantised_base_is_what_it_stood_for(
+    quantization, most, items, trained, tmp_path, capsys
+):
     encoder, run = trained("qwen2_vl", quantization)
     expected = embed(encoder, items)
     export.main([str(run), str(tmp_path / "out")])
     found = re.search(r"as trained: largest difference (\S+),", capsys.readouterr().out)
-    assert found is not None and float(found[1]) < {"nf4": 1e-5, "int8": 0.05}[quantization]
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert "quantization_config" not in json.dumps(config)
-    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
-    assert difference(embed(loaded, items), expected) < {"nf4": 1e-5, "int8": 0.05}[quantization]
+    assert found is not None and float(found[1]) < most
+    assert "quantization_config" not in (tmp_path / "out" / "config.json").read_text()
+    assert difference(embed(load_exact(tmp_path / "out"), items), expected) < most
 
 
-def test_a_long_text_keeps_its_suffix(trained, tmp_path):
+def test_a_long_text_keeps_its_suffix(tiny_model, tmp_path):
     """Whatever length the base's tokenizer was saved with."""
-    encoder, run = trained("qwen2_vl", tokens=50)
+    base = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "base")
+    change_json(base / "tokenizer_config.json", lambda own: own.update(model_max_length=50))
+    encoder = train_small(base, tmp_path / "run")
     item = Item("a red bird on the sea " * 20)
-    export.main([str(run), str(tmp_path / "out")])
-    model = in_sentence_transformers(tmp_path / "out")
-    vector = model.encode([item.text], convert_to_tensor=True)
+    export.main([str(tmp_path / "run"), str(tmp_path / "out")])
+    vector = in_sentence_transformers(tmp_path / "out").encode([item.text], convert_to_tensor=True)
     assert difference(vector, embed(encoder, [item])) < 1e-5
 
 
@@ -173,56 +165,27 @@ def test_the_last_adapter_scales_what_it_was_trained_on(items, load_tiny, tmp_pa
         encoder = load_tiny("qwen2_vl", adapter=last, merge_adapter=True, lora=lora)
         last = tmp_path / f"{number}" / "final"
         shake(encoder).save_adapters(last)
-        loaded = Encoder.load(plain(encoder.base_description["name"], last), InputConfig())
+        loaded = load_exact(encoder.base_description["name"], last)
         assert difference(embed(loaded, items), embed(encoder, items)) < 1e-5
         if number:
             with pytest.raises(ConfigError, match="form: got adapter, expected merged: DoRA"):
                 export.main([str(last), str(tmp_path / "sum"), "form=adapter"])
         export.main([str(last), str(tmp_path / f"out{number}")])
-        again = Encoder.load(plain(tmp_path / f"out{number}"), InputConfig())
+        again = load_exact(tmp_path / f"out{number}")
         assert difference(embed(again, items), embed(encoder, items)) < 1e-5
-
-
-def test_an_adapter_keeps_its_inputs(pictures, trained, tiny_model, tmp_path):
-    inputs = InputConfig(prompt="vlm2vec", resolution="24x24")
-    encoder, run = trained("qwen2_vl", inputs=inputs)
-    export.main([str(run), str(tmp_path / "out"), "form=adapter"])
-    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())  # which says its base
-    assert loaded.processor.inputs == encoder.processor.inputs
-    item = Item("what is it?", (pictures[1],))
-    assert difference(embed(loaded, [item]), embed(encoder, [item])) < 1e-5
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "PeftModel.from_pretrained" in card and "library_name: transformers" in card
-
-
-def test_the_task_is_asked_where_it_was(pictures, trained, tmp_path):
-    item = Item("Which animal?", (pictures[1],), instruction="Answer the question.")
-    for prompt in ("unime", "instruct"):
-        encoder, run = trained("qwen3_vl", inputs=InputConfig(prompt=prompt))
-        export.main([str(run), str(tmp_path / prompt)])
-        loaded = Encoder.load(plain(tmp_path / prompt), InputConfig())
-        assert difference(embed(loaded, [item]), embed(encoder, [item])) < 1e-5
 
 
 def test_a_runs_processor_is_remembered(items, load_tiny, tiny_model, tmp_path):
     other = shutil.copytree(tiny_model("qwen2_vl"), tmp_path / "other")
-    settings = json.loads((other / "processor_config.json").read_text())
-    settings["image_processor"]["image_mean"] = [0.1, 0.9, 0.4]
-    (other / "processor_config.json").write_text(json.dumps(settings))
-    model = replace(plain(tiny_model("qwen2_vl")), processor=str(other))
-    encoder = shake(Encoder.load(model, InputConfig(), lora=FIRST))
-    encoder.save_adapters(tmp_path / "final")
+    mean = {"image_mean": [0.1, 0.9, 0.4]}
+    change_json(other / "processor_config.json", lambda own: own["image_processor"].update(mean))
+    encoder = train_small(tiny_model("qwen2_vl"), tmp_path, processor=str(other))
     expected = embed(encoder, items)
-    assert (
-        difference(embed(load_tiny("qwen2_vl", adapter=tmp_path / "final"), items), expected) < 1e-6
-    )
-    assert (
-        difference(embed(Encoder.load(plain(tmp_path / "final"), InputConfig()), items), expected)
-        < 1e-6
-    )
+    loaded = load_tiny("qwen2_vl", adapter=tmp_path / "final")
+    assert difference(embed(loaded, items), expected) < 1e-6
+    assert difference(embed(load_exact(tmp_path / "final"), items), expected) < 1e-6
     export.main([str(tmp_path / "final"), str(tmp_path / "out")])
-    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
-    assert difference(embed(loaded, items), expected) < 1e-5
+    assert difference(embed(load_exact(tmp_path / "out"), items), expected) < 1e-5
 
 
 def test_what_sentence_transformers_would_embed_otherwise_is_refused(trained, tmp_path):
@@ -242,15 +205,13 @@ def test_a_number_of_tiles_travels(family, trained, tmp_path):
     path = tmp_path / "wide.png"
     pixels = np.random.default_rng(0).integers(0, 256, (300, 900, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
-    item = Item(images=(str(path),))
+    items = [Item(images=(str(path),))]
     second = replace(SECOND, train=lora_parts(family))
     encoder, run = trained(family, inputs=InputConfig(max_tiles=2), second=second)
     export.main([str(run), str(tmp_path / "out")])
     model = in_sentence_transformers(tmp_path / "out")
-    vector = model.encode(
-        [load_image(str(path), InputConfig().max_image_pixels)], convert_to_tensor=True
-    )
-    assert difference(vector, embed(encoder, [item])) < 1e-5
+    vector = model.encode(as_inputs(items), convert_to_tensor=True)
+    assert difference(vector, embed(encoder, items)) < 1e-5
 
 
 def test_a_resolution_travels(items, trained, tmp_path):
@@ -261,12 +222,9 @@ def test_a_resolution_travels(items, trained, tmp_path):
     model = in_sentence_transformers(tmp_path / "square")
     expected = embed(encoder, items)
     assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
-    by_path = [{"image": list(item.images), "text": item.text} for item in items if item.images]
-    kept = [index for index, item in enumerate(items) if item.images]
-    by_path = [x if x["text"] else {"image": x["image"]} for x in by_path]
-    assert difference(model.encode(by_path, convert_to_tensor=True), expected[kept]) < 1e-5
-    alone = model.encode([items[1].images[0]], convert_to_tensor=True)
-    assert difference(alone, expected[1:2]) < 1e-5
+    shown = [index for index, item in enumerate(items) if item.images]
+    by_path = as_inputs([items[index] for index in shown], read=str)
+    assert difference(model.encode(by_path, convert_to_tensor=True), expected[shown]) < 1e-5
     assert "trust_remote_code=True" in (tmp_path / "square" / "README.md").read_text()
 
     encoder, run = trained("qwen2_vl", inputs=InputConfig(resolution="64..128"))
@@ -286,7 +244,7 @@ def test_one_adapter_for_peft(second, items, trained, tiny_model, tmp_path):
     batch = encoder.processor.collate([encoder.processor(item) for item in items])
     with torch.no_grad():
         hidden = full.get_base_model().model(**batch, use_cache=False).last_hidden_state[:, -1]
-    loaded = Encoder.load(plain(tiny_model("llava_onevision"), source), InputConfig())
+    loaded = load_exact(tiny_model("llava_onevision"), source)
     expected = embed(loaded, items)
     assert difference(torch.nn.functional.normalize(hidden, dim=1), expected) < 1e-5
     if second:
@@ -296,8 +254,7 @@ def test_one_adapter_for_peft(second, items, trained, tiny_model, tmp_path):
 def test_dora_is_merged_but_not_added_up(items, trained, tmp_path):
     encoder, run = trained("qwen2_vl", second=LoraSettings(rank=2, dropout=0.0, use_dora=True))
     export.main([str(run), str(tmp_path / "out")])
-    loaded = Encoder.load(plain(tmp_path / "out"), InputConfig())
-    assert difference(embed(loaded, items), embed(encoder, items)) < 1e-5
+    assert difference(embed(load_exact(tmp_path / "out"), items), embed(encoder, items)) < 1e-5
     with pytest.raises(ConfigError, match="form: got adapter, expected merged: DoRA"):
         export.main([str(run), str(tmp_path / "adapter"), "form=adapter"])
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -337,20 +294,14 @@ def test_mistakes(trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
     (tmp_path / "not.json").write_text("[]")
+    out = tmp_path / "out"
     for words, message in {
-        (tmp_path, tmp_path / "out"): "run: .* holds no finished run",
+        (tmp_path, out): "run: .* holds no finished run",
         (run, tmp_path / "full"): "output_dir: .*full exists already",
-        (
-            run,
-            tmp_path / "out",
-            f"report={tmp_path}/not.json",
-        ): "is not a report of eval.report:",
-        (run, tmp_path / "out", "base=nowhere"): "model.name: nowhere cannot be loaded",
-        (run, tmp_path / "out", "push_to_hub=bad name!"): "push_to_hub: Repo id must",
-        (
-            run,
-            tmp_path / "not.json" / "out",
-        ): "output_dir: .* cannot be written: .*(Not a dir|exists)",
+        (run, out, f"report={tmp_path}/not.json"): "report: .*not.json is not a report",
+        (run, out, "base=nowhere"): "model.name: nowhere cannot be loaded",
+        (run, out, "push_to_hub=bad name!"): "push_to_hub: Repo id must",
+        (run, tmp_path / "not.json" / "out"): "output_dir: .* cannot be written",
     }.items():
         with pytest.raises(ConfigError, match=message):
             export.main([str(word) for word in words])
@@ -359,13 +310,11 @@ def test_mistakes(trained, tmp_path, monkeypatch, capsys):
         "max_shard_size=banana": "max_shard_size: got 'banana', expected such as 5GB",
     }.items():
         with pytest.raises(SystemExit):
-            export.main([str(run), str(tmp_path / "out"), word])
+            export.main([str(run), str(out), word])
         assert message in capsys.readouterr().err
-    monkeypatch.setattr(
-        "unime.export.merged.PASS", {"method": "forward", "method_output_name": "no"}
-    )
+    monkeypatch.setitem(PASS, "method_output_name", "no")
     with pytest.raises(Exception, match="last_hidden_state|'no'|method_output_name|no output"):
-        export.main([str(run), str(tmp_path / "out")])
+        export.main([str(run), str(out)])
     assert not [path for path in tmp_path.iterdir() if "out" in path.name]  # no part of it
 
 
@@ -377,8 +326,6 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     with fake_hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", hub.url)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
         said = start("dry", "--push-to-hub", "me/bird", "dry_run=true")
@@ -388,8 +335,7 @@ def test_upload(trained, tmp_path, monkeypatch, capsys):
         assert hub.created[0]["visibility"] == "private" and hub.tokens == {"Bearer hf_secret"}
         written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
         assert hub.files["me/bird"] == written and WEIGHTS in written
-        with pytest.raises(
-            ConfigError, match="push_to_hub: forbidden/bird: .*403 .*hf upload forbid"
-        ):
+        refused = "push_to_hub: forbidden/bird: .*403 .*hf upload forbid"
+        with pytest.raises(ConfigError, match=refused):
             start("again", "--push-to-hub", "forbidden/bird")
         assert (tmp_path / "again" / WEIGHTS).is_file()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 
 from stages import export
-from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import difference, embed, load_exact
 from tests.support.exported_runs import in_sentence_transformers, train_small
 from unime.config import InputConfig
 from unime.errors import RunError
@@ -22,7 +23,6 @@ from unime.export.verification import odd_items
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
 from unime.inputs.resolution import Resolution
-from unime.models.encoder import Encoder
 
 OTHERS = ("llava", "idefics3", "internvl", "gemma3", "paligemma", "mllama", "qwen3_vl")
 SLOW = pytest.mark.backbones
@@ -66,14 +66,19 @@ def test_odd_pictures_have_the_vectors_of_training(
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         in_sentence_transformers(out, code=False)
     model, paths = in_sentence_transformers(out), list(odd.values())
-    right = embed(encoder, [Item(images=(path,)) for path in paths])
+    items = [Item(images=(path,)) for path in paths]
+    right = embed(encoder, items)
+    assert difference(embed(load_exact(out), items), right) < 1e-5
+    settings = json.loads((out / "sentence_bert_config.json").read_text())
+    assert settings.get("resolution") == (None if resolution == "native" else resolution)
+    encoded = [base64.b64encode(Path(path).read_bytes()).decode() for path in paths]
     for way in (
         paths,
         [Image.open(path) for path in paths],
         [{"image": path} for path in paths],
-        [_data_uri(path) for path in paths],
+        [f"data:image/png;base64,{text}" for text in encoded],
         [np.asarray(load_image(path, InputConfig().max_image_pixels)) for path in paths],
-        [_message(path) for path in paths],
+        [[{"role": "user", "content": [{"type": "image", "path": path}]}] for path in paths],
     ):
         vectors = model.encode(way, batch_size=len(paths), convert_to_tensor=True)
         assert difference(vectors, right) < 1e-5
@@ -92,15 +97,6 @@ def test_odd_pictures_have_the_vectors_of_training(
     assert difference(vectors, with_text) < 1e-5
     with pytest.raises(TypeError, match="image of uint16, expected uint8"):
         model.encode([np.zeros((16, 16, 3), dtype=np.uint16)])
-
-
-def _data_uri(path):
-    with open(path, "rb") as file:
-        return "data:image/png;base64," + base64.b64encode(file.read()).decode()
-
-
-def _message(path):
-    return [{"role": "user", "content": [{"type": "image", "path": path}]}]
 
 
 def test_without_code_it_says_what_it_embeds_otherwise(odd, items, tiny_model, tmp_path, capsys):
@@ -150,13 +146,3 @@ def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatc
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
-
-
-def test_unime_reads_an_export_as_before(odd, tiny_model, tmp_path):
-    encoder = train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    export.main([str(tmp_path / "run"), str(tmp_path / "out")])
-    again = Encoder.load(exact_model(tmp_path / "out"), InputConfig())
-    kinds = [Item(images=(path,)) for path in odd.values()]
-    assert difference(embed(again, kinds), embed(encoder, kinds)) < 1e-5
-    settings = json.loads((tmp_path / "out" / "sentence_bert_config.json").read_text())
-    assert settings.get("resolution") is None

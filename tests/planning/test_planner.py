@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,9 +94,7 @@ def inputs_of(encoder: Encoder, folder: Path, items: int) -> dict[str, torch.Ten
 
 @pytest.mark.parametrize("train", [["llm"], ALL_PARTS])
 @pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
-def test_parameters_and_bytes_are_the_encoders(
-    tiny_model: Callable[..., Path], family: str, train: list[str]
-) -> None:
+def test_parameters_and_bytes_are_the_encoders(tiny_model, family, train):
     for quantization, precision in (("nf4", "bfloat16"), ("none", "float32")):
         config = settings(tiny_model(family), train, quantization, precision)
         encoder, architecture = load(config)
@@ -110,7 +107,7 @@ def test_parameters_and_bytes_are_the_encoders(
         assert (architecture.quantised_bytes > 0) is (quantization == "nf4")
 
 
-def test_of_the_decoder_alone(tiny_model: Callable[..., Path]) -> None:
+def test_of_the_decoder_alone(tiny_model):
     model, lora = ModelConfig(str(tiny_model("llava"))), LoraSettings(rank=8)
     encoder = Encoder.load(model, InputConfig(), lora=lora, decoder_only=True)
     architecture = read_architecture(model, lora, decoder_only=True)
@@ -127,13 +124,7 @@ def test_of_the_decoder_alone(tiny_model: Callable[..., Path]) -> None:
         ("qwen3_vl", ALL_PARTS, False),
     ],
 )
-def test_flops_are_those_of_the_flop_counter(
-    tiny_model: Callable[..., Path],
-    tmp_path: Path,
-    family: str,
-    train: list[str],
-    checkpointing: bool,
-) -> None:
+def test_flops_are_those_of_the_flop_counter(tiny_model, tmp_path, family, train, checkpointing):
     """Forward within a thousandth (class tokens pass no convolution). With the backward pass up to
     5 % too much: in the first trained layer nothing needs the gradient of the input, and LLaVA does
     not read the tower's last layer. Eager attention: the counter knows no fused one on CPU."""
@@ -154,9 +145,7 @@ def test_flops_are_those_of_the_flop_counter(
 
 
 @pytest.mark.parametrize("family", ["llava_next", "qwen2_vl", "qwen3_vl"])
-def test_activations_are_what_autograd_keeps(
-    tiny_model: Callable[..., Path], tmp_path: Path, family: str
-) -> None:
+def test_activations_are_what_autograd_keeps(tiny_model, tmp_path, family):
     """Within a tenth: the blocks are all that is counted, and heads as if they were repeated."""
     config = settings(tiny_model(family), ALL_PARTS, "nf4", "bfloat16")
     encoder, architecture = load(config)
@@ -166,7 +155,7 @@ def test_activations_are_what_autograd_keeps(
     assert activation_bytes(config, architecture, chunk) == pytest.approx(kept, rel=0.1)
 
 
-def test_items_are_the_processors(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_items_are_the_processors(tiny_model, tmp_path):
     for family in ("llava_next", "qwen2_vl", "idefics3"):
         config = settings(tiny_model(family), ["llm"])
         architecture = read_architecture(config.model, config.lora)
@@ -176,9 +165,7 @@ def test_items_are_the_processors(tiny_model: Callable[..., Path], tmp_path: Pat
         assert image.tokens == inputs_of(encoder, tmp_path, 1)["input_ids"].shape[1]
 
 
-def test_gradient_caching_and_checkpointing_cost_a_pass_each(
-    tiny_model: Callable[..., Path],
-) -> None:
+def test_gradient_caching_and_checkpointing_cost_a_pass_each(tiny_model):
     folder = tiny_model("qwen2_vl")
     once = make_plan(settings(folder, ["llm"]))
     cached = make_plan(settings(folder, ["llm"], chunk_size=2))
@@ -191,7 +178,7 @@ def test_gradient_caching_and_checkpointing_cost_a_pass_each(
     assert again.memory["activations of one chunk"] < cached.memory["activations of one chunk"]
 
 
-def test_engines_share_what_they_say(tiny_model: Callable[..., Path]) -> None:
+def test_engines_share_what_they_say(tiny_model):
     config = settings(tiny_model("qwen2_vl"), ["llm"], "nf4", "bfloat16")
     sizes = {}
     for engine in Engine:
@@ -204,7 +191,7 @@ def test_engines_share_what_they_say(tiny_model: Callable[..., Path]) -> None:
     assert zero3 == sizes["fsdp2"] == [*(size / 2 for size in ddp[:3]), *zero2[3:]]
 
 
-def test_an_adapter_below_counts_but_is_not_trained(tiny_model: Callable[..., Path]) -> None:
+def test_an_adapter_below_counts_but_is_not_trained(tiny_model):
     config = settings(tiny_model("qwen2_vl"), ["llm"])
     alone = make_plan(config)
     config.model.adapter = "runs/that/will/be"
@@ -214,7 +201,7 @@ def test_an_adapter_below_counts_but_is_not_trained(tiny_model: Callable[..., Pa
     assert stacked.hours > alone.hours
 
 
-def test_the_papers_runs(tmp_path: Path) -> None:
+def test_the_papers_runs(tmp_path):
     """The shipped configurations of its two models: sizes known from elsewhere, and hours that its
     hardware can reach."""
     plans = {name: (plan, hours) for name, plan, hours in paper_plans(tmp_path)}
@@ -242,9 +229,7 @@ def test_the_papers_runs(tmp_path: Path) -> None:
         (["model.name=/no/such/folder"], "model.name: /no/such/folder cannot be planned"),
     ],
 )
-def test_mistakes_are_one_line(
-    capsys: pytest.CaptureFixture[str], words: list[str], message: str
-) -> None:
+def test_mistakes_are_one_line(capsys, words, message):
     path = str(CONFIGS / "demo" / "stage2.yaml")
     with pytest.raises(SystemExit) as stopped:
         run_program(lambda: plan_program.main(["--config", path, *words]))
@@ -254,7 +239,7 @@ def test_mistakes_are_one_line(
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_shipped_configurations_are_told_apart(stage: str) -> None:
+def test_shipped_configurations_are_told_apart(stage):
     expected = {"stage1": Stage1PlanConfig, "stage2": Stage2PlanConfig}[stage]
     paths = sorted((CONFIGS / stage).glob("*.yaml"))
     assert len(paths) == 8
@@ -263,7 +248,7 @@ def test_shipped_configurations_are_told_apart(stage: str) -> None:
         build_config(expected, path, ["gpus=4", "gpu=h200", "plan.engine=zero2"])
 
 
-def test_stage1_has_no_images() -> None:
+def test_stage1_has_no_images():
     path = CONFIGS / "demo" / "stage1.yaml"
     assert build_config(Stage1PlanConfig, path).plan.images_per_pair == 0
     with pytest.raises(ConfigError, match="plan.images_per_pair: got 1.0, expected 0"):
@@ -283,11 +268,7 @@ def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path: Path) -> N
     assert (image.tokens, image.patches, image.tiles) == (20 + 24 + 1152, 2 * 577, 2)
 
 
-def test_program(
-    tiny_model: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_program(tiny_model, monkeypatch, capsys):
     arguments = ["--config", str(CONFIGS / "stage2" / "qwen2-vl-2b.yaml")]
     arguments += [f"model.name={tiny_model('qwen2_vl')}", "inputs.resolution=32x32"]
     arguments += ["gpus=4", "gpu=custom", "plan.gpu_tflops=100", "plan.gpu_memory_gib=3"]

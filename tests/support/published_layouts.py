@@ -43,13 +43,12 @@ def of_transformers_4(tiny: Path, folder: Path, chat_template: bool = True) -> P
     family = read(tiny / "config.json")["model_type"]
     folder.mkdir(parents=True)
     state = {old_name(name, family): tensor for name, tensor in todays_state(tiny).items()}
-    names = sorted(state)
-    shards: dict[str, dict[str, Tensor]] = {}
-    for number, part in enumerate((names[::2], names[1::2]), start=1):
-        shards[f"model-{number:05d}-of-00002.safetensors"] = {name: state[name] for name in part}
-    for file, tensors in shards.items():
+    weight_map = {}
+    for shard in range(2):
+        file = f"model-{shard + 1:05d}-of-00002.safetensors"
+        tensors = {name: state[name] for name in sorted(state)[shard::2]}
         save_file(tensors, folder / file, metadata={"format": "pt"})
-    weight_map = {name: file for file, tensors in shards.items() for name in tensors}
+        weight_map |= dict.fromkeys(tensors, file)
     write(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
     write(folder / "config.json", _old_config(read(tiny / "config.json")))
     _old_processor(tiny, folder, chat_template)
@@ -125,30 +124,16 @@ def of_peft_1(
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     kept = ("r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "bias", "peft_type")
-    write(
-        folder / "adapter_config.json",
-        {key: config[key] for key in kept}
-        | {
-            "alpha_pattern": {},
-            "auto_mapping": None,
-            "base_model_name_or_path": base,
-            "fan_in_fan_out": False,
-            "inference_mode": True,
-            "init_lora_weights": "gaussian",
-            "layer_replication": None,
-            "layers_pattern": None,
-            "layers_to_transform": None,
-            "loftq_config": {},
-            "megatron_config": None,
-            "megatron_core": "megatron.core",
-            "modules_to_save": None,
-            "rank_pattern": {},
-            "revision": None,
-            "target_modules": targets,
-            "task_type": None,
-        }
-        | settings,
+    unset = (
+        *("auto_mapping", "layer_replication", "layers_pattern", "layers_to_transform"),
+        *("megatron_config", "modules_to_save", "revision", "task_type"),
     )
+    written = {key: config[key] for key in kept} | dict.fromkeys(unset)
+    written |= {"base_model_name_or_path": base, "target_modules": targets}
+    written |= {"alpha_pattern": {}, "rank_pattern": {}, "loftq_config": {}}
+    written |= {"init_lora_weights": "gaussian", "megatron_core": "megatron.core"}
+    written |= {"fan_in_fan_out": False, "inference_mode": True}
+    write(folder / "adapter_config.json", written | settings)
     return folder
 
 
@@ -159,33 +144,30 @@ def of_sentence_transformers(tiny: Path, folder: Path) -> Path:
     pooling = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
     normalize = "sentence_transformers.sentence_transformer.modules.normalize.Normalize"
     modules = ((transformer, ""), (pooling, "1_Pooling"), (normalize, "2_Normalize"))
-    write(
-        folder / "modules.json",
-        [
+    width = read(tiny / "config.json")["text_config"]["hidden_size"]
+    taken = {"method": "forward", "method_output_name": "last_hidden_state"}
+    modalities: dict[str, Any] = dict.fromkeys(("text", "image", "image+text"), taken)
+    modalities |= {"message": taken | {"format": "structured"}}
+    (folder / "1_Pooling").mkdir()
+    for name, content in {
+        "modules.json": [
             {"idx": index, "name": str(index), "path": path, "type": kind}
             for index, (kind, path) in enumerate(modules)
         ],
-    )
-    (folder / "1_Pooling").mkdir()
-    width = read(tiny / "config.json")["text_config"]["hidden_size"]
-    pooled = {"embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True}
-    write(folder / "1_Pooling/config.json", pooled)
-    taken = {"method": "forward", "method_output_name": "last_hidden_state"}
-    modalities: dict[str, Any] = dict.fromkeys(("text", "image", "image+text"), taken)
-    write(
-        folder / "sentence_bert_config.json",
-        {
-            "transformer_task": "feature-extraction",
-            "module_output_name": "token_embeddings",
-            "modality_config": modalities | {"message": {**taken, "format": "structured"}},
+        "1_Pooling/config.json": {
+            "embedding_dimension": width, "pooling_mode": "lasttoken", "include_prompt": True,
+        },
+        "sentence_bert_config.json": {
+            "transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+            "modality_config": modalities,
             "processing_kwargs": {"chat_template": {"add_generation_prompt": True}},
         },
-    )
-    prompts = {"prompts": {"query": "", "document": ""}, "default_prompt_name": None}
-    write(
-        folder / "config_sentence_transformers.json",
-        {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"} | prompts,
-    )
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer", "similarity_fn_name": "cosine",
+            "prompts": {"query": "", "document": ""}, "default_prompt_name": None,
+        },
+    }.items():  # fmt: skip
+        write(folder / name, content)
     return folder
 
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from unime.config import ExportConfig, InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import require_package
-from unime.export.card_snippets import peft_lines, unime_lines
 from unime.export.merged import save_combined_adapter, save_merged
-from unime.export.model_card import ADAPTER, Exported
+from unime.export.model_card import ADAPTER, Exported, lines_in_peft
 from unime.export.verification import (
+    Difference,
     SentenceTransformersModel,
     check_equal,
     difference,
@@ -53,9 +53,9 @@ def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Ex
         asdict(encoder.processor.inputs),
         {"all": ADAPTER},
         [line],
-        lines=unime_lines(model),
+        model=model,
         resizes=encoder.processor.resolution != Resolution(),
-        peft=peft_lines(model, encoder),
+        peft=lines_in_peft(model, encoder),
     )
 
 
@@ -115,7 +115,7 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
         figures,
         otherwise=otherwise,
         code=config.code and (folder / MODULES).is_file(),
-        lines=unime_lines(again),
+        model=again,
         resizes=encoder.processor.resolution != Resolution(),
     )
 
@@ -150,14 +150,14 @@ def compare(
         theirs = model.vectors(items)
         for kind, vectors in theirs.items():
             ours = torch.cat([merged[k] for k in theirs if k in merged and kind in (k, "mixed")])
-            found = difference({kind: vectors}, {kind: ours})
+            found = Difference.between(vectors, ours)
             note(check_equal(f"sentence-transformers, {kind}", found, precision))
         right = embed_kinds(encoder, odd)
         given = model.odd_vectors(odd)
         otherwise = embedded_otherwise(right, given, precision)
         if code:
             for way, vectors in given.items():
-                found = difference({way: vectors}, {way: torch.cat(list(right.values()))})
+                found = Difference.between(vectors, torch.cat(list(right.values())))
                 what = f"sentence-transformers, odd pictures, each {way}"
                 note(check_equal(what, found, precision))
         elif encoder.processor.resolution != Resolution():

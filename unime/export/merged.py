@@ -169,21 +169,22 @@ def save_combined_adapter(adapters: Adapters, processor: ItemProcessor, folder: 
     elif adapters.merged or any(config.use_dora for config in configs.values()):
         raise ConfigError("form: got adapter, expected merged: DoRA does not add up with others")
     else:
-        tensors, config = _combined(stack, list(configs))
+        tensors, config = _combined(stack, configs)
     write_inputs(folder, processor, str(processor.inputs.prompt))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.inference_mode = True
     config.save_pretrained(str(folder))
 
 
-def _combined(stack: PeftModel, names: list[str]) -> tuple[dict[str, Tensor], LoraConfig]:
+def _combined(
+    stack: PeftModel, configs: dict[str, LoraConfig]
+) -> tuple[dict[str, Tensor], LoraConfig]:
     """B A + B' A' = [B B'] [A; A'], with the scaling in B; zeros where an adapter has no layer."""
     tensors: dict[str, Tensor] = {}
-    targets = []
     layers = {path: of for path, of in stack.named_modules() if isinstance(of, LoraLayer)}
-    rank = max(sum(layer.r[name] for name in names if name in layer.r) for layer in layers.values())
+    rank = max(sum(layer.r.values()) for layer in layers.values())
     for path, layer in layers.items():
-        own = [name for name in names if name in layer.lora_A]
+        own = [name for name in configs if name in layer.lora_A]
         first = torch.cat([cast(Tensor, layer.lora_A[name].weight) for name in own])  # (r, in)
         second = torch.cat(
             [layer.scaling[name] * cast(Tensor, layer.lora_B[name].weight) for name in own], dim=1
@@ -191,14 +192,10 @@ def _combined(stack: PeftModel, names: list[str]) -> tuple[dict[str, Tensor], Lo
         missing = rank - len(first)
         tensors[f"{path}.lora_A.weight"] = nn.functional.pad(first, (0, 0, 0, missing))
         tensors[f"{path}.lora_B.weight"] = nn.functional.pad(second, (0, missing))
-        targets.append(path.removeprefix("base_model.model."))
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
-        target_modules=targets,
-        base_model_name_or_path=cast(
-            LoraConfig, stack.peft_config[names[0]]
-        ).base_model_name_or_path,
+        target_modules=[path.removeprefix("base_model.model.") for path in layers],
+        base_model_name_or_path=next(iter(configs.values())).base_model_name_or_path,
     )
-    return tensors, config
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, config

@@ -12,14 +12,13 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from unime.collapse import collapsed, of_batch
+from unime.collapse import of_batch
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
 from unime.runtime.files import read_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SIGNS = ("mean_similarity", "effective_rank")
 
 
 def public(name: str) -> str:
@@ -36,12 +35,9 @@ def signs_of_collapse(run: Path) -> list[str]:
     Args:
         run: its folder, or one of its checkpoints, or any other, which says nothing.
     """
-    of_step = run.parent.name == CHECKPOINTS
-    root = run.parent.parent if of_step else run.parent if run.name == FINAL else run
+    root, step = run_of(run)
     try:
-        described = run / "state.json" if of_step else root / "finished.json"
-        state = read_json(described)
-        last = state["step" if of_step else "steps"]
+        last = read_json(root / "finished.json")["steps"] if step is None else step
         lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]
         sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
@@ -51,19 +47,9 @@ def signs_of_collapse(run: Path) -> list[str]:
 
 
 def remarks_on_report(report: Mapping[str, Any]) -> list[str]:
-    """What an evaluation's report says of its models in words, a line each; of a report that says
-    nothing so, which models have collapsed."""
-    if all("warnings" in model for model in report["models"].values()):
-        models = report["models"].items()
-        return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
-    items = max((task.get("num_queries", 0) for model in report["models"].values()
-                 for task in model["tasks"].values()), default=0)  # fmt: skip
-    signs = {
-        name: collapsed(**{key: float(model[key]) for key in SIGNS}, num_items=items)
-        for name, model in report["models"].items()
-        if all(model.get(key) is not None for key in SIGNS)
-    }
-    return [f"{name}: {sign}" for name, sign in signs.items() if sign]
+    """What an evaluation's report says of its models in words, a line each."""
+    models = report["models"].items()
+    return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
 
 
 def recipes(run: Path) -> dict[str, dict[str, Any]]:
@@ -73,9 +59,7 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: one that is there is none of a stage.
     """
-    run = run.parent if run.name == FINAL else run
-    step = step_of(run)
-    run = run.parent.parent if step else run
+    run, step = run_of(run)
     path = run / "config.yaml"
     if not path.is_file():
         return {}
@@ -91,10 +75,12 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
-def step_of(folder: Path) -> int | None:
-    """The step of a checkpoint's folder; None: it is none."""
+def run_of(folder: Path) -> tuple[Path, int | None]:
+    """The run's folder of one of its folders, and the step if that is a checkpoint."""
     name = folder.name.removeprefix("step_")
-    return int(name) if folder.parent.name == CHECKPOINTS and name.isdigit() else None
+    if folder.parent.name == CHECKPOINTS and name.isdigit():
+        return folder.parent.parent, int(name)
+    return (folder.parent if folder.name == FINAL else folder), None
 
 
 def recipe(title: str, config: Mapping[str, Any]) -> str:

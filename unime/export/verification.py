@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from transformers.utils import logging
 
 from unime.config import Precision
 from unime.errors import RunError
-from unime.inputs.images import load_image
 from unime.inputs.items import Item
+from unime.inputs.media import MediaReader
 from unime.inputs.resolution import Resolution
 from unime.models.encoder import Encoder
 
@@ -46,6 +44,11 @@ class Difference:
         largest = (first - second).abs().max().item()
         return cls(largest, torch.cosine_similarity(first, second).min().item())
 
+    def is_none(self, precision: Precision) -> bool:
+        """But for rounding."""
+        coordinate, cosine = TOLERANCE[precision]
+        return self.largest <= coordinate and self.least_cosine >= 1 - cosine
+
     def __str__(self) -> str:
         return f"largest difference {self.largest:.1e}, least cosine {self.least_cosine:.6f}"
 
@@ -53,11 +56,9 @@ class Difference:
 def probe_items(folder: Path) -> dict[str, list[Item]]:
     """Items of every kind, with pictures that it writes into `folder`."""
     generator = np.random.default_rng(0)
-    paths = []
-    for number, (width, height) in enumerate(SIDES):
-        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        paths.append(str((folder / f"{number}.png").absolute()))
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(paths[-1])
+    paths = [str((folder / f"{number}.png").absolute()) for number in range(len(SIDES))]
+    for path, size in zip(paths, SIDES, strict=True):
+        _draw(generator, size).save(path)
     first, second, third = ((path,) for path in paths)
     short, long = TEXTS
     return {
@@ -75,50 +76,42 @@ def odd_items(folder: Path, resolution: Resolution) -> dict[str, list[Item]]:
         resolution: the pictures have it already.
     """
     generator = np.random.default_rng(1)
-
-    def draw(size: tuple[int, int]) -> Image.Image:
-        coarse = generator.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-        return resolution.apply(picture)
-
-    def clear(picture: Image.Image) -> Image.Image:  # all but an ellipse in its middle
-        across, down = (
-            np.linspace(-1, 1, picture.width),
-            np.linspace(-1, 1, picture.height)[:, None],
-        )
-        return Image.fromarray(np.where(across**2 + down**2 < 0.8, 255, 0).astype(np.uint8))
-
-    picture = draw(SIDES[0])
-    alpha = clear(picture)
+    picture = resolution.apply(_draw(generator, SIDES[0]))
+    across = np.linspace(-1, 1, picture.width)
+    down = np.linspace(-1, 1, picture.height)[:, None]
+    opaque = np.where(across**2 + down**2 < 0.8, 255, 0)  # an ellipse in the middle
+    alpha, grey = Image.fromarray(opaque.astype(np.uint8)), picture.convert("L")
+    transparent = picture.copy()
+    transparent.putalpha(alpha)
     palette = picture.quantize(16)
+    one_colour = palette.convert("RGB")
+    first = one_colour.getpixel((0, 0))
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = ON_ITS_SIDE
-    grey = np.asarray(picture.convert("L"))
-    one_colour = palette.convert("RGB")
-    saved: dict[str, tuple[str, Image.Image, dict[str, Any]]] = {
-        "transparent pictures": ("png", picture.copy(), {}),
-        "grey transparent pictures": ("png", Image.merge("LA", (picture.convert("L"), alpha)), {}),
-        "transparent pictures with a palette": ("png", palette, {"transparency": 3}),
-        "pictures of which one colour is transparent": (
-            "png",
-            one_colour,
-            {"transparency": one_colour.getpixel((0, 0))},
-        ),
-        "pictures turned by EXIF": (
-            "jpg",
-            picture.transpose(Image.Transpose.ROTATE_90),
-            {"exif": exif},
-        ),
-        "pictures of 16 bits": ("png", Image.fromarray(grey.astype(np.uint16) * 257), {}),
-        **{kind: ("png", draw(size), {}) for kind, size in ODD_SIDES.items()},
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    saved: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
+        "transparent pictures": (transparent, "png", {}),
+        "grey transparent pictures": (Image.merge("LA", (grey, alpha)), "png", {}),
+        "transparent pictures with a palette": (palette, "png", {"transparency": 3}),
+        "pictures of which one colour is transparent": (one_colour, "png", {"transparency": first}),
+        "pictures turned by EXIF": (turned, "jpg", {"exif": exif}),
+        "pictures of 16 bits": (deep, "png", {}),
     }
-    saved["transparent pictures"][1].putalpha(alpha)
+    for kind, size in ODD_SIDES.items():
+        saved[kind] = (resolution.apply(_draw(generator, size)), "png", {})
     items = {}
-    for number, (kind, (end, image, options)) in enumerate(saved.items()):
+    for number, (kind, (image, end, options)) in enumerate(saved.items()):
         path = folder / f"odd-{number}.{end}"
         image.save(path, **options)
         items[kind] = [Item(images=(str(path.absolute()),))]
     return items
+
+
+def _draw(generator: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    """Soft blots of all colours."""
+    coarse = generator.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
 def embed_kinds(encoder: Encoder, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
@@ -130,31 +123,16 @@ def difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> Differenc
     return Difference.between(*(torch.cat(list(of.values())) for of in (first, second)))
 
 
-def is_equal(found: Difference, precision: Precision) -> bool:
-    coordinate, cosine = TOLERANCE[precision]
-    return found.largest <= coordinate and found.least_cosine >= 1 - cosine
-
-
 def check_equal(what: str, found: Difference, precision: Precision) -> str:
     """A line about it.
 
     Raises:
         RunError: they are not the same.
     """
-    coordinate, cosine = TOLERANCE[precision]
-    if not is_equal(found, precision):
+    if not found.is_none(precision):
+        coordinate, cosine = TOLERANCE[precision]
         raise RunError(f"{what}: {found}, expected at most {coordinate:.0e} and 1 - {cosine:.0e}")
     return f"{what}: {found}"
-
-
-@contextmanager
-def _without_load_report() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 class SentenceTransformersModel:
@@ -170,13 +148,17 @@ class SentenceTransformersModel:
 
         device = next(encoder.parameters()).device
         trust = reads or encoder.base_description["trust_remote_code"]
-        with _without_load_report():  # the head, which is not loaded, would be "unexpected"
-            self.model = SentenceTransformer(
-                str(folder), device=str(device), trust_remote_code=trust
-            )
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # of the head, which is not loaded: it would be "unexpected"
+        try:
+            model = SentenceTransformer(str(folder), device=str(device), trust_remote_code=trust)
+        finally:
+            logging.set_verbosity(before)
+        self.model = model
         self.limits = dict(encoder.backbone.st_limits)
-        self.inputs = encoder.processor.inputs
-        self.resolution = Resolution() if reads else encoder.processor.resolution
+        resolution = Resolution() if reads else encoder.processor.resolution
+        limit = encoder.processor.inputs.max_image_pixels
+        self.read_media = MediaReader(0, limit, resolution, resolution)
 
     def vectors(self, kinds: dict[str, list[Item]]) -> dict[str, Tensor]:
         """Each kind in one batch, and "mixed", all kinds in one; without those that it does not
@@ -196,10 +178,7 @@ class SentenceTransformersModel:
         return {"a file": self._encode(paths), "a PIL image": self._encode(opened)}
 
     def _as_input(self, item: Item) -> Any:
-        images = [
-            self.resolution.apply(load_image(path, self.inputs.max_image_pixels))
-            for path in item.images
-        ]
+        images, _ = self.read_media(item)
         if not images:
             return item.text
         shown = images if len(images) > 1 else images[0]
@@ -228,7 +207,7 @@ def embedded_otherwise(
     ways: dict[str, list[str]] = {}
     for way, vectors in given.items():
         for (kind, right), vector in zip(ours.items(), vectors, strict=True):
-            if not is_equal(Difference.between(right, vector[None]), precision):
+            if not Difference.between(right, vector[None]).is_none(precision):
                 ways.setdefault(kind, []).append(way)
     return [
         kind + ("" if len(found) > 1 else f", given as {found[0]}") for kind, found in ways.items()

@@ -6,7 +6,6 @@ whatever a processor emits per image stays with its item, and joining never look
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,8 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from unime.backbones.backbone import Backbone
 from unime.config import InputConfig
 from unime.errors import DataError
-from unime.inputs.images import load_image, sample_frames
-from unime.inputs.items import Item, whole_characters
+from unime.inputs.items import Item
+from unime.inputs.media import ControlTokens, MediaReader, check_not_empty
 from unime.inputs.padding import SEQUENCE_KEYS, Sample, join
 from unime.inputs.resolution import Resolution
 from unime.models.chat_format import check_prompt
@@ -54,10 +53,12 @@ class ItemProcessor:
         self.inputs = inputs = inputs.filled()
         self.prompt, self.num_frames = str(inputs.prompt), int(inputs.num_frames or 0)
         check_prompt(self.prompt, hf_processor)
-        self.resolution = self.frame_resolution = Resolution.parse(str(inputs.resolution))
+        self.resolution = of_frames = Resolution.parse(str(inputs.resolution))
         if self.resolution.pixels is not None and backbone.pixel_range is not None:
             backbone.pixel_range(hf_processor, *self.resolution.pixels)
             self.resolution = Resolution()  # its processor does it, wherever the model is loaded
+        limit = inputs.max_image_pixels
+        self.read_media = MediaReader(self.num_frames, limit, self.resolution, of_frames)
         video_processor: Any = getattr(hf_processor, "video_processor", None)
         if getattr(video_processor, "cap_pixels_per_frame", False) is None:
             # As Qwen's own code and MMEB-V2 do, which transformers leaves to a later release.
@@ -70,10 +71,9 @@ class ItemProcessor:
         }
         for name in ("image_token", "video_token", "audio_token"):
             special.add(getattr(hf_processor, name, None) or "")
-        longest_first = sorted((token for token in special if len(token) > 1), key=len)[::-1]
-        self.control_tokens = longest_first
+        self._control = ControlTokens(special, backbone.placeholder)
+        self.control_tokens = self._control.longest_first
         self._blank: Sample | None = None
-        self._special = re.compile("|".join([backbone.placeholder, *map(re.escape, longest_first)]))
 
     def __call__(self, item: Item, load: Callable[[str], Image.Image] | None = None) -> Sample:
         """Prepare one item.
@@ -85,18 +85,11 @@ class ItemProcessor:
             DataError: neither text nor image, an image that cannot be read or is too large, an item
                 that the processor refuses, or of more tokens than the model reads.
         """
-        load = load or self._load
-        if not item.text.strip() and not item.images and not item.video:
-            raise DataError("an item has neither text nor image")
-        images = [self.resolution.apply(load(path)) for path in item.images]
-        chosen = sample_frames(item.video, self.num_frames)
-        frames = [self.frame_resolution.apply(load(path)) for path in chosen]
+        check_not_empty(item)
+        images, frames = self.read_media(item, load)
         if self.backbone.even_videos:  # as MMEB-V2's newer code fills up too short ones
             frames += frames[-1:] * (self.num_frames - len(frames))
         return self._prepare(item, images, frames)
-
-    def _load(self, path: str) -> Image.Image:
-        return load_image(path, self.inputs.max_image_pixels)
 
     def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
         instruction = self.neutralise(item.instruction)
@@ -160,11 +153,8 @@ class ItemProcessor:
                     raise ValueError(f"{self.backbone.family}: {key} miss {kind} tokens")
 
     def neutralise(self, text: str) -> str:
-        """Put a space into anything in a text that the tokenizer would read as a control token, so
-        that a text about ``<image>`` is neither an image nor the end of the turn; half a character
-        (a lone surrogate), which no tokenizer takes, becomes a question mark."""
-        whole = whole_characters(text)
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", whole)
+        """A text that the tokenizer reads as text alone."""
+        return self._control.neutralise(text)
 
     def cut(self, text: str) -> str:
         """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""

@@ -107,18 +107,21 @@ def read_architecture(
     core = cast(nn.Module, base.get_decoder() if decoder_only else base.base_model)
     root = next(name for name, module in base.named_modules() if module is core)
     targets = re.compile(backbone.lora_targets(base, lora.train))
-    modules = {path: module for path, module in core.named_modules(prefix=root)}
+    modules = dict(core.named_modules(prefix=root))
     linears: dict[str, Linear] = {}
     for path, module in modules.items():
         part = backbone.part_of(path)
-        if part is not None and (is_linear(module) or _is_patch(module, part)):
-            linears[path] = _linear(module, part, targets.fullmatch(path) is not None)
+        if part is not None and is_linear(module):
+            sizes = (module.in_features, module.out_features)
+            linears[path] = Linear(part, *sizes, adapted=targets.fullmatch(path) is not None)
+        elif part == "vision" and isinstance(module, nn.Conv2d | nn.Conv3d):
+            inputs = module.in_channels * math.prod(module.kernel_size)
+            linears[path] = Linear(part, inputs, module.out_channels, adapted=False, is_patch=True)
     held = sum(tensor.nbytes for tensor in (*core.parameters(), *core.buffers()))
-    quantised = [linear for linear in linears.values() if linear.part == "llm"]
-    if model.quantization is Quantization.none:
-        quantised = []
+    is_quantised = model.quantization is not Quantization.none
+    quantised = [one for one in linears.values() if one.part == "llm" and is_quantised]
     itemsize = getattr(torch, model.precision.value).itemsize
-    patch = next((m for path, m in modules.items() if linears.get(path, _NONE).is_patch), None)
+    patch = next((modules[path] for path, one in linears.items() if one.is_patch), None)
     return Architecture(
         backbone=backbone,
         linears=tuple(linears.values()),
@@ -167,9 +170,6 @@ def shape_with_image(
     return ItemShape(tokens, image_tokens, seen, tiles, patches // architecture.patches_per_row)
 
 
-_NONE = Linear("", 0, 0, adapted=False)
-
-
 def _without_weights(model: ModelConfig) -> tuple[PretrainedConfig, Backbone, PreTrainedModel]:
     trust = {"trust_remote_code": model.trust_remote_code}
     dtype = getattr(torch, model.precision.value)
@@ -183,18 +183,6 @@ def _without_weights(model: ModelConfig) -> tuple[PretrainedConfig, Backbone, Pr
     except (OSError, ImportError, ValueError, KeyError) as error:
         raise ConfigError(f"model.name: {model.name} cannot be planned: {error}") from error
     return config, backbone, base
-
-
-def _is_patch(module: nn.Module, part: str) -> bool:
-    return part == "vision" and isinstance(module, nn.Conv2d | nn.Conv3d)
-
-
-def _linear(module: nn.Module, part: str, adapted: bool) -> Linear:
-    if isinstance(module, nn.Conv2d | nn.Conv3d):
-        inputs = module.in_channels * math.prod(module.kernel_size)
-        return Linear(part, inputs, module.out_channels, adapted=False, is_patch=True)
-    layer = cast(nn.Linear, module)
-    return Linear(part, layer.in_features, layer.out_features, adapted)
 
 
 def _blocks(modules: dict[str, nn.Module], linears: dict[str, Linear], config: Any) -> list[Block]:

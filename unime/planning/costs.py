@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unime.config import (
-    Engine,
-    Precision,
-    Quantization,
-    Stage1PlanConfig,
-    Stage2PlanConfig,
-)
+from unime.config import Engine, Precision, Quantization, Stage1PlanConfig, Stage2PlanConfig
 from unime.planning.architecture import PARTS_IN_ORDER, Architecture, Block, ItemShape, Linear
 
 PlannedConfig = Stage1PlanConfig | Stage2PlanConfig

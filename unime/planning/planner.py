@@ -6,9 +6,7 @@ of `PlanConfig`; docs/planner.md says how near it comes.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
@@ -127,10 +125,8 @@ def item_shapes(
         return text, text, "the model's processor"
     square = Resolution.parse(config.inputs.filled().resolution or "native").size
     width, height = square or (plan.image_side, plan.image_side)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "blank.png"
-        Image.new("RGB", (width, height), "white").save(path)
-        sample = processor(Item(words, (str(path),)))
+    blank = Image.new("RGB", (width, height), "white")
+    sample = processor(Item(words, ("blank",)), load=lambda path: blank)
     image = shape_of_sample(sample, image_token, architecture)
     return text, image, f"the model's processor, images of {width}×{height} pixels"
 

@@ -13,9 +13,7 @@ Texts are cut at what the model was built for (77 tokens in CLIP, 64 in SigLIP),
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,10 +25,10 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
+from unime.inputs.media import ControlTokens, check_not_empty
 from unime.models.checkpoint_files import Source, check_complete, check_weights
 from unime.models.loading import check_own_code, explained
-from unime.retrieval.embedder import Prepared, check_not_empty, item_name, own_text
-from unime.retrieval.media import Media, pixel_budget
+from unime.retrieval.embedder import BaselineEmbedder, Prepared, item_name, own_text, pixel_budget
 from unime.runtime.progress import quiet_transformers
 
 PARTS = TEXT, IMAGES, VIDEO = range(3)  # whose sum an item's embedding is
@@ -40,7 +38,7 @@ FORWARD = 64  # images in one forward; a batch of videos has many times its item
 ALWAYS_PADDED = ("siglip", "siglip2")
 
 
-class DualEncoder:
+class DualEncoder(BaselineEmbedder):
     """A transformers model with ``get_text_features`` and ``get_image_features``.
 
     Args:
@@ -53,7 +51,7 @@ class DualEncoder:
     kind = EncoderKind.dual_encoder.value
 
     def __init__(self, model: PreTrainedModel, processor: Any, inputs: InputConfig) -> None:
-        self.model = model.eval()
+        super().__init__(model, inputs)
         self.tokenizer: Any = getattr(processor, "tokenizer", None)
         self.image_processor: Any = getattr(processor, "image_processor", None)
         features = [getattr(model, f"get_{name}_features", None) for name in ("text", "image")]
@@ -63,10 +61,10 @@ class DualEncoder:
                 f" {type(processor).__name__} lacks get_text_features, get_image_features,"
                 " a tokenizer or an image processor"
             )
-        self.media = Media(inputs)
+        self.pixel_budget = pixel_budget(processor)
         self.padded = model.config.model_type in ALWAYS_PADDED
         self.max_text_tokens = self._limit(inputs.max_text_tokens)
-        self._special = _control_tokens(self.tokenizer)
+        self.control_tokens = ControlTokens(processor.tokenizer.all_special_tokens)
         self.dimension = self._probe()
 
     @classmethod
@@ -100,22 +98,15 @@ class DualEncoder:
         check_complete(model.name, loaded[0], loaded[1])
         return embedder
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    def refuses(self, item: Item) -> str | None:
-        return None
-
     def prepare(self, items: Sequence[Item]) -> Prepared:
         texts, text_slots, pictures, picture_slots = [], [], [], []
         for number, item in enumerate(items):
             check_not_empty(item)
             if words := own_text(item):
-                texts.append(self._neutralise(words))
+                texts.append(self.control_tokens.neutralise(words))
                 text_slots.append(number * len(PARTS) + TEXT)
-            for part, shown in ((IMAGES, self.media.images), (VIDEO, self.media.frames)):
-                own = self._pixels(item, shown(item))
+            for part, shown in zip((IMAGES, VIDEO), self.read_media(item), strict=True):
+                own = self._pixels(item, shown)
                 pictures += own
                 picture_slots += [number * len(PARTS) + part] * len(own)
         inputs: dict[str, Any] = {"count": len(items)}
@@ -146,8 +137,7 @@ class DualEncoder:
         return functional.normalize(parts.sum(dim=1), dim=1)  # (B, D); a part that is not there: 0
 
     def describe(self) -> dict[str, Any]:
-        budget = pixel_budget(SimpleNamespace(image_processor=self.image_processor))
-        return self.media.describe(self.max_text_tokens) | {"pixel_budget": budget}
+        return self.described(self.max_text_tokens) | {"pixel_budget": self.pixel_budget}
 
     def _limit(self, wanted: int | None) -> int:
         """Tokens of a text: as many as there are positions, or fewer if asked for."""
@@ -162,10 +152,6 @@ class DualEncoder:
                 f" {config.model_type}, which reads exactly {limit} tokens"
             )
         return limit if wanted is None else min(wanted, limit)
-
-    def _neutralise(self, text: str) -> str:
-        """A space inside of control tokens: one that ends a text would hide what follows it."""
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def _tokenise(self, texts: list[str]) -> tuple[dict[str, Tensor], list[bool]]:
         """Token ids (n, L), and which of the texts were cut."""
@@ -223,9 +209,3 @@ class DualEncoder:
 def _accepted(method: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Tensor]:
     names = inspect.signature(method).parameters
     return {key: value for key, value in values.items() if key in names}
-
-
-def _control_tokens(tokenizer: Any) -> re.Pattern[str]:
-    special = {token for token in tokenizer.all_special_tokens if len(token) > 1}
-    longest_first = sorted(special, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")

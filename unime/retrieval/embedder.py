@@ -7,15 +7,23 @@ SigLIP, …; dual_encoder.py) or ``encoder: sentence_transformers`` (sentence_en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from unime.errors import DataError
+from unime.config import InputConfig
 from unime.inputs.items import Item, whole_characters
+from unime.inputs.media import MediaReader
+from unime.inputs.resolution import Resolution
+
+BUDGET = (  # what the processors of the families call their limits on pixels, tiles and patches
+    *("size", "crop_size", "min_pixels", "max_pixels", "max_image_size", "image_grid_pinpoints"),
+    *("min_patches", "max_patches", "num_crops", "do_image_splitting", "cap_pixels_per_frame"),
+)
 
 
 @dataclass
@@ -39,6 +47,7 @@ class Embedder(Protocol):
 
     def refuses(self, item: Item) -> str | None:
         """Why the model cannot embed such an item; None: it can."""
+        return None
 
     def prepare(self, items: Sequence[Item]) -> Prepared:
         """Read and tokenise; may run in a worker process.
@@ -54,6 +63,25 @@ class Embedder(Protocol):
         """How items are shown to the model (prompt, resolution, frames, …), for the results."""
 
 
+class BaselineEmbedder(Embedder):
+    """What embedders of other models than ours share: how they read pictures."""
+
+    def __init__(self, model: Any, inputs: InputConfig) -> None:
+        self.model = model.eval()
+        self.inputs = filled = inputs.filled()
+        size = Resolution.parse(str(filled.resolution))
+        frames = int(filled.num_frames or 0)
+        self.read_media = MediaReader(frames, filled.max_image_pixels, size, size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def described(self, max_text_tokens: int | None, prompt: str | None = None) -> dict[str, Any]:
+        own = {"prompt": prompt, "max_text_tokens": max_text_tokens, "max_tiles": None}
+        return asdict(self.inputs) | own
+
+
 def own_text(item: Item) -> str:
     """The task's instruction and then the text, in one line: what a model reads that knows no
     instructions. Half a character (a lone surrogate), which no tokenizer takes, is a "?"."""
@@ -61,16 +89,24 @@ def own_text(item: Item) -> str:
     return str(whole_characters(words))
 
 
-def check_not_empty(item: Item) -> None:
-    """Refuse an item without text, image or video.
-
-    Raises:
-        DataError: nothing to embed; an instruction alone is nothing.
-    """
-    if not item.text.strip() and not item.images and not item.video:
-        raise DataError("an item has neither text nor image")
-
-
 def item_name(item: Item) -> str:
     paths = [Path(path).name for path in (*item.images, *item.video[:1])]
     return ", ".join(paths) or f"text {item.text[:60]!r}"
+
+
+def pixel_budget(hf_processor: Any) -> dict[str, dict[str, Any]]:
+    """How large an image or a frame may get in a processor, in its own words, for the results."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind in ("image", "video"):
+        part = getattr(hf_processor, f"{kind}_processor", None)
+        limits = {name: _plain(getattr(part, name, None)) for name in BUDGET}
+        found[kind] = {name: limit for name, limit in limits.items() if limit is not None}
+    return {kind: limits for kind, limits in found.items() if limits}
+
+
+def _plain(limit: Any) -> Any:
+    """A limit as JSON value; sizes are small objects of transformers' own."""
+    if limit is None or isinstance(limit, bool | int | list | tuple):
+        return limit
+    values = limit if isinstance(limit, Mapping) else vars(limit)
+    return {name: value for name, value in values.items() if value is not None}

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,14 +16,13 @@ from torch import Tensor
 
 from unime.errors import DataError
 from unime.inputs.images import longest_first
-from unime.inputs.items import KEY_BYTES, Item, item_digest
+from unime.inputs.items import Item, item_digest
 from unime.losses import effective_rank, mean_similarity
 from unime.retrieval.embedder import Embedder, Prepared, item_name
-from unime.runtime.distributed import gather_rows, in_order, on_main, together
+from unime.runtime.distributed import gather_rows, on_main, together
 from unime.runtime.progress import progress_bar
 from unime.runtime.workers import load_batches, named
 
-T = TypeVar("T")
 MOST_ROWS = 2048  # embeddings that the statistics are computed from
 
 
@@ -61,21 +59,14 @@ def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctI
     if len(set(gather_object([told]))) > 1:
         raise DataError("the ranks have read different rows: is the data the same on every host?")
     own = range(accelerator.process_index, len(different), accelerator.num_processes)
-    digests = together(accelerator, lambda: [item_digest(different[place]) for place in own])
-    written = bytearray(b"".join(digests)) or bytearray(KEY_BYTES)
-    rows = torch.frombuffer(written, dtype=torch.uint8).reshape(-1, KEY_BYTES)[: len(digests)]
-    everyone = in_order(accelerator, rows, list(own), len(different))
-    keys = [bytes(row) for row in everyone.numpy()]
-    by_key: dict[bytes, int] = {}
-    number = [by_key.setdefault(key, len(by_key)) for key in keys]
-    representative: dict[int, Item] = {}
-    for item, place in zip(different, number, strict=True):
-        representative.setdefault(place, item)
-    return DistinctItems(
-        list(representative.values()),
-        list(by_key),
-        torch.tensor(number, dtype=torch.long)[index],
-    )
+    digests = together(accelerator, lambda: [(n, item_digest(different[n])) for n in own])
+    keys = [key for _, key in sorted(gather_object(digests))]
+    by_key: dict[bytes, Item] = {}
+    for item, key in zip(different, keys, strict=True):
+        by_key.setdefault(key, item)
+    number = {key: place for place, key in enumerate(by_key)}
+    numbers = torch.tensor([number[key] for key in keys], dtype=torch.long)
+    return DistinctItems(list(by_key.values()), list(by_key), numbers[index])
 
 
 def encode_items(

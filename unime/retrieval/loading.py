@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,17 +18,6 @@ from unime.retrieval.dual_encoder import DualEncoder
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.sentence_encoder import SentenceEncoder
 from unime.retrieval.unime_embedder import UnimeEmbedder
-
-
-class Found(Protocol):
-    """What a configuration's model led to: ``Checkpoint`` (ours) or ``Baseline``."""
-
-    def describe(self) -> dict[str, Any]: ...
-
-    def add_to(self, digest: Any) -> None: ...
-
-    def folders(self) -> list[Path]:
-        """Local folders whose content is put into digests."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,11 @@ class Baseline:
         self.source.add_to(digest)
 
     def folders(self) -> list[Path]:
+        """Local folders whose content `add_to` puts into a digest."""
         return [self.source.folder] if self.source.commit is None else []
+
+
+Found = Checkpoint | Baseline  # what a configuration's model led to
 
 
 def find_model(config: EvalConfig) -> Found:

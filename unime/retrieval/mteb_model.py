@@ -13,6 +13,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,26 +54,20 @@ class MtebModel(AbsEncoder):
     ) -> None:
         self.embedder = embedder
         self.instructions = instructions
-        self.mteb_model_meta = ModelMeta(
-            loader=None,
-            name=name,
-            revision=revision,
-            release_date=None,
-            languages=None,
-            n_parameters=None,
-            memory_usage_mb=None,
-            max_tokens=embedder.describe()["max_text_tokens"],
-            embed_dim=embedder.dimension,
-            license=None,
-            open_weights=None,
-            public_training_code=None,
-            public_training_data=None,
-            framework=["PyTorch", "Transformers"],
-            similarity_fn_name=ScoringFunction.COSINE,
-            use_instructions=instructions,
-            training_datasets=None,
-            modalities=["text", "image"] if _takes_images(embedder) else ["text"],
-        )
+        takes_images = embedder.refuses(Item(images=("",))) is None
+        fields = ModelMeta.model_fields.items()
+        unknown: dict[str, Any] = {name: None for name, field in fields if field.is_required()}
+        known = {
+            "name": name,
+            "revision": revision,
+            "max_tokens": embedder.describe()["max_text_tokens"],
+            "embed_dim": embedder.dimension,
+            "framework": ["PyTorch", "Transformers"],
+            "similarity_fn_name": ScoringFunction.COSINE,
+            "use_instructions": instructions,
+            "modalities": ["text", "image"] if takes_images else ["text"],
+        }
+        self.mteb_model_meta = ModelMeta(**unknown | known)
 
     @classmethod
     def load(
@@ -157,14 +152,11 @@ def batch_items(batch: Mapping[str, Any], instruction: str, folder: Path) -> lis
     texts, pictures = batch.get("text"), batch.get("image")
     if texts is None and pictures is None:
         raise DataError(f"a batch of mteb's has {', '.join(batch)}, expected text or image")
-    count = len(texts) if texts is not None else len(pictures or [])
     items = []
-    for number in range(count):
-        own = pictures[number] if pictures is not None else None
+    for number, (text, own) in enumerate(zip_longest(texts or (), pictures or ())):
         shown = [one for one in (own if isinstance(own, list) else [own]) if not _is_absent(one)]
         paths = [_write(picture, folder / f"{number}-{n}.bmp") for n, picture in enumerate(shown)]
-        text = _text(texts[number]) if texts is not None else ""
-        items.append(Item(text, tuple(paths), instruction=instruction))
+        items.append(Item(_text(text), tuple(paths), instruction=instruction))
     return items
 
 
@@ -189,7 +181,3 @@ def _write(picture: Any, path: Path) -> str:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise DataError(f"an image of mteb's cannot be read: {error}") from error
     return str(path)
-
-
-def _takes_images(embedder: Embedder) -> bool:
-    return embedder.refuses(Item(images=("",))) is None

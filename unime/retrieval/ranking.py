@@ -8,14 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from unime.retrieval.measures import CUTOFFS, METRICS
-from unime.retrieval.ties import DEPTH, Ties, as_ranked, find_ties, joined
+from unime.retrieval.ties import DEPTH, Ties, as_ranked, joined, mark_ties
 
 BLOCK_VALUES = 1 << 26  # similarities, or values of gathered vectors, held at a time (256 MB)
 SHARED = 256  # targets for each candidate of a query, up to which all are multiplied
@@ -28,7 +27,7 @@ class Ranking:
 
     targets: Tensor  # (Q, 10) int64, -1 where there are fewer candidates
     scores: Tensor  # (Q, 10) float32, -inf there
-    ties: Ties | None = None  # of different items; None: not asked for
+    ties: Ties | None = None  # None: not asked for
 
 
 def rank_targets(
@@ -63,16 +62,18 @@ def rank_targets(
     first = 0
     for scores, own in _blocks(queries, targets, candidates):
         columns, values, tied = best(scores, depth)
-        if relevance is not None and tied.any():
-            rows = tied.nonzero()[:, 0]
-            places = own if own is None else own[rows]
-            relevant = [relevance[first + row] for row in rows.tolist()]
-            gains = _gains(relevant, places, scores.shape[1]).to(scores.device)
-            what = items.expand(len(rows), -1) if places is None else items[places.clamp(min=0)]
-            ties.append(find_ties(first + rows, scores[rows], columns[rows], gains, what))
+        ranked = columns
         if own is not None:
-            columns = own.gather(1, columns.clamp(min=0)).where(columns >= 0, -1)
-        found.append((columns, values))
+            ranked = own.gather(1, columns.clamp(min=0)).where(columns >= 0, -1)
+        found.append((ranked, values))
+        if relevance is not None:
+            relevant = relevance[first : first + len(scores)]
+            ties.append(as_ranked(ranked, relevant))
+            rows = tied.nonzero()[:, 0]
+            own = own if own is None else own[rows]
+            gains = _gains([relevant[row] for row in rows.tolist()], own, scores.shape[1])
+            what = items.expand(len(rows), -1) if own is None else items[own.clamp(min=0)]
+            mark_ties(ties[-1], rows, scores[rows], columns[rows], gains.to(what.device), what)
         first += len(scores)
     places, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Ranking(places, scores, None if relevance is None else joined(ties))
@@ -99,7 +100,8 @@ def _blocks(
             scores = block @ targets.T
             yield scores if is_unique else scores[:, same], None
         return
-    index = padded_index(candidates).to(targets.device)  # (Q, C)
+    lists = [torch.tensor(own, dtype=torch.long) for own in candidates]
+    index = pad_sequence(lists, batch_first=True, padding_value=-1).to(targets.device)  # (Q, C)
     width = index.shape[1]
     shared = len(targets) <= SHARED * width  # one product for all, of which each takes its own
     size = max(1, BLOCK_VALUES // (len(targets) if shared else width * targets.shape[1]))
@@ -125,16 +127,6 @@ def _gains(relevance: Sequence[Mapping[int, float]], own: Tensor | None, width: 
             places, values = is_it.nonzero()[:, 1], values[is_it.nonzero()[:, 0]]
         gains[row, places] = values
     return gains
-
-
-def padded_index(candidates: Sequence[Sequence[int]]) -> Tensor:
-    """Lists of different lengths as one matrix (Q, C), filled up with -1."""
-    lengths = torch.tensor([len(row) for row in candidates])
-    places = np.fromiter(chain.from_iterable(candidates), dtype=np.int64, count=int(lengths.sum()))
-    width = int(lengths.max())
-    index = torch.full((len(candidates), width), -1)
-    index[torch.arange(width) < lengths[:, None]] = torch.from_numpy(places)
-    return index
 
 
 def best(scores: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,9 +174,7 @@ def ranking_metrics(
         relevance: the right targets of each query with their gains, above 0.
         ties: of :func:`rank_targets`; None: all in the order of `targets`.
     """
-    groups = as_ranked(targets, relevance)
-    if ties is not None:
-        groups.replace(ties)
+    groups = as_ranked(targets, relevance) if ties is None else ties
     ideal = torch.zeros(len(relevance), DEPTH, dtype=torch.float64)
     for row, relevant in zip(ideal, relevance, strict=True):
         highest = sorted(relevant.values(), reverse=True)[:DEPTH]
@@ -226,17 +216,18 @@ def expected_by_chance(
     Raises:
         ValueError: another metric.
     """
+    name, _, k = metric.partition("@")
+    if metric != "hit@1" and name != "ndcg_linear":
+        raise ValueError(f"no chance level known of {metric}")
+    depth = int(k)
+    places = 1 / (torch.arange(depth, dtype=torch.float64) + 2).log2()
     values = []
     for own, count in zip(relevance, num_candidates, strict=True):
         if metric == "hit@1":
             values.append(len(own) / count)
             continue
-        name, _, k = metric.partition("@")
-        if name != "ndcg_linear":
-            raise ValueError(f"no chance level known of {metric}")
-        places = 1 / (torch.arange(int(k), dtype=torch.float64) + 2).log2()
-        ideal = sorted(own.values(), reverse=True)[: int(k)]
+        ideal = sorted(own.values(), reverse=True)[:depth]
         mean_gain = sum(own.values()) / count
-        reached = mean_gain * places[: min(int(k), count)].sum()
+        reached = mean_gain * places[: min(depth, count)].sum()
         values.append(float(reached / (torch.tensor(ideal) * places[: len(ideal)]).sum()))
     return sum(values) / len(values)

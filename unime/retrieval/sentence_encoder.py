@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
@@ -21,12 +22,12 @@ from transformers import PreTrainedTokenizerBase
 from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.errors import ConfigError, DataError, require_package
 from unime.inputs.items import Item
+from unime.inputs.media import check_not_empty
 from unime.models.checkpoint_files import PICKLES, Source
 from unime.models.item_processor import video_times
 from unime.models.loading import check_own_code, explained
 from unime.models.sentence_layout import MODULES
-from unime.retrieval.embedder import Prepared, check_not_empty, item_name, own_text
-from unime.retrieval.media import Media
+from unime.retrieval.embedder import BaselineEmbedder, Prepared, item_name, own_text
 from unime.runtime.progress import quiet_transformers
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Groups = list[tuple[list[int], dict[str, Any]]]  # places of items, and their features
 
 
-class SentenceEncoder:
+class SentenceEncoder(BaselineEmbedder):
     """A model in sentence-transformers' layout, with one prompt for all items.
 
     Asymmetric models (E5, BGE, Qwen3-Embedding) have one prompt for queries and another one, or
@@ -54,9 +55,9 @@ class SentenceEncoder:
     def __init__(
         self, model: SentenceTransformer, inputs: InputConfig, prompt_name: str | None = None
     ) -> None:
-        self.model = model.eval()
-        self.media = Media(inputs)
+        super().__init__(model, inputs)
         self.takes_messages = "message" in model.modalities
+        self.takes_videos = "video" in model.modalities
         name = prompt_name or model.default_prompt_name
         if name is not None and name not in model.prompts:
             known = ", ".join(model.prompts) or "none"
@@ -93,8 +94,7 @@ class SentenceEncoder:
 
         check_modules(source)
         quiet_transformers()
-        options: dict[str, Any] = {"use_safetensors": True}
-        options["dtype"] = getattr(torch, model.precision.value)
+        options = {"use_safetensors": True, "dtype": getattr(torch, model.precision.value)}
         if model.attention is not None:
             options["attn_implementation"] = model.attention
         with explained(model):
@@ -109,16 +109,12 @@ class SentenceEncoder:
             )
         return cls(loaded, inputs, prompt_name)
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
     def refuses(self, item: Item) -> str | None:
         parts = self._modalities(item)
         if parts and not self.model.supports(parts[0] if len(parts) == 1 else parts):  # type: ignore[arg-type]
             takes = ", ".join(map(str, self.model.modalities))
             return f"it embeds {takes}, not {' and '.join(parts)}"
-        several = len(item.images) + len(item.video) * (not self._takes_videos) > 1
+        several = len(item.images) + len(item.video) * (not self.takes_videos) > 1
         if several and not self.takes_messages:
             return "it embeds one image, not several"
         return None
@@ -153,27 +149,19 @@ class SentenceEncoder:
     def embed(self, inputs: Any) -> Tensor:
         rows, order = [], []
         for places, features in inputs:
-            moved = {
-                key: value.to(self.device) if isinstance(value, Tensor) else value
-                for key, value in features.items()
-            }
+            moved = send_to_device(features, self.device)
             vectors = self.model(moved)["sentence_embedding"]  # (b, D)
             rows.append(functional.normalize(vectors.float(), dim=1).cpu())
             order += places
         return torch.cat(rows)[torch.tensor(order).argsort()]
 
     def describe(self) -> dict[str, Any]:
-        limit = self._limit()
-        return self.media.describe(limit, self.prompt or None)
-
-    @property
-    def _takes_videos(self) -> bool:
-        return "video" in self.model.modalities
+        return self.described(self._limit(), self.prompt or None)
 
     def _modalities(self, item: Item) -> tuple[str, ...]:
         """What it holds, sorted by name as sentence-transformers has them."""
         text = item.text if self.takes_messages else own_text(item)
-        video = bool(item.video) and self._takes_videos
+        video = bool(item.video) and self.takes_videos
         image = bool(item.images) or bool(item.video) and not video
         present = {"image": image, "text": bool(text.strip()), "video": video}
         return tuple(name for name, there in present.items() if there)
@@ -184,9 +172,9 @@ class SentenceEncoder:
         text = own_text(replace(item, instruction="") if self.takes_messages else item)
         if self.model.modalities == ["text"]:
             return text
-        images, frames = self.media.images(item), self.media.frames(item)
+        images, frames = self.read_media(item)
         value: dict[str, Any] = {}
-        if frames and not self._takes_videos:
+        if frames and not self.takes_videos:
             images, frames = images + frames, []  # as ours does
         if images:
             value["image"] = images[0] if len(images) == 1 else images
@@ -228,8 +216,8 @@ def check_modules(source: Source) -> None:
             " which says how the model pools"
         )
     weights = {path.parent for path in source.folder.rglob("*.safetensors")}
-    pickles = [path for form in PICKLES for path in sorted(source.folder.rglob(form))]
-    unread: list[Path] = [path for path in pickles if path.parent not in weights]
+    pickles = chain(*(sorted(source.folder.rglob(form)) for form in PICKLES))
+    unread = [path for path in pickles if path.parent not in weights]
     if unread or not weights:
         found = f"{unread[0]}: a pickle, which is not read" if unread else "none"
         raise ConfigError(

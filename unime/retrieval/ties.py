@@ -13,11 +13,10 @@ DEPTH = 10  # places of a ranking that are ever looked at
 
 @dataclass
 class Ties:
-    """For each place of some rankings the candidates that share its score: its group. A place that
-    none shares is a group of its own. All but `rows` are (N, 10) float64.
+    """For each place of each ranking the candidates that share its score: its group. A place that
+    none shares is a group of its own. All are (Q, 10) float64.
 
     Attributes:
-        rows: the queries (N,).
         start: how many candidates score higher than the group.
         size: how many are in it.
         right: how many of these are right.
@@ -25,7 +24,6 @@ class Ties:
         is_mixed: 1 where the gains of the group differ, so that their order matters.
     """
 
-    rows: Tensor
     start: Tensor
     size: Tensor
     right: Tensor
@@ -33,21 +31,15 @@ class Ties:
     exponential_gain: Tensor
     is_mixed: Tensor
 
-    def replace(self, other: Ties) -> None:
-        """Take the rows of another one instead of its own."""
-        for name in _NUMBERS:
-            getattr(self, name)[other.rows] = getattr(other, name)
-
     def count(self, depth: int) -> int:
         """How many of its queries have a tie that touches the first `depth` places and decides what
         they are worth."""
         return int(self.is_mixed[:, :depth].any(dim=1).sum())
 
-    def shared_first(self, num_queries: int) -> Tensor:
-        """How many candidates share the highest score of each query (num_queries,); 1: none."""
-        found = torch.ones(num_queries, dtype=torch.long)
-        found[self.rows] = self.size[:, 0].long()
-        return found
+    @property
+    def shared_first(self) -> Tensor:
+        """How many candidates share the highest score of each query (Q,); 1: none."""
+        return self.size[:, 0].long()
 
     @property
     def hits(self) -> Tensor:
@@ -79,9 +71,6 @@ class Ties:
         return torch.arange(DEPTH, dtype=torch.float64) - self.start
 
 
-_NUMBERS = tuple(field.name for field in fields(Ties) if field.name != "rows")
-
-
 def as_ranked(targets: Tensor, relevance: Sequence[Mapping[int, float]]) -> Ties:
     """Rankings (Q, 10) without ties: every place is a group of its own."""
     rows = zip(targets.tolist(), relevance, strict=True)
@@ -89,7 +78,6 @@ def as_ranked(targets: Tensor, relevance: Sequence[Mapping[int, float]]) -> Ties
     gains = torch.tensor(found, dtype=torch.float64).reshape(-1, DEPTH)
     start = torch.arange(DEPTH, dtype=torch.float64).expand_as(gains).clone()
     return Ties(
-        rows=torch.arange(len(gains)),
         start=start,
         size=torch.ones_like(gains),
         right=(gains > 0).double(),
@@ -99,9 +87,11 @@ def as_ranked(targets: Tensor, relevance: Sequence[Mapping[int, float]]) -> Ties
     )
 
 
-def find_ties(rows: Tensor, scores: Tensor, columns: Tensor, gains: Tensor, items: Tensor) -> Ties:
-    """The groups of the best places of some queries. Candidates that are all copies of one item
-    make no group: their order in the list is as good as any.
+def mark_ties(
+    groups: Ties, rows: Tensor, scores: Tensor, columns: Tensor, gains: Tensor, items: Tensor
+) -> None:
+    """Put the groups of the best places of some queries among `groups`. Candidates that are all
+    copies of one item make no group: their order in the list is as good as any.
 
     Args:
         rows: the queries (q,).
@@ -110,13 +100,8 @@ def find_ties(rows: Tensor, scores: Tensor, columns: Tensor, gains: Tensor, item
         gains: of all candidates (q, C) float64.
         items: which item each candidate is (q, C).
     """
-    found = as_ranked(columns, [{}] * len(columns))
-    found.rows = rows.cpu()
     shown = columns.clamp(min=0)
-    values, what, own = (matrix.gather(1, shown) for matrix in (scores, items, gains))  # (q, 10)
-    own = own.where(columns >= 0, 0)
-    found.gain, found.right = own.cpu(), (own > 0).double().cpu()
-    found.exponential_gain = 2**found.gain - 1
+    values, what = scores.gather(1, shown), items.gather(1, shown)  # (q, 10)
     for place in range(columns.shape[1]):
         fresh = columns[:, place] >= 0
         if place:
@@ -126,11 +111,10 @@ def find_ties(rows: Tensor, scores: Tensor, columns: Tensor, gains: Tensor, item
         others = in_group & (items[at] != what[at, place, None])
         at, in_group = at[others.any(dim=1)], in_group[others.any(dim=1)]
         if len(at):
-            _fill(found, at.cpu(), place, in_group.cpu(), gains[at].cpu())
-    return found
+            _fill(groups, rows[at].cpu(), place, in_group.cpu(), gains[at].cpu())
 
 
-def _fill(found: Ties, at: Tensor, place: int, in_group: Tensor, gains: Tensor) -> None:
+def _fill(groups: Ties, at: Tensor, place: int, in_group: Tensor, gains: Tensor) -> None:
     """Put the groups that begin at a place of some rows into all the places that they take."""
     size = in_group.sum(dim=1).double()
     own = gains.where(in_group, 0)
@@ -145,12 +129,10 @@ def _fill(found: Ties, at: Tensor, place: int, in_group: Tensor, gains: Tensor) 
     places = torch.arange(DEPTH)
     taken = (places >= place) & (places < place + size[:, None])  # (f, 10)
     for name, values in numbers.items():
-        matrix = getattr(found, name)
+        matrix = getattr(groups, name)
         matrix[at] = torch.where(taken, values[:, None], matrix[at])
 
 
 def joined(parts: Sequence[Ties]) -> Ties:
     """Those of several blocks of queries."""
-    if not parts:
-        return as_ranked(torch.empty(0, DEPTH), [])
     return Ties(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Ties)))

@@ -11,11 +11,10 @@ from torch import Tensor
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.models.prompts import render
-from unime.retrieval.embedder import Prepared
-from unime.retrieval.media import pixel_budget
+from unime.retrieval.embedder import Embedder, Prepared, pixel_budget
 
 
-class UnimeEmbedder:
+class UnimeEmbedder(Embedder):
     """A model of ours: an :class:`Encoder` and its prompt."""
 
     kind = "unime"
@@ -24,9 +23,6 @@ class UnimeEmbedder:
         self.encoder = encoder.eval()
         self.dimension = encoder.hidden_size
         self.device = next(encoder.parameters()).device
-
-    def refuses(self, item: Item) -> str | None:
-        return None
 
     def prepare(self, items: Sequence[Item]) -> Prepared:
         processor = self.encoder.processor

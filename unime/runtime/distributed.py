@@ -82,19 +82,6 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     return broadcast_object_list(done)[0]  # type: ignore[return-value, arg-type]
 
 
-def in_order(accelerator: Accelerator, rows: Tensor, places: list[int], total: int) -> Tensor:
-    """The rows of all ranks (total, …), put where their places say; each place exactly once."""
-    device = accelerator.device
-    everyone = gather_rows(torch.tensor(places, dtype=torch.long, device=device))
-    gathered = gather_rows(rows.to(device))
-    counts = torch.bincount(everyone, minlength=total)
-    if len(counts) != total or (counts != 1).any():
-        raise RuntimeError(f"{len(everyone)} rows for {total} items, some lacking or twice")
-    ordered = torch.empty_like(gathered)
-    ordered[everyone] = gathered
-    return ordered.cpu()
-
-
 def whole(tensor: Tensor) -> Tensor:
     """A parameter (or a moment of FSDP2's) in full, without graph."""
     if isinstance(tensor, DTensor):
