@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
 
+import huggingface_hub
 import numpy as np
 import pytest
 import yaml
@@ -19,6 +24,7 @@ from tests.support.embedding import difference, embed, load_exact
 from tests.support.exported_runs import in_sentence_transformers, train_small
 from unime.config import InputConfig
 from unime.errors import RunError
+from unime.export.reading_transformer import _file
 from unime.export.verification import odd_items
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
@@ -146,3 +152,16 @@ def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatc
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_is_fetched_from_its_address(odd, monkeypatch):
+    path = Path(odd["pictures turned by EXIF"])
+    handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{quote(path.name)}"
+        assert _file(address).read() == path.read_bytes()
+        with pytest.raises(Exception, match="404"):
+            _file(f"{address}.absent")
+        server.shutdown()

@@ -12,8 +12,8 @@ import os
 from io import BytesIO
 from typing import Any
 
-import httpx
 import numpy as np
+from huggingface_hub import get_session
 from PIL import Image
 from sentence_transformers.base.modality import is_image_url_or_path
 from sentence_transformers.base.modules.transformer import Transformer
@@ -93,7 +93,8 @@ def _names_picture(text: str) -> bool:
 def _file(name: str) -> str | BytesIO:
     """What a path, an address or base64 text holds."""
     if name.startswith(("http://", "https://")):
-        answer = httpx.get(name, follow_redirects=True).raise_for_status()
+        answer = get_session().get(name)
+        answer.raise_for_status()
         return BytesIO(answer.content)
     if os.path.isfile(name):
         return name
