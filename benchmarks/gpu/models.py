@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample
 from unime.models.item_processor import ItemProcessor
@@ -51,6 +52,15 @@ QWEN2_VL_VISION = {
 }  # fmt: skip
 SMALL_TEXT = {"num_hidden_layers": 2}  # of assets/base's five layers
 SMALL_VISION = {"depth": 2}
+EVERY_PART = (  # trained, on one GPU; what a configuration has to say besides
+    "lora.train=[llm, projector, vision]", "gpus=1", "run.output_dir=-", "data.root=-",
+    "data.sources.-.rows=null", "optim.steps=1", "optim.learning_rate=1e-5",
+)  # fmt: skip
+
+
+def step_config(model: Path | str, *settings: str) -> Stage2PlanConfig:
+    """A step of stage 2 to be planned, which trains every part but for other key=value."""
+    return build_config(Stage2PlanConfig, None, [f"model.name={model}", *EVERY_PART, *settings])
 
 
 @dataclass
@@ -101,9 +111,11 @@ def write_qwen2_vl_2b(folder: Path, small: bool = False) -> Path:
     return folder
 
 
-def write_llava_next_7b(folder: Path, small: bool = False) -> Path:
+def write_llava_next_7b(
+    folder: Path, small: bool = False, tokenizer: PreTrainedTokenizerFast | None = None
+) -> Path:
     """The same of LLaVA-1.6-mistral-7b, or with `small` of a narrow model of two layers."""
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = tokenizer or PreTrainedTokenizerFast(
         tokenizer_file=str(BASE / "tokenizer.json"),
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.backbones_table import fill
 from benchmarks.gpu.__main__ import Report, main
 from benchmarks.gpu.models import Material, write_qwen2_vl_2b
 from benchmarks.gpu.steps import GIB, Case
 from benchmarks.gpu.tables import tables
+from benchmarks.markdown import fill
 from tests.support.paths import ROOT
 from unime.planning.planner import Plan, make_plan
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from benchmarks.engines_table import table
+from benchmarks.engines_table import tables
 from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
 from tests.support.paths import ROOT
 from unime.config import Quantization
@@ -215,4 +215,4 @@ def test_neither_configuration_says_what_the_other_does(
 
 def test_the_table_in_the_docs() -> None:
     text = (ROOT / "docs" / "engines.md").read_text()
-    assert table(ROOT / "docs" / "results" / "engines.json") in text
+    assert tables(ROOT / "docs" / "results" / "engines.json") in text
