@@ -6,18 +6,15 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from benchmarks.gpu.models import BASE, draw_pictures, make_pairs
+from benchmarks.gpu.steps import Result
+from eval.miniatures.mmeb import write_rows
 from unime.data.teacher_store import TeacherMeta, write_store
 from unime.inputs.items import Pair
-
-Result = dict[str, Any]
 
 
 def write_material(folder: Path, steps: int) -> None:
@@ -63,7 +60,7 @@ def write_train_rows(root: Path, name: str, pairs: Sequence[Pair]) -> None:
         }
         for pair in pairs
     ]
-    write_table(root / name / "original-00000-of-00001.parquet", rows)
+    write_rows(root, name, "original", rows)
 
 
 def write_tasks(folder: Path, pairs: Sequence[Pair]) -> None:
@@ -82,11 +79,6 @@ def write_tasks(folder: Path, pairs: Sequence[Pair]) -> None:
          "tgt_img_path": [names[m] for m in of]} for n, of in enumerate(choices)
     ]  # fmt: skip
     for name, rows in (("ToText", to_text), ("ToPicture", to_picture)):
-        write_table(folder / "eval" / name / "test-00000-of-00001.parquet", rows)
+        write_rows(folder / "eval", name, "test", rows)
     line = "{meta_task: retrieval, distribution: ind}\n"
     (folder / "suite.yaml").write_text(f"ToText: {line}ToPicture: {line}")
-
-
-def write_table(path: Path, rows: list[Result]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)

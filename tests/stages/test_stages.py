@@ -23,12 +23,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.support.embedding import embed
 from tests.support.material import (
     EXACT,
     WORDS,
     adapters,
     assert_same_run,
-    embed,
     interrupt_once,
     metrics,
     stage1,
@@ -36,9 +36,10 @@ from tests.support.material import (
 )
 from tests.support.paths import ROOT
 from tests.support.ranks import TwoRanks
-from unime.data.datasets import DataError, Item
+from unime.config import InputConfig, ModelConfig
 from unime.data.teacher_store import TeacherMeta, write_store
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
+from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.runtime.program import run_program
 
@@ -95,8 +96,9 @@ def test_stage2_starts_from_stage1(
     assert all(torch.equal(kept[name], tensor) for name, tensor in first.items())
     item = Item("what is it?", (str(material / "mmeb/images/Captions/1.png"),))
     model = tiny_model("qwen2_vl")
-    after = (None, after_stage1 / "final", after_stage2 / "final")
-    vectors = [embed(model, adapter, item) for adapter in after]
+    after = (None, f"{after_stage1}/final", f"{after_stage2}/final")
+    configs = [ModelConfig(str(model), adapter=adapter) for adapter in after]
+    vectors = [embed(Encoder.load(config, InputConfig()), [item]) for config in configs]
     assert (vectors[0] - vectors[1]).norm() > 1e-3 and (vectors[1] - vectors[2]).norm() > 1e-3
 
 

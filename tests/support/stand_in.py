@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from unime.losses import LossOutput, distillation_loss
 from unime.training import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.loop import train
+from unime.training.metrics import read_lines
 from unime.training.run import start_run
 
 WIDTH = 12
@@ -160,7 +160,7 @@ def outcome(folder: Path, step: int = 6) -> dict[str, Any]:
     """Everything that must be the same: parameters, optimizer, metrics but for the clock."""
     last = folder / "checkpoints" / f"step_{step:08d}"
     tensors = load_file(last / "adapter.safetensors") | load_file(last / "optimizer.safetensors")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(folder / "metrics.jsonl")
     for line in lines:
         for name in TIMING:
             line.pop(name)

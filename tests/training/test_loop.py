@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from tests.support.ranks import TwoRanks
 from tests.support.stand_in import WIDTH, StandIn, assert_same, fit, make_config, outcome, rows
-from unime.config import (
-    DistillationLossConfig,
-)
+from unime.config import DistillationLossConfig
 from unime.data.datasets import TextRow
 from unime.data.sampler import GlobalBatchSampler, Mixing
 from unime.errors import ConfigError
 from unime.losses import distillation_loss
 from unime.training import checkpoint
+from unime.training.metrics import read_lines
 from unime.training.run import start_run
 from unime.training.schedule import learning_rate
 
@@ -31,7 +30,7 @@ from unime.training.schedule import learning_rate
 
 
 def test_metrics_and_files(straight: Path) -> None:
-    lines = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(straight / "metrics.jsonl")
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert list(lines[0]) == [
         "step", "loss", "grad_norm", "teacher_correlation", "teacher_mean_similarity",
@@ -83,7 +82,7 @@ def test_tensorboard(tmp_path: Path) -> None:
 
     fit(make_config(tmp_path, trackers=["tensorboard"], steps=2))
     events = EventAccumulator(str(tmp_path / "tensorboard" / "unime")).Reload()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "metrics.jsonl")
     logged = events.Scalars("train/loss")
     assert [event.step for event in logged] == [2]
     assert logged[0].value == pytest.approx(lines[0]["loss"])

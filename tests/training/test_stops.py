@@ -34,6 +34,7 @@ from unime.errors import ConfigError, RunError
 from unime.runtime import interruption
 from unime.training import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
+from unime.training.metrics import read_lines
 from unime.training.run import start_run
 
 
@@ -75,7 +76,7 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
 def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path) -> None:
     """Counted, its rows written down, and nothing moved by it."""
     fit(make_config(tmp_path, on_nonfinite=OnNonfinite.skip, log_every=1, steps=4), nan_at=2)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = read_lines(tmp_path / "metrics.jsonl")
     assert [line["skipped_steps"] for line in lines] == [0, 1, 0, 0]
     assert "loss" not in lines[1] and lines[2]["loss"] > 0
     report = json.loads((tmp_path / "not_finite_step2_rank0.json").read_text())

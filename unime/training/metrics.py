@@ -50,6 +50,12 @@ def of_batch(accelerator: Accelerator, batch: Batch) -> dict[str, float]:
     }
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds so far; a line that a kill cut short is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
 class Metrics:
     """Means of what the steps report, one line for every `log_every` steps.
 
@@ -124,7 +130,7 @@ class Metrics:
 
     def last_line(self) -> dict[str, Any]:
         """Of training."""
-        return [line for line in self.read() if "learning_rate" in line][-1]
+        return [line for line in read_lines(self.path) if "learning_rate" in line][-1]
 
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
@@ -148,15 +154,8 @@ class Metrics:
             self.seconds, self.skipped = state["seconds"], state["skipped"]
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         if self._accelerator.is_main_process:
-            kept = [line for line in self.read() if line["step"] <= step]
+            kept = [line for line in read_lines(self.path) if line["step"] <= step]
             write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def read(self) -> list[dict[str, Any]]:
-        """The lines written so far; one that a kill cut short is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("}\n")]
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._accelerator.is_main_process:
