@@ -228,7 +228,7 @@ run_program(check)' "launch.sh $command" "${command^}Config" "$accelerate_config
 
 run_accelerate() { # MODULE CONFIG [key=value …]
   local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=$accelerate_config
-  local gpus kind words=()
+  local gpus kind threads words=()
   shift 2
   [[ $processes =~ ^([1-9][0-9]*)?$ ]] ||
     fail "UNIME_NUM_PROCESSES: got '$processes', expected a positive number"
@@ -237,8 +237,9 @@ run_accelerate() { # MODULE CONFIG [key=value …]
     gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
   fi
   if ((gpus == 0)); then
+    threads=$(($(nproc) / ${processes:-1})) # 0, where there are fewer cores than processes
     # without it accelerate leaves every CPU rank alone in a world of its own
-    words=(env ACCELERATE_USE_CPU=true DS_ACCELERATOR=cpu "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")
+    words=(env ACCELERATE_USE_CPU=true DS_ACCELERATOR=cpu "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}")
   fi
   if [[ -z $file ]]; then
     processes=${processes:-$((gpus > 0 ? gpus : 1))}
@@ -279,12 +280,6 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
     exit "$killed"
   fi
   exit "$status"
-}
-
-threads() { # processor cores for each of N processes, at least one
-  local cores
-  cores=$(nproc)
-  echo $((cores > $1 ? cores / $1 : 1))
 }
 
 lint() {

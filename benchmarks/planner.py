@@ -31,13 +31,14 @@ from benchmarks.gpu.models import BASE, CLIP, step_config, write_llava_next_7b
 from benchmarks.markdown import lines
 from tests.support.tiny_models import build_tiny, build_tokenizer
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
-from unime.inputs.items import Item
+from unime.inputs.items import Item, Pair
 from unime.losses import LossOutput
 from unime.models.encoder import Encoder
 from unime.planning.architecture import read_architecture
 from unime.planning.costs import PlannedConfig, activation_bytes, workspace_bytes
 from unime.planning.planner import Plan, make_plan
-from unime.training.chunks import Batch
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.collator import PairCollator
 from unime.training.grad_cache import cached_backward
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -246,17 +247,10 @@ def encoder_and_inputs(
 
 def batch_of(encoder: Encoder, config: Stage2PlanConfig, folder: Path) -> Batch:
     """Queries with an image and targets without one, in chunks."""
-    size, chunk = config.optim.batch_size_per_device, config.optim.chunk_size
     words = " the" * 4 * config.plan.text_tokens
-    query, target = Item(words, (str(folder / "blank.png"),)), Item(words)
-    sides = [[encoder.processor(item) for _ in range(size)] for item in (query, target)]
-    parts = [
-        encoder.processor.collate(side[start : start + chunk])
-        for side in sides
-        for start in range(0, size, chunk)
-    ]
-    chunks = [parts] if chunk >= 2 * size else [[part] for part in parts]
-    return Batch(chunks, {"query": size, "target": size}, {}, [])
+    pair = Pair(Item(words, (str(folder / "blank.png"),)), Item(words))
+    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim))
+    return collate([pair] * config.optim.batch_size_per_device)
 
 
 def cached_step(encoder: Encoder, batch: Batch) -> None:

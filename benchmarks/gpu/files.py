@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from benchmarks.gpu.models import BASE, draw_pictures, make_pairs
+from benchmarks.gpu.models import BASE, make_pairs
 from benchmarks.gpu.steps import Result
-from eval.miniatures.mmeb import write_rows
+from eval.miniatures.mmeb import write_picture, write_rows
 from unime.data.teacher_store import TeacherMeta, write_store
 from unime.inputs.items import Pair
 
@@ -66,7 +66,7 @@ def write_train_rows(root: Path, name: str, pairs: Sequence[Pair]) -> None:
 def write_tasks(folder: Path, pairs: Sequence[Pair]) -> None:
     """Pictures to captions, and captions to pictures."""
     size = len(pairs)
-    names = [path.name for path in draw_pictures(folder / "eval", size, 96)]
+    names = [write_picture(folder / f"eval/{n}.png", n, 96).name for n in range(size)]
     order = [random.Random(n).sample([m for m in range(size) if m != n], 9) for n in range(size)]
     choices = [[n, *others] for n, others in enumerate(order)]
     shown = "<|image_1|>\nRepresent the given image.\n"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -19,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from eval.miniatures.mmeb import write_picture
 from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample
@@ -156,32 +156,13 @@ def write_weights(folder: Path, device: str) -> None:
     model.save_pretrained(folder, max_shard_size="100GB")
 
 
-def draw_pictures(folder: Path, count: int, side: int) -> list[Path]:
-    """PNGs of a few shapes each, no two alike."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(count):
-        draws = random.Random(number)
-        picture = Image.new("RGB", (side, side), _color(draws))
-        for _ in range(6):
-            left, right = sorted(draws.sample(range(side), 2))
-            top, bottom = sorted(draws.sample(range(side), 2))
-            ImageDraw.Draw(picture).ellipse((left, top, right, bottom), fill=_color(draws))
-        paths.append(folder / f"{number}.png")
-        picture.save(paths[-1], compress_level=1)
-    return paths
-
-
 def make_pairs(folder: Path, count: int, side: int, words: int) -> list[Pair]:
     """A picture with a question, and a caption, each of at least so many tokens."""
     pairs = []
-    for number, path in enumerate(draw_pictures(folder, count, side)):
+    for number in range(count):
+        path = write_picture(folder / f"{number}.png", number, side)
         draws = random.Random(-1 - number)
         question, caption = (" ".join(draws.choices(WORDS, k=words)) for _ in range(2))
         query, target = Item(f"{number} {question}", (str(path),)), Item(f"{number} {caption}")
         pairs.append(Pair(query, target, row_id=str(number)))
     return pairs
-
-
-def _color(draws: random.Random) -> tuple[int, int, int]:
-    return draws.randrange(256), draws.randrange(256), draws.randrange(256)

@@ -94,7 +94,8 @@ def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         config = make_config(tmp_path)
         config.optim.chunk_size = chunk_size
         start_run(config)
-        write_json(tmp_path / "state.json", {"step": 3, "identity": run_identity(config, 1)})
+        state = {"step": 3, "identity": run_identity(config, 1), "data": {}}
+        write_json(tmp_path / "state.json", state)
         (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True, exist_ok=True)
         (tmp_path / "state.json").rename(tmp_path / "checkpoints/step_00000003/state.json")
     assert (tmp_path / "commit.txt").read_text() == "bbb\n"
