@@ -173,7 +173,7 @@ def record(key: str, found: dict[str, Any]) -> None:
 def test_what_an_engine_cannot_do(
     engine: str, change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = settings(CASES["lora"], tmp_path)
+    config = settings(tmp_path)
     for key, value in change.items():
         for part in (config.model, config.optim, config.lora):
             if hasattr(part, key):
@@ -193,10 +193,7 @@ def test_what_an_engine_cannot_do(
         ({"train_batch_size": 999}, "train_batch_size: got 999"),
         ({"torch_autocast": {"enabled": "true"}}, "torch_autocast .*model.precision decides"),
         ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types: not supported"),
-        (
-            {"zero_optimization": {"zero_quantized_weights": True}},
-            "zero_quantized_weights: not",
-        ),
+        ({"zero_optimization": {"zero_quantized_weights": True}}, "zero_quantized_weights: not"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer and scheduler: expected none"),
         ({"bf16": {"enabled": True}}, "bf16 .*model.precision decides"),
         ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "got 'nvme', expected none"),
@@ -205,7 +202,7 @@ def test_what_an_engine_cannot_do(
 def test_neither_configuration_says_what_the_other_does(
     settings_of_deepspeed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = settings(CASES["lora"], tmp_path)
+    config = settings(tmp_path)
     with pytest.raises(ConfigError, match=message):
         _fill_deepspeed(settings_of_deepspeed, config, 2)
     fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}

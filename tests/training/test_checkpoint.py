@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unime.config import LoraSettings, ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
 from unime.errors import ConfigError, RunError
 from unime.runtime.files import write_json
 from unime.training import checkpoint
-from unime.training.identity import changes, run_identity
 
 SEED = 5
 
@@ -183,37 +180,3 @@ def test_json_is_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(path.read_text()) == {"loss": 1}
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"loss": float("nan")})
-
-
-def make_config(**changed: Any) -> Stage2Config:
-    optim: dict[str, Any] = {"steps": 5, "batch_size_per_device": 8, "chunk_size": 4}
-    data = PairData(root="data", sources={"A-OKVQA": PairSource(rows=changed.pop("rows", None))})
-    lora = LoraSettings(train=changed.pop("train", ["llm"]))
-    config = Stage2Config(
-        model=ModelConfig(name="m"),
-        lora=lora,
-        data=data,
-        optim=OptimConfig(**optim | {"learning_rate": 1e-3} | changed),
-    )
-    config.run.output_dir = "runs/x"
-    return config
-
-
-def test_settings_that_may_and_may_not_change() -> None:
-    config = make_config()
-    saved = json.loads(json.dumps(run_identity(config, 2)))
-    assert saved["settings"]["data.sources.A-OKVQA.rows"] is None
-    assert saved["settings"]["optim.schedule"] == "linear"
-
-    same = make_config(batch_size_per_device=16, chunk_size=1, gradient_checkpointing=True)
-    same.run.output_dir, same.run.log_every, same.run.save_every = "elsewhere", 1, 7
-    same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
-    assert changes(saved, run_identity(same, 1)) == []
-
-    other = make_config(rows=5, train=["llm", "vision"], weight_decay=0.1)
-    assert changes(saved, run_identity(other, 1)) == [
-        "data.sources.A-OKVQA.rows: None -> 5",
-        "lora.train: ['llm'] -> ['llm', 'vision']",
-        "optim.weight_decay: 0.0 -> 0.1",
-        "global batch size: 16 -> 8",
-    ]

@@ -14,17 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unime.config import (
-    DistillationLossConfig,
-    ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    RunConfig,
-    Stage1Config,
-    Stage2Config,
-    TextData,
-)
+from tests.support.engine_cases import settings
+from tests.support.stand_in import make_config
+from unime.config import DistillationLossConfig
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime import environment, interruption
 from unime.runtime.environment import git_commit
@@ -37,17 +29,8 @@ from unime.training.identity import run_identity
 from unime.training.run import start_run
 
 
-def make_config(folder: Path) -> Stage1Config:
-    return Stage1Config(
-        run=RunConfig(output_dir=str(folder), trackers=[], seed=11),
-        model=ModelConfig(name="m"),
-        data=TextData(texts=["t"], teacher="t"),
-        optim=OptimConfig(5, None, 8, 4, 1e-3),
-    )
-
-
 def test_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = start_run(make_config(tmp_path / "new" / "run"))
+    run = start_run(make_config(tmp_path / "new" / "run", chunk_size=4))
     first = torch.rand(2)
     assert run.global_batch_size == 8 and run.is_main_process
     assert run.checkpoint is None and not run.finished
@@ -91,8 +74,7 @@ def test_commit_of_a_checkout_and_outside(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for commit, chunk_size in (("aaa", 4), ("bbb", 2)):
         monkeypatch.setattr(runlog, "git_commit", lambda commit=commit: commit)
-        config = make_config(tmp_path)
-        config.optim.chunk_size = chunk_size
+        config = make_config(tmp_path, chunk_size=chunk_size)
         start_run(config)
         state = {"step": 3, "identity": run_identity(config, 1), "data": {}}
         write_json(tmp_path / "state.json", state)
@@ -110,8 +92,7 @@ def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("size", "diagonal", "least"), [(2, False, 3), (1, True, 2), (3, False, 0), (2, True, 0)]
 )
 def test_batches_too_small_to_distil(size: int, diagonal: bool, least: int, tmp_path: Path) -> None:
-    config = make_config(tmp_path)
-    config.optim.batch_size_per_device = size
+    config = make_config(tmp_path, size)
     config.loss = DistillationLossConfig(include_diagonal=diagonal)
     if not least:
         start_run(config)
@@ -124,12 +105,8 @@ def test_batches_too_small_to_distil(size: int, diagonal: bool, least: int, tmp_
 
 
 def test_a_batch_without_negatives(tmp_path: Path) -> None:
-    config = Stage2Config(
-        run=RunConfig(output_dir=str(tmp_path), trackers=[]),
-        model=ModelConfig(name="m"),
-        data=PairData(root="r", sources={"T": PairSource()}),
-        optim=OptimConfig(5, None, 1, 1, 1e-3),
-    )
+    config = settings(tmp_path)
+    config.optim.batch_size_per_device = 1
     with pytest.raises(ConfigError, match=r"optim.batch_size_per_device: got a global batch of 1"):
         start_run(config)
 
