@@ -27,12 +27,10 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
-def make_config(
-    model: str = "m", adapter: str | None = None, rows: int | None = None
-) -> Stage2Config:
+def make_config(model: str = "m", adapter: str | None = None) -> Stage2Config:
     return Stage2Config(
         model=ModelConfig(name=model, adapter=adapter),
-        data=PairData(root="mmeb", sources={"A-OKVQA": PairSource(rows)}),
+        data=PairData(root="mmeb", sources={"A-OKVQA": PairSource()}),
         optim=OptimConfig(5, None, 8, 4, 1e-3),
     )
 
@@ -49,7 +47,8 @@ def test_settings_that_may_and_may_not_change() -> None:
     same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
     assert changes(saved, run_identity(same, 1)) == []
 
-    other = make_config(rows=5)
+    other = make_config()
+    other.data.sources["A-OKVQA"].rows = 5
     other.lora.train, other.optim.weight_decay = ["llm", "vision"], 0.1
     assert changes(saved, run_identity(other, 1)) == [
         "data.sources.A-OKVQA.rows: None -> 5",
