@@ -80,21 +80,18 @@ def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], mes
     assert checkout.calls() == []
 
 
-def test_a_wrong_setting_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "run.sed=3")
-    assert status == 2
-    assert output.endswith("unknown key 'run.sed'; the nearest valid key is 'run.seed'\n")
-
-
-def test_a_setting_with_dashes_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "--run.seed=3")
-    assert status == 2
-    assert "launch.sh stage1: got --run.seed=3; settings are written key=value" in output
-
-
-def test_print_config_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", "--print-config")
-    assert (status, "  seed: 3\n" in output) == (0, True)
+@pytest.mark.parametrize(
+    ("word", "status", "said"),
+    [
+        ("run.sed=3", 2, "unknown key 'run.sed'; the nearest valid key is 'run.seed'\n"),
+        ("--run.seed=3", 2, "launch.sh stage1: got --run.seed=3; settings are written key=value"),
+        ("--print-config", 0, "  seed: 3\n"),
+    ],
+)
+def test_what_starts_no_rank(checkout: Checkout, word: str, status: int, said: str) -> None:
+    found, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", word)
+    assert (found, said in output) == (status, True), output
+    assert "accelerate launch" not in output
 
 
 @pytest.mark.parametrize("processes", [1, 2])

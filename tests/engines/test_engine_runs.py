@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from torch import Tensor
 from eval.miniatures.mmeb import write_rows
 from tests.engines.test_engines import record
 from tests.support.launching import Launch, run
-from tests.support.material import adapters, assert_same_run, metrics, write_material
+from tests.support.material import adapters, assert_same_run, metrics
 
 pytestmark = pytest.mark.engines
 EXACT = ("lora.dropout=0", "optim.epsilon=1e-3", "optim.chunk_size=3")
@@ -37,16 +36,15 @@ FAST = ("zero2", "stage2", "nf4")
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("engine_runs")
-    write_material(folder, tiny_model("qwen2_vl"))
+def material(material: Path) -> Path:
+    """And pairs without any picture."""
     words = [
         {"qry": f"What is {n}?", "qry_image_path": "", "pos_text": f"number {n}",
          "pos_image_path": ""}
         for n in range(16)
     ]  # fmt: skip
-    write_rows(folder / "mmeb", "Words", "original", words)
-    return folder
+    write_rows(material / "mmeb", "Words", "original", words)
+    return material
 
 
 @pytest.fixture(scope="module")

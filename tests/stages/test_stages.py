@@ -10,7 +10,6 @@ import os
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.support.embedding import embed
+from tests.support.launching import Launch
 from tests.support.material import (
     EXACT,
     WORDS,
@@ -34,7 +34,6 @@ from tests.support.material import (
     stage1,
     stage2,
 )
-from tests.support.paths import ROOT
 from tests.support.ranks import TwoRanks
 from unime.config import InputConfig, ModelConfig
 from unime.data.teacher_store import TeacherMeta, write_store
@@ -153,46 +152,25 @@ def stages_on_two_ranks(words: str, adapter: str) -> None:
 def test_ctrl_c_on_the_terminal(material: Path) -> None:
     """accelerate launch of two ranks, real signals to the whole process group in a step that takes
     longer than the 30 seconds that the launcher waits, and the command it prints."""
-    output, log = material / "ctrl_c", (material / "ctrl_c.log").open("w+")
     long = [f"{n} " + " ".join(WORDS * 30) for n in range(2000)]
     (material / "long.jsonl").write_text("".join(json.dumps({"text": x}) + "\n" for x in long))
     meta = TeacherMeta("ones", None, "", 2)
     write_store(material / "long", long, meta, lambda some: np.ones((len(some), 2)), 2000)
-    command = [
-        "-m", "accelerate.commands.launch",
-        "--config_file", "configs/accelerate/cpu_two_ranks.yaml",
-        "-m", "stages.stage1_distill", "--config", str(material / "stage1.yaml"),
-        f"run.output_dir={output}", f"data.texts=[{material}/long.jsonl]",
-        f"data.teacher={material}/long", "optim.batch_size_per_device=1000", "optim.chunk_size=1",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        cwd=ROOT,
-        stderr=log,
-        start_new_session=True,
-    )
-
-    def wait_for(words: str) -> str:
-        deadline = time.monotonic() + 120
-        while words not in (said := Path(log.name).read_text()):
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
-        return said
-
-    try:
-        said = wait_for("training from step 0 to 4")
-        assert "2000 texts (0 duplicates left out)" in said
-        time.sleep(5)  # the rows are prepared, and the step is on its way
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
-        said = wait_for("to go on:")
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode != 0 and "stopped at step 0 of 4, everything is saved" in said
-    assert " ".join(command[2:]) in said.split("to go on:")[1].replace("'", "")
-    (folder,) = (output / "checkpoints").iterdir()
+    launch = Launch(
+        material, "ctrl_c", f"data.texts=[{material}/long.jsonl]", f"data.teacher={material}/long",
+        "optim.batch_size_per_device=1000", "optim.chunk_size=1",
+        stage="stage1", config="cpu_two_ranks",
+    )  # fmt: skip
+    launch.until(lambda: "training from step 0 to 4" in launch.said, 120)
+    assert "2000 texts (0 duplicates left out)" in launch.said
+    time.sleep(5)  # the rows are prepared, and the step is on its way
+    os.killpg(launch.process.pid, signal.SIGINT)
+    assert launch.wait(60) != 0
+    said = launch.said
+    assert "stopped at step 0 of 4, everything is saved" in said
+    typed = " ".join(launch.process.args[3:])  # type: ignore[arg-type, index]
+    assert typed in said.split("to go on:")[1].replace("'", "")
+    (folder,) = (launch.output_dir / "checkpoints").iterdir()
     assert folder.name == "step_00000000" and len(list(folder.glob("random_*"))) == 2
 
 
