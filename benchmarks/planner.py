@@ -27,7 +27,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks.gpu.models import BASE, CLIP, step_config, write_llava_next_7b
+from benchmarks.gpu.models import (
+    BASE,
+    CLIP,
+    planned_encoder,
+    step_config,
+    write_llava_next_7b,
+)
 from benchmarks.markdown import lines
 from tests.support.tiny_models import build_tiny, build_tokenizer
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
@@ -232,12 +238,7 @@ def encoder_and_inputs(
     config: Stage2PlanConfig, folder: Path, items: int
 ) -> tuple[Encoder, dict[str, Tensor]]:
     """The real encoder, and `items` of the plan's image items."""
-    encoder = Encoder.load(
-        config.model,
-        replace(config.inputs, max_text_tokens=config.plan.text_tokens),
-        lora=config.lora,
-        gradient_checkpointing=config.optim.gradient_checkpointing,
-    ).train()
+    encoder = planned_encoder(config).train()
     picture = folder / "blank.png"
     Image.new("RGB", (64, 64), "white").save(picture)
     words = " the" * 4 * config.plan.text_tokens

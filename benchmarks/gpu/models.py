@@ -4,7 +4,7 @@ are the published models', tokenizer and image processor those of assets/base.""
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from eval.miniatures.mmeb import write_picture
 from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample
+from unime.models.encoder import Encoder
 from unime.models.item_processor import ItemProcessor
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.collator import PairCollator
@@ -61,6 +62,14 @@ EVERY_PART = (  # trained, on one GPU; what a configuration has to say besides
 def step_config(model: Path | str, *settings: str) -> Stage2PlanConfig:
     """A step of stage 2 to be planned, which trains every part but for other key=value."""
     return build_config(Stage2PlanConfig, None, [f"model.name={model}", *EVERY_PART, *settings])
+
+
+def planned_encoder(config: Stage2PlanConfig, **options: Any) -> Encoder:
+    """What `config` plans, with fresh adapters."""
+    inputs = replace(config.inputs, max_text_tokens=config.plan.text_tokens)
+    checkpointing = config.optim.gradient_checkpointing
+    options = {"lora": config.lora, "gradient_checkpointing": checkpointing} | options
+    return Encoder.load(config.model, inputs, **options)
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from benchmarks.gpu.models import SIDE, Material, step_config
+from benchmarks.gpu.models import SIDE, Material, planned_encoder, step_config
 from unime.config import HardNegativeLossConfig, Stage2PlanConfig
 from unime.losses import LossOutput, instruction_loss
 from unime.models.encoder import Encoder
@@ -71,14 +71,9 @@ class Setting:
     def load(self, case: Case, trains: bool = True, dequantised: bool = False) -> Encoder:
         config = case.config(self.material, self.small)
         torch.manual_seed(0)  # equal fresh adapters
-        return Encoder.load(
-            config.model,
-            replace(config.inputs, max_text_tokens=TOKENS),
-            lora=config.lora if trains else None,
-            device=self.device,
-            gradient_checkpointing=case.checkpointing,
-            dequantised=dequantised,
-        ).train(trains)
+        options = {} if trains else {"lora": None}
+        encoder = planned_encoder(config, device=self.device, dequantised=dequantised, **options)
+        return encoder.train(trains)
 
     def batch(self, encoder: Encoder, case: Case) -> Batch:
         limits = ChunkLimits.of(case.config(self.material, self.small).optim)

@@ -21,6 +21,7 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.engines_table import tables
 from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
+from tests.support.launching import ON_CPU, add_results
 from tests.support.paths import ROOT
 from unime.config import Quantization
 from unime.errors import ConfigError
@@ -28,7 +29,20 @@ from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combin
 
 ROUNDING = ("bfloat16", "autocast")
 IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
-ZERO = {"zero1": 1, "zero2": 2, "zero3": 3}
+OFFLOADED = {"device": "cpu"}
+ZERO_3 = {"stage": 3, "stage3_param_persistence_threshold": 0}  # else so small weights stay whole
+ZERO: dict[str, dict[str, Any]] = {
+    "zero1": {"stage": 1},
+    "zero2": {"stage": 2},
+    "zero2_offload": {"stage": 2, "offload_optimizer": OFFLOADED},
+    "zero3": ZERO_3,
+    "zero3_offload": ZERO_3 | {"offload_optimizer": OFFLOADED, "offload_param": OFFLOADED},
+}
+SIZES = {  # which our configuration decides
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+}
 FAST = {
     "ddp": ["llava_lora", "dropout_checkpointing"],
     "zero2": ["qlora", "in_parts"],  # the order of gradients is its own trap
@@ -39,23 +53,10 @@ FAST = {
 
 def environment(engine: str, folder: Path) -> dict[str, str]:
     """What accelerate's launcher sets for `engine`, on CPU."""
-    found = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    zero_engine = engine.removesuffix("_offload")
-    if zero_engine in ZERO:
-        zero: dict[str, Any] = {"stage": ZERO[zero_engine]}
-        if zero_engine == "zero3":  # else weights as small as these are not split at all
-            zero["stage3_param_persistence_threshold"] = 0
-        if zero_engine != engine:
-            zero["offload_optimizer"] = {"device": "cpu"}
-        if engine == "zero3_offload":
-            zero["offload_param"] = {"device": "cpu"}
+    found = dict(ON_CPU)
+    if engine in ZERO:
         path = folder / f"{engine}.json"
-        path.write_text(json.dumps({
-            "zero_optimization": zero,
-            "train_batch_size": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto",
-        }))  # fmt: skip
+        path.write_text(json.dumps({"zero_optimization": ZERO[engine], **SIZES}))
         found["ACCELERATE_USE_DEEPSPEED"] = "true"
         found["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(path)
     if engine == "fsdp2":
@@ -153,12 +154,7 @@ def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
 
 
 def record(key: str, found: dict[str, Any]) -> None:
-    """Into the file from which docs/engines.md is made, if it is asked for."""
-    name = os.environ.get("UNIME_ENGINES_RESULTS")
-    if name:
-        path = Path(name)
-        results = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(results | {key: found}, indent=1, sort_keys=True) + "\n")
+    add_results("UNIME_ENGINES_RESULTS", key, found)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.models import step_config
+from benchmarks.gpu.models import planned_encoder, step_config
 from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, write_llava
 from stages import plan as plan_program
 from unime.config import (
@@ -56,13 +56,7 @@ def settings(
 
 
 def load(config: Stage2PlanConfig) -> tuple[Encoder, Architecture]:
-    encoder = Encoder.load(
-        config.model,
-        replace(config.inputs, max_text_tokens=config.plan.text_tokens),
-        lora=config.lora,
-        gradient_checkpointing=config.optim.gradient_checkpointing,
-    )
-    return encoder.train(), read_architecture(config.model, config.lora)
+    return planned_encoder(config).train(), read_architecture(config.model, config.lora)
 
 
 def inputs_of(encoder: Encoder, folder: Path, items: int) -> dict[str, torch.Tensor]:

@@ -40,7 +40,6 @@ from unime.data.teacher_store import TeacherMeta, write_store
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
-from unime.runtime.program import run_program
 
 VALIDATED = ("validation.every=2", "validation.share=0.2")
 
@@ -174,17 +173,9 @@ def test_ctrl_c_on_the_terminal(material: Path) -> None:
     assert folder.name == "step_00000000" and len(list(folder.glob("random_*"))) == 2
 
 
-def test_bad_settings_and_data(
-    material: Path, after_stage1: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_settings_and_data(material: Path, after_stage1: Path) -> None:
     with pytest.raises(ConfigError, match=r"other settings \(loss.student_temperature: 0.05 -> 0."):
         stage1(material, "stage1", "loss.student_temperature=0.5")
-    with pytest.raises(DataError, match="no subset 'Nothing'"):
-        stage2(material, "bad", "data.sources.Nothing.rows=5")
-    with pytest.raises(DataError, match="'Questions' gives no batch: 16 rows"):
-        stage2(material, "bad", "optim.batch_size_per_device=64")
-    with pytest.raises(ConfigError, match="model.adapter: .* holds neither"):
-        stage2(material, "bad", f"model.adapter={material}")
     (material / "mmeb/images/Captions/3.png").rename(material / "mmeb/hidden.png")
     with pytest.raises(DataError, match=r"row 3, column 'pos_image_path': .*3.png': no such"):
         stage2(material, "bad")
@@ -202,10 +193,6 @@ def test_bad_settings_and_data(
     with pytest.raises(DataError, match=r"row \w+:3: .*refuses it: .*; data.verify_images=true"):
         stage2(material, "bad_thin", "optim.steps=20", "data.verify_images=false")
     (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
-    with pytest.raises(SystemExit) as stopped:
-        run_program(lambda: stage1(material, "bad_too", "data.teacher=nowhere") and None)
-    assert stopped.value.code == 2
-    assert "error: nowhere: the store of teacher embeddings is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["stages.stage1_distill", "stages.stage2_instruct"])

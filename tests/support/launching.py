@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support.paths import ROOT
 
@@ -110,6 +112,16 @@ class Launch:
             except ProcessLookupError:
                 pass
         self.process.wait()
+
+
+def add_results(variable: str, key: str, found: Mapping[str, Any]) -> None:
+    """Into the file from which a document is made, if the environment's `variable` names one."""
+    name = os.environ.get(variable)
+    if name:
+        path = Path(name)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results.setdefault(key, {}).update(found)
+        path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def run(folder: Path, output: str, *settings: str, **options: object) -> Path:

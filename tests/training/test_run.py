@@ -138,10 +138,16 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None
         start_run(config)
 
 
-def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("file", "file is not a folder"), ("file/run", "file/run cannot be written")],
+)
+def test_an_output_folder_that_cannot_be_made_is_named(
+    name: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="output_dir: .*file/run cannot be written"):
-        start_run(make_config(tmp_path / "file/run"))
+    with pytest.raises(ConfigError, match=f"run.output_dir: .*{message}"):
+        start_run(make_config(tmp_path / name))
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -163,33 +169,23 @@ def test_other_ranks_let_the_first_one_speak(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "said"),
     [
-        (ConfigError("a.b: wrong"), 2),
-        (DataError("rows.csv: wrong"), 2),
-        (RunError("step 3: loss nan"), 1),
+        (ConfigError("a.b: wrong"), 2, "error: a.b: wrong\n"),
+        (DataError("rows.csv: wrong"), 2, "error: rows.csv: wrong\n"),
+        (RunError("step 3: loss nan"), 1, "error: step 3: loss nan\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )
 def test_expected_errors_are_one_line(
-    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
         raise error
 
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
-    assert stopped.value.code == status
-    assert capsys.readouterr().err == f"error: {error}\n"
-
-
-def test_ctrl_c_before_training(capsys: pytest.CaptureFixture[str]) -> None:
-    def main() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as stopped:
-        run_program(main)
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert (stopped.value.code, capsys.readouterr().err) == (status, said)
 
 
 @pytest.mark.parametrize(

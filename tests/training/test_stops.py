@@ -192,12 +192,6 @@ def test_out_of_memory_says_what_to_try(tmp_path: Path) -> None:
         fit(config, encoder=Tiny(0.0), collator=LimitedCollator(1))
 
 
-def test_output_dir_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"run.output_dir: .*file is not a folder"):
-        start_run(make_config(tmp_path / "file"))
-
-
 def test_accumulation_by_accelerate_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
