@@ -35,7 +35,7 @@ from benchmarks.gpu.models import (
     write_llava_next_7b,
 )
 from benchmarks.markdown import lines
-from tests.support.tiny_models import build_tiny, build_tokenizer
+from tests.support.tiny_models import build_tiny
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.losses import LossOutput
@@ -171,7 +171,7 @@ def paper(folder: Path) -> Iterator[Sequence[str]]:
 def paper_plans(folder: Path) -> Iterator[tuple[str, Plan, int]]:
     """The paper's runs: what, its plan, the paper's hours."""
     phi = write_phi(folder / "phi")
-    llava = write_llava(folder / "llava")
+    llava = write_llava_next_7b(folder / "llava")
     tiled = ("plan.image_tokens=757", "plan.image_patches=2880")  # 4 crops and the whole
     one_crop = ("plan.image_tokens=313", "plan.image_patches=1152")  # 1 crop and the whole
     whole = ("plan.image_tokens=576", "plan.image_patches=576")
@@ -187,11 +187,6 @@ def paper_plans(folder: Path) -> Iterator[tuple[str, Plan, int]]:
         overrides = [f"model.name={model}", "model.trust_remote_code=false", *words]
         config = build_config(cls, CONFIGS / f"stage{stage}" / f"{name}.yaml", overrides)
         yield f"{name}, stage {stage}{note}", make_plan(config), PAPER_HOURS[name, stage]
-
-
-def write_llava(folder: Path) -> Path:
-    """LLaVA-1.6-mistral-7b's configuration and image processor, with a small tokenizer."""
-    return write_llava_next_7b(folder, tokenizer=build_tokenizer({"image_token": "<image>"}))
 
 
 def write_phi(folder: Path) -> Path:

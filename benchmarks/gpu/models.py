@@ -15,10 +15,10 @@ from transformers import (
     AutoProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
-    PreTrainedTokenizerFast,
 )
 
 from eval.miniatures.mmeb import write_picture
+from tests.support.tiny_models import build_tokenizer
 from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample
@@ -120,17 +120,10 @@ def write_qwen2_vl_2b(folder: Path, small: bool = False) -> Path:
     return folder
 
 
-def write_llava_next_7b(
-    folder: Path, small: bool = False, tokenizer: PreTrainedTokenizerFast | None = None
-) -> Path:
-    """The same of LLaVA-1.6-mistral-7b, or with `small` of a narrow model of two layers."""
-    tokenizer = tokenizer or PreTrainedTokenizerFast(
-        tokenizer_file=str(BASE / "tokenizer.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+def write_llava_next_7b(folder: Path, small: bool = False) -> Path:
+    """The same of LLaVA-1.6-mistral-7b, with the tests' tokenizer, or with `small` of a narrow
+    model of two layers."""
+    tokenizer = build_tokenizer({"image_token": "<image>"})
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     narrow = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     config = AutoConfig.for_model(

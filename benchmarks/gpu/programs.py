@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.gpu.files import write_material, write_train_rows
 from benchmarks.gpu.models import BASE, make_pairs
 from benchmarks.gpu.steps import Result
+from eval.miniatures.mmeb import write_eval_suite, write_rows
 from tests.support.launching import ON_CPU, Launch
-from tests.support.material import adapters, metrics
+from tests.support.material import adapters, metrics, write_material
 from unime.data.embedding_store import RECORD
 from unime.runtime.files import read_json
 
@@ -37,18 +37,23 @@ def programs(folder: Path, small: bool) -> Result:
     """Both stages, stage 2 once more killed and resumed; evaluation on the GPU and on the CPU; and
     unless `small`, what two equal runs and two equal evaluations differ by."""
     steps = 6 if small else 60
-    write_material(folder, steps)
+    write_material(folder, BASE)
+    write_evaluation(folder)
+    shared = (
+        f"optim.steps={steps}", f"run.save_every={max(2, steps // 6)}", "optim.chunk_size=8",
+        "optim.batch_size_per_device=16", "optim.learning_rate=1e-3", "optim.on_collapse=warn",
+    )  # fmt: skip
     found: Result = {"steps": steps, "model": str(BASE)}
-    stage1 = start(folder, "stage1", "stage1").done(PATIENCE)
+    stage1 = start(folder, "stage1", "stage1", *shared).done(PATIENCE)
     found["stage 1"] = ends(metrics(stage1))
-    adapter = f"model.adapter={stage1 / 'final'}"
+    words = (f"model.adapter={stage1 / 'final'}", "lora.train=[llm, projector, vision]", *shared)
     names = ("straight", "killed") if small else ("straight", "killed", "again")
-    runs = [start(folder, name, "stage2", adapter) for name in names]
+    runs = [start(folder, name, "stage2", *words) for name in names]
     runs[1].until_step(steps // 2, PATIENCE)
     runs[1].kill()
     killed = metrics(runs[1].output_dir)[-1]["step"]
     straight, *again = (run.done(PATIENCE) for run in (runs[0], *runs[2:]))
-    resumed = start(folder, "killed", "stage2", adapter).done(PATIENCE)
+    resumed = start(folder, "killed", "stage2", *words).done(PATIENCE)
     found["stage 2"] = ends(metrics(straight))
     found["two equal runs"] = [differences(run, straight) for run in again]
     found["killed and resumed"] = {"killed after step": killed} | differences(resumed, straight)
@@ -63,6 +68,16 @@ def programs(folder: Path, small: bool) -> Result:
         "against the cpu": {p: cosines(of, outputs["cpu"]) for p, of in outputs.items()},
     }
     return found
+
+
+def write_evaluation(folder: Path) -> None:
+    write_eval_suite(folder / "eval", folder / "suite.yaml", queries=32)
+    config = {
+        "model": {"name": str(BASE), "quantization": "nf4", "precision": "float32"},
+        "data": {"root": str(folder / "eval"), "suite": str(folder / "suite.yaml")},
+        "batch_size": 16,
+    }
+    OmegaConf.save(OmegaConf.create(config), folder / "eval.yaml")
 
 
 def ends(lines: list[Result]) -> Result:
@@ -89,7 +104,7 @@ def differences(run: Path, expected: Path) -> Result:
 
 
 def scores(output: Path) -> dict[str, float]:
-    return {name: read_json(output / f"{name}.json")["score"] for name in ("ToText", "ToPicture")}
+    return {path.stem: read_json(path)["score"] for path in output.glob("*.json")}
 
 
 def cosines(one: Path, other: Path) -> Result:
@@ -110,7 +125,16 @@ def memory_full(folder: Path, model: Path, small: bool) -> Result:
     """Stage 2 of a real size with chunks that are too large for the GPU, and optim.auto_chunk."""
     side, size, chunk = (96, 4, 8) if small else (336, 64, 64)
     pairs = make_pairs(folder / "train/images/Pictures", 2 * size, side, 32)
-    write_train_rows(folder / "train", "Pictures", pairs)
+    rows = [
+        {
+            "qry": f"<|image_1|>\n{pair.query.text}\n",
+            "qry_image_path": f"images/Pictures/{pair.row_id}.png",
+            "pos_text": pair.target.text,
+            "pos_image_path": "",
+        }
+        for pair in pairs
+    ]
+    write_rows(folder / "train", "Pictures", "original", rows)
     config = {
         "run": {"log_every": 1, "trackers": []},
         "model": {"name": str(model), "quantization": "none", "attention": "sdpa"},

@@ -23,7 +23,7 @@ from eval.result_files import _plain
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import MmebRows
 from eval.tasks.sources import EvalSource
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from unime.config import EvalData, InputConfig, LoraSettings, ModelConfig, Precision
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
@@ -111,7 +111,7 @@ def evaluate_on_two_ranks(words: str) -> None:
 
 
 def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
-    two_ranks: TwoRanks, folder: Path
+    two_ranks: Ranks, folder: Path
 ) -> None:
     evaluate(folder)
     one = results(folder / "out")

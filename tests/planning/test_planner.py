@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu.models import planned_encoder, step_config
-from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, write_llava
+from benchmarks.gpu.models import planned_encoder, step_config, write_llava_next_7b
+from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans
 from stages import plan as plan_program
 from unime.config import (
     Engine,
@@ -247,7 +247,7 @@ def test_stage1_has_no_images() -> None:
 
 
 def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path: Path) -> None:
-    folder = write_llava(tmp_path / "llava")
+    folder = write_llava_next_7b(tmp_path / "llava")
     for path in folder.iterdir():
         if path.name != "config.json":
             path.unlink()

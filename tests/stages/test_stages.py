@@ -34,7 +34,7 @@ from tests.support.material import (
     stage1,
     stage2,
 )
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from unime.config import InputConfig, ModelConfig
 from unime.data.teacher_store import TeacherMeta, write_store
 from unime.errors import ConfigError, DataError
@@ -118,7 +118,7 @@ def test_stages_go_on_where_they_stopped(
         assert_same_run(resumed, straight)
 
 
-def test_two_ranks_equal_one(two_ranks: TwoRanks, material: Path, after_stage1: Path) -> None:
+def test_two_ranks_equal_one(two_ranks: Ranks, material: Path, after_stage1: Path) -> None:
     adapter = f"model.adapter={after_stage1 / 'final'}"
     two_ranks.run(stages_on_two_ranks, str(material), adapter)
     for name, settings in (("one", VALIDATED), ("one_in_one_pass", ())):

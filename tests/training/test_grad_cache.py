@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.losses import LossOutput, distillation_loss, instruction_loss
 from unime.runtime.distributed import gather_rows
@@ -210,7 +210,7 @@ def gradients_of_ranks(folder: str) -> None:
     torch.save(result, Path(folder) / f"{rank}.pt")
 
 
-def test_two_ranks_equal_one(two_ranks: TwoRanks, tmp_path: Path) -> None:
+def test_two_ranks_equal_one(two_ranks: Ranks, tmp_path: Path) -> None:
     """Gradients of queries and targets of every rank arrive exactly once, in both stages' losses.
 
     With a plain all_gather in place of gather_rows this fails (no gradient at all).
@@ -289,7 +289,7 @@ def no_memory_on_one_rank(folder: str) -> None:
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 
-def test_a_rank_without_memory(two_ranks: TwoRanks, tmp_path: Path) -> None:
+def test_a_rank_without_memory(two_ranks: Ranks, tmp_path: Path) -> None:
     two_ranks.run(no_memory_on_one_rank, str(tmp_path))
     expected = plain_gradients(LABELS)
     for rank in (0, 1):
@@ -298,6 +298,6 @@ def test_a_rank_without_memory(two_ranks: TwoRanks, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_signal_to_one_rank_leaves_the_step_on_both(two_ranks: TwoRanks, step: int) -> None:
+def test_a_signal_to_one_rank_leaves_the_step_on_both(two_ranks: Ranks, step: int) -> None:
     """Never a hang, in the first step or a later one."""
     two_ranks.run(signal_to_one_rank, str(step))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from tests.support.stand_in import WIDTH, StandIn, assert_same, fit, make_config, outcome, rows
 from unime.config import DistillationLossConfig
 from unime.data.datasets import TextRow
@@ -271,7 +271,7 @@ def test_ranks_that_read_other_data_are_refused(
 
 
 @pytest.fixture(scope="module")
-def of_two_ranks(two_ranks: TwoRanks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_two_ranks(two_ranks: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("of_two_ranks")
     two_ranks.run(fit_on_two_ranks, str(folder))
     return folder
