@@ -56,14 +56,12 @@ usage_of() { # COMMAND's lines of it
 
 module_of() {
   case $1 in
-    demo) echo stages.demo ;;
+    demo | plan | export) echo "stages.$1" ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
     stage2) echo stages.stage2_instruct ;;
-    plan) echo stages.plan ;;
     eval) echo eval.evaluate ;;
     report) echo eval.report ;;
-    export) echo stages.export ;;
   esac
 }
 
