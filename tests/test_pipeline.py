@@ -23,13 +23,13 @@ from sentence_transformers import SentenceTransformer
 from eval import evaluate
 from eval.miniatures.mmeb import write_eval_suite, write_picture
 from stages import export
-from tests.support.embedding import difference, embed
+from tests.support.embedding import difference, embed, exact_model
 from tests.support.launching import add_results
 from tests.support.material import metrics, stage1, stage2, write_material
 from tests.support.phi3_v_checkpoint import write_phi3_v
 from tests.support.tiny_models import ALL, lora_parts
 from unime.backbones.layers import is_quantised
-from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
+from unime.config import InputConfig, LoraSettings, Quantization
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -137,10 +137,9 @@ def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> N
     assert len(results) == 3 and all(result["inputs"]["prompt"] == "unime" for result in results)
 
     # vectors of an item alone and among others
-    config = ModelConfig(
-        str(model), adapter=f"{second}/final", precision=Precision.float32,
-        quantization=Quantization.nf4, trust_remote_code=own_code,
-    )  # fmt: skip
+    trusts = {"trust_remote_code": own_code}
+    nf4 = Quantization.nf4
+    config = exact_model(model, adapter=f"{second}/final", quantization=nf4, **trusts)
     encoder = Encoder.load(config, InputConfig())
     alone = distances(encoder, kinds)
     assert max(alone.values()) < 1e-5
@@ -153,11 +152,7 @@ def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> N
     # exported, and loaded by unime and by sentence-transformers
     words = ["trust_remote_code=true"] if own_code else []
     export.main([str(second), str(tmp_path / "out"), *words])
-    exported = ModelConfig(
-        str(tmp_path / "out"), precision=Precision.float32, quantization=Quantization.none,
-        trust_remote_code=own_code,
-    )  # fmt: skip
-    again = Encoder.load(exported, InputConfig())
+    again = Encoder.load(exact_model(tmp_path / "out", **trusts), InputConfig())
     expected = {
         kind: torch.cat([embed(again, [item]) for item in items]) for kind, items in kinds.items()
     }

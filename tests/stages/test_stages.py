@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.support.embedding import embed
 from tests.support.launching import Launch
@@ -29,7 +31,6 @@ from tests.support.material import (
     WORDS,
     adapters,
     assert_same_run,
-    interrupt_once,
     metrics,
     stage1,
     stage2,
@@ -108,12 +109,17 @@ def test_stages_go_on_where_they_stopped(
         (stage1, after_stage1, ()),
         (stage2, after_stage2, (f"model.adapter={after_stage1 / 'final'}",)),
     )
+    forward = Encoder.forward
+
+    def interrupted(self: Encoder, *inputs: Any) -> Tensor:
+        monkeypatch.undo()  # once
+        os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, *inputs)
+
     for stage, straight, settings in runs:
-        with monkeypatch.context() as patch:
-            patch.setattr(Encoder, "forward", interrupt_once(Encoder.forward))
-            with pytest.raises(SystemExit) as stopped:
-                stage(material, f"stopped_{straight.name}", *settings)
-        assert stopped.value.code == 130
+        monkeypatch.setattr(Encoder, "forward", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            stage(material, f"stopped_{straight.name}", *settings)
         resumed = stage(material, f"stopped_{straight.name}", *settings)
         assert_same_run(resumed, straight)
 

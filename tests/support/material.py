@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from stages import stage1_distill, stage2_instruct
 from tests.support.stand_in import TIMING
 from unime.data.teacher_store import TeacherMeta, write_store
-from unime.models.encoder import Encoder
 from unime.training.metrics import read_lines
 
 # Without dropout, and without Adam's amplification of rounding where a gradient is nearly zero.
@@ -102,15 +98,3 @@ def assert_same_run(first: Path, second: Path) -> None:
     expected = adapters(second)
     for name, tensor in adapters(first).items():
         assert torch.equal(tensor, expected[name]), name
-
-
-def interrupt_once(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    calls: list[Any] = []
-
-    def interrupted(self: Encoder, inputs: dict[str, Tensor]) -> Tensor:
-        calls.append(inputs)
-        if len(calls) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return forward(self, inputs)
-
-    return interrupted
