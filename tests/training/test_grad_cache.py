@@ -68,8 +68,7 @@ def gradients(model: nn.Module) -> list[Tensor]:
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
 
 
 def plain_gradients(labels: dict[str, Tensor]) -> list[Tensor]:
@@ -187,13 +186,9 @@ def gradients_of_ranks(folder: str) -> None:
         pair_gradients.append(gradients(model))
         model.zero_grad()
 
-    teacher = F.normalize(rows(8, 3), dim=-1)
-    text = Batch(
-        [[{"x": part}] for part in query[mine_query].split(2)],
-        {"text": len(query[mine_query])},
-        {"teacher": teacher[mine_query]},
-        [],
-    )
+    texts, teacher = query[mine_query], F.normalize(rows(8, 3), dim=-1)[mine_query]
+    chunks = [[{"x": part}] for part in texts.split(2)]
+    text = Batch(chunks, {"text": len(texts)}, {"teacher": teacher}, [])
 
     def distill(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return distillation_loss(
