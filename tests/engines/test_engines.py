@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,10 +79,7 @@ def engine_folder(
     folder = tmp_path_factory.mktemp("engines")
     for family in (QWEN, LLAVA, NEXT, MLLAMA):
         source, target = tiny_model(family), folder / "models" / family
-        target.mkdir(parents=True)
-        for path in source.iterdir():
-            if path.suffix != ".safetensors":
-                (target / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors"))
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -109,10 +107,11 @@ def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[s
     assert done.returncode == 0, done.stdout[-4000:]
     found = {}
     for case in cases:
-        of_ranks = [json.loads(path.read_text()) for path in folder.glob(f"{case}_[0-9].json")]
-        assert len(of_ranks) == ranks
+        paths = list(folder.glob(f"{case}_[0-9].json"))
+        assert len(paths) == ranks
+        of_ranks = [json.loads(path.read_text()) for path in paths]
         found[case] = max(of_ranks, key=lambda result: result["worst"])
-        for path in folder.glob(f"{case}_[0-9].json"):
+        for path in paths:
             path.unlink()
     return found
 

@@ -85,22 +85,18 @@ def collate(batch: Sequence[TextRow]) -> Batch:
 
 
 def make_config(folder: Path, batch_size: int = 8, **settings: Any) -> Stage1Config:
-    resume: dict[str, Any] = {}
     run = {"output_dir": str(folder), "log_every": 2, "save_every": 2, "save_total_limit": 9}
     optim = {"steps": 6, "chunk_size": 3, "learning_rate": 1e-2, "warmup_steps": 2}
-    optim["batch_size_per_device"] = batch_size
-    run["trackers"] = []
+    groups: dict[Any, dict[str, Any]] = {
+        RunConfig: run | {"trackers": []},
+        ResumeConfig: {},
+        OptimConfig: optim | {"batch_size_per_device": batch_size},
+    }
     for name, value in settings.items():
-        groups = (("run", RunConfig, run), ("resume", ResumeConfig, resume))
-        group = next((g for _, cls, g in groups if name in cls.__dataclass_fields__), optim)
-        group[name] = value
-    return Stage1Config(
-        resume=ResumeConfig(**resume),
-        run=RunConfig(**run),
-        model=ModelConfig(name="stand-in"),
-        data=TextData(texts=["texts.csv"], teacher="teacher"),
-        optim=OptimConfig(**optim),
-    )
+        groups[next(cls for cls in groups if name in cls.__dataclass_fields__)][name] = value
+    made_run, resume, made_optim = (cls(**group) for cls, group in groups.items())
+    model, data = ModelConfig(name="stand-in"), TextData(texts=["texts.csv"], teacher="teacher")
+    return Stage1Config(run=made_run, resume=resume, optim=made_optim, model=model, data=data)
 
 
 def fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -189,10 +190,9 @@ def test_killed_while_saving(
         patch.setattr(place[dies_in], dies_in, die)
         with pytest.raises(KeyboardInterrupt):
             fit(config)
-    found = checkpoint.latest(tmp_path)
-    assert found is not None and found.name == f"step_0000000{4 if dies_in == 'rmtree' else 2}"
-    stale = list((tmp_path / "checkpoints").glob("*.partial"))
-    assert len(stale) == 1
+    newest = f"step_0000000{4 if dies_in == 'rmtree' else 2}"
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoints" / newest
+    assert len(list((tmp_path / "checkpoints").glob("*.partial"))) == 1
     fit(config)
     assert_same(outcome(straight), outcome(tmp_path))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000006"]
@@ -285,8 +285,8 @@ def fit_on_two_ranks(words: str) -> None:
     for step, while_collating in ((2, True), (4, False)):
         with pytest.raises(SystemExit, match="130"):
             fit(config, signal_at=step, signal_rank=1, while_collating=while_collating)
-        latest = checkpoint.latest(folder / "stopped")
-        assert latest is not None and latest.name == f"step_0000000{step - 1}"
+        newest = folder / f"stopped/checkpoints/step_0000000{step - 1}"
+        assert checkpoint.latest(folder / "stopped") == newest
     fit(config)
 
 
@@ -309,10 +309,7 @@ def test_one_process_goes_on_after_two(
     of_two_ranks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = of_two_ranks / "no_dropout" / "checkpoints" / "step_00000002"
-    target = tmp_path / "checkpoints" / source.name
-    target.mkdir(parents=True)
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(source, tmp_path / "checkpoints" / source.name)
     with pytest.raises(ConfigError, match="global batch size: 8 -> 4"):
         start_run(make_config(tmp_path, 4))
     fit(make_config(tmp_path, 8), dropout=0.0)

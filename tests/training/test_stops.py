@@ -67,9 +67,8 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
         fit(make_config(tmp_path), nan_at=3)
     report = json.loads((tmp_path / "not_finite_step3_rank0.json").read_text())
     assert len(report["rows"]) == 8 and report["rows"][0] in str(error.value)
-    latest = checkpoint.latest(tmp_path)
-    assert latest is not None and latest.name == "step_00000002"
-    tensors = load_file(latest / "adapter.safetensors")
+    assert checkpoint.latest(tmp_path) == (newest := tmp_path / "checkpoints/step_00000002")
+    tensors = load_file(newest / "adapter.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
