@@ -265,10 +265,9 @@ def run(name: str, engine: str, folder: Path) -> None:
     found = cached(case, encoder, batch, accelerator)
     result = errors(found, expected) | {"chunks": len(batch.chunks), "ranks": world}
     if rounds:  # how far plain steps in two precisions are apart
-        exact = plain(
-            replace(case, precision="float32", mixed_precision="no"), folder, rows, engine
-        )
-        result["own_rounding"] = errors(plain(case, folder, rows, engine), exact)["whole"]
+        exact = replace(case, precision="float32", mixed_precision="no")
+        found, expected = (plain(one, folder, rows, engine) for one in (case, exact))
+        result["own_rounding"] = errors(found, expected)["whole"]
     (folder / f"{name}_{rank()}.json").write_text(json.dumps(result))
     accelerator.free_memory()
 

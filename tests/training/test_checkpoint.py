@@ -111,11 +111,10 @@ def test_newest_complete_one(tmp_path: Path, accelerator: Accelerator) -> None:
     for name in ("step_00000200.partial", "step_00000300", "step_x", "steps", ".step_00000400"):
         (folders / name).mkdir()
     (folders / "step_00000200.partial" / "state.json").write_text("{}")
-    found = checkpoint.latest(tmp_path)
-    assert found is not None and found.name == "step_100000000"
+    assert checkpoint.latest(tmp_path) == folders / "step_100000000"
     checkpoint.remove_stale(tmp_path)
     assert not (folders / "step_00000200.partial").exists()
-    assert checkpoint.latest(tmp_path) == found
+    assert checkpoint.latest(tmp_path) == folders / "step_100000000"
 
 
 def test_only_the_newest_stay(tmp_path: Path, accelerator: Accelerator) -> None:
