@@ -19,13 +19,13 @@ unset UNIME_LATEST # the programs' own calls of launch.sh take what is installed
 
 usage() {
   cat <<'EOF'
-Usage: ./launch.sh COMMAND [arguments]      (./launch.sh COMMAND --help says more)
+Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it is set up)
 
-  demo                     the whole pipeline in miniature, on CPU, without a model hub
-  test [pytest arguments]  the test suite
-  lint                     ruff (check, format) and mypy
+  demo [key=value …]            the whole pipeline in miniature, on CPU, without a model hub
+  test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
+  lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
-  prepare miniatures FOLDER   every benchmark in miniature, for configs/eval/miniatures.yaml
+  prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
@@ -50,89 +50,18 @@ Environment:
 EOF
 }
 
-command_usage() {
-  case $1 in
-    demo) cat <<'EOF'
-Usage: ./launch.sh demo [arguments of stages.demo]
-
-Prepare, stage 1, stage 2, evaluation and report on the model, teacher and pictures that come with
-the packages; runs `python -m stages.demo`. Writes runs/demo/.
-EOF
-      ;;
-    test) cat <<'EOF'
-Usage: ./launch.sh test [pytest arguments]
-
-Runs pytest, offline. Examples: ./launch.sh test tests/test_losses.py, ./launch.sh test -k resume,
-./launch.sh test -m engines (slow groups, which a plain run leaves out; names in pyproject.toml).
-EOF
-      ;;
-    lint) cat <<'EOF'
-Usage: ./launch.sh lint
-
-Runs ruff check, ruff format --check and mypy; the exit status is non-zero if any of them objects.
-EOF
-      ;;
-    prepare) cat <<'EOF'
-Usage: ./launch.sh prepare [teacher|demo] CONFIG [key=value …]
-       ./launch.sh prepare miniatures FOLDER
-
-teacher (the default) embeds stage 1's texts with the teacher (data_prep.teacher_embeddings):
-    ./launch.sh prepare configs/teacher/nli.yaml
-demo draws the demo's pictures and writes its MMEB-format folders (data_prep.demo.data).
-miniatures writes small folders in the format of every benchmark (eval.miniatures).
-EOF
-      ;;
-    stage1 | stage2 | eval) cat <<EOF
-Usage: ./launch.sh $1 CONFIG [key=value …]
-
-Prints and runs \`accelerate launch … -m $(module_of "$1") --config CONFIG key=value …\`:
-one process a GPU, or one on CPU; UNIME_NUM_PROCESSES and UNIME_ACCELERATE_CONFIG choose otherwise.
-    ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml
-    ./launch.sh $1 configs/$1/qwen2-vl-2b.yaml --print-config     shows every setting and stops
-EOF
-      ;;
-    plan) cat <<'EOF'
-Usage: ./launch.sh plan CONFIG [gpus=8] [gpu=a100-80g] [key=value …]
-
-What stage 1 or 2 with CONFIG will need on these GPUs: memory by part, FLOPs of a step, hours; runs
-`python -m stages.plan`. Reads the model's configuration and processor, not its weights.
-    ./launch.sh plan configs/stage2/qwen2-vl-2b.yaml gpus=8 gpu=a100-80g plan.utilisation=0.4
-EOF
-      ;;
-    export) cat <<'EOF'
-Usage: ./launch.sh export RUN OUT [--push-to-hub REPOSITORY] [key=value …]
-
-Merges the adapters of a finished run into its base model and writes what sentence-transformers,
-transformers and peft load; runs `python -m stages.export`, whose --help says more.
-    ./launch.sh export runs/qwen2-vl-2b/stage2 models/my-embedder license=apache-2.0
-    ./launch.sh export runs/qwen2-vl-2b/stage2 models/my-adapter form=adapter
-EOF
-      ;;
-    report) cat <<'EOF'
-Usage: ./launch.sh report CONFIG [key=value …]
-
-Every model in CONFIG side by side: the score of each task, averages by name (meta-tasks, IND, OOD,
-micro-36, macro-4), 95 % intervals, differences to a baseline, and published rows; runs
-`python -m eval.report`. Refuses to average when a task is missing.
-    ./launch.sh report configs/report/qwen2-vl-2b.yaml
-EOF
-      ;;
-  esac
+usage_of() { # COMMAND's lines of it
+  usage | sed -n "s|^  \($1 \)|Usage: ./launch.sh \1|p"
 }
 
 module_of() {
   case $1 in
+    demo | plan | export) echo "stages.$1" ;;
+    prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
     stage2) echo stages.stage2_instruct ;;
     eval) echo eval.evaluate ;;
-  esac
-}
-
-class_of() {
-  case $1 in
-    stage1) echo Stage1Config ;;
-    stage2) echo Stage2Config ;;
-    eval) echo EvalConfig ;;
+    report) echo eval.report ;;
   esac
 }
 
@@ -280,32 +209,24 @@ say_killed() {
     "command goes on from it" >&2
 }
 
-check_config() { # CLASS CONFIG [key=value …]: one message for a mistake, before any rank starts
-  local cls=$1 config=$2
-  shift 2
-  "$venv/bin/python" -c 'import sys; sys.argv[0] = sys.argv.pop(1) # in messages, not "-c"
-from unime import config
-config.load_config(getattr(config, sys.argv[1]), sys.argv[2:])' "launch.sh $command" "$cls" --config "$config" "$@"
-  if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
-}
-
-check_engine() { # FILE CONFIG [key=value …]: what the engine in accelerate's FILE cannot do
-  local file=$1
-  shift
+check_config() { # CONFIG [key=value …]: one message for a mistake, before any rank starts
   "$venv/bin/python" -c 'import sys
 from unime import config
 from unime.runtime.program import run_program
-from unime.training import engines
+sys.argv[0], name, file, *words = sys.argv[1:] # the first in messages, not "-c"
 def check():
-    engine = engines.engine_in_file(sys.argv[1])
-    loaded = config.load_config(getattr(config, sys.argv[2]), sys.argv[3:])
-    if engine: engines.check_combination(engine, loaded)
-run_program(check)' "$file" "$(class_of "$command")" --config "$@"
+    loaded = config.load_config(getattr(config, name), words)
+    if file and name != "EvalConfig": # the engine that accelerate is asked for may not do all of it
+        from unime.training import engines
+        engine = engines.engine_in_file(file)
+        if engine: engines.check_combination(engine, loaded)
+run_program(check)' "launch.sh $command" "${command^}Config" "$accelerate_config" --config "$@"
+  if [[ " $* " == *" --print-config "* ]]; then exit 0; fi # has been shown
 }
 
 run_accelerate() { # MODULE CONFIG [key=value …]
-  local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=${UNIME_ACCELERATE_CONFIG:-}
-  local gpus kind words=()
+  local module=$1 config=$2 processes=${UNIME_NUM_PROCESSES:-} file=$accelerate_config
+  local gpus kind threads words=()
   shift 2
   [[ $processes =~ ^([1-9][0-9]*)?$ ]] ||
     fail "UNIME_NUM_PROCESSES: got '$processes', expected a positive number"
@@ -314,13 +235,11 @@ run_accelerate() { # MODULE CONFIG [key=value …]
     gpus=$("$venv/bin/python" -c 'import torch; print(torch.cuda.device_count())')
   fi
   if ((gpus == 0)); then
+    threads=$(($(nproc) / ${processes:-1})) # 0, where there are fewer cores than processes
     # without it accelerate leaves every CPU rank alone in a world of its own
-    words=(env ACCELERATE_USE_CPU=true DS_ACCELERATOR=cpu "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(threads "${processes:-1}")}")
+    words=(env ACCELERATE_USE_CPU=true DS_ACCELERATOR=cpu "OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}")
   fi
-  if [[ -n $file ]]; then
-    file=$(config_path "$file")
-    [[ $command == eval ]] || check_engine "$file" "$config" "$@"
-  else
+  if [[ -z $file ]]; then
     processes=${processes:-$((gpus > 0 ? gpus : 1))}
     kind=$((gpus > 0))-$((processes > 1))
     case $kind in
@@ -361,12 +280,6 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
   exit "$status"
 }
 
-threads() { # processor cores for each of N processes, at least one
-  local cores
-  cores=$(nproc)
-  echo $((cores > $1 ? cores / $1 : 1))
-}
-
 lint() {
   local status=0
   "$venv/bin/python" -m ruff check . || status=1
@@ -383,15 +296,14 @@ case $command in
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
 esac
+program=$(module_of "$command")
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
-  command_usage "$command"
+  usage_of "$command"
+  if [[ -n $program ]] && is_ready; then run_python -m "$program" --help; fi
   exit 0
 fi
 
-program=eval.report
-if [[ $command == plan ]]; then program=stages.plan; fi
 if [[ $command == prepare ]]; then
-  program=data_prep.teacher_embeddings
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
@@ -404,32 +316,25 @@ if [[ $command == prepare ]]; then
 fi
 case $command in
   prepare | stage1 | stage2 | plan | eval | report)
-    if [[ -z ${1:-} ]]; then
-      command_usage "$command" >&2
-      exit 2
-    fi
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     config=$(config_path "$1")
     shift
     ;;
-  export)
-    if [[ -z ${2:-} ]]; then
-      command_usage "$command" >&2
-      exit 2
-    fi
-    ;;
+  export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
-  demo) run_python -m stages.demo "$@" ;;
+  demo | export) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     run_python -m pytest "$@"
     ;;
   lint) lint ;;
-  export) run_python -m stages.export "$@" ;;
   prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;
   *)
-    check_config "$(class_of "$command")" "$config" "$@"
-    run_accelerate "$(module_of "$command")" "$config" "$@"
+    accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
+    [[ -z $accelerate_config ]] || accelerate_config=$(config_path "$accelerate_config")
+    check_config "$config" "$@"
+    run_accelerate "$program" "$config" "$@"
     ;;
 esac

@@ -13,23 +13,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import NOT_RUN, fill, table
 from unime.backbones.families import BACKBONES
 from unime.runtime.files import read_json
 
 KINDS = ("text", "image", "image+text", "several images", "video")
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-NOT_RUN = "–"
 
 
-def table(
+def families(
     heads: tuple[str, ...], results: dict[str, Any], row: Callable[[dict[str, Any]], list[str]]
-) -> list[str]:
-    lines = [f"| family | {' | '.join(heads)} |", f"|{' --- |' * (len(heads) + 1)}"]
-    for family in BACKBONES:
-        found = results.get(family)
-        cells = row(found) if found else [NOT_RUN] * len(heads)
-        lines.append(f"| `{family}` | {' | '.join(cells)} |")
-    return lines
+) -> str:
+    """A row for each."""
+    rows = (
+        [f"`{name}`", *(row(results[name]) if name in results else [NOT_RUN] * len(heads))]
+        for name in BACKBONES
+    )
+    return table(("family", *heads), rows)
 
 
 def training(found: dict[str, Any]) -> list[str]:
@@ -71,24 +70,17 @@ def tables(results: dict[str, Any]) -> str:
             for how in ("its own", "as images")
         )
         + ".",
-        "\n".join(table((*KINDS, "LoRA on"), results, training)),
+        families((*KINDS, "LoRA on"), results, training),
         "**NF4** (double quantisation), after training: largest difference of a coordinate between"
         " the vector of an item alone and the same item in one padded batch with all others.",
-        "\n".join(table(KINDS, results, quantised)),
+        families(KINDS, results, quantised),
         "**Export**: largest difference between the trained NF4 model and the exported one (the"
         " weights that NF4 stood for, adapters merged), then between the exported one in unime and"
         " in sentence-transformers, each kind in a batch and all kinds in one.",
-        "\n".join(table(("merged", *KINDS, "mixed"), results, exported(notes))),
+        families(("merged", *KINDS, "mixed"), results, exported(notes)),
         "\n".join(f"({number}) {note}." for number, note in enumerate(notes, start=1)),
     ]
     return "\n\n".join(parts)
-
-
-def fill(document: str, content: str) -> str:
-    """`document` with `content` between its two marks."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import NOT_RUN, table
 from unime.runtime.files import read_json
 
 ENGINES = {  # of the tests -> heading, name in the tests of programs
@@ -27,7 +28,6 @@ FULL = ("full", "llava_full")
 QLORA = ("qlora", "llava_qlora", "llm_qlora")
 ROUNDING = ("bfloat16", "autocast")
 DROPOUT = ("dropout", "dropout_checkpointing")
-NOT_RUN = "–"
 
 
 def worst(found: dict[str, Any], cases: tuple[str, ...]) -> str:
@@ -35,13 +35,9 @@ def worst(found: dict[str, Any], cases: tuple[str, ...]) -> str:
     return f"{max(errors):.1e}" if errors else NOT_RUN
 
 
-def gradients(results: dict[str, Any]) -> list[str]:
+def gradients(results: dict[str, Any]) -> str:
     """Relative error of the worst parameter's gradient, of all cases of a kind."""
-    lines = [
-        "| engine | all weights | LoRA | QLoRA (NF4) | LoRA, dropout replayed | bf16 weights | "
-        "bf16 autocast |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for key, (heading, _) in ENGINES.items():
         found = results.get(key, {})
         other = (*FULL, *QLORA, *ROUNDING, *DROPOUT)
@@ -52,17 +48,15 @@ def gradients(results: dict[str, Any]) -> list[str]:
             cells.append(
                 f"{of['whole']:.1e} (own rounding {of['own_rounding']:.1e})" if of else NOT_RUN
             )
-        lines.append(f"| {heading} | {' | '.join(cells)} |")
-    return lines
+        rows.append([heading, *cells])
+    heads = ("engine", "all weights", "LoRA", "QLoRA (NF4)", "LoRA, dropout replayed",
+             "bf16 weights", "bf16 autocast")  # fmt: skip
+    return table(heads, rows)
 
 
-def programs(results: dict[str, Any]) -> list[str]:
+def programs(results: dict[str, Any]) -> str:
     """Distance of the adapters after 20 steps from one process's; whether resuming is exact."""
-    lines = [
-        "| engine | stage 1, 20 steps | stage 2, 20 steps | resumed, QLoRA, stage 1 | "
-        "resumed, QLoRA, stage 2 | resumed, LoRA, stage 2 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for heading, name in ENGINES.values():
         if not name:
             continue
@@ -73,27 +67,26 @@ def programs(results: dict[str, Any]) -> list[str]:
         for kind in ("stage1-nf4", "stage2-nf4", "stage2-none"):
             of = results.get(f"resume-{name}-{kind}")
             cells.append("bit for bit" if of and of["equal"] else NOT_RUN)
-        lines.append(f"| {heading} | {' | '.join(cells)} |")
-    return lines
+        rows.append([heading, *cells])
+    heads = ("engine", "stage 1, 20 steps", "stage 2, 20 steps", "resumed, QLoRA, stage 1",
+             "resumed, QLoRA, stage 2", "resumed, LoRA, stage 2")  # fmt: skip
+    return table(heads, rows)
 
 
-def faults(results: dict[str, Any]) -> list[str]:
-    lines = [
-        "| engine | a rank killed: all end after | a rank stopped, timeout 10 s: after |",
-        "| --- | --- | --- |",
-    ]
+def faults(results: dict[str, Any]) -> str:
+    rows = []
     for name in ("ddp", "zero2", "fsdp2"):
         seconds = [results.get(f"{kind}-{name}", {}).get("seconds") for kind in ("lost", "stuck")]
         cells = [NOT_RUN if s is None else f"{s:.0f} s" for s in seconds]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return lines
+        rows.append([name, *cells])
+    heads = ("engine", "a rank killed: all end after", "a rank stopped, timeout 10 s: after")
+    return table(heads, rows)
 
 
-def table(path: Path) -> str:
+def tables(path: Path) -> str:
     results = read_json(path)
-    parts = (gradients(results), programs(results), faults(results))
-    return "\n\n".join("\n".join(part) for part in parts)
+    return "\n\n".join(of(results) for of in (gradients, programs, faults))
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1])))
+    print(tables(Path(sys.argv[1])))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,42 +25,29 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LlavaNextImageProcessor,
-    LlavaNextProcessor,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from benchmarks.gpu.models import CLIP, MISTRAL, PINPOINTS
-from tests.support.tiny_models import build_tiny, build_tokenizer
-from unime.config import (
-    InputConfig,
-    LoraSettings,
-    ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    PlanConfig,
-    Precision,
-    Quantization,
-    Stage2PlanConfig,
-    build_config,
+from benchmarks.gpu.models import (
+    BASE,
+    CLIP,
+    planned_encoder,
+    step_config,
+    write_llava_next_7b,
 )
-from unime.config import Stage1PlanConfig as Stage1
-from unime.inputs.items import Item
+from benchmarks.markdown import lines
+from tests.support.tiny_models import build_tiny
+from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
+from unime.inputs.items import Item, Pair
 from unime.losses import LossOutput
 from unime.models.encoder import Encoder
 from unime.planning.architecture import read_architecture
 from unime.planning.costs import PlannedConfig, activation_bytes, workspace_bytes
 from unime.planning.planner import Plan, make_plan
-from unime.training.chunks import Batch
+from unime.training.chunks import Batch, ChunkLimits
+from unime.training.collator import PairCollator
 from unime.training.grad_cache import cached_backward
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-BASE = "assets/base"
-ALL_PARTS = ["llm", "projector", "vision"]
 MEMORY_CASES = (  # family or folder, quantization, precision, gradient checkpointing
     ("qwen2_vl", "nf4", "bfloat16", False),
     ("qwen2_vl", "nf4", "bfloat16", True),
@@ -110,17 +97,21 @@ PAPER_HEAD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=["memory", "time", "paper"])
-    table = parser.parse_args().table
+    chosen = parser.parse_args().table
     torch.set_num_threads(1)
+    tables = {
+        "memory": (MEMORY_HEAD, memory), "time": (TIME_HEAD, seconds), "paper": (PAPER_HEAD, paper)
+    }  # fmt: skip
+    heads, rows = tables[chosen]
     with tempfile.TemporaryDirectory() as folder:
-        {"memory": memory, "time": seconds, "paper": paper}[table](Path(folder))
+        for text in lines(heads, rows(Path(folder))):
+            print(text, flush=True)
 
 
-def memory(folder: Path) -> None:
+def memory(folder: Path) -> Iterator[Sequence[str]]:
     """Weights, kept tensors and peak of one chunk of 4 image items, predicted and measured."""
-    print_head(MEMORY_HEAD)
     for name, quantization, precision, checkpointing in MEMORY_CASES:
-        path = BASE if name == BASE else str(build_tiny(name, folder / name))
+        path = name if isinstance(name, Path) else build_tiny(name, folder / name)
         config = stage2(path, quantization, precision, checkpointing, batch=4, chunk=4)
         architecture = read_architecture(config.model, config.lora)
         step = replace(make_plan(config).step, texts=0, images=4)
@@ -135,8 +126,8 @@ def memory(folder: Path) -> None:
             encoder(inputs).sum().backward()
 
         peak = peak_bytes(step_once)
-        print_row(
-            name, quantization, precision, str(checkpointing).lower(),
+        yield (
+            str(name), quantization, precision, str(checkpointing).lower(),
             *(f"{size / 1024:.1f}" for size in (weights, frozen_bytes(encoder))),
             "" if checkpointing else f"{kept / 1024:.0f}",
             "" if checkpointing else f"{measured_kept / 1024:.0f}",
@@ -144,13 +135,12 @@ def memory(folder: Path) -> None:
         )  # fmt: skip
 
 
-def seconds(folder: Path) -> None:
+def seconds(folder: Path) -> Iterator[Sequence[str]]:
     """One cached step of 8 pairs (an image and a text), predicted from this machine's speed in a
     matrix product of the model's widths, and measured (the fastest of three)."""
-    print_head(TIME_HEAD)
     wide = widened_base(folder / "wide")
     for name, quantization, chunk, checkpointing in TIME_CASES:
-        path = str(wide) if name == "wide" else name
+        path = name if isinstance(name, Path) else wide
         config = stage2(path, quantization, "float32", checkpointing, batch=8, chunk=chunk)
         plan = make_plan(config)
         encoder, _ = encoder_and_inputs(config, folder, 0)
@@ -159,21 +149,20 @@ def seconds(folder: Path) -> None:
         flops = sum(plan.flops.values())
         taken = fastest(lambda e=encoder, b=batch: cached_step(e, b), 3)  # type: ignore[misc]
         speed = max(before, product_speed(config))  # whatever else ran on this machine meanwhile
-        print_row(
-            name, quantization, str(chunk), str(checkpointing).lower(), f"{flops / 1e9:.1f}",
+        yield (
+            str(name), quantization, str(chunk), str(checkpointing).lower(), f"{flops / 1e9:.1f}",
             f"{speed / 1e9:.1f}", f"{flops / speed:.2f}", f"{taken:.2f}",
             f"{flops / speed / taken:.2f}",
         )  # fmt: skip
 
 
-def paper(folder: Path) -> None:
+def paper(folder: Path) -> Iterator[Sequence[str]]:
     """Hours of the paper's four runs with the shipped configurations, beside the paper's."""
-    print_head(PAPER_HEAD)
     for name, plan, hours in paper_plans(folder):
         flops = sum(plan.flops.values())
         implied = plan.steps * flops / (hours * 3600 * plan.gpu.tflops * 1e12)
         image = f"{plan.step.image.tokens} tokens" if plan.step.images else "none"
-        print_row(
+        yield (
             name, image, f"{plan.step.text.tokens} tokens", f"{flops / 1e15:.3f}",
             str(plan.steps), f"{plan.hours:.2f}", str(hours), f"{implied:.3f}",
         )  # fmt: skip
@@ -182,7 +171,7 @@ def paper(folder: Path) -> None:
 def paper_plans(folder: Path) -> Iterator[tuple[str, Plan, int]]:
     """The paper's runs: what, its plan, the paper's hours."""
     phi = write_phi(folder / "phi")
-    llava = write_llava(folder / "llava")
+    llava = write_llava_next_7b(folder / "llava")
     tiled = ("plan.image_tokens=757", "plan.image_patches=2880")  # 4 crops and the whole
     one_crop = ("plan.image_tokens=313", "plan.image_patches=1152")  # 1 crop and the whole
     whole = ("plan.image_tokens=576", "plan.image_patches=576")
@@ -194,29 +183,10 @@ def paper_plans(folder: Path) -> Iterator[tuple[str, Plan, int]]:
         ("llava-1.6-7b", 2, ", tiles as its processor", llava, ()),
         ("llava-1.6-7b", 2, ", the whole alone", llava, whole),
     ):
-        cls: type[PlannedConfig] = Stage1 if stage == 1 else Stage2PlanConfig
+        cls: type[PlannedConfig] = Stage1PlanConfig if stage == 1 else Stage2PlanConfig
         overrides = [f"model.name={model}", "model.trust_remote_code=false", *words]
         config = build_config(cls, CONFIGS / f"stage{stage}" / f"{name}.yaml", overrides)
         yield f"{name}, stage {stage}{note}", make_plan(config), PAPER_HOURS[name, stage]
-
-
-def write_llava(folder: Path) -> Path:
-    """LLaVA-1.6-mistral-7b's configuration and image processor, with a small tokenizer."""
-    tokenizer = build_tokenizer({"image_token": "<image>"})
-    AutoConfig.for_model(
-        "llava_next", text_config=MISTRAL, vision_config=CLIP, image_grid_pinpoints=PINPOINTS,
-        image_token_id=tokenizer.image_token_id, tie_word_embeddings=False,
-    ).save_pretrained(folder)  # fmt: skip
-    image_processor = LlavaNextImageProcessor(
-        size={"shortest_edge": 336},
-        crop_size={"height": 336, "width": 336},
-        image_grid_pinpoints=PINPOINTS,
-    )
-    LlavaNextProcessor(
-        image_processor, tokenizer, patch_size=14, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
 
 
 def write_phi(folder: Path) -> Path:
@@ -243,34 +213,27 @@ def widened_base(folder: Path) -> Path:
 
 
 def stage2(
-    name: str, quantization: str, precision: str, checkpointing: bool, batch: int, chunk: int
+    name: Path, quantization: str, precision: str, checkpointing: bool, batch: int, chunk: int
 ) -> Stage2PlanConfig:
     """Every part trained, without dropout: on CPU its masks are fp32, on a GPU bytes."""
-    model = ModelConfig(name, quantization=Quantization(quantization))
-    return Stage2PlanConfig(
-        model=replace(model, precision=Precision(precision)),
-        lora=LoraSettings(rank=16, dropout=0.0, train=ALL_PARTS),
-        inputs=InputConfig(resolution="28x28" if name != BASE else "96x96"),
-        data=PairData(root="-", sources={"-": PairSource()}),
-        optim=OptimConfig(
-            steps=1, batch_size_per_device=batch, chunk_size=chunk, learning_rate=1e-4,
-            gradient_checkpointing=checkpointing,
-        ),
-        gpus=1,
-        plan=PlanConfig(text_tokens=32),
-    )  # fmt: skip
+    return step_config(
+        name,
+        f"model.quantization={quantization}",
+        f"model.precision={precision}",
+        "lora.dropout=0",
+        f"inputs.resolution={'96x96' if name == BASE else '28x28'}",
+        f"optim.batch_size_per_device={batch}",
+        f"optim.chunk_size={chunk}",
+        f"optim.gradient_checkpointing={checkpointing}",
+        "plan.text_tokens=32",
+    )
 
 
 def encoder_and_inputs(
     config: Stage2PlanConfig, folder: Path, items: int
 ) -> tuple[Encoder, dict[str, Tensor]]:
     """The real encoder, and `items` of the plan's image items."""
-    encoder = Encoder.load(
-        config.model,
-        replace(config.inputs, max_text_tokens=config.plan.text_tokens),
-        lora=config.lora,
-        gradient_checkpointing=config.optim.gradient_checkpointing,
-    ).train()
+    encoder = planned_encoder(config).train()
     picture = folder / "blank.png"
     Image.new("RGB", (64, 64), "white").save(picture)
     words = " the" * 4 * config.plan.text_tokens
@@ -280,17 +243,10 @@ def encoder_and_inputs(
 
 def batch_of(encoder: Encoder, config: Stage2PlanConfig, folder: Path) -> Batch:
     """Queries with an image and targets without one, in chunks."""
-    size, chunk = config.optim.batch_size_per_device, config.optim.chunk_size
     words = " the" * 4 * config.plan.text_tokens
-    query, target = Item(words, (str(folder / "blank.png"),)), Item(words)
-    sides = [[encoder.processor(item) for _ in range(size)] for item in (query, target)]
-    parts = [
-        encoder.processor.collate(side[start : start + chunk])
-        for side in sides
-        for start in range(0, size, chunk)
-    ]
-    chunks = [parts] if chunk >= 2 * size else [[part] for part in parts]
-    return Batch(chunks, {"query": size, "target": size}, {}, [])
+    pair = Pair(Item(words, (str(folder / "blank.png"),)), Item(words))
+    collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim))
+    return collate([pair] * config.optim.batch_size_per_device)
 
 
 def cached_step(encoder: Encoder, batch: Batch) -> None:
@@ -376,15 +332,6 @@ def fastest(run: Callable[[], object], times: int) -> float:
         run()
         taken.append(time.process_time() - began)
     return min(taken)
-
-
-def print_head(names: tuple[str, ...]) -> None:
-    print_row(*names)
-    print_row(*("---" for _ in names))
-
-
-def print_row(*cells: str) -> None:
-    print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import stamps_data
+from eval.report import table
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import read_json, write_json
@@ -99,21 +100,17 @@ def run(module: str, config: str, *settings: str) -> None:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table: in %, mean ± standard deviation over the seeds."""
-    lines = [
-        f"`{result['command']}` at commit {result['commit']}, {result['device']};"
-        f" {result['seeds']} seeds; held-out captions (test split).",
-        "",
-        f"|  | {' | '.join(SHOWN)} | last loss | collapsed |",
-        f"| --- |{' ---: |' * (len(SHOWN) + 2)}",
-    ]
+    how = f"`{result['command']}` at commit {result['commit']}, {result['device']};"
+    how += f" {result['seeds']} seeds; held-out captions (test split)."
+    lines = []
     for name, rows in result["rows"].items():
         cells = [_cell([row[key] for row in rows], kind) for key, (kind, _, _) in SHOWN.items()]
         losses = [row["loss"] for row in rows if "loss" in row]
         cells.append(_cell(losses, "number") if losses else "")
         number = sum(row.get("collapsed", False) for row in rows)
         cells.append(f"{number} of {len(rows)}" if losses else "")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *cells])
+    return f"{how}\n\n{table.markdown(['', *SHOWN, 'last loss', 'collapsed'], [lines])}"
 
 
 def _cell(values: list[float], kind: str) -> str:

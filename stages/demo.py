@@ -5,8 +5,9 @@
 
 Draws the data, embeds the texts with the teacher, runs stage 1, stage 2 (after stage 1, and on its
 own) and plain InfoNCE, evaluates the base and all of them, and prints one table. Each command is
-shown before it runs; one that is done is not repeated, so an interrupted demo goes on. It runs on
-the CPU, in two processes of one thread, everywhere: so that its numbers mean the same everywhere.
+shown before it runs. The programs know what they have done and do not repeat it, so an interrupted
+demo goes on; with other settings or other code it is made anew. It runs on the CPU, in two
+processes of one thread, everywhere: so that its numbers mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,17 +28,19 @@ from typing import Annotated, Any
 from unime.config import dump_config, load_config
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
 from unime.errors import require
-from unime.runtime.environment import git_commit, write_facts
-from unime.runtime.files import read_json, write_json
+from unime.runtime.environment import code_digest, git_commit, write_facts
+from unime.runtime.files import folder_digest, read_json, write_json
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
-CHECKS = (sys.executable, "-m", "eval.demo.checks")
+CHECKS = [sys.executable, "-m", "eval.demo.checks"]
+LAST = ("report", "checks")  # which only look at what came out
+CODE = ("data_prep", "data_prep/demo", "eval", "eval/tasks", "stages")
 PROGRAMS = ("data", "teacher", "stage1", "stage2", "eval")  # whose settings the demo can override
 SPLITS = ("test", "validation")
-INFONCE = ("loss.num_hard_negatives=null", "loss.false_negative_margin=null")
+INFONCE = ["loss.num_hard_negatives=null", "loss.false_negative_margin=null"]
 
 
 @dataclass
@@ -55,18 +58,6 @@ class DemoConfig(Settings):
             require(program in PROGRAMS, "overrides", program, expected)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the demo."""
-
-    name: str
-    words: tuple[str, ...]
-    after: tuple[str, ...] = ()  # the steps whose results it reads
-    output: str | None = None  # the folder that it fills, below output_dir
-    program: tuple[str, ...] = ("./launch.sh",)
-    always: bool = False  # quick where nothing changed: the program itself sees to that
-
-
 def main(argv: list[str] | None = None) -> None:
     os.chdir(ROOT)
     words = list(sys.argv[1:] if argv is None else argv)
@@ -79,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     started = time.monotonic()
     folder = Path(config.output_dir)
     write_facts(folder, dump_config(config), git_commit())
-    seconds = run_steps(list(steps(config)), folder)
+    seconds = run_steps(steps(config), folder)
     finish(config, folder, seconds)
     print(
         f"this took {(time.monotonic() - started) / 60:.1f} minutes, all steps together "
@@ -87,85 +78,76 @@ def main(argv: list[str] | None = None) -> None:
     )
 
 
-def steps(config: DemoConfig) -> Iterator[Step]:
-    """Every command, in order."""
+def steps(config: DemoConfig) -> dict[str, list[str]]:
+    """Every command by the name of its step, in order."""
     out = config.output_dir
-    more = config.overrides
-    words = ("prepare", "demo", f"{CONFIGS}/data.yaml", *more.get("data", []))
-    yield Step("data", words, always=True)
-    words = ("prepare", "teacher", f"{CONFIGS}/teacher.yaml", *more.get("teacher", []))
-    yield Step("teacher", words, after=("data",), always=True)
-    yield _evaluation(config, "base", "null")
-    trainings = {
-        "stage1": ("teacher", "stage1"),
-        "stage1_stage2": ("stage1", "stage2", f"model.adapter={out}/stage1/final"),
-        "stage2": ("data", "stage2"),
-        "infonce": ("data", "stage2"),
+
+    def launch(command: str, program: str, *words: str) -> list[str]:
+        path, more = f"{CONFIGS}/{program}.yaml", config.overrides.get(program, [])
+        return ["./launch.sh", *command.split(), path, *words, *more]
+
+    def evaluation(name: str, adapter: str) -> list[str]:
+        words = (f"output_dir={out}/eval/{name}", f"model.adapter={adapter}")
+        return launch("eval", "eval", *words, f"data.root=data/demo/{config.split}")
+
+    todo = {
+        "data": launch("prepare demo", "data"),
+        "teacher": launch("prepare teacher", "teacher"),
+        "eval_base": evaluation("base", "null"),
     }
-    for name, (before, program, *settings) in trainings.items():
-        settings += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
-        settings += more.get(program, [])
-        settings += INFONCE if name == "infonce" else ()
-        words = (program, f"{CONFIGS}/{program}.yaml", *settings)
-        yield Step(name, words, after=(before,), output=name)
-        yield _evaluation(config, name, f"{out}/{name}/final")
+    trainings = {
+        "stage1": ["stage1"],
+        "stage1_stage2": ["stage2", f"model.adapter={out}/stage1/final"],
+        "stage2": ["stage2"],
+        "infonce": ["stage2"],
+    }
+    for name, (program, *words) in trainings.items():
+        words += [f"run.output_dir={out}/{name}", f"run.seed={config.seed}"]
+        last = INFONCE if name == "infonce" else []
+        todo[name] = launch(program, program, *words) + last
+        todo[f"eval_{name}"] = evaluation(name, f"{out}/{name}/final")
     models = [f"models.{name}={out}/eval/{name}" for name in MODELS]
     outputs = (f"output={out}/report.json", f"html={out}/report.html")
-    words = ("report", f"{CONFIGS}/report.yaml", *outputs, *models)
-    yield Step("report", words, always=True)
-    yield Step("checks", (str(out), config.split, *config.queries), program=CHECKS, always=True)
+    todo["report"] = launch("report", "report", *outputs, *models)
+    todo["checks"] = [*CHECKS, str(out), config.split, *config.queries]
+    return todo
 
 
-def _evaluation(config: DemoConfig, name: str, adapter: str) -> Step:
-    output = f"{config.output_dir}/eval/{name}"
-    words = (
-        f"output_dir={output}",
-        f"model.adapter={adapter}",
-        f"data.root=data/demo/{config.split}",
-        *config.overrides.get("eval", []),
-    )
-    after = ("data",) if name == "base" else ("data", name)
-    words = ("eval", f"{CONFIGS}/eval.yaml", *words)
-    return Step(f"eval_{name}", words, after=after, output=f"eval/{name}")
-
-
-def run_steps(todo: list[Step], folder: Path) -> dict[str, float]:
-    """Run what has not run with the same settings yet; returns every step's seconds.
+def run_steps(todo: Mapping[str, list[str]], folder: Path) -> dict[str, float]:
+    """Run all commands; returns the seconds that each took until it was done.
 
     Raises:
         SystemExit: a command failed, with its status.
     """
-    record = folder / "steps.json"
-    done: dict[str, Any] = read_json(record) if record.is_file() else {}
-    for number, step in enumerate(todo, 1):
-        fingerprint = _fingerprint(step, [done[name]["fingerprint"] for name in step.after])
-        place, known = f"[{number}/{len(todo)}] {step.name}", done.get(step.name, {})
-        same = known.get("fingerprint") == fingerprint
-        is_there = step.output is None or (folder / step.output).is_dir()
-        if same and known.get("done") and is_there and not step.always:
-            print(f"{place}: done before", flush=True)
-            continue
-        if step.output and known and not same:  # made, or begun, with other settings
-            shutil.rmtree(folder / step.output, ignore_errors=True)
-        command = [*step.program, *step.words]
-        print(f"\n{place}: {shlex.join(command)}", flush=True)
-        goes_on = same and is_there and not known.get("done")  # an attempt that was interrupted
-        before = known["seconds"] if goes_on else 0.0
-        done[step.name] = {
-            "fingerprint": fingerprint, "seconds": before, "done": False, "words": step.words
-        }  # fmt: skip
-        write_json(record, done)
+    record, now = folder / "steps.json", fingerprint(todo)
+    known: dict[str, Any] = read_json(record) if record.is_file() else {}
+    if known.get("fingerprint") != now:
+        for name in (*MODELS, "eval"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        known = {"fingerprint": now, "seconds": {}, "done": []}
+    seconds: dict[str, float] = known["seconds"]
+    for number, (name, command) in enumerate(todo.items(), 1):
+        print(f"\n[{number}/{len(todo)}] {name}: {shlex.join(command)}", flush=True)
         began = time.monotonic()
         status = run_command(command)
-        seconds = before + time.monotonic() - began
-        if step.always and same:  # found most of its work done
-            seconds = max(seconds, known["seconds"])
-        done[step.name] |= {"seconds": seconds, "done": not status}
-        write_json(record, done)
+        if name not in known["done"]:  # else it found its work done
+            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
+            known["done"] += [] if status else [name]
+        write_json(record, known)
         if status:
-            print(f"{step.name} stopped; ./launch.sh demo goes on from here", file=sys.stderr)
+            print(f"{name} stopped; ./launch.sh demo goes on from here", file=sys.stderr)
             raise SystemExit(status)
-    return {step.name: done[step.name]["seconds"] for step in todo}
+    return seconds
+
+
+def fingerprint(todo: Mapping[str, list[str]]) -> str:
+    """Of what decides what is made: commands, their configurations, the code and the base model."""
+    words = [word for name, command in todo.items() if name not in LAST for word in command]
+    files = [word for word in words if word.endswith(".yaml")]
+    files += ["configs/suites/demo.yaml", "assets/emoji/concepts.jsonl"]
+    parts = [*words, code_digest(), code_digest(*(ROOT / name for name in CODE))]
+    parts += [folder_digest(ROOT / "assets/base"), *((ROOT / name).read_text() for name in files)]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def run_command(command: list[str]) -> int:
@@ -189,29 +171,6 @@ def run_command(command: list[str]) -> int:
         if child.poll() is None:  # a second Ctrl-C
             child.kill()
             child.wait()
-
-
-def sources(step: Step) -> list[Path]:
-    """The files that decide what a step makes: its configuration, the code, the base model."""
-    files = [ROOT / word for word in step.words if word.endswith(".yaml")]
-    if step.name == "data":
-        files += sorted((ROOT / "data_prep/demo").glob("*.py"))
-        return [*files, ROOT / "assets/emoji/concepts.jsonl"]
-    programs = ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml")
-    files += [ROOT / program for program in programs]
-    files += [*sorted((ROOT / "eval").glob("*.py")), *sorted((ROOT / "eval/tasks").glob("*.py"))]
-    files += [*sorted((ROOT / "stages").glob("stage*.py")), *sorted((ROOT / "unime").rglob("*.py"))]
-    return [
-        *files,
-        *(path for path in sorted((ROOT / "assets/base").iterdir()) if path.suffix != ".md"),
-    ]
-
-
-def _fingerprint(step: Step, before: list[str]) -> str:
-    digest = hashlib.blake2b("\0".join([*before, *step.words]).encode(), digest_size=16)
-    for path in sources(step):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support.checkout import Checkout
 from tests.support.material import write_material
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from tests.support.tiny_models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
@@ -56,9 +56,9 @@ def code_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoRanks]:
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
     """``two_ranks.run(function, word, …)`` of a module's own function."""
-    ranks = TwoRanks(tmp_path_factory.mktemp("two_ranks"))
+    ranks = Ranks(tmp_path_factory.mktemp("two_ranks"))
     yield ranks
     ranks.stop()
 

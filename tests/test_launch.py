@@ -9,12 +9,10 @@ asked of it. The launches of one and of two ranks are real.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,13 +26,8 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
     assert checkout.ran() == [str(checkout.root), "-m", "pytest", "-k", "a and b", "--lf"]
     (tmp_path / "mine.yaml").touch()
     checkout.launch("report", "mine.yaml", "seed=1", cwd=tmp_path)
-    assert checkout.ran()[1:] == [
-        "-m",
-        "eval.report",
-        "--config",
-        f"{tmp_path}/mine.yaml",
-        "seed=1",
-    ]
+    words = ["-m", "eval.report", "--config", f"{tmp_path}/mine.yaml", "seed=1"]
+    assert checkout.ran()[1:] == words
     checkout.launch("plan", "some config.yaml", "gpus=4")
     words = ["-m", "stages.plan", "--config", "some config.yaml", "gpus=4"]
     assert checkout.ran()[1:] == words
@@ -66,6 +59,12 @@ def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
     assert command in checkout.launch("--help")[1]
 
 
+def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
+    checkout.launch("test")
+    assert checkout.launch("plan", "--help")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "stages.plan", "--help"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -81,36 +80,23 @@ def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], mes
     assert checkout.calls() == []
 
 
-def test_a_wrong_setting_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "run.sed=3")
-    assert status == 2
-    assert output.endswith("unknown key 'run.sed'; the nearest valid key is 'run.seed'\n")
-
-
-def test_a_setting_with_dashes_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "--run.seed=3")
-    assert status == 2
-    assert "launch.sh stage1: got --run.seed=3; settings are written key=value" in output
-
-
-def test_print_config_starts_no_rank(checkout: Checkout) -> None:
-    status, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", "--print-config")
-    assert (status, "  seed: 3\n" in output) == (0, True)
-
-
-def with_accelerate(checkout: Checkout) -> None:
-    program = checkout.venv / "bin" / "accelerate"
-    program.write_text(
-        f"#!/bin/sh\nexec '{sys.executable}' -m accelerate.commands.accelerate_cli \"$@\"\n"
-    )
-    program.chmod(0o755)
+@pytest.mark.parametrize(
+    ("word", "status", "said"),
+    [
+        ("run.sed=3", 2, "unknown key 'run.sed'; the nearest valid key is 'run.seed'\n"),
+        ("--run.seed=3", 2, "launch.sh stage1: got --run.seed=3; settings are written key=value"),
+        ("--print-config", 0, "  seed: 3\n"),
+    ],
+)
+def test_what_starts_no_rank(checkout: Checkout, word: str, status: int, said: str) -> None:
+    found, output = checkout.launch("stage1", "some config.yaml", "run.seed=3", word)
+    assert (found, said in output) == (status, True), output
+    assert "accelerate launch" not in output
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> None:
-    checkout.launch("test")
-    with_accelerate(checkout)
-    status, output = checkout.launch(
+    status, output = checkout.with_accelerate().launch(
         "stage1", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]",
         UNIME_NUM_PROCESSES=str(processes), CUDA_VISIBLE_DEVICES="",
     )  # fmt: skip
@@ -131,9 +117,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
 
 def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Checkout) -> None:
     for engine, status in (("zero2", 2), ("fsdp2", 2), ("ddp", 0)):
-        checkout.launch("test")
-        with_accelerate(checkout)
-        found, output = checkout.launch(
+        found, output = checkout.with_accelerate().launch(
             "stage1", "some config.yaml", "optim.auto_chunk=true", UNIME_NUM_PROCESSES="1",
             UNIME_ACCELERATE_CONFIG=f"configs/accelerate/{engine}.yaml", CUDA_VISIBLE_DEVICES="",
         )  # fmt: skip
@@ -141,11 +125,6 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
         if status:
             assert output.startswith(f"error: optim.auto_chunk: got true with {engine}, expected")
             assert output.count("\n") == 1
-
-
-def heeds_interrupts() -> None:
-    """Also where the tests run in a shell's background, which ignores them and hands that on."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 SLOW_STAGE = """
@@ -171,24 +150,10 @@ def test_a_signal_reaches_every_rank_and_all_may_save(
 ) -> None:
     """accelerate alone would leave its only rank behind, and its status is always 1."""
     (checkout.root / "stages" / "stage1_distill.py").write_text(SLOW_STAGE)
-    checkout.launch("test")
-    with_accelerate(checkout)
-    settings = {"UNIME_VENV": str(checkout.venv), "UNIME_PYTHON": str(checkout.python)}
-    process = subprocess.Popen(
-        [checkout.root / "launch.sh", "stage1", "some config.yaml"],
-        cwd=checkout.root,
-        env=os.environ
-        | settings
-        | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_NUM_PROCESSES": processes},
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heeds_interrupts,
-    )
+    words = ("stage1", "some config.yaml")
+    process = checkout.with_accelerate().start(*words, UNIME_NUM_PROCESSES=processes)
     ranks = range(int(processes))
-    deadline = time.monotonic() + PATIENCE
-    while not all((checkout.root / f"began{rank}").exists() for rank in ranks):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.1)
+    checkout.wait_for(process, *(f"began{rank}" for rank in ranks))
     process.send_signal(signum)
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 128 + signum
@@ -251,9 +216,7 @@ def test_the_only_rank_gets_its_line_when_it_is_killed(
     """accelerate's own status is 1, and with --quiet it says nothing."""
     stage = checkout.root / "stages" / "stage1_distill.py"
     stage.write_text(ENDING_STAGE.replace("END", end))
-    checkout.launch("test")
-    with_accelerate(checkout)
-    found, output = checkout.launch(
+    found, output = checkout.with_accelerate().launch(
         "stage1", "some config.yaml", UNIME_NUM_PROCESSES="1", CUDA_VISIBLE_DEVICES=""
     )
     assert found == status, output
@@ -266,24 +229,11 @@ def test_a_signal_reaches_a_program_without_ranks(
     checkout: Checkout, signum: signal.Signals
 ) -> None:
     waits = f"{sys.executable} -c '{WAITING_PROGRAM}'"
-    process = subprocess.Popen(
-        [checkout.root / "launch.sh", "demo"],
-        cwd=checkout.root,
-        env=os.environ
-        | {"UNIME_VENV": str(checkout.venv), "UNIME_PYTHON": str(checkout.python)}
-        | {"UNIME_TEST_LOG": str(checkout.log), "UNIME_TEST_THEN": f"exec {waits}"},
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heeds_interrupts,
-    )
+    process = checkout.start("demo", UNIME_TEST_THEN=f"exec {waits}")
     assert process.stdin is not None
     process.stdin.write("typed\n")
     process.stdin.flush()
-    deadline = time.monotonic() + PATIENCE
-    while not (checkout.root / "began").exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
+    checkout.wait_for(process, "began")
     process.send_signal(signum)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signum

@@ -23,14 +23,19 @@ NEWEST = (
 )
 
 
+def somebody_elses(checkout: Checkout) -> None:
+    """An environment that launch.sh did not make."""
+    (checkout.venv / "bin").mkdir(parents=True)
+    shutil.copy(checkout.python, checkout.venv / "bin" / "python")
+    (checkout.venv / "pyvenv.cfg").touch()
+
+
 def test_sets_up_once(checkout: Checkout) -> None:
     assert checkout.launch("test")[0] == 0
     assert checkout.calls() == ["venv", *LOCKED]
     assert checkout.launch("test", UNIME_VENV=f"{checkout.venv}/")[0] == 0
-    assert (
-        checkout.launch("test", cwd=checkout.venv.parent, UNIME_VENV=f"./{checkout.venv.name}")[0]
-        == 0
-    )
+    relative = {"cwd": checkout.venv.parent, "UNIME_VENV": f"./{checkout.venv.name}"}
+    assert checkout.launch("test", **relative)[0] == 0
     assert checkout.calls() == []
 
 
@@ -82,9 +87,7 @@ def test_only_a_python_that_was_tried_takes_the_lock(
     assert found == status, output
     if status:
         assert output.startswith("launch.sh: needs Python 3.11") and output.count("\n") == 1
-        (checkout.venv / "bin").mkdir(parents=True)  # somebody else's environment
-        shutil.copy(checkout.python, checkout.venv / "bin" / "python")
-        (checkout.venv / "pyvenv.cfg").touch()
+        somebody_elses(checkout)
         found, output = checkout.launch("test", **settings | {"UNIME_VENV": str(checkout.venv)})
         assert (found, output.count("\n")) == (2, 1), output
         assert checkout.calls() == []
@@ -137,9 +140,7 @@ def test_never_removes_what_it_did_not_make(checkout: Checkout) -> None:
     status, output = checkout.launch("test")
     assert (status, (checkout.venv / "thesis.tex").exists()) == (2, True)
     assert "is not empty and is no virtual environment" in output
-    (checkout.venv / "bin").mkdir()
-    shutil.copy(checkout.python, checkout.venv / "bin" / "python")
-    (checkout.venv / "pyvenv.cfg").touch()  # now it is one, but somebody else's
+    somebody_elses(checkout)  # now it is one
     Path(f"{checkout.log}.fail").touch()
     assert checkout.launch("test")[0] != 0
     Path(f"{checkout.log}.fail").unlink()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 from unime.losses import (
+    LossOutput,
     distillation_loss,
     hard_negative_loss,
     instruction_loss,
@@ -27,8 +28,21 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
 
 
-def identity_negatives(n: int) -> Tensor:
-    return ~torch.eye(n, dtype=torch.bool)
+def loss_of_pairs(
+    queries: Tensor, targets: Tensor, config: HardNegativeLossConfig, step: int | None = None
+) -> LossOutput:
+    """All items differ: each query's own target is right, the others are wrong."""
+    n = len(queries)
+    negatives = ~torch.eye(n, dtype=torch.bool)
+    return hard_negative_loss(queries, targets, torch.arange(n), negatives, config, step)
+
+
+def labels_of(query: list[int], target: list[int], positives: list[int]) -> dict[str, Tensor]:
+    """Keys of the items, and which targets are right."""
+    is_positive = torch.zeros(len(target), dtype=torch.bool)
+    is_positive[positives] = True
+    keys = {"query_key": torch.tensor(query), "target_key": torch.tensor(target)}
+    return keys | {"is_positive": is_positive}
 
 
 def test_without_diagonal() -> None:
@@ -82,7 +96,7 @@ def test_distillation_refuses_too_few_rows() -> None:
 def test_equal_scores_cost_log_of_their_number(k: int) -> None:
     same = torch.ones(8, 1, dtype=torch.float64)
     config = HardNegativeLossConfig(num_hard_negatives=k)
-    loss = hard_negative_loss(same, same, torch.arange(8), identity_negatives(8), config).loss
+    loss = loss_of_pairs(same, same, config).loss
     assert float(loss) == pytest.approx(math.log(1 + k))
 
 
@@ -90,9 +104,7 @@ def test_equal_scores_cost_log_of_their_number(k: int) -> None:
 def test_no_margin_and_all_negatives_is_plain_infonce(k: int | None) -> None:
     queries, targets = unit(10, 6), unit(10, 6, seed=1)
     config = HardNegativeLossConfig(0.05, k, None)
-    loss = hard_negative_loss(
-        queries, targets, torch.arange(10), identity_negatives(10), config
-    ).loss
+    loss = loss_of_pairs(queries, targets, config).loss
     plain = F.cross_entropy(queries @ targets.T / 0.05, torch.arange(10))
     assert float(loss) == pytest.approx(float(plain), abs=1e-12)
 
@@ -157,9 +169,7 @@ def test_everything_filtered_is_zero_with_zero_gradient(on_short: OnShort) -> No
     queries = unit(4, 3).requires_grad_()
     candidates = unit(4, 3, seed=1).requires_grad_()
     config = HardNegativeLossConfig(0.05, 2, -5.0, on_short)
-    loss = hard_negative_loss(
-        queries, candidates, torch.arange(4), identity_negatives(4), config
-    ).loss
+    loss = loss_of_pairs(queries, candidates, config).loss
     loss.backward()
     assert float(loss.detach()) == 0
     assert queries.grad is not None and candidates.grad is not None
@@ -188,15 +198,7 @@ def test_dropping_a_false_negative_lowers_the_loss() -> None:
     queries, targets = unit(5, 4), unit(5, 4, seed=1)
     targets[1] = queries[0]
     losses = [
-        float(
-            hard_negative_loss(
-                queries,
-                targets,
-                torch.arange(5),
-                identity_negatives(5),
-                HardNegativeLossConfig(0.05, 4, margin),
-            ).loss
-        )
+        float(loss_of_pairs(queries, targets, HardNegativeLossConfig(0.05, 4, margin)).loss)
         for margin in (None, 0.1)
     ]
     assert losses[1] < losses[0]
@@ -205,11 +207,7 @@ def test_dropping_a_false_negative_lowers_the_loss() -> None:
 def test_instruction_loss_masks_duplicates_and_uses_explicit_negatives() -> None:
     queries, targets = unit(3, 4), unit(5, 4, seed=1)
     targets[2] = targets[0]  # queries 0 and 2 have the same right answer
-    labels = {
-        "query_key": torch.tensor([10, 11, 12]),
-        "target_key": torch.tensor([1, 2, 1, 3, 4]),
-        "is_positive": torch.tensor([True, True, True, False, False]),
-    }
+    labels = labels_of([10, 11, 12], [1, 2, 1, 3, 4], [0, 1, 2])
     config = HardNegativeLossConfig(0.1, None, None)
     loss = instruction_loss({"query": queries, "target": targets}, labels, config).loss
     scores = queries @ targets.T / 0.1
@@ -221,11 +219,7 @@ def test_instruction_loss_masks_duplicates_and_uses_explicit_negatives() -> None
 
 def test_symmetric_is_the_mean_of_both_directions() -> None:
     queries, targets = unit(4, 3), unit(6, 3, seed=1)
-    labels = {
-        "query_key": torch.tensor([1, 2, 3, 1]),  # 0 and 3 are the same query
-        "target_key": torch.tensor([5, 6, 7, 8, 9, 10]),
-        "is_positive": torch.tensor([True, True, False, True, False, True]),
-    }
+    labels = labels_of([1, 2, 3, 1], [5, 6, 7, 8, 9, 10], [0, 1, 3, 5])  # query 0 is query 3
     config = HardNegativeLossConfig(0.1, None, None, symmetric=True)
     output = instruction_loss({"query": queries, "target": targets}, labels, config)
     positives = torch.tensor([0, 1, 3, 5])
@@ -241,52 +235,33 @@ def test_symmetric_is_the_mean_of_both_directions() -> None:
 
 
 def test_a_missing_positive_is_refused() -> None:
-    labels = {
-        "query_key": torch.arange(2),
-        "target_key": torch.arange(2),
-        "is_positive": torch.tensor([True, False]),
-    }
     embeddings = {"query": unit(2, 3), "target": unit(2, 3)}
     with pytest.raises(ValueError, match="2 queries but 1 positives"):
-        instruction_loss(embeddings, labels, HardNegativeLossConfig())
-
-
-def collapsed_pairs(rows: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    one = torch.ones(rows, 3, dtype=torch.float64) / 3**0.5
-    labels = {
-        "query_key": torch.arange(rows),
-        "target_key": torch.arange(rows),
-        "is_positive": torch.ones(rows, dtype=torch.bool),
-    }
-    return {"query": one, "target": one.clone()}, labels
+        instruction_loss(embeddings, labels_of([0, 1], [0, 1], [0]), HardNegativeLossConfig())
 
 
 @pytest.mark.parametrize("copies", [1, 5, 16])
 def test_the_k_hardest_are_k_different_ones(copies: int) -> None:
     """Targets of which each comes `copies` times: a collapsed model pays log(1 + 3) for its 3
     hardest of 4 different ones, and the gradient reaches one row of each."""
-    embeddings, _ = collapsed_pairs(4 * copies)
-    targets = embeddings["target"].requires_grad_()
-    labels = {
-        "query_key": torch.arange(4 * copies),
-        "target_key": torch.arange(4).repeat(copies),
-        "is_positive": torch.ones(4 * copies, dtype=torch.bool),
-    }
+    rows = list(range(4 * copies))
+    one = torch.ones(len(rows), 3, dtype=torch.float64) / 3**0.5
+    targets = one.clone().requires_grad_()
+    labels = labels_of(rows, [0, 1, 2, 3] * copies, rows)
     config = HardNegativeLossConfig(0.1, 8, None)
-    output = instruction_loss(embeddings, labels, config)
+    output = instruction_loss({"query": one, "target": targets}, labels, config)
     assert float(output.loss.detach()) == pytest.approx(math.log(1 + 3))
     assert float(output.stats["distinct_negatives"]) == 3
     output.loss.backward()
     assert targets.grad is not None
     # query 0 pushes at one copy of each other label and pulls at its own positive
     pushed = {0, 1, 2, 3}
-    queries = embeddings["query"][:1]
     is_negative = negatives_of(
         labels["query_key"][:1], labels["target_key"][:1], labels["target_key"]
     )
     assert set(is_negative[0].nonzero()[:, 0].tolist()) == pushed - {0}
     alone = targets.detach().clone().requires_grad_()
-    hard_negative_loss(queries, alone, torch.tensor([0]), is_negative, config).loss.backward()
+    hard_negative_loss(one[:1], alone, torch.tensor([0]), is_negative, config).loss.backward()
     assert alone.grad is not None
     assert set(alone.grad.abs().sum(dim=1).nonzero()[:, 0].tolist()) == pushed
 
@@ -299,11 +274,7 @@ def test_right_answers_of_one_query_are_no_negatives_of_each_other(symmetric: bo
     queries[1] = queries[0]
     targets = unit(4, 4, seed=1)
     targets[3] = targets[1]
-    labels = {
-        "query_key": torch.tensor([7, 7, 8]),
-        "target_key": torch.tensor([1, 2, 3, 2]),
-        "is_positive": torch.tensor([True, True, True, False]),
-    }
+    labels = labels_of([7, 7, 8], [1, 2, 3, 2], [0, 1, 2])
     config = HardNegativeLossConfig(0.1, None, None, symmetric=symmetric)
     similarity = queries @ targets.T / 0.1
     rows = [
@@ -341,22 +312,15 @@ def test_negatives_equal_a_loop() -> None:
 
 @pytest.mark.parametrize(
     ("after", "step", "hard"),
-    [
-        (0, 0, True),
-        (5, 4, False),
-        (5, 5, True),
-        ("5", 5, True),
-        (5, None, True),
-        ("auto", None, True),
-    ],
-)
+    [(0, 0, True), (5, 4, False), (5, 5, True), ("5", 5, True), (5, None, True),
+     ("auto", None, True)],
+)  # fmt: skip
 def test_hard_negatives_begin_after_so_many_steps(after: int | str, step: int, hard: bool) -> None:
     queries, targets = unit(10, 6), unit(10, 6, seed=1)
     config = HardNegativeLossConfig(0.05, 3, None, hard_negatives_after=after)
-    arguments = (queries, targets, torch.arange(10), identity_negatives(10))
-    output = hard_negative_loss(*arguments, config, step)
+    output = loss_of_pairs(queries, targets, config, step)
     k = 3 if hard else None
-    alone = hard_negative_loss(*arguments, HardNegativeLossConfig(0.05, k, None))
+    alone = loss_of_pairs(queries, targets, HardNegativeLossConfig(0.05, k, None))
     assert float(output.loss) == pytest.approx(float(alone.loss), abs=1e-12)
     assert float(output.stats["hard_negatives"]) == hard
 
@@ -367,11 +331,11 @@ def test_hard_negatives_wait_until_they_cost_less_than_collapse(noise: float, ha
     queries = unit(32, 16)
     targets = F.normalize(queries + noise * unit(32, 16, seed=1), dim=1)
     config = HardNegativeLossConfig(0.05, 8, 0.1)
-    arguments = (queries, targets, torch.arange(32), identity_negatives(32))
-    output = hard_negative_loss(*arguments, config, 0)
+    output = loss_of_pairs(queries, targets, config, 0)
     assert (float(output.stats["hard_negative_loss"]) < math.log(9)) == hard
     expected = config if hard else HardNegativeLossConfig(0.05, None, None)
-    assert float(output.loss) == pytest.approx(float(hard_negative_loss(*arguments, expected).loss))
+    alone = loss_of_pairs(queries, targets, expected)
+    assert float(output.loss) == pytest.approx(float(alone.loss))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -380,8 +344,6 @@ def test_equal_similarities_are_no_beginning(k: int, dtype: torch.dtype) -> None
     """A collapsed model costs ln(1 + k) to rounding, which must not decide."""
     same = F.normalize(torch.ones(32, 7, dtype=dtype), dim=1)
     config = HardNegativeLossConfig(0.05, k, 0.1)
-    output = hard_negative_loss(
-        same, same, torch.arange(32), identity_negatives(32), config, step=0
-    )
+    output = loss_of_pairs(same, same, config, step=0)
     assert float(output.stats["hard_negatives"]) == 0
     assert float(output.stats["filtered_share"]) == 0  # what is told is of the loss that was taken

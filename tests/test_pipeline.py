@@ -11,7 +11,6 @@ ALL (tests/support/tiny_models.py).
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from eval import evaluate
-from eval.miniatures.mmeb import write_eval_suite
+from eval.miniatures.mmeb import write_eval_suite, write_picture
 from stages import export
-from tests.support.embedding import difference, embed
+from tests.support.embedding import difference, embed, exact_model
+from tests.support.launching import add_results
 from tests.support.material import metrics, stage1, stage2, write_material
 from tests.support.tiny_models import ALL, lora_parts
 from unime.backbones.layers import is_quantised
-from unime.config import InputConfig, LoraSettings, ModelConfig, Precision, Quantization
+from unime.config import InputConfig, LoraSettings, Quantization
 from unime.inputs.images import load_image
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
@@ -43,26 +43,15 @@ SHORT = ("optim.steps=3", "run.save_every=3", "inputs.num_frames=4")
 
 
 def record(family: str, **found: Any) -> None:
-    name = os.environ.get("UNIME_BACKBONES_RESULTS")
-    if name:
-        path = Path(name)
-        results = json.loads(path.read_text()) if path.exists() else {}
-        results.setdefault(family, {}).update(found)
-        path.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    add_results("UNIME_BACKBONES_RESULTS", family, found)
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Item]]:
+def kinds(pictures: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Item]]:
     """Two items of each kind, of different lengths and sizes."""
-    folder, generator = tmp_path_factory.mktemp("shown"), np.random.default_rng(0)
-
-    def picture(name: str, width: int, height: int) -> str:
-        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-        return str(folder / f"{name}.png")
-
-    a, b, c = picture("a", 40, 20), picture("b", 20, 48), picture("c", 64, 64)
-    frames = [tuple(picture(f"{n}-{m}", 32, 24) for m in range(4)) for n in range(2)]
+    folder, (_, a, b, c, _) = tmp_path_factory.mktemp("frames"), pictures
+    drawn = [str(write_picture(folder / f"{number}.png", number)) for number in range(8)]
+    frames = [tuple(drawn[:4]), tuple(drawn[4:])]
     long = "Which of the two is larger, and what is it for? Say it in one sentence."
     return {
         "text": [Item("a cat"), Item(long)],
@@ -147,10 +136,9 @@ def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> N
     assert len(results) == 3 and all(result["inputs"]["prompt"] == "unime" for result in results)
 
     # vectors of an item alone and among others
-    config = ModelConfig(
-        str(model), adapter=f"{second}/final", precision=Precision.float32,
-        quantization=Quantization.nf4, trust_remote_code=own_code,
-    )  # fmt: skip
+    trusts = {"trust_remote_code": own_code}
+    nf4 = Quantization.nf4
+    config = exact_model(model, adapter=f"{second}/final", quantization=nf4, **trusts)
     encoder = Encoder.load(config, InputConfig())
     alone = distances(encoder, kinds)
     assert max(alone.values()) < 1e-5
@@ -163,11 +151,7 @@ def test_a_family(family: str, kinds: Any, tiny_model: Any, tmp_path: Path) -> N
     # exported, and loaded by unime and by sentence-transformers
     words = ["trust_remote_code=true"] if own_code else []
     export.main([str(second), str(tmp_path / "out"), *words])
-    exported = ModelConfig(
-        str(tmp_path / "out"), precision=Precision.float32, quantization=Quantization.none,
-        trust_remote_code=own_code,
-    )  # fmt: skip
-    again = Encoder.load(exported, InputConfig())
+    again = Encoder.load(exact_model(tmp_path / "out", **trusts), InputConfig())
     expected = {
         kind: torch.cat([embed(again, [item]) for item in items]) for kind, items in kinds.items()
     }

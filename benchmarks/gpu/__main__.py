@@ -38,7 +38,7 @@ from benchmarks.gpu.models import (
     write_weights,
 )
 from benchmarks.gpu.peer import peer
-from benchmarks.gpu.programs import Program, memory_full, programs
+from benchmarks.gpu.programs import STARTED, memory_full, programs
 from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, product, speed
 from benchmarks.gpu.steps import TOKENS, Result, Setting, free
 from unime.runtime.environment import device_name, git_commit, installed_versions
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 report.section("programs", limit, lambda f: f.update(programs(Path(name), small)))
             finally:
-                for program in Program.started:
+                for program in STARTED:
                     program.kill()
         else:
             run(report, Path(name), small, arguments.only)

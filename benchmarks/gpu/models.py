@@ -4,23 +4,25 @@ are the published models', tokenizer and image processor those of assets/base.""
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
-    PreTrainedTokenizerFast,
 )
 
+from eval.miniatures.mmeb import write_picture
+from tests.support.tiny_models import build_tokenizer
+from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample
+from unime.models.encoder import Encoder
 from unime.models.item_processor import ItemProcessor
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.collator import PairCollator
@@ -51,6 +53,23 @@ QWEN2_VL_VISION = {
 }  # fmt: skip
 SMALL_TEXT = {"num_hidden_layers": 2}  # of assets/base's five layers
 SMALL_VISION = {"depth": 2}
+EVERY_PART = (  # trained, on one GPU; what a configuration has to say besides
+    "lora.train=[llm, projector, vision]", "gpus=1", "run.output_dir=-", "data.root=-",
+    "data.sources.-.rows=null", "optim.steps=1", "optim.learning_rate=1e-5",
+)  # fmt: skip
+
+
+def step_config(model: Path | str, *settings: str) -> Stage2PlanConfig:
+    """A step of stage 2 to be planned, which trains every part but for other key=value."""
+    return build_config(Stage2PlanConfig, None, [f"model.name={model}", *EVERY_PART, *settings])
+
+
+def planned_encoder(config: Stage2PlanConfig, **options: Any) -> Encoder:
+    """What `config` plans, with fresh adapters."""
+    inputs = replace(config.inputs, max_text_tokens=config.plan.text_tokens)
+    checkpointing = config.optim.gradient_checkpointing
+    options = {"lora": config.lora, "gradient_checkpointing": checkpointing} | options
+    return Encoder.load(config.model, inputs, **options)
 
 
 @dataclass
@@ -102,14 +121,9 @@ def write_qwen2_vl_2b(folder: Path, small: bool = False) -> Path:
 
 
 def write_llava_next_7b(folder: Path, small: bool = False) -> Path:
-    """The same of LLaVA-1.6-mistral-7b, or with `small` of a narrow model of two layers."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(BASE / "tokenizer.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        padding_side="left",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    """The same of LLaVA-1.6-mistral-7b, with the tests' tokenizer, or with `small` of a narrow
+    model of two layers."""
+    tokenizer = build_tokenizer({"image_token": "<image>"})
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     narrow = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     config = AutoConfig.for_model(
@@ -144,32 +158,13 @@ def write_weights(folder: Path, device: str) -> None:
     model.save_pretrained(folder, max_shard_size="100GB")
 
 
-def draw_pictures(folder: Path, count: int, side: int) -> list[Path]:
-    """PNGs of a few shapes each, no two alike."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(count):
-        draws = random.Random(number)
-        picture = Image.new("RGB", (side, side), _color(draws))
-        for _ in range(6):
-            left, right = sorted(draws.sample(range(side), 2))
-            top, bottom = sorted(draws.sample(range(side), 2))
-            ImageDraw.Draw(picture).ellipse((left, top, right, bottom), fill=_color(draws))
-        paths.append(folder / f"{number}.png")
-        picture.save(paths[-1], compress_level=1)
-    return paths
-
-
 def make_pairs(folder: Path, count: int, side: int, words: int) -> list[Pair]:
     """A picture with a question, and a caption, each of at least so many tokens."""
     pairs = []
-    for number, path in enumerate(draw_pictures(folder, count, side)):
+    for number in range(count):
+        path = write_picture(folder / f"{number}.png", number, side)
         draws = random.Random(-1 - number)
         question, caption = (" ".join(draws.choices(WORDS, k=words)) for _ in range(2))
         query, target = Item(f"{number} {question}", (str(path),)), Item(f"{number} {caption}")
         pairs.append(Pair(query, target, row_id=str(number)))
     return pairs
-
-
-def _color(draws: random.Random) -> tuple[int, int, int]:
-    return draws.randrange(256), draws.randrange(256), draws.randrange(256)

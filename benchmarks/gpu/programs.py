@@ -3,136 +3,81 @@ What is measured is whether they work and come to the same: nothing here is time
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
-from torch import Tensor
 
-from benchmarks.gpu.files import write_material, write_train_rows
 from benchmarks.gpu.models import BASE, make_pairs
+from benchmarks.gpu.steps import Result
+from eval.miniatures.mmeb import write_eval_suite, write_rows
+from tests.support.launching import ON_CPU, Launch
+from tests.support.material import adapters, metrics, write_material
 from unime.data.embedding_store import RECORD
 from unime.runtime.files import read_json
 
-ROOT = Path(__file__).parent.parent.parent
-Result = dict[str, Any]
-STAGE1, STAGE2, EVALUATE = "stages.stage1_distill", "stages.stage2_instruct", "eval.evaluate"
-WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+PATIENCE = 240  # seconds
+STARTED: list[Launch] = []  # what must not be left behind
 
 
-class Program:
-    """One of our programs, running; its output goes to a file."""
-
-    started: list[Program] = []  # noqa: RUF012 (of all: what must not be left behind)
-
-    def __init__(
-        self, folder: Path, name: str, module: str, config: Path, *words: str, on_cpu: bool = False
-    ) -> None:
-        self.name, self.log = name, folder / f"{name}.log"
-        self.output = folder / name
-        key = "output_dir" if module == EVALUATE else "run.output_dir"
-        file = "cpu" if on_cpu or not torch.cuda.is_available() else "one_gpu"
-        command = [
-            sys.executable, "-m", "accelerate.commands.launch",
-            "--config_file", f"configs/accelerate/{file}.yaml", "--quiet", "-m", module,
-            "--config", str(config), f"{key}={self.output}", *words,
-        ]  # fmt: skip
-        offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=os.environ | offline | (WITHOUT_GPU if file == "cpu" else {}),
-                cwd=ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        Program.started.append(self)
-
-    def wait(self, seconds: float = 240) -> Path:
-        """Wait until the program has ended, and return its output folder.
-
-        Raises:
-            RuntimeError: it failed, or does not end in time; with the end of what it said.
-        """
-        try:
-            status = self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            status = -9
-        if status:
-            raise RuntimeError(f"{self.name}: status {status}: {self.log.read_text()[-1500:]}")
-        return self.output
-
-    def kill_at(self, step: int, seconds: float = 240) -> int:
-        """SIGKILL once so many steps are taken; the step that metrics.jsonl then ends with."""
-        deadline = time.monotonic() + seconds
-        while last_step(self.output) < step:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"{self.name} ended: {self.log.read_text()[-1500:]}")
-            time.sleep(0.01)
-        self.kill()
-        return last_step(self.output)
-
-    def kill(self) -> None:
-        """With everything that it started."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
-
-
-def last_step(folder: Path) -> int:
-    lines = metrics(folder)
-    return lines[-1]["step"] if lines else 0
-
-
-def metrics(folder: Path) -> list[Result]:
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+def start(folder: Path, name: str, stage: str, *words: str, on_cpu: bool = False) -> Launch:
+    """A program on the GPU, or on the CPU if there is none."""
+    on_cpu = on_cpu or not torch.cuda.is_available()
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    launch = Launch(
+        folder, name, *words, stage=stage, config="cpu" if on_cpu else "one_gpu", ranks=1,
+        environment=offline | (ON_CPU | {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}),
+    )  # fmt: skip
+    STARTED.append(launch)
+    return launch
 
 
 def programs(folder: Path, small: bool) -> Result:
     """Both stages, stage 2 once more killed and resumed; evaluation on the GPU and on the CPU; and
     unless `small`, what two equal runs and two equal evaluations differ by."""
     steps = 6 if small else 60
-    write_material(folder, steps)
+    write_material(folder, BASE)
+    write_evaluation(folder)
+    shared = (
+        f"optim.steps={steps}", f"run.save_every={max(2, steps // 6)}", "optim.chunk_size=8",
+        "optim.batch_size_per_device=16", "optim.learning_rate=1e-3", "optim.on_collapse=warn",
+    )  # fmt: skip
     found: Result = {"steps": steps, "model": str(BASE)}
-    stage1 = Program(folder, "stage1", STAGE1, folder / "stage1.yaml").wait()
+    stage1 = start(folder, "stage1", "stage1", *shared).done(PATIENCE)
     found["stage 1"] = ends(metrics(stage1))
-    adapter = f"model.adapter={stage1 / 'final'}"
-    words = (STAGE2, folder / "stage2.yaml", adapter)
+    words = (f"model.adapter={stage1 / 'final'}", "lora.train=[llm, projector, vision]", *shared)
     names = ("straight", "killed") if small else ("straight", "killed", "again")
-    runs = [Program(folder, name, *words) for name in names]
-    killed = runs[1].kill_at(steps // 2)
-    straight, *again = (run.wait() for run in (runs[0], *runs[2:]))
-    resumed = Program(folder, "killed", *words).wait()
+    runs = [start(folder, name, "stage2", *words) for name in names]
+    runs[1].until_step(steps // 2, PATIENCE)
+    runs[1].kill()
+    killed = metrics(runs[1].output_dir)[-1]["step"]
+    straight, *again = (run.done(PATIENCE) for run in (runs[0], *runs[2:]))
+    resumed = start(folder, "killed", "stage2", *words).done(PATIENCE)
     found["stage 2"] = ends(metrics(straight))
     found["two equal runs"] = [differences(run, straight) for run in again]
     found["killed and resumed"] = {"killed after step": killed} | differences(resumed, straight)
-    words = (EVALUATE, folder / "eval.yaml", f"model.adapter={straight / 'final'}")
+    trained = f"model.adapter={straight / 'final'}"
     evaluations = {
-        place: Program(folder, f"eval on {place}", *words, on_cpu="cpu" in place)
+        place: start(folder, f"eval on {place}", "eval", trained, on_cpu="cpu" in place)
         for place in ("gpu", "cpu", *([] if small else ["cpu again"]))
     }
-    outputs = {place: program.wait() for place, program in evaluations.items()}
+    outputs = {place: program.done(PATIENCE) for place, program in evaluations.items()}
     found["evaluation"] = {
         "scores": {place: scores(output) for place, output in outputs.items()},
         "against the cpu": {p: cosines(of, outputs["cpu"]) for p, of in outputs.items()},
     }
     return found
+
+
+def write_evaluation(folder: Path) -> None:
+    write_eval_suite(folder / "eval", folder / "suite.yaml", queries=32)
+    config = {
+        "model": {"name": str(BASE), "quantization": "nf4", "precision": "float32"},
+        "data": {"root": str(folder / "eval"), "suite": str(folder / "suite.yaml")},
+        "batch_size": 16,
+    }
+    OmegaConf.save(OmegaConf.create(config), folder / "eval.yaml")
 
 
 def ends(lines: list[Result]) -> Result:
@@ -158,16 +103,8 @@ def differences(run: Path, expected: Path) -> Result:
     }
 
 
-def adapters(run: Path) -> dict[str, Tensor]:
-    return {
-        f"{path.parent.name}/{name}": tensor
-        for path in sorted((run / "final").rglob("*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
-
-
 def scores(output: Path) -> dict[str, float]:
-    return {name: read_json(output / f"{name}.json")["score"] for name in ("ToText", "ToPicture")}
+    return {path.stem: read_json(path)["score"] for path in output.glob("*.json")}
 
 
 def cosines(one: Path, other: Path) -> Result:
@@ -188,7 +125,16 @@ def memory_full(folder: Path, model: Path, small: bool) -> Result:
     """Stage 2 of a real size with chunks that are too large for the GPU, and optim.auto_chunk."""
     side, size, chunk = (96, 4, 8) if small else (336, 64, 64)
     pairs = make_pairs(folder / "train/images/Pictures", 2 * size, side, 32)
-    write_train_rows(folder / "train", "Pictures", pairs)
+    rows = [
+        {
+            "qry": f"<|image_1|>\n{pair.query.text}\n",
+            "qry_image_path": f"images/Pictures/{pair.row_id}.png",
+            "pos_text": pair.target.text,
+            "pos_image_path": "",
+        }
+        for pair in pairs
+    ]
+    write_rows(folder / "train", "Pictures", "original", rows)
     config = {
         "run": {"log_every": 1, "trackers": []},
         "model": {"name": str(model), "quantization": "none", "attention": "sdpa"},
@@ -199,7 +145,7 @@ def memory_full(folder: Path, model: Path, small: bool) -> Result:
                   "learning_rate": 1e-5, "auto_chunk": True},
     }  # fmt: skip
     OmegaConf.save(OmegaConf.create(config), folder / "stage2.yaml")
-    run = Program(folder, "full", STAGE2, folder / "stage2.yaml")
-    output = run.wait()
-    said = [line for line in run.log.read_text().splitlines() if "out of" in line]
+    run = start(folder, "full", "stage2")
+    output = run.done(PATIENCE)
+    said = [line for line in run.said.splitlines() if "out of" in line]
     return {"chunk": chunk, "halved": said, **ends(metrics(output))}

@@ -5,33 +5,20 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from benchmarks.gpu.models import SIDE, Material
-from unime.config import (
-    HardNegativeLossConfig,
-    InputConfig,
-    LoraSettings,
-    ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    PlanConfig,
-    Precision,
-    Quantization,
-    Stage2PlanConfig,
-)
+from benchmarks.gpu.models import SIDE, Material, planned_encoder, step_config
+from unime.config import HardNegativeLossConfig, Stage2PlanConfig
 from unime.losses import LossOutput, instruction_loss
 from unime.models.encoder import Encoder
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.grad_cache import cached_backward
 
-ALL_PARTS = ["llm", "projector", "vision"]
 TOKENS = 32  # of a question and of a caption
 GIB = 2**30
 INFO_NCE = HardNegativeLossConfig(0.05, num_hard_negatives=None, false_negative_margin=None)
@@ -53,25 +40,20 @@ class Case:
     autocast: bool = False  # the products of adapters in bfloat16
 
     def config(self, material: Material, small: bool) -> Stage2PlanConfig:
-        model = ModelConfig(
-            str(material.model),
-            quantization=Quantization(self.quantization),
-            precision=Precision(self.precision),
-            attention=self.attention,
+        return step_config(
+            material.model,
+            f"model.quantization={self.quantization}",
+            f"model.precision={self.precision}",
+            f"model.attention={self.attention}",
+            f"lora.dropout={self.dropout}",
+            f"inputs.resolution={'native' if small else f'{SIDE}x{SIDE}'}",
+            f"optim.batch_size_per_device={self.batch}",
+            f"optim.chunk_size={self.chunk}",
+            f"optim.gradient_checkpointing={self.checkpointing}",
+            "gpu=h100-80g",
+            f"plan.text_tokens={TOKENS}",
+            "plan.image_side=96",
         )
-        return Stage2PlanConfig(
-            model=model,
-            lora=LoraSettings(rank=16, dropout=self.dropout, train=ALL_PARTS),
-            inputs=InputConfig(resolution="native" if small else f"{SIDE}x{SIDE}"),
-            data=PairData(root="-", sources={"-": PairSource()}),
-            optim=OptimConfig(
-                steps=1, batch_size_per_device=self.batch, chunk_size=self.chunk,
-                learning_rate=1e-5, gradient_checkpointing=self.checkpointing,
-            ),
-            gpus=1,
-            gpu="h100-80g",
-            plan=PlanConfig(text_tokens=TOKENS, image_side=96),
-        )  # fmt: skip
 
 
 @dataclass
@@ -89,14 +71,9 @@ class Setting:
     def load(self, case: Case, trains: bool = True, dequantised: bool = False) -> Encoder:
         config = case.config(self.material, self.small)
         torch.manual_seed(0)  # equal fresh adapters
-        return Encoder.load(
-            config.model,
-            replace(config.inputs, max_text_tokens=TOKENS),
-            lora=config.lora if trains else None,
-            device=self.device,
-            gradient_checkpointing=case.checkpointing,
-            dequantised=dequantised,
-        ).train(trains)
+        options = {} if trains else {"lora": None}
+        encoder = planned_encoder(config, device=self.device, dequantised=dequantised, **options)
+        return encoder.train(trains)
 
     def batch(self, encoder: Encoder, case: Case) -> Batch:
         limits = ChunkLimits.of(case.config(self.material, self.small).optim)

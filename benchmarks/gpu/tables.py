@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.backbones_table import fill
+from benchmarks.gpu.steps import Result
+from benchmarks.markdown import fill, table
 from unime.runtime.files import read_json
 
-Result = dict[str, Any]
 PEAK_SHARE = "share of an H100's peak"
 KINDS = {  # kernels by what their names hold; the first that fits
     "products in bfloat16": ("nvjet",),
@@ -36,12 +34,6 @@ def tables(runs: list[Result]) -> str:
     parts = [exactness(sections), speed(sections["speed"]), kernels(sections["kernels"])]
     parts += [peer(sections["peer"]), encoding(sections["encoding"])]
     return "\n\n".join(parts)
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def exactness(sections: dict[str, Result]) -> str:

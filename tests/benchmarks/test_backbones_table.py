@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 
-from benchmarks.backbones_table import fill, tables
+from benchmarks.backbones_table import tables
+from benchmarks.markdown import fill
 from tests.support.paths import ROOT
 from unime.backbones.families import BACKBONES
 from unime.inputs.presets import PRESETS

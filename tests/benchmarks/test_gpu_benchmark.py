@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.backbones_table import fill
 from benchmarks.gpu.__main__ import Report, main
 from benchmarks.gpu.models import Material, write_qwen2_vl_2b
 from benchmarks.gpu.steps import GIB, Case
 from benchmarks.gpu.tables import tables
+from benchmarks.markdown import fill
 from tests.support.paths import ROOT
-from unime.planning.planner import Plan, make_plan
+from unime.planning.planner import make_plan
 
 DOCS = ROOT / "docs"
 MEASURED = [
@@ -32,10 +32,6 @@ def two_b(tmp_path_factory: pytest.TempPathFactory) -> Material:
     return Material(write_qwen2_vl_2b(tmp_path_factory.mktemp("2b")), [])
 
 
-def plan_of(case: Case, model: Material) -> Plan:
-    return make_plan(case.config(model, small=False))
-
-
 def test_the_planners_memory_is_what_a_gpu_measured(two_b: Material) -> None:
     measured = {
         Case(**{**row["case"], "tf32": False}): row["peak GiB"]
@@ -44,7 +40,7 @@ def test_the_planners_memory_is_what_a_gpu_measured(two_b: Material) -> None:
     }
     assert len(measured) == 6
     for case, peak in measured.items():
-        plan = plan_of(case, two_b)
+        plan = make_plan(case.config(two_b, small=False))
         planned = sum(plan.memory.values()) / GIB - plan.config.plan.overhead_gib
         assert 0.95 * peak < planned < 1.1 * peak, case
 
@@ -53,8 +49,8 @@ def test_the_plan_says_which_chunk_fitted(two_b: Material) -> None:
     """The program halved 64 and 32, and went on with 16."""
     halved = MEASURED[0]["sections"]["memory full"]["halved"]
     assert len(halved) == 2 and halved[-1].endswith("going on with optim.chunk_size=16")
-    fits = {chunk: plan_of(Case(64, chunk), two_b).fits for chunk in (64, 32, 16)}
-    assert fits == {64: False, 32: False, 16: True}
+    plans = [make_plan(Case(64, chunk).config(two_b, small=False)) for chunk in (64, 32, 16)]
+    assert [plan.fits for plan in plans] == [False, False, True]
 
 
 def test_the_document_is_up_to_date() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +20,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from benchmarks.engines_table import table
+from benchmarks.engines_table import tables
 from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
+from tests.support.launching import ON_CPU, add_results
 from tests.support.paths import ROOT
 from unime.config import Quantization
 from unime.errors import ConfigError
@@ -28,7 +30,20 @@ from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combin
 
 ROUNDING = ("bfloat16", "autocast")
 IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
-ZERO = {"zero1": 1, "zero2": 2, "zero3": 3}
+OFFLOADED = {"device": "cpu"}
+ZERO_3 = {"stage": 3, "stage3_param_persistence_threshold": 0}  # else so small weights stay whole
+ZERO: dict[str, dict[str, Any]] = {
+    "zero1": {"stage": 1},
+    "zero2": {"stage": 2},
+    "zero2_offload": {"stage": 2, "offload_optimizer": OFFLOADED},
+    "zero3": ZERO_3,
+    "zero3_offload": ZERO_3 | {"offload_optimizer": OFFLOADED, "offload_param": OFFLOADED},
+}
+SIZES = {  # which our configuration decides
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+}
 FAST = {
     "ddp": ["llava_lora", "dropout_checkpointing"],
     "zero2": ["qlora", "in_parts"],  # the order of gradients is its own trap
@@ -39,23 +54,10 @@ FAST = {
 
 def environment(engine: str, folder: Path) -> dict[str, str]:
     """What accelerate's launcher sets for `engine`, on CPU."""
-    found = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    zero_engine = engine.removesuffix("_offload")
-    if zero_engine in ZERO:
-        zero: dict[str, Any] = {"stage": ZERO[zero_engine]}
-        if zero_engine == "zero3":  # else weights as small as these are not split at all
-            zero["stage3_param_persistence_threshold"] = 0
-        if zero_engine != engine:
-            zero["offload_optimizer"] = {"device": "cpu"}
-        if engine == "zero3_offload":
-            zero["offload_param"] = {"device": "cpu"}
+    found = dict(ON_CPU)
+    if engine in ZERO:
         path = folder / f"{engine}.json"
-        path.write_text(json.dumps({
-            "zero_optimization": zero,
-            "train_batch_size": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto",
-        }))  # fmt: skip
+        path.write_text(json.dumps({"zero_optimization": ZERO[engine], **SIZES}))
         found["ACCELERATE_USE_DEEPSPEED"] = "true"
         found["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(path)
     if engine == "fsdp2":
@@ -77,10 +79,7 @@ def engine_folder(
     folder = tmp_path_factory.mktemp("engines")
     for family in (QWEN, LLAVA, NEXT, MLLAMA):
         source, target = tiny_model(family), folder / "models" / family
-        target.mkdir(parents=True)
-        for path in source.iterdir():
-            if path.suffix != ".safetensors":
-                (target / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.safetensors"))
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -108,10 +107,11 @@ def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[s
     assert done.returncode == 0, done.stdout[-4000:]
     found = {}
     for case in cases:
-        of_ranks = [json.loads(path.read_text()) for path in folder.glob(f"{case}_[0-9].json")]
-        assert len(of_ranks) == ranks
+        paths = list(folder.glob(f"{case}_[0-9].json"))
+        assert len(paths) == ranks
+        of_ranks = [json.loads(path.read_text()) for path in paths]
         found[case] = max(of_ranks, key=lambda result: result["worst"])
-        for path in folder.glob(f"{case}_[0-9].json"):
+        for path in paths:
             path.unlink()
     return found
 
@@ -153,12 +153,7 @@ def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
 
 
 def record(key: str, found: dict[str, Any]) -> None:
-    """Into the file from which docs/engines.md is made, if it is asked for."""
-    name = os.environ.get("UNIME_ENGINES_RESULTS")
-    if name:
-        path = Path(name)
-        results = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(results | {key: found}, indent=1, sort_keys=True) + "\n")
+    add_results("UNIME_ENGINES_RESULTS", key, found)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +168,7 @@ def record(key: str, found: dict[str, Any]) -> None:
 def test_what_an_engine_cannot_do(
     engine: str, change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = settings(CASES["lora"], tmp_path)
+    config = settings(tmp_path)
     for key, value in change.items():
         for part in (config.model, config.optim, config.lora):
             if hasattr(part, key):
@@ -193,10 +188,7 @@ def test_what_an_engine_cannot_do(
         ({"train_batch_size": 999}, "train_batch_size: got 999"),
         ({"torch_autocast": {"enabled": "true"}}, "torch_autocast .*model.precision decides"),
         ({"data_types": {"grad_accum_dtype": "bf16"}}, "data_types: not supported"),
-        (
-            {"zero_optimization": {"zero_quantized_weights": True}},
-            "zero_quantized_weights: not",
-        ),
+        ({"zero_optimization": {"zero_quantized_weights": True}}, "zero_quantized_weights: not"),
         ({"optimizer": {"type": "AdamW"}}, "optimizer and scheduler: expected none"),
         ({"bf16": {"enabled": True}}, "bf16 .*model.precision decides"),
         ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, "got 'nvme', expected none"),
@@ -205,7 +197,7 @@ def test_what_an_engine_cannot_do(
 def test_neither_configuration_says_what_the_other_does(
     settings_of_deepspeed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = settings(CASES["lora"], tmp_path)
+    config = settings(tmp_path)
     with pytest.raises(ConfigError, match=message):
         _fill_deepspeed(settings_of_deepspeed, config, 2)
     fine: dict[str, Any] = {"train_micro_batch_size_per_gpu": "auto"}
@@ -215,4 +207,4 @@ def test_neither_configuration_says_what_the_other_does(
 
 def test_the_table_in_the_docs() -> None:
     text = (ROOT / "docs" / "engines.md").read_text()
-    assert table(ROOT / "docs" / "results" / "engines.json") in text
+    assert tables(ROOT / "docs" / "results" / "engines.json") in text

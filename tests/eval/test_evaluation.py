@@ -25,7 +25,7 @@ from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
 from eval.result_files import _plain
 from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import read_mmeb
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from unime.config import LoraSettings
 from unime.data.embedding_store import RECORD
 from unime.data.mmeb_rows import EVAL_COLUMNS
@@ -137,7 +137,7 @@ def evaluate_on_two_ranks(folder: str, status: str) -> None:
 
 
 def test_two_ranks_equal_one_and_a_broken_task_stops_no_other(
-    two_ranks: TwoRanks, folder: Path
+    two_ranks: Ranks, folder: Path
 ) -> None:
     evaluate(folder)
     one = results(folder / "out")
@@ -379,7 +379,7 @@ def test_what_is_query_and_target_is_encoded_once(
 
 @pytest.mark.evaluation
 def test_two_ranks_count_each_pair_once(
-    two_ranks: TwoRanks, tmp_path: Path, tiny_model: Callable[..., Path]
+    two_ranks: Ranks, tmp_path: Path, tiny_model: Callable[..., Path]
 ) -> None:
     """UniME's published code counts what its ranks are padded with: up to 1.2 points too much."""
     pairs = 7  # an odd number: one rank has one less

@@ -15,19 +15,14 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans, write_llava
+from benchmarks.gpu.models import planned_encoder, step_config, write_llava_next_7b
+from benchmarks.planner import CONFIGS, frozen_bytes, kept_bytes, paper_plans
 from stages import plan as plan_program
 from unime.config import (
     Engine,
     InputConfig,
     LoraSettings,
     ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    PlanConfig,
-    Precision,
-    Quantization,
     Stage1PlanConfig,
     Stage2PlanConfig,
     build_config,
@@ -49,40 +44,18 @@ def settings(
     train: list[str],
     quantization: str = "none",
     precision: str = "float32",
-    attention: str | None = None,
-    checkpointing: bool = False,
-    chunk_size: int = 8,
+    *more: str,
 ) -> Stage2PlanConfig:
-    return Stage2PlanConfig(
-        model=ModelConfig(
-            str(folder),
-            quantization=Quantization(quantization),
-            precision=Precision(precision),
-            attention=attention,
-        ),
-        lora=LoraSettings(rank=4, alpha=4, dropout=0.0, train=train),
-        inputs=InputConfig(resolution="28x28"),
-        data=PairData(root="-", sources={"-": PairSource()}),
-        optim=OptimConfig(
-            steps=10,
-            batch_size_per_device=4,
-            chunk_size=chunk_size,
-            learning_rate=1.0,
-            gradient_checkpointing=checkpointing,
-        ),
-        gpus=2,
-        plan=PlanConfig(text_tokens=20),
-    )
+    return step_config(
+        folder, f"lora.train=[{', '.join(train)}]", f"model.quantization={quantization}",
+        f"model.precision={precision}", "lora.rank=4", "lora.alpha=4", "lora.dropout=0",
+        "inputs.resolution=28x28", "optim.steps=10", "optim.batch_size_per_device=4",
+        "optim.chunk_size=8", "gpus=2", "plan.text_tokens=20", *more,
+    )  # fmt: skip
 
 
 def load(config: Stage2PlanConfig) -> tuple[Encoder, Architecture]:
-    encoder = Encoder.load(
-        config.model,
-        replace(config.inputs, max_text_tokens=config.plan.text_tokens),
-        lora=config.lora,
-        gradient_checkpointing=config.optim.gradient_checkpointing,
-    )
-    return encoder.train(), read_architecture(config.model, config.lora)
+    return planned_encoder(config).train(), read_architecture(config.model, config.lora)
 
 
 def inputs_of(encoder: Encoder, folder: Path, items: int) -> dict[str, torch.Tensor]:
@@ -128,7 +101,8 @@ def test_flops_are_those_of_the_flop_counter(tiny_model, tmp_path, family, train
     """Forward within a thousandth (class tokens pass no convolution). With the backward pass up to
     5 % too much: in the first trained layer nothing needs the gradient of the input, and LLaVA does
     not read the tower's last layer. Eager attention: the counter knows no fused one on CPU."""
-    config = settings(tiny_model(family), train, attention="eager", checkpointing=checkpointing)
+    more = ("model.attention=eager", f"optim.gradient_checkpointing={checkpointing}")
+    config = settings(tiny_model(family), train, "none", "float32", *more)
     encoder, architecture = load(config)
     assert encoder.model.config._attn_implementation == "eager"
     inputs = inputs_of(encoder, tmp_path, 4)
@@ -167,9 +141,11 @@ def test_items_are_the_processors(tiny_model, tmp_path):
 
 def test_gradient_caching_and_checkpointing_cost_a_pass_each(tiny_model):
     folder = tiny_model("qwen2_vl")
-    once = make_plan(settings(folder, ["llm"]))
-    cached = make_plan(settings(folder, ["llm"], chunk_size=2))
-    again = make_plan(settings(folder, ["llm"], chunk_size=2, checkpointing=True))
+    plain = (folder, ["llm"], "none", "float32")
+    once = make_plan(settings(*plain))
+    cached = make_plan(settings(*plain, "optim.chunk_size=2"))
+    words = ("optim.chunk_size=2", "optim.gradient_checkpointing=true")
+    again = make_plan(settings(*plain, *words))
     assert (once.chunks, cached.chunks) == (1, 4)
     forward = once.flops["the only pass"]
     assert sum(cached.flops.values()) == pytest.approx(sum(once.flops.values()) + forward)
@@ -256,7 +232,7 @@ def test_stage1_has_no_images():
 
 
 def test_without_a_processor_the_image_tokens_are_asked_for(tmp_path: Path) -> None:
-    folder = write_llava(tmp_path / "llava")
+    folder = write_llava_next_7b(tmp_path / "llava")
     for path in folder.iterdir():
         if path.name != "config.json":
             path.unlink()

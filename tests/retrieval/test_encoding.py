@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional
 
-from tests.support.ranks import join_world, spawn
+from tests.support.ranks import Ranks
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.images import longest_first
@@ -153,8 +153,9 @@ class Letters:
         return functional.normalize(torch.tensor(rows), dim=1)
 
 
-def three_ranks(rank: int, port: int, folder: str) -> None:
-    accelerator = join_world(rank, port, world_size=3)
+def three_ranks(folder: str) -> None:
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
     texts = ["abcd"[n % 4] * (1 + n % 7) + str(n) for n in range(17)]
     items = [Item(text) for text in texts]
     letters: Any = Letters(Path(folder) / f"{rank}.log")
@@ -187,7 +188,9 @@ def fail(kind: type[Exception]) -> None:
 
 def test_three_ranks_encode_seventeen_items_once(tmp_path):
     """17 items in batches of 2 do not divide by 3 ranks: none is left out, none comes twice."""
-    spawn(three_ranks, str(tmp_path), nprocs=3)
+    ranks = Ranks(tmp_path, 3)
+    ranks.run(three_ranks, str(tmp_path))
+    ranks.stop()
     logs = [(tmp_path / f"{rank}.log").read_text().split() for rank in range(3)]
     seen = [text for log in logs for text in log]
     assert len(seen) == 17 + 2 and len(set(seen)) == 17

@@ -30,7 +30,7 @@ from eval.demo import seeds as demo_seeds
 from eval.demo.contact_sheet import GAP, HEADING, MARGIN, RIGHT, TILE, WRONG, Answer, draw_sheet
 from eval.report.__main__ import main as report_main
 from stages import demo, stage1_distill, stage2_instruct
-from stages.demo import MODELS, DemoConfig, Step, run_steps, steps
+from stages.demo import MODELS, DemoConfig, run_steps, steps
 from tests.support.paths import ROOT
 from unime.config import (
     EvalConfig,
@@ -62,9 +62,10 @@ def shipped(**settings: Any) -> DemoConfig:
     return config
 
 
-def parsed(step: Step) -> tuple[str, Path, list[str]]:
+def parsed(command: list[str]) -> tuple[str, Path, list[str]]:
     """What launch.sh is asked for: program, configuration, key=value words."""
-    words = list(step.words)
+    assert command[0] == "./launch.sh"
+    words = command[1:]
     program = " ".join(words[: 2 if words[0] == "prepare" else 1])
     config, *settings = words[len(program.split()) :]
     return program, Path(config), settings
@@ -75,13 +76,13 @@ def parsed(step: Step) -> tuple[str, Path, list[str]]:
 
 def test_every_command_is_one_that_a_user_could_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    todo = list(steps(shipped(seed=3)))
-    assert [step.name for step in todo] == ORDER
+    todo = steps(shipped(seed=3))
+    assert list(todo) == ORDER
+    assert todo.pop("checks")[1:3] == ["-m", "eval.demo.checks"]
     configs = {}
-    for step in todo[:-1]:
-        program, path, settings = parsed(step)
-        configs[step.name] = build_config(PROGRAMS[program][0], path, settings)
-    assert todo[-1].program[1:] == ("-m", "eval.demo.checks")
+    for name, command in todo.items():
+        program, path, settings = parsed(command)
+        configs[name] = build_config(PROGRAMS[program][0], path, settings)
     start = {name: configs[name].model.adapter for name in MODELS[1:]}
     assert start == {
         "stage1": None,
@@ -139,63 +140,52 @@ class Runner:
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Runner:
+def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
     runner = Runner()
     monkeypatch.setattr(demo, "run_command", runner)
-    base = tmp_path / "assets/base/model.safetensors"
-    base.parent.mkdir(parents=True)
-    base.write_bytes(b"weights")
-    (tmp_path / "unime").mkdir()
-    for program in ("data_prep/teacher_embeddings.py", "configs/suites/demo.yaml"):
-        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / program).touch()
-    monkeypatch.setattr(demo, "ROOT", tmp_path)
     return runner
 
 
-def test_a_step_runs_once_until_something_before_it_changes(runner: Runner, tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
+def test_what_was_made_stays_until_what_decides_it_changes(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = {"data": ["a"], "stage1": ["x", "b"], "report": ["table"]}
+    result = tmp_path / "stage1/result"
 
-    def todo(word: str = "b") -> list[Step]:
-        return [
-            Step("a", ("a",)),
-            Step("b", ("x", word), after=("a",), output="b"),
-            Step("c", ("c",), after=("b",)),
-            Step("table", ("table",), always=True),
-        ]
+    def made() -> dict[str, float]:
+        result.parent.mkdir(exist_ok=True)
+        result.touch()
+        return run_steps(todo, tmp_path)
 
-    seconds = run_steps(todo(), tmp_path)
-    assert runner.ran == ["a", "b", "c", "table"]
-    assert list(seconds) == ["a", "b", "c", "table"] and min(seconds.values()) >= 0
-    (tmp_path / "b/result").touch()
-    run_steps(todo(), tmp_path)
-    assert runner.ran[4:] == ["table"]
-    assert (tmp_path / "b/result").exists()
-    run_steps(todo("other"), tmp_path)
-    assert runner.ran[5:] == ["other", "c", "table"]
-    assert not (tmp_path / "b/result").exists()  # made with other settings
-    run_steps(todo("other"), tmp_path)
-    assert runner.ran[8:] == ["other", "table"]  # its output is gone
-    (tmp_path / "b").mkdir()
-    (tmp_path / "unime/losses.py").write_text("changed")
-    run_steps(todo("other"), tmp_path)
-    assert runner.ran[10:] == ["a", "other", "c", "table"]
+    seconds = run_steps(todo, tmp_path)
+    assert runner.ran == ["a", "b", "table"]
+    assert list(seconds) == list(todo) and min(seconds.values()) >= 0
+    assert made() == seconds and result.exists()  # the programs saw that it was done
+    assert runner.ran[3:] == ["a", "b", "table"]
+    todo["report"] = ["another table"]
+    assert made() == seconds and result.exists()
+    todo["stage1"] = ["x", "other"]
+    made()
+    assert not result.exists()
+    monkeypatch.setattr(demo, "code_digest", lambda *folders: "other code")
+    made()
+    assert not result.exists()
 
 
 def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    todo = [Step("a", ("a",)), Step("b", ("b",), output="b"), Step("c", ("c",), after=("b",))]
+    todo = {"a": ["a"], "stage1": ["b"], "c": ["c"]}
     runner.fails = "b"
     with pytest.raises(SystemExit) as stop:
         run_steps(todo, tmp_path)
     assert stop.value.code == 3
-    assert "b stopped; ./launch.sh demo goes on from here" in capsys.readouterr().err
-    (tmp_path / "b").mkdir()  # a checkpoint, which training goes on from
+    assert "stage1 stopped; ./launch.sh demo goes on from here" in capsys.readouterr().err
+    (tmp_path / "stage1").mkdir()  # a checkpoint, which training goes on from
     runner.fails = ""
     run_steps(todo, tmp_path)
-    assert runner.ran == ["a", "b", "b", "c"]
-    assert (tmp_path / "b").exists()
+    assert runner.ran == ["a", "b", "a", "b", "c"]
+    assert (tmp_path / "stage1").exists()
 
 
 def test_ctrl_c_lets_the_command_save(tmp_path: Path) -> None:
@@ -284,7 +274,7 @@ def played(
         if command[0] != "./launch.sh":
             demo_checks.main(command[3:])
             return 0
-        program, path, settings = parsed(Step("", tuple(command[1:])))
+        program, path, settings = parsed(command)
         PROGRAMS[program][1](["--config", str(path), *settings])
         return 0
 
@@ -296,7 +286,11 @@ def played(
         patch.setattr(demo_checks, "NAMED", 3)
         folder = Path("runs/demo")
         folder.mkdir(parents=True)
-        demo.finish(config, folder, run_steps(list(steps(config)), folder))
+        seconds = run_steps(steps(config), folder)
+        made = {path: path.stat().st_mtime_ns for path in folder.rglob("final/*/*.safetensors")}
+        assert run_steps(steps(config), folder) == seconds  # each program saw that it was done
+        assert made == {path: path.stat().st_mtime_ns for path in made} and len(made) == 5
+        demo.finish(config, folder, seconds)
     folder = root / "runs/demo"
     return folder, config, json.loads((folder / "report.json").read_text())
 

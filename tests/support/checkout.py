@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from tests.support.paths import ROOT
 
@@ -65,16 +68,41 @@ class Checkout:
         self.python.chmod(0o755)
 
     def launch(self, *words: str, cwd: Path | None = None, **settings: str) -> tuple[int, str]:
-        settings = {"UNIME_VENV": str(self.venv), "UNIME_PYTHON": str(self.python)} | settings
-        done = subprocess.run(
-            [self.root / "launch.sh", *words],
-            cwd=cwd or self.root,
-            env=os.environ | settings | {"UNIME_TEST_LOG": str(self.log)},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        called = self._call(words, settings) | {"cwd": cwd or self.root}
+        done = subprocess.run(**called, capture_output=True, timeout=PATIENCE)
         return done.returncode, done.stdout + done.stderr
+
+    def start(self, *words: str, **settings: str) -> subprocess.Popen[str]:
+        """Without waiting for its end; heeds Ctrl-C, also where the tests run in a shell's
+        background, which ignores it and hands that on."""
+        return subprocess.Popen(
+            **self._call(words, settings),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def wait_for(self, process: subprocess.Popen[str], *names: str) -> None:
+        """Until there are files of these names in the checkout."""
+        deadline = time.monotonic() + PATIENCE
+        while not all((self.root / name).exists() for name in names):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+
+    def _call(self, words: tuple[str, ...], settings: dict[str, str]) -> dict[str, Any]:
+        ours = {"UNIME_VENV": str(self.venv), "UNIME_PYTHON": str(self.python)}
+        environment = os.environ | ours | settings | {"UNIME_TEST_LOG": str(self.log)}
+        command = [self.root / "launch.sh", *words]
+        return {"args": command, "cwd": self.root, "env": environment, "text": True}
+
+    def with_accelerate(self) -> Checkout:
+        """Set up, with the real accelerate."""
+        self.launch("test")
+        program = self.venv / "bin" / "accelerate"
+        module = "accelerate.commands.accelerate_cli"
+        program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m {module} \"$@\"\n")
+        program.chmod(0o755)
+        return self
 
     def calls(self) -> list[str]:
         """How the stand-in was called since the last look: venv, or pip and its arguments."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from eval.miniatures.mmeb import write_picture
+from tests.support.embedding import exact_model
 from unime.config import (
     HardNegativeLossConfig,
     InputConfig,
     LoraSettings,
-    ModelConfig,
     OptimConfig,
     PairData,
     PairSource,
@@ -109,11 +110,8 @@ def pairs(folder: Path) -> list[Pair]:
 
 def build(case: Case, folder: Path, engine: str) -> Encoder:
     quantization = Quantization.nf4 if case.trained == "qlora" else Quantization.none
-    model = ModelConfig(
-        str(folder / "models" / case.family),
-        quantization=quantization,
-        precision=Precision(case.precision),
-    )
+    path, precision = folder / "models" / case.family, Precision(case.precision)
+    model = exact_model(path, quantization=quantization, precision=precision)
     lora = LoraSettings(rank=4, alpha=8, dropout=case.dropout, train=list(case.parts))
     encoder = Encoder.load(
         model,
@@ -231,11 +229,12 @@ def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, o
     }
 
 
-def settings(case: Case, folder: Path) -> Stage2Config:
+def settings(folder: Path, parts: Sequence[str] = ("llm",)) -> Stage2Config:
+    """Of a run that never sees its model and data."""
     return Stage2Config(
         run=RunConfig(output_dir=str(folder / "run"), trackers=[]),
-        model=ModelConfig("tiny", quantization=Quantization.none, precision=Precision.float32),
-        lora=LoraSettings(train=list(case.parts)),
+        model=exact_model("tiny"),
+        lora=LoraSettings(train=list(parts)),
         data=PairData(root="none", sources={"none": PairSource()}),
         optim=OptimConfig(1, None, 4, 2, learning_rate=1e-3, max_grad_norm=None),
     )
@@ -249,7 +248,7 @@ def run(name: str, engine: str, folder: Path) -> None:
     case = CASES[name]
     os.environ["ACCELERATE_MIXED_PRECISION"] = case.mixed_precision
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = make_accelerator(settings(case, folder))
+    accelerator = make_accelerator(settings(folder, case.parts))
     assert engine_of(accelerator) == engine
     rows = pairs(folder / "pictures")
     if case.text_queries:
@@ -266,10 +265,9 @@ def run(name: str, engine: str, folder: Path) -> None:
     found = cached(case, encoder, batch, accelerator)
     result = errors(found, expected) | {"chunks": len(batch.chunks), "ranks": world}
     if rounds:  # how far plain steps in two precisions are apart
-        exact = plain(
-            replace(case, precision="float32", mixed_precision="no"), folder, rows, engine
-        )
-        result["own_rounding"] = errors(plain(case, folder, rows, engine), exact)["whole"]
+        exact = replace(case, precision="float32", mixed_precision="no")
+        found, expected = (plain(one, folder, rows, engine) for one in (case, exact))
+        result["own_rounding"] = errors(found, expected)["whole"]
     (folder / f"{name}_{rank()}.json").write_text(json.dumps(result))
     accelerator.free_memory()
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support.paths import ROOT
 
-STAGES = {"stage1": "stages.stage1_distill", "stage2": "stages.stage2_instruct"}
+STAGES = {  # the program, and the setting that names where it writes
+    "stage1": ("stages.stage1_distill", "run.output_dir"),
+    "stage2": ("stages.stage2_instruct", "run.output_dir"),
+    "eval": ("eval.evaluate", "output_dir"),
+}
 ON_CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -28,9 +34,9 @@ class Launch:
         config: str = "ddp",
         ranks: int = 2,
         launcher: tuple[str, ...] = (),
-        stage_config: Path | None = None,
+        environment: Mapping[str, str] = ON_CPU,
     ) -> None:
-        self.stage_config = stage_config or folder / f"{stage}.yaml"
+        module, output_key = STAGES[stage]
         self.output_dir = folder / output
         self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
         if config == "zero1":  # which needs no file of its own
@@ -38,13 +44,13 @@ class Launch:
         command = [
             sys.executable, "-m", "accelerate.commands.launch",
             "--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", str(ranks),
-            *launcher, "--quiet", "-m", STAGES[stage], "--config", str(self.stage_config),
-            f"run.output_dir={self.output_dir}", *settings,
+            *launcher, "--quiet", "-m", module, "--config", str(folder / f"{stage}.yaml"),
+            f"{output_key}={self.output_dir}", *settings,
         ]  # fmt: skip
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command,
-                env=os.environ | ON_CPU,
+                env=os.environ | environment,
                 cwd=ROOT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -63,6 +69,11 @@ class Launch:
             self.kill()
             raise AssertionError(f"still running:\n{self.said[-3000:]}") from None
 
+    def done(self, timeout: float = 480) -> Path:
+        """The run's folder, once it has ended well."""
+        assert self.wait(timeout) == 0, self.said[-4000:]
+        return self.output_dir
+
     def until(self, happened: Callable[[], bool], timeout: float = 480) -> None:
         deadline = time.monotonic() + timeout
         while not happened():
@@ -71,10 +82,10 @@ class Launch:
                 raise AssertionError(f"ended, or too slow:\n{self.said[-3000:]}")
             time.sleep(0.05)
 
-    def until_step(self, step: int) -> None:
+    def until_step(self, step: int, timeout: float = 480) -> None:
         """A line of metrics.jsonl says that `step` is taken."""
         lines = self.output_dir / "metrics.jsonl"
-        self.until(lambda: lines.exists() and f'"step": {step},' in lines.read_text())
+        self.until(lambda: lines.exists() and f'"step": {step},' in lines.read_text(), timeout)
 
     @property
     def ranks(self) -> list[int]:
@@ -103,8 +114,16 @@ class Launch:
         self.process.wait()
 
 
+def add_results(variable: str, key: str, found: Mapping[str, Any]) -> None:
+    """Into the file from which a document is made, if the environment's `variable` names one."""
+    name = os.environ.get(variable)
+    if name:
+        path = Path(name)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        results.setdefault(key, {}).update(found)
+        path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
 def run(folder: Path, output: str, *settings: str, **options: object) -> Path:
     """From start to end; the run's folder."""
-    launch = Launch(folder, output, *settings, **options)  # type: ignore[arg-type]
-    assert launch.wait() == 0, launch.said[-4000:]
-    return launch.output_dir
+    return Launch(folder, output, *settings, **options).done()  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""Runs functions of tests on several ranks over gloo: on two that are started once for all tests
-(`TwoRanks`), or on as many as needed, which costs an import of torch each (`spawn`).
+"""Runs functions of tests on several ranks over gloo, which are started once for all that is run
+on them: each costs an import of torch.
 
 A function on ranks is a module's own; it makes its accelerator itself.
 """
@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
@@ -32,23 +29,23 @@ from tests.support.paths import ROOT
 PATIENCE = timedelta(seconds=60)  # for another rank
 
 
-class TwoRanks:
-    """Two processes that wait for functions to run; they are started when there is the first."""
+class Ranks:
+    """Processes that wait for functions to run; they are started when there is the first."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, count: int = 2) -> None:
+        self.folder, self.count = folder, count
         self.process: subprocess.Popen[bytes] | None = None
         self.done = 0
 
     def run(self, function: Callable[..., None], *words: str, timeout: float = 240) -> str:
-        """Run ``function(*words)`` on both, and return what rank 0 wrote on its standard outputs.
+        """Run ``function(*words)`` on all, and return what rank 0 wrote on its standard outputs.
 
         Raises:
-            AssertionError: it failed on a rank, or took too long; the next function gets two new
+            AssertionError: it failed on a rank, or took too long; the next function gets new
                 processes.
         """
         if self.process is None:
-            launch = "-m torch.distributed.run --standalone --nproc_per_node 2"
+            launch = f"-m torch.distributed.run --standalone --nproc_per_node {self.count}"
             command = [sys.executable, *launch.split(), "-m", __name__, str(self.folder)]
             log = (self.folder / "launcher.txt").open("ab")
             self.process = subprocess.Popen(
@@ -60,7 +57,7 @@ class TwoRanks:
         task.with_suffix(".new").write_text(json.dumps(asked))
         task.with_suffix(".new").rename(task)
         self.done += 1
-        ends = [task.with_suffix(f".end{rank}") for rank in (0, 1)]
+        ends = [task.with_suffix(f".end{rank}") for rank in range(self.count)]
         deadline = time.monotonic() + timeout
         while not all(end.exists() for end in ends):
             failed = any(end.exists() and end.read_text() for end in ends)
@@ -70,7 +67,8 @@ class TwoRanks:
         errors = [end.read_text() if end.exists() else "still running" for end in ends]
         if any(errors):
             self.stop()
-            raise AssertionError("\n".join([*errors, *(self._said(task, rank) for rank in (0, 1))]))
+            said = [self._said(task, rank) for rank in range(self.count)]
+            raise AssertionError("\n".join(errors + said))
         return self._said(task, 0)
 
     def _said(self, task: Path, rank: int) -> str:
@@ -85,7 +83,7 @@ class TwoRanks:
 
 
 def wait_for_functions(folder: Path, number: int) -> None:
-    """What each of the two ranks does, until it is killed."""
+    """What each rank does, until it is killed."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     rank, parent = accelerator.process_index, os.getppid()
     while True:
@@ -110,36 +108,6 @@ def wait_for_functions(folder: Path, number: int) -> None:
         end.with_suffix(f".ending{rank}").write_text(error)
         end.with_suffix(f".ending{rank}").rename(end)
         number += 1
-
-
-def join_world(rank: int, port: int, world_size: int) -> Accelerator:
-    """The accelerator of one of the ranks that `spawn` started."""
-    os.environ |= ON_CPU | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
-    assert accelerator.num_processes == world_size
-    return accelerator
-
-
-def spawn(function: Callable[..., None], *args: object, nprocs: int) -> None:
-    """Run ``function(rank, port, *args)`` in processes of its own; the first failure is raised."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_run_rank, args=(function, port, *args), nprocs=nprocs)
-
-
-def _run_rank(rank: int, function: Callable[..., None], *args: object) -> None:
-    """Once a rank is done, nothing may hold a DDP model: one that lives on until Python ends keeps
-    the process group's threads, and they abort the process now and then."""
-    function(rank, *args)
-    gc.collect()  # of tracebacks and frames that hold each other
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

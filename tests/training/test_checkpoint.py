@@ -18,11 +18,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unime.config import LoraSettings, ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
 from unime.errors import ConfigError, RunError
 from unime.runtime.files import write_json
 from unime.training import checkpoint
-from unime.training.identity import changes, run_identity
 
 SEED = 5
 
@@ -60,10 +58,15 @@ def save_adapters(parameters: dict[str, nn.Parameter]) -> Callable[[Path, bool],
 
 
 def save(
-    folder: Path, step: int, accelerator: Accelerator, limit: int = 9, best: int | None = None
+    folder: Path,
+    step: int,
+    accelerator: Accelerator,
+    limit: int = 9,
+    best: int | None = None,
+    **more: Any,
 ) -> Path:
     parameters, optimizer = make_parts(SEED)
-    state = {"step": step, "world_size": 1, "validation": {"best": best and {"step": best}}}
+    state = {"step": step, "world_size": 1, "validation": {"best": best and {"step": best}}} | more
     return checkpoint.save(
         folder, state, save_adapters(parameters), parameters, optimizer, accelerator, limit
     )
@@ -73,25 +76,20 @@ def test_everything_comes_back(tmp_path: Path, accelerator: Accelerator) -> None
     parameters, optimizer = make_parts(SEED)
     random.gauss(0, 1)  # both keep a second number for later
     np.random.standard_normal()
-    state = {"step": 7, "world_size": 1, "metrics": {"sums": {"loss": 0.1 + 0.2}}}
-    state["validation"] = {"step": 0, "best": None}
-    folder = checkpoint.save(
-        tmp_path, state, save_adapters(parameters), parameters, optimizer, accelerator, 2
-    )
+    metrics = {"sums": {"loss": 0.1 + 0.2}}
+    folder = save(tmp_path, 7, accelerator, metrics=metrics)
     drawn = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
 
     others, other_optimizer = make_parts(SEED + 1)
     assert checkpoint.restore(folder, others, other_optimizer, accelerator, 0) is None
     again = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
-    assert checkpoint.read_state(folder) == state
+    state = checkpoint.read_state(folder)
+    assert (state["step"], state["metrics"]) == (7, metrics)
     for name, parameter in parameters.items():
-        first, second = (
-            optimizer.state.get(parameter, {}),
-            other_optimizer.state.get(others[name], {}),
-        )
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first)
+        first = optimizer.state.get(parameter, {})
+        second = other_optimizer.state.get(others[name], {})
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert len(optimizer.state[parameters["b/c"]]) == 3
     assert other_optimizer.param_groups[0]["lr"] == 0.1
 
@@ -113,11 +111,10 @@ def test_newest_complete_one(tmp_path: Path, accelerator: Accelerator) -> None:
     for name in ("step_00000200.partial", "step_00000300", "step_x", "steps", ".step_00000400"):
         (folders / name).mkdir()
     (folders / "step_00000200.partial" / "state.json").write_text("{}")
-    found = checkpoint.latest(tmp_path)
-    assert found is not None and found.name == "step_100000000"
+    assert checkpoint.latest(tmp_path) == folders / "step_100000000"
     checkpoint.remove_stale(tmp_path)
     assert not (folders / "step_00000200.partial").exists()
-    assert checkpoint.latest(tmp_path) == found
+    assert checkpoint.latest(tmp_path) == folders / "step_100000000"
 
 
 def test_only_the_newest_stay(tmp_path: Path, accelerator: Accelerator) -> None:
@@ -135,12 +132,8 @@ def test_the_best_one_stays_too(tmp_path: Path, accelerator: Accelerator) -> Non
 
 
 def test_other_world_size(tmp_path: Path, accelerator: Accelerator) -> None:
-    parameters, optimizer = make_parts(SEED)
-    state = {"step": 5000, "world_size": 4, "validation": {"best": None}}
-    folder = checkpoint.save(
-        tmp_path, state, save_adapters(parameters), parameters, optimizer, accelerator, 2
-    )
-    warning = checkpoint.restore(folder, parameters, optimizer, accelerator, 0)
+    folder = save(tmp_path, 5000, accelerator, world_size=4)
+    warning = checkpoint.restore(folder, *make_parts(SEED), accelerator, 0)
     assert warning is not None and "written by 4 processes and is continued by 1" in warning
 
 
@@ -161,8 +154,7 @@ def test_damaged_files(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        parameters, optimizer = make_parts(SEED)
-        checkpoint.restore(path.parent, parameters, optimizer, accelerator, 0)
+        checkpoint.restore(path.parent, *make_parts(SEED), accelerator, 0)
 
 
 def test_the_reason_of_another_rank_is_told(
@@ -183,37 +175,3 @@ def test_json_is_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(path.read_text()) == {"loss": 1}
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"loss": float("nan")})
-
-
-def make_config(**changed: Any) -> Stage2Config:
-    optim: dict[str, Any] = {"steps": 5, "batch_size_per_device": 8, "chunk_size": 4}
-    data = PairData(root="data", sources={"A-OKVQA": PairSource(rows=changed.pop("rows", None))})
-    lora = LoraSettings(train=changed.pop("train", ["llm"]))
-    config = Stage2Config(
-        model=ModelConfig(name="m"),
-        lora=lora,
-        data=data,
-        optim=OptimConfig(**optim | {"learning_rate": 1e-3} | changed),
-    )
-    config.run.output_dir = "runs/x"
-    return config
-
-
-def test_settings_that_may_and_may_not_change() -> None:
-    config = make_config()
-    saved = json.loads(json.dumps(run_identity(config, 2)))
-    assert saved["settings"]["data.sources.A-OKVQA.rows"] is None
-    assert saved["settings"]["optim.schedule"] == "linear"
-
-    same = make_config(batch_size_per_device=16, chunk_size=1, gradient_checkpointing=True)
-    same.run.output_dir, same.run.log_every, same.run.save_every = "elsewhere", 1, 7
-    same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
-    assert changes(saved, run_identity(same, 1)) == []
-
-    other = make_config(rows=5, train=["llm", "vision"], weight_decay=0.1)
-    assert changes(saved, run_identity(other, 1)) == [
-        "data.sources.A-OKVQA.rows: None -> 5",
-        "lora.train: ['llm'] -> ['llm', 'vision']",
-        "optim.weight_decay: 0.0 -> 0.1",
-        "global batch size: 16 -> 8",
-    ]

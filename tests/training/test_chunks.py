@@ -18,10 +18,6 @@ from unime.training.collator import PairCollator
 IN_PARTS = pytest.param("mllama", marks=pytest.mark.backbones)  # some rows share no forward
 
 
-def tokens(chunk: list[int], lengths: list[int]) -> int:
-    return len(chunk) * max(lengths[item] for item in chunk)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_every_item_once_within_the_limits(seed: int) -> None:
     chance = random.Random(seed)
@@ -33,13 +29,12 @@ def test_every_item_once_within_the_limits(seed: int) -> None:
     plan = limits.plan(lengths)
     for group, most in (("query", limits.items), ("target", limits.targets)):
         chunks = [chunk[group] for chunk in plan if group in chunk]
-        assert sorted(item for chunk in chunks for item in chunk) == list(
-            range(len(lengths[group]))
-        )
+        everything = sorted(item for chunk in chunks for item in chunk)
+        assert everything == list(range(len(lengths[group])))
         for chunk in chunks:
             assert len(chunk) <= most
-            fits = limits.tokens is None or tokens(chunk, lengths[group]) <= limits.tokens
-            assert fits or len(chunk) == 1
+            tokens = len(chunk) * max(lengths[group][item] for item in chunk)
+            assert limits.tokens is None or tokens <= limits.tokens or len(chunk) == 1
     longest = [max(lengths["query"][item] for item in c["query"]) for c in plan if "query" in c]
     if len(plan) > 1:
         assert longest == sorted(longest, reverse=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tests.support.ranks import TwoRanks
+from tests.support.ranks import Ranks
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.losses import LossOutput, distillation_loss, instruction_loss
 from unime.runtime.distributed import gather_rows
@@ -21,6 +21,9 @@ from unime.training.chunks import Batch
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
+KEYS = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
+POSITIVES = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
+LABELS = {"query_key": torch.arange(8), "target_key": KEYS, "is_positive": POSITIVES}
 
 
 class ToyEncoder(nn.Module):
@@ -41,14 +44,19 @@ def rows(count: int, seed: int) -> Tensor:
     return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def make_batch(query: Tensor, target: Tensor, keys: Tensor, positives: Tensor, chunk: int) -> Batch:
-    labels = {
-        "query_key": torch.arange(len(query)) if not len(keys) else keys[: len(query)],
-        "target_key": keys,
-        "is_positive": positives,
-    }
+def make_batch(query: Tensor, target: Tensor, labels: dict[str, Tensor], chunk: int) -> Batch:
     chunks = [[{"x": part}] for part in torch.cat([query, target]).split(chunk)]
     return Batch(chunks, {"query": len(query), "target": len(target)}, labels, [])
+
+
+def whole_batch(chunk: int, queries: int = 8, targets: int = 12) -> Batch:
+    """All items differ, and the first targets are the right ones."""
+    labels = {
+        "query_key": torch.arange(queries),
+        "target_key": torch.arange(targets),
+        "is_positive": torch.arange(targets) < queries,
+    }
+    return make_batch(rows(queries, 1), rows(targets, 2), labels, chunk)
 
 
 def pair_loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
@@ -59,9 +67,14 @@ def gradients(model: nn.Module) -> list[Tensor]:
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
-def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) -> list[Tensor]:
+def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+
+
+def plain_gradients(labels: dict[str, Tensor]) -> list[Tensor]:
+    """Of 8 queries and 12 targets in one graph."""
     model = ToyEncoder()
-    embeddings = {"query": model([{"x": query}]), "target": model([{"x": target}])}
+    embeddings = {"query": model([{"x": rows(8, 1)}]), "target": model([{"x": rows(12, 2)}])}
     embeddings = {name: value.float() for name, value in embeddings.items()}
     instruction_loss(embeddings, labels, CONFIG).loss.backward()
     return gradients(model)
@@ -70,24 +83,19 @@ def plain_gradients(query: Tensor, target: Tensor, labels: dict[str, Tensor]) ->
 @pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 1)])
 def test_cached_equals_plain(chunk: int, forwards: int) -> None:
     """The whole batch in one chunk (20 rows) takes one pass, anything less two."""
-    query, target = rows(8, 1), rows(12, 2)
-    positives = torch.arange(12) < 8
-    batch = make_batch(query, target, torch.arange(12), positives, chunk)
+    batch = whole_batch(chunk)
     model, accelerator = ToyEncoder(), Accelerator(cpu=True)
     calls: list[object] = []
     model.register_forward_hook(lambda *_: calls.append(None))
     output = cached_backward(accelerator, model, batch, pair_loss)
     assert not output.loss.requires_grad
     assert len(calls) == forwards
-    expected = plain_gradients(query, target, batch.labels)
-    for ours, theirs in zip(gradients(model), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+    assert_close(gradients(model), plain_gradients(batch.labels))
 
 
 def test_dropout_draws_the_same_masks_twice() -> None:
     """Against a run that keeps all graphs; the random stream goes on as if forwarded once."""
-    query, target = rows(6, 1), rows(6, 2)
-    batch = make_batch(query, target, torch.arange(6), torch.ones(6, dtype=torch.bool), 2)
+    batch = whole_batch(2, 6, 6)
     model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
     torch.manual_seed(7)
     cached_backward(accelerator, model, batch, pair_loss)
@@ -99,8 +107,7 @@ def test_dropout_draws_the_same_masks_twice() -> None:
     embeddings = {"query": embedded[:6], "target": embedded[6:]}
     pair_loss(embeddings, batch.labels).loss.backward()
     assert torch.equal(after, torch.rand(1))
-    for ours, theirs in zip(gradients(model), gradients(kept), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+    assert_close(gradients(model), gradients(kept))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_dropout_draws_the_same_masks_twice() -> None:
     [(4, 0), (4, 1), (4, 4), (4, 5), (4, 6), (4, 8), (4, 10), (20, 1)],
 )
 def test_a_signal_leaves_the_step_between_two_chunks(chunk: int, at: int) -> None:
-    batch = make_batch(rows(8, 1), rows(12, 2), torch.arange(12), torch.arange(12) < 8, chunk)
+    batch = whole_batch(chunk)
     model, accelerator = ToyEncoder(dropout=0.5), Accelerator(cpu=True)
     calls: list[object] = []
     model.register_forward_hook(lambda *_: calls.append(None))
@@ -157,13 +164,9 @@ def own_rows(rank: int) -> tuple[slice, slice]:
 
 
 def own_batch(rank: int, chunk: int) -> Batch:
-    query, target = rows(8, 1), rows(12, 2)
-    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
-    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
     queries, targets = own_rows(rank)
-    batch = make_batch(query[queries], target[targets], keys[targets], positives[targets], chunk)
-    batch.labels["query_key"] = torch.arange(8)[queries]
-    return batch
+    labels = {name: of[queries if name == "query_key" else targets] for name, of in LABELS.items()}
+    return make_batch(rows(8, 1)[queries], rows(12, 2)[targets], labels, chunk)
 
 
 def gradients_of_ranks(folder: str) -> None:
@@ -183,13 +186,9 @@ def gradients_of_ranks(folder: str) -> None:
         pair_gradients.append(gradients(model))
         model.zero_grad()
 
-    teacher = F.normalize(rows(8, 3), dim=-1)
-    text = Batch(
-        [[{"x": part}] for part in query[mine_query].split(2)],
-        {"text": len(query[mine_query])},
-        {"teacher": teacher[mine_query]},
-        [],
-    )
+    texts, teacher = query[mine_query], F.normalize(rows(8, 3), dim=-1)[mine_query]
+    chunks = [[{"x": part}] for part in texts.split(2)]
+    text = Batch(chunks, {"text": len(texts)}, {"teacher": teacher}, [])
 
     def distill(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
         return distillation_loss(
@@ -206,7 +205,7 @@ def gradients_of_ranks(folder: str) -> None:
     torch.save(result, Path(folder) / f"{rank}.pt")
 
 
-def test_two_ranks_equal_one(two_ranks: TwoRanks, tmp_path: Path) -> None:
+def test_two_ranks_equal_one(two_ranks: Ranks, tmp_path: Path) -> None:
     """Gradients of queries and targets of every rank arrive exactly once, in both stages' losses.
 
     With a plain all_gather in place of gather_rows this fails (no gradient at all).
@@ -214,22 +213,16 @@ def test_two_ranks_equal_one(two_ranks: TwoRanks, tmp_path: Path) -> None:
     two_ranks.run(gradients_of_ranks, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
-    query, target = rows(8, 1), rows(12, 2)
-    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])
-    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
-    labels = {"query_key": torch.arange(8), "target_key": keys, "is_positive": positives}
-    expected = plain_gradients(query, target, labels)
+    expected = plain_gradients(LABELS)
     model = ToyEncoder()
     teacher = F.normalize(rows(8, 3), dim=-1).float()
-    plain = distillation_loss(model([{"x": query}]).float(), teacher, DistillationLossConfig())
+    plain = distillation_loss(model([{"x": rows(8, 1)}]).float(), teacher, DistillationLossConfig())
     plain.loss.backward()
     for result in ranks:
         assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)
         for found in result["pair"]:
-            for ours, theirs in zip(found, expected, strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
-        for ours, theirs in zip(result["text"], gradients(model), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+            assert_close(found, expected)
+        assert_close(result["text"], gradients(model))
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
 
 
@@ -291,19 +284,15 @@ def no_memory_on_one_rank(folder: str) -> None:
     torch.save(found, Path(folder) / f"{rank}.pt")
 
 
-def test_a_rank_without_memory(two_ranks: TwoRanks, tmp_path: Path) -> None:
+def test_a_rank_without_memory(two_ranks: Ranks, tmp_path: Path) -> None:
     two_ranks.run(no_memory_on_one_rank, str(tmp_path))
-    keys = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])
-    positives = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
-    labels = {"query_key": torch.arange(8), "target_key": keys, "is_positive": positives}
-    expected = plain_gradients(rows(8, 1), rows(12, 2), labels)
+    expected = plain_gradients(LABELS)
     for rank in (0, 1):
         for found in torch.load(tmp_path / f"{rank}.pt", weights_only=True):
-            for ours, theirs in zip(found, expected, strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
+            assert_close(found, expected)
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_signal_to_one_rank_leaves_the_step_on_both(two_ranks: TwoRanks, step: int) -> None:
+def test_a_signal_to_one_rank_leaves_the_step_on_both(two_ranks: Ranks, step: int) -> None:
     """Never a hang, in the first step or a later one."""
     two_ranks.run(signal_to_one_rank, str(step))

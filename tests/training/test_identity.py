@@ -5,6 +5,7 @@ pytest tests/training/test_identity.py
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -26,12 +27,35 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
-def make_config(model: str, adapter: str | None) -> Stage2Config:
+def make_config(model: str = "m", adapter: str | None = None) -> Stage2Config:
     return Stage2Config(
         model=ModelConfig(name=model, adapter=adapter),
         data=PairData(root="mmeb", sources={"A-OKVQA": PairSource()}),
         optim=OptimConfig(5, None, 8, 4, 1e-3),
     )
+
+
+def test_settings_that_may_and_may_not_change() -> None:
+    saved = json.loads(json.dumps(run_identity(make_config(), 2)))
+    assert saved["settings"]["data.sources.A-OKVQA.rows"] is None
+    assert saved["settings"]["optim.schedule"] == "linear"
+
+    same = make_config()
+    same.optim.batch_size_per_device, same.optim.chunk_size = 16, 1
+    same.optim.gradient_checkpointing = True
+    same.run.output_dir, same.run.log_every, same.run.save_every = "elsewhere", 1, 7
+    same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
+    assert changes(saved, run_identity(same, 1)) == []
+
+    other = make_config()
+    other.data.sources["A-OKVQA"].rows = 5
+    other.lora.train, other.optim.weight_decay = ["llm", "vision"], 0.1
+    assert changes(saved, run_identity(other, 1)) == [
+        "data.sources.A-OKVQA.rows: None -> 5",
+        "lora.train: ['llm'] -> ['llm', 'vision']",
+        "optim.weight_decay: 0.0 -> 0.1",
+        "global batch size: 16 -> 8",
+    ]
 
 
 @pytest.mark.parametrize("which", ["model.name", "model.adapter"])
@@ -49,7 +73,7 @@ def test_another_model_under_the_same_name_is_another_run(which: str, tmp_path: 
 
 
 def test_a_name_on_a_hub_has_no_content() -> None:
-    assert run_identity(make_config("Qwen/Qwen2-VL-2B-Instruct", None), 1)["contents"] == {}
+    assert run_identity(make_config("Qwen/Qwen2-VL-2B-Instruct"), 1)["contents"] == {}
 
 
 def test_folders_are_equal_by_names_and_contents(tmp_path: Path) -> None:

@@ -14,17 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unime.config import (
-    DistillationLossConfig,
-    ModelConfig,
-    OptimConfig,
-    PairData,
-    PairSource,
-    RunConfig,
-    Stage1Config,
-    Stage2Config,
-    TextData,
-)
+from tests.support.engine_cases import settings
+from tests.support.stand_in import make_config
+from unime.config import DistillationLossConfig
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime import environment, interruption
 from unime.runtime.environment import git_commit
@@ -37,17 +29,8 @@ from unime.training.identity import run_identity
 from unime.training.run import start_run
 
 
-def make_config(folder: Path) -> Stage1Config:
-    return Stage1Config(
-        run=RunConfig(output_dir=str(folder), trackers=[], seed=11),
-        model=ModelConfig(name="m"),
-        data=TextData(texts=["t"], teacher="t"),
-        optim=OptimConfig(5, None, 8, 4, 1e-3),
-    )
-
-
 def test_facts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = start_run(make_config(tmp_path / "new" / "run"))
+    run = start_run(make_config(tmp_path / "new" / "run", chunk_size=4))
     first = torch.rand(2)
     assert run.global_batch_size == 8 and run.is_main_process
     assert run.checkpoint is None and not run.finished
@@ -91,10 +74,10 @@ def test_commit_of_a_checkout_and_outside(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for commit, chunk_size in (("aaa", 4), ("bbb", 2)):
         monkeypatch.setattr(runlog, "git_commit", lambda commit=commit: commit)
-        config = make_config(tmp_path)
-        config.optim.chunk_size = chunk_size
+        config = make_config(tmp_path, chunk_size=chunk_size)
         start_run(config)
-        write_json(tmp_path / "state.json", {"step": 3, "identity": run_identity(config, 1)})
+        state = {"step": 3, "identity": run_identity(config, 1), "data": {}}
+        write_json(tmp_path / "state.json", state)
         (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True, exist_ok=True)
         (tmp_path / "state.json").rename(tmp_path / "checkpoints/step_00000003/state.json")
     assert (tmp_path / "commit.txt").read_text() == "bbb\n"
@@ -106,31 +89,23 @@ def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("size", "diagonal", "least"), [(2, False, 3), (1, True, 2), (3, False, 0), (2, True, 0)]
+    ("stage", "size", "diagonal", "least"),
+    [(1, 2, False, 3), (1, 1, True, 2), (1, 3, False, 0), (1, 2, True, 0), (2, 1, False, 2)],
 )
-def test_batches_too_small_to_distil(size: int, diagonal: bool, least: int, tmp_path: Path) -> None:
-    config = make_config(tmp_path)
+def test_batches_too_small(
+    stage: int, size: int, diagonal: bool, least: int, tmp_path: Path
+) -> None:
+    """To distil, or to hold a negative."""
+    config = make_config(tmp_path) if stage == 1 else settings(tmp_path)
     config.optim.batch_size_per_device = size
-    config.loss = DistillationLossConfig(include_diagonal=diagonal)
+    if stage == 1:
+        config.loss = DistillationLossConfig(include_diagonal=diagonal)
     if not least:
         start_run(config)
         return
-    with pytest.raises(
-        ConfigError, match=f"got a global batch of {size}, expected at least {least}"
-    ):
+    with pytest.raises(ConfigError, match=f"batch of {size}, expected at least {least}"):
         start_run(config)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_batch_without_negatives(tmp_path: Path) -> None:
-    config = Stage2Config(
-        run=RunConfig(output_dir=str(tmp_path), trackers=[]),
-        model=ModelConfig(name="m"),
-        data=PairData(root="r", sources={"T": PairSource()}),
-        optim=OptimConfig(5, None, 1, 1, 1e-3),
-    )
-    with pytest.raises(ConfigError, match=r"optim.batch_size_per_device: got a global batch of 1"):
-        start_run(config)
 
 
 def test_processes_that_would_not_train_together(
@@ -160,10 +135,16 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None
         start_run(config)
 
 
-def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("file", "file is not a folder"), ("file/run", "file/run cannot be written")],
+)
+def test_an_output_folder_that_cannot_be_made_is_named(
+    name: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="output_dir: .*file/run cannot be written"):
-        start_run(make_config(tmp_path / "file/run"))
+    with pytest.raises(ConfigError, match=f"run.output_dir: .*{message}"):
+        start_run(make_config(tmp_path / name))
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -185,33 +166,23 @@ def test_other_ranks_let_the_first_one_speak(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "said"),
     [
-        (ConfigError("a.b: wrong"), 2),
-        (DataError("rows.csv: wrong"), 2),
-        (RunError("step 3: loss nan"), 1),
+        (ConfigError("a.b: wrong"), 2, "error: a.b: wrong\n"),
+        (DataError("rows.csv: wrong"), 2, "error: rows.csv: wrong\n"),
+        (RunError("step 3: loss nan"), 1, "error: step 3: loss nan\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )
 def test_expected_errors_are_one_line(
-    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main() -> None:
         raise error
 
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
-    assert stopped.value.code == status
-    assert capsys.readouterr().err == f"error: {error}\n"
-
-
-def test_ctrl_c_before_training(capsys: pytest.CaptureFixture[str]) -> None:
-    def main() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(SystemExit) as stopped:
-        run_program(main)
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert (stopped.value.code, capsys.readouterr().err) == (status, said)
 
 
 @pytest.mark.parametrize(

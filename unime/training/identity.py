@@ -79,18 +79,14 @@ def _contents(model: Any) -> dict[str, str]:
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """ "loss.temperature: 0.02 -> 0.03" for everything in two identities that decides the result
     and differs."""
-    before, after = saved["settings"], now["settings"]
-    found = [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in MAY_DIFFER and before.get(key) != after.get(key)
-    ]
-    then, here = saved.get("contents", {}), now["contents"]
-    found += [
-        f"content of {key}: {then.get(key)} -> {here.get(key)}"
-        for key in sorted(then.keys() | here.keys())
-        if then.get(key) != here.get(key)
-    ]
+    found = []
+    for part, prefix in (("settings", ""), ("contents", "content of ")):
+        before, after = saved.get(part, {}), now[part]
+        found += [
+            f"{prefix}{key}: {before.get(key)} -> {after.get(key)}"
+            for key in sorted(before.keys() | after.keys())
+            if key not in MAY_DIFFER and before.get(key) != after.get(key)
+        ]
     sizes = saved["global_batch_size"], now["global_batch_size"]
     if sizes[0] != sizes[1]:
         found.append(f"global batch size: {sizes[0]} -> {sizes[1]}")

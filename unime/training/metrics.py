@@ -6,6 +6,7 @@ import json
 import math
 import resource
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def of_batch(accelerator: Accelerator, batch: Batch) -> dict[str, float]:
     }
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What metrics.jsonl holds so far; a line that a kill cut short is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
+@dataclass
 class Metrics:
     """Means of what the steps report, one line for every `log_every` steps.
 
@@ -57,28 +65,19 @@ class Metrics:
     writes the lines that it would have written anyway.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        accelerator: Accelerator,
-        log_every: int,
-        global_batch_size: int,
-        total_steps: int,
-        unit: str = "pairs",  # what a batch holds
-    ) -> None:
-        self.path = path
-        self.seconds = 0.0  # of all steps, those before resuming too
-        self.rows_per_second: float | None = None
-        self.tokens_per_second: float | None = None
-        self.skipped = 0  # steps, those before resuming too
-        self._accelerator = accelerator
-        self._log_every = log_every
-        self._global_batch_size = global_batch_size
-        self._total_steps = total_steps
-        self._unit = unit
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._steps_here = 0  # of this process
+    path: Path
+    accelerator: Accelerator
+    log_every: int
+    global_batch_size: int
+    total_steps: int
+    unit: str = "pairs"  # what a batch holds
+    seconds: float = 0.0  # of all steps, those before resuming too
+    skipped: int = 0  # steps, those before resuming too
+    rows_per_second: float | None = None
+    tokens_per_second: float | None = None
+    _sums: dict[str, float] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _steps_here: int = 0  # of this process
 
     def add(self, step: int, values: Mapping[str, float], seconds: float) -> str | None:
         """Take in a step; when a line is due, write it and return it in words."""
@@ -89,9 +88,9 @@ class Metrics:
         if self._steps_here > UNTIMED_STEPS:
             self._sum({"seconds_per_step": seconds, "tokens_timed": values.get("tokens", 0)})
             mean = self._mean("seconds_per_step")
-            self.rows_per_second = self._global_batch_size / mean
+            self.rows_per_second = self.global_batch_size / mean
             self.tokens_per_second = self._mean("tokens_timed") / mean
-        if step % self._log_every and step != self._total_steps:
+        if step % self.log_every and step != self.total_steps:
             return None
         means = {name: self._mean(name) for name in self._sums}
         skipped = self._sums.get("skipped_steps", 0.0)  # a count, not a mean
@@ -101,36 +100,34 @@ class Metrics:
         means["learning_rate"] = values["learning_rate"]
         means["skipped_steps"] = skipped
         timing = {
-            f"{self._unit}_per_second": self.rows_per_second,
+            f"{self.unit}_per_second": self.rows_per_second,
             "tokens_per_second": self.tokens_per_second,
             "seconds": self.seconds,
         }
         names = [*values, *(name for name in means if name not in values)]
         self._write(step, {name: means.get(name) for name in names} | timing)
-        left = tqdm.format_interval(round((self._total_steps - step) * seconds_per_step))
-        return f"step {step}/{self._total_steps}: {self.in_words(means)}, {left} left"
+        left = tqdm.format_interval(round((self.total_steps - step) * seconds_per_step))
+        return f"step {step}/{self.total_steps}: {self.in_words(means)}, {left} left"
 
     def add_validation(self, step: int, scores: Mapping[str, float]) -> str:
         """Write the scores of a step, a line of their own, and return the main ones in words."""
-        finite = {name: value for name, value in scores.items() if math.isfinite(value)}
-        if self._accelerator.is_main_process:
-            self._append(
-                {"step": step, **{f"{VALIDATION}/{name}": v for name, v in finite.items()}}
-            )
-        self._accelerator.log({f"{VALIDATION}/{name}": v for name, v in finite.items()}, step=step)
+        finite = {f"{VALIDATION}/{name}": v for name, v in scores.items() if math.isfinite(v)}
+        if self.accelerator.is_main_process:
+            self._append({"step": step, **finite})
+        self.accelerator.log(finite, step=step)
         words = f"hit@1 {scores['hit@1']:.3f} (chance {scores['chance']:.3f})"
         words += f", loss {scores['loss']:.3f}" if "loss" in scores else ""
-        return f"validation after step {step}/{self._total_steps}: {words}"
+        return f"validation after step {step}/{self.total_steps}: {words}"
 
     def last_line(self) -> dict[str, Any]:
         """Of training."""
-        return [line for line in self.read() if "learning_rate" in line][-1]
+        return [line for line in read_lines(self.path) if "learning_rate" in line][-1]
 
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
         words = [f"{label} {values[name]:.3f}" for name, label in SHOWN.items() if name in values]
         if self.rows_per_second is not None:
-            words.append(f"{self.rows_per_second:.1f} {self._unit}/s")
+            words.append(f"{self.rows_per_second:.1f} {self.unit}/s")
         return ", ".join(words)
 
     @property
@@ -147,22 +144,15 @@ class Metrics:
         if state is not None:
             self.seconds, self.skipped = state["seconds"], state["skipped"]
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
-        if self._accelerator.is_main_process:
-            kept = [line for line in self.read() if line["step"] <= step]
+        if self.accelerator.is_main_process:
+            kept = [line for line in read_lines(self.path) if line["step"] <= step]
             write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def read(self) -> list[dict[str, Any]]:
-        """The lines written so far; one that a kill cut short is left out."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("}\n")]
-
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:
-        if self._accelerator.is_main_process:
+        if self.accelerator.is_main_process:
             self._append({"step": step, **values})
         known = {f"train/{name}": value for name, value in values.items() if value is not None}
-        self._accelerator.log(known, step=step)
+        self.accelerator.log(known, step=step)
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with self.path.open("a") as lines:

@@ -55,7 +55,8 @@ class Run:
     checkpoint: Path | None  # the newest complete one of an earlier start
     finished: bool  # an earlier start reached the last step, with these settings
     identity: dict[str, Any]  # what must be the same when this run goes on
-    data: dict[str, Any] = field(default_factory=dict)  # and of its data (see `take_data`)
+    data_before: dict[str, Any]  # and of its data, as an earlier start had it
+    data: dict[str, Any] = field(default_factory=dict)  # as this one has (see `take_data`)
 
     @property
     def global_batch_size(self) -> int:
@@ -82,11 +83,10 @@ class Run:
         found = survey(rows, task_sizes, self.global_batch_size)
         for note in check_variety(found, self.global_batch_size, least):
             self.log.warning("%s", note)
-        self.data = data = found.facts
-        then = _data_before(self)
+        self.data, then = found.facts, self.data_before
         changed = [
             f"{key}: {then[key]} -> {value}"
-            for key, value in data.items()
+            for key, value in self.data.items()
             if then.get(key, value) != value
         ]
         if changed:
@@ -126,8 +126,8 @@ def start_run(config: StageConfig) -> Run:
     identity = run_identity(config, accelerator.num_processes)
     if accelerator.mixed_precision != "no":
         identity["settings"]["accelerate's mixed_precision"] = accelerator.mixed_precision
-    finished, folder = _earlier_start(output_dir, config, identity, log)
-    run = Run(config, accelerator, output_dir, log, folder, finished, identity)
+    finished, folder, data = _earlier_start(output_dir, config, identity, log)
+    run = Run(config, accelerator, output_dir, log, folder, finished, identity, data)
     accelerator.wait_for_everyone()  # all have seen what was there
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
     log.info("configuration: what differs from the defaults; all of it: %s/config.yaml", output_dir)
@@ -161,13 +161,6 @@ def _begin(run: Run) -> None:
     accelerator.wait_for_everyone()
     if run.config.run.trackers:
         _init_trackers(run, step + 1 if folder else 0)
-
-
-def _data_before(run: Run) -> dict[str, Any]:
-    """What an earlier start trained on; nothing where there was none."""
-    if run.finished:
-        return read_json(run.output_dir / FINISHED)["data"]
-    return checkpoint.read_state(run.checkpoint)["data"] if run.checkpoint else {}
 
 
 def _init_trackers(run: Run, step: int) -> None:
@@ -212,8 +205,9 @@ def _check_batch(config: StageConfig, num_processes: int) -> None:
 
 def _earlier_start(
     output_dir: Path, config: StageConfig, identity: dict[str, Any], log: logging.Logger
-) -> tuple[bool, Path | None]:
-    """Whether the folder holds this very run finished, and its newest checkpoint."""
+) -> tuple[bool, Path | None, dict[str, Any]]:
+    """Whether the folder holds this very run finished, its newest checkpoint, and what it trained
+    on."""
     folder = checkpoint.latest(output_dir)
     finished = output_dir / FINISHED
     is_finished = finished.exists() and (output_dir / "final").is_dir()
@@ -222,7 +216,7 @@ def _earlier_start(
     elif folder is not None:
         state = checkpoint.read_state(folder)
     else:
-        return False, None
+        return False, None, {}
     elsewhere = "give another run.output_dir, or delete the folder to start anew"
     if not config.resume.enabled:
         raise ConfigError(
@@ -230,14 +224,14 @@ def _earlier_start(
         )
     changed = changes(state["identity"], identity)
     if not changed:
-        return is_finished, folder
+        return is_finished, folder, state["data"]
     what = f"{output_dir}: holds a run with other settings ({'; '.join(changed)})"
     if not config.resume.force:
         raise ConfigError(f"{what}; {elsewhere}, or go on with resume.force=true")
     if folder is None:
         raise ConfigError(f"{what}, but no checkpoint to go on from; {elsewhere}")
     log.warning("%s; resume.force: going on all the same", what)
-    return False, folder
+    return False, folder, state["data"]
 
 
 def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) -> None:

@@ -88,7 +88,6 @@ class Trainer:
         self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.collapse = CollapseWatch(self.optim.warmup_steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
-        _check(run, sampler, self.parameters)
         if run.checkpoint is not None:
             try:
                 encoder.load_trained(run.checkpoint)
@@ -373,18 +372,6 @@ def _rows_of_step(
         except Exception as error:
             raise named(f"row {index} of the data", error) from error
     return collate(rows)
-
-
-def _check(run: Run, sampler: GlobalBatchSampler, parameters: dict[str, nn.Parameter]) -> None:
-    if sampler.global_batch_size != run.global_batch_size:
-        raise ValueError(
-            f"batches of {sampler.global_batch_size} rows, expected {run.global_batch_size}"
-        )
-    if not parameters:
-        raise ConfigError("lora.train: nothing to train")
-    for name, parameter in parameters.items():
-        if parameter.dtype != torch.float32:
-            raise ValueError(f"trained parameter '{name}' is {parameter.dtype}, expected float32")
 
 
 def _finite(values: dict[str, float]) -> bool:
