@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ TWENTY = {  # stage 2: everything trains, and some batches hold no image at all
         "data.sources.Words.rows=16",
     ),
 }  # fmt: skip
+EIGHT = ("optim.steps=8", "run.save_every=3", "optim.batch_size_per_device=4")
 LONG = ("optim.steps=400", "run.save_every=4")
 FAST = ("zero2", "stage2", "nf4")
 
@@ -94,25 +97,42 @@ RESUMED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def straight(material: Path) -> Callable[[str, str, str], Path]:
+    """``straight("zero2", "stage2", "nf4")``: a run from start to end, made once."""
+
+    @cache
+    def made(config: str, stage: str, quantization: str) -> Path:
+        name = f"straight/{config}_{stage}_{quantization}"
+        settings = (*EIGHT, f"model.quantization={quantization}")
+        return run(material, name, *settings, stage=stage, config=config, ranks=ranks_of(config))
+
+    return made
+
+
+def ranks_of(config: str) -> int:
+    return 1 if config == "cpu" else 2
+
+
 @pytest.mark.parametrize(("config", "stage", "quantization"), RESUMED)
 def test_killed_and_resumed_bit_for_bit(
-    config: str, stage: str, quantization: str, material: Path
+    config: str,
+    stage: str,
+    quantization: str,
+    material: Path,
+    straight: Callable[[str, str, str], Path],
 ) -> None:
     """SIGKILL of everything in the middle, with dropout, at a step that no checkpoint is of."""
-    ranks = 1 if config == "cpu" else 2
-    settings = (
-        "optim.steps=8", "run.save_every=3", "optim.batch_size_per_device=4",
-        f"model.quantization={quantization}",
-    )  # fmt: skip
+    ranks = ranks_of(config)
+    settings = (*EIGHT, f"model.quantization={quantization}")
     options = {"stage": stage, "config": config, "ranks": ranks}
     name = f"resume/{config}_{stage}_{quantization}"
-    straight = run(material, f"{name}_straight", *settings, **options)
-    killed = Launch(material, f"{name}_killed", *settings, **options)  # type: ignore[arg-type]
+    killed = Launch(material, name, *settings, **options)  # type: ignore[arg-type]
     killed.until_step(5)
     killed.kill()
     assert not (killed.output_dir / "finished.json").exists()
-    resumed = run(material, f"{name}_killed", *settings, **options)
-    assert_same_run(resumed, straight)
+    resumed = run(material, name, *settings, **options)
+    assert_same_run(resumed, straight(config, stage, quantization))
     record(f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
 
 
@@ -207,18 +227,17 @@ def test_a_stuck_rank_times_out_with_a_hint(config: str, material: Path) -> None
 
 @pytest.mark.parametrize(
     "config",
-    [pytest.param("ddp_multi_node", marks=pytest.mark.fast), "zero2_multi_node"],
+    [pytest.param("zero2_multi_node", marks=pytest.mark.fast), "ddp_multi_node"],
 )
-def test_two_hosts(config: str, material: Path) -> None:
+def test_two_hosts(config: str, material: Path, straight: Callable[[str, str, str], Path]) -> None:
     """Two launchers that meet on loopback, one rank each, equal two ranks of one launcher."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = ("optim.steps=4", "optim.batch_size_per_device=4")
     where = ("--num_machines", "2", "--main_process_ip", "127.0.0.1")
     hosts = [
         Launch(
-            material, f"hosts/{config}", *settings, config=config,
+            material, f"hosts/{config}", *EIGHT, config=config,
             launcher=(*where, "--main_process_port", str(port), "--machine_rank", str(host)),
         )
         for host in (0, 1)
@@ -226,10 +245,8 @@ def test_two_hosts(config: str, material: Path) -> None:
     for host in hosts:
         host.done()
     assert "(4 on each of 2 processes" in hosts[0].said
-    together = run(
-        material, f"hosts/{config}_one_host", *settings, config=config[: -len("_multi_node")]
-    )
-    assert_same_run(hosts[0].output_dir, together)
+    one_host = straight(config.removesuffix("_multi_node"), "stage2", "nf4")
+    assert_same_run(hosts[0].output_dir, one_host)
 
 
 def test_ten_kills(material: Path) -> None:

@@ -7,11 +7,7 @@ pytest tests/engines/test_engines.py    what runs in two minutes
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,54 +17,23 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from benchmarks.engines_table import tables
-from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, settings
-from tests.support.launching import ON_CPU, add_results
+from tests.support.engine_cases import CASES, LLAVA, MLLAMA, NEXT, QWEN, on_engine, settings
+from tests.support.launching import add_results
 from tests.support.paths import ROOT
+from tests.support.ranks import Ranks
 from unime.config import Quantization
 from unime.errors import ConfigError
+from unime.runtime.files import read_json
 from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combination
 
 ROUNDING = ("bfloat16", "autocast")
 IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
-OFFLOADED = {"device": "cpu"}
-ZERO_3 = {"stage": 3, "stage3_param_persistence_threshold": 0}  # else so small weights stay whole
-ZERO: dict[str, dict[str, Any]] = {
-    "zero1": {"stage": 1},
-    "zero2": {"stage": 2},
-    "zero2_offload": {"stage": 2, "offload_optimizer": OFFLOADED},
-    "zero3": ZERO_3,
-    "zero3_offload": ZERO_3 | {"offload_optimizer": OFFLOADED, "offload_param": OFFLOADED},
-}
-SIZES = {  # which our configuration decides
-    "train_batch_size": "auto",
-    "train_micro_batch_size_per_gpu": "auto",
-    "gradient_accumulation_steps": "auto",
-}
 FAST = {
     "ddp": ["llava_lora", "dropout_checkpointing"],
     "zero2": ["qlora", "in_parts"],  # the order of gradients is its own trap
     "zero3": ["llava_qlora", "text_first"],
     "fsdp2": ["lora"],
 }
-
-
-def environment(engine: str, folder: Path) -> dict[str, str]:
-    """What accelerate's launcher sets for `engine`, on CPU."""
-    found = dict(ON_CPU)
-    if engine in ZERO:
-        path = folder / f"{engine}.json"
-        path.write_text(json.dumps({"zero_optimization": ZERO[engine], **SIZES}))
-        found["ACCELERATE_USE_DEEPSPEED"] = "true"
-        found["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(path)
-    if engine == "fsdp2":
-        found |= {
-            "ACCELERATE_USE_FSDP": "true",
-            "FSDP_VERSION": "2",
-            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-            "FSDP_RESHARD_AFTER_FORWARD": "true",
-            "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
-        }
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -89,30 +54,13 @@ def engine_folder(
     return folder
 
 
-def run_cases(engine: str, ranks: int, cases: list[str], folder: Path) -> dict[str, Any]:
-    """The worst of all ranks' results of each case, from one launch."""
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "-m"]
-    command += ["tests.support.engine_cases", engine.removesuffix("_offload"), str(folder), *cases]
-    done = subprocess.run(
-        command,
-        env=os.environ | environment(engine, folder),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+def run_cases(ranks: Ranks, engine: str, cases: list[str], folder: Path) -> dict[str, Any]:
+    """The worst of all ranks' results of each case."""
+    ranks.run(on_engine, engine, str(folder), *cases, timeout=900)
     found = {}
     for case in cases:
-        paths = list(folder.glob(f"{case}_[0-9].json"))
-        assert len(paths) == ranks
-        of_ranks = [json.loads(path.read_text()) for path in paths]
+        of_ranks = [read_json(folder / f"{case}_{rank}.json") for rank in range(ranks.count)]
         found[case] = max(of_ranks, key=lambda result: result["worst"])
-        for path in paths:
-            path.unlink()
     return found
 
 
@@ -129,26 +77,30 @@ def judge(engine: str, found: dict[str, Any]) -> None:
 @pytest.mark.engines
 @pytest.mark.fast
 @pytest.mark.parametrize("engine", FAST)
-def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path) -> None:
+def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path, two_ranks: Ranks) -> None:
     """Uneven rows and chunks, a rank that sees hardly an image, LoRA in every part."""
-    judge(engine, run_cases(engine, 2, FAST[engine], engine_folder))
+    judge(engine, run_cases(two_ranks, engine, FAST[engine], engine_folder))
 
 
 @pytest.mark.engines
 @pytest.mark.parametrize(
-    ("engine", "ranks"),
+    ("engine", "count"),
     [
         ("single", 1), ("ddp", 2), ("ddp", 3), ("zero1", 2), ("zero2", 2), ("zero2_offload", 2),
         ("zero3", 2), ("zero3_offload", 2), ("fsdp2", 2),
     ],
 )  # fmt: skip
-def test_every_case(engine: str, ranks: int, engine_folder: Path) -> None:
+def test_every_case(engine: str, count: int, engine_folder: Path, tmp_path: Path) -> None:
     refused = {"autocast"} if engine.startswith("zero") else set()
     if engine.removesuffix("_offload") in SHARDS_WEIGHTS:
         refused |= IN_PARTS
     cases = [name for name in CASES if name not in refused]
-    found = run_cases(engine, ranks, cases, engine_folder)
-    record(f"{engine}-{ranks}", found)
+    ranks = Ranks(tmp_path, count)
+    try:
+        found = run_cases(ranks, engine, cases, engine_folder)
+    finally:
+        ranks.stop()
+    record(f"{engine}-{count}", found)
     judge(engine, found)
 
 

@@ -1,20 +1,19 @@
-"""The cached step of one engine against plain steps, as a program on one or more ranks.
+"""The cached step of one engine against plain steps, on one or more ranks (`on_engine`).
 
-    torchrun --nproc_per_node 2 -m tests.support.engine_cases ENGINE FOLDER CASE …
-
-writes FOLDER/<case>.json with the relative errors that tests/engines/test_engines.py judges. FOLDER
-holds models/<family> (tests/support/tiny_models.py).
+Each rank writes FOLDER/<case>_<rank>.json with the errors that tests/engines/test_engines.py
+judges. FOLDER holds models/<family> (tests/support/tiny_models.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -45,6 +44,20 @@ from unime.training.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
 from unime.training.grad_cache import _Step, cached_backward
 
 LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
+OFFLOADED = {"device": "cpu"}
+ZERO_3 = {"stage": 3, "stage3_param_persistence_threshold": 0}  # else so small weights stay whole
+ZERO: dict[str, dict[str, Any]] = {
+    "zero1": {"stage": 1},
+    "zero2": {"stage": 2},
+    "zero2_offload": {"stage": 2, "offload_optimizer": OFFLOADED},
+    "zero3": ZERO_3,
+    "zero3_offload": ZERO_3 | {"offload_optimizer": OFFLOADED, "offload_param": OFFLOADED},
+}
+SIZES = {  # which our configuration decides
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+}
 SPLITS = {1: (0, 8), 2: (0, 3, 8), 3: (0, 3, 5, 8)}  # rows of each rank: uneven
 
 
@@ -246,7 +259,6 @@ def rank() -> int:
 
 def run(name: str, engine: str, folder: Path) -> None:
     case = CASES[name]
-    os.environ["ACCELERATE_MIXED_PRECISION"] = case.mixed_precision
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = make_accelerator(settings(folder, case.parts))
     assert engine_of(accelerator) == engine
@@ -272,11 +284,30 @@ def run(name: str, engine: str, folder: Path) -> None:
     accelerator.free_memory()
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for chosen in sys.argv[3:]:
-        run(chosen, sys.argv[1], Path(sys.argv[2]))
-        if rank() == 0:
-            print(chosen, (Path(sys.argv[2]) / f"{chosen}_0.json").read_text(), flush=True)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def environment(engine: str, folder: Path) -> dict[str, str]:
+    """What accelerate's launcher sets for `engine`, on CPU."""
+    found: dict[str, str] = {}
+    if engine in ZERO:
+        path = folder / f"{engine}.json"
+        path.write_text(json.dumps({"zero_optimization": ZERO[engine], **SIZES}))
+        found["ACCELERATE_USE_DEEPSPEED"] = "true"
+        found["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(path)
+    if engine == "fsdp2":
+        found |= {
+            "ACCELERATE_USE_FSDP": "true",
+            "FSDP_VERSION": "2",
+            "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+            "FSDP_RESHARD_AFTER_FORWARD": "true",
+            "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+        }
+    return found
+
+
+def on_engine(name: str, folder: str, *cases: str) -> None:
+    """What each rank runs: `cases` with the engine that the environment names."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in environment(name, Path(folder)).items():
+            patch.setenv(key, value)
+        for case in cases:
+            patch.setenv("ACCELERATE_MIXED_PRECISION", CASES[case].mixed_precision)
+            run(case, name.removesuffix("_offload"), Path(folder))
