@@ -35,7 +35,7 @@ from benchmarks.gpu.models import (
     write_llava_next_7b,
 )
 from benchmarks.markdown import lines
-from tests.support.tiny_models import build_tiny
+from tests.support.tiny.models import build_tiny
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.losses import LossOutput

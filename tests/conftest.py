@@ -16,7 +16,7 @@ from PIL import Image
 from tests.support.checkout import Checkout
 from tests.support.material import write_material
 from tests.support.ranks import Ranks
-from tests.support.tiny_models import build_tiny
+from tests.support.tiny.models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.inputs.items import Item
 from unime.models import hub

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.test_losses import unit
+from tests.support.embedding import unit
 from unime.collapse import COLLAPSED_STEPS, CollapseWatch, collapsed, of_batch
 from unime.config import DistillationLossConfig
 from unime.losses import SPREAD_ROWS, distillation_loss, effective_rank, spread

@@ -43,7 +43,7 @@ def test_settings() -> None:
 def test_names() -> None:
     places = {
         "unime.backbones.families": ("Backbone", "BACKBONES"),
-        "tests.support.tiny_models": ("FAMILIES",),
+        "tests.support.tiny.models": ("FAMILIES",),
         "tests.models.test_prompts": ("GOLDEN",),
         "tests.config.test_shipped": ("BACKBONES",),
         "unime.inputs.items": ("Pair",),

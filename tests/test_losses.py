@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from tests.support.embedding import unit
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 from unime.losses import (
     LossOutput,
@@ -21,11 +22,6 @@ from unime.losses import (
     negatives_of,
     without_diagonal,
 )
-
-
-def unit(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
 
 
 def loss_of_pairs(

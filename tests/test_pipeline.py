@@ -5,7 +5,7 @@
     UNIME_BACKBONES_RESULTS=docs/results/backbones.json …         also writes what was measured
 
 A family that is added needs an entry in unime/backbones/families.py, a tiny model, and its name in
-ALL (tests/support/tiny_models.py).
+ALL (tests/support/tiny/models.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stages import export
 from tests.support.embedding import difference, embed, exact_model
 from tests.support.launching import add_results
 from tests.support.material import metrics, stage1, stage2, write_material
-from tests.support.tiny_models import ALL, lora_parts
+from tests.support.tiny.models import ALL, lora_parts
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, Quantization
 from unime.inputs.images import load_image

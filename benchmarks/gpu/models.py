@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from eval.miniatures.mmeb import write_picture
-from tests.support.tiny_models import build_tokenizer
+from tests.support.tiny.models import build_tokenizer
 from unime.config import Stage2PlanConfig, build_config
 from unime.inputs.items import Item, Pair
 from unime.inputs.padding import Sample

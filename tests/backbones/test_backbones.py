@@ -14,8 +14,8 @@ from bitsandbytes.functional import dequantize_4bit
 from transformers import AutoConfig
 
 from tests.support.embedding import difference, embed
-from tests.support.tiny_families import TEXT
-from tests.support.tiny_models import WITH_PHI3_V, lora_parts
+from tests.support.tiny.families import TEXT
+from tests.support.tiny.models import WITH_PHI3_V, lora_parts
 from unime.backbones.families import BACKBONES, backbone_of
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests.support.embedding import difference, embed
-from tests.support.tiny_models import FAMILIES
+from tests.support.tiny.models import FAMILIES
 from unime.config import InputConfig
 from unime.errors import ConfigError
 from unime.inputs.items import Item

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.config.test_values import CLASSES, LEAST, STAGE2, file_of, settings_of
-from tests.support.paths import ROOT
+from tests.support.paths import CONFIGS, ROOT
+from tests.support.settings import CLASSES, LEAST, file_of, settings_of
 from unime.config import (
     EvalConfig,
     HardNegativeLossConfig,
@@ -24,6 +24,8 @@ from unime.config import (
 )
 from unime.config.descriptions import commented, help_of
 from unime.errors import ConfigError
+
+STAGE2 = CONFIGS / "stage2/qwen2-vl-2b.yaml"
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -60,7 +62,11 @@ def test_type_bounds_default_and_meaning_stand_in_help_and_page(
 def test_programs_show_them(capsys: pytest.CaptureFixture[str]) -> None:
     for words, shown in {
         ("--help",): "  loss.temperature: divides; ",
-        ("--config", str(STAGE2), "--print-config"): "  # divides; 0.02 as in the paper's",
+        (
+            "--config",
+            str(CONFIGS / "stage2/qwen2-vl-2b.yaml"),
+            "--print-config",
+        ): "  # divides; 0.02 as in the paper's",
     }.items():
         with pytest.raises(SystemExit) as stop:
             load_config(Stage2Config, list(words))

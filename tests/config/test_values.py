@@ -9,21 +9,17 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
 
-from data_prep.demo.data import DemoDataConfig
-from data_prep.demo_base.pretrain import PretrainConfig
-from stages.demo import DemoConfig
 from tests.support.paths import CONFIGS, ROOT
+from tests.support.settings import CLASSES, LEAST, file_of, settings_of
 from unime.config import (
-    EvalConfig,
-    ExportConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -38,43 +34,6 @@ from unime.config.settings import FilePath
 from unime.config.values import without_bounds, without_none
 from unime.errors import ConfigError
 
-OPTIM = "steps: 1, batch_size_per_device: 2, chunk_size: 2, learning_rate: 1.0"
-LEAST = {  # of each class a file that is right
-    Stage1Config: "run: {output_dir: o}\nmodel: {name: m}\ndata: {texts: [t], teacher: s}\n"
-    f"optim: {{{OPTIM}}}\n",
-    Stage2Config: "run: {output_dir: o}\nmodel: {name: m}\ndata: {root: r, sources: {A: {}}}\n"
-    f"optim: {{{OPTIM}}}\n",
-    EvalConfig: "output_dir: o\nmodel: {name: m}\ndata: {suite: s}\n",
-    ReportConfig: "models: {a: x}\nsuite: s\noutput: r.json\nleaderboard: {a: {model_name: n}}\n",
-    ExportConfig: "run: r\noutput_dir: o\n",
-    TeacherConfig: "name: n\ntexts: [t]\noutput_dir: o\n",
-    DemoConfig: "queries: [a]\noverrides: {stage1: [a=b]}\n",
-    DemoDataConfig: "output_dir: o\n",
-    PretrainConfig: "output_dir: o\nsteps: 1\nphases: {a: {mixture: {b: 1.0}}}\n",
-}
-LEAST[Stage2PlanConfig] = LEAST[Stage2Config]  # stage 1's has the same settings of its own
-CLASSES = [pytest.param(cls, id=cls.__name__) for cls in LEAST]
-
-
-def settings_of(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
-    """Every key of a class and its type; of mappings with free keys the entry that LEAST has."""
-    found = []
-    hints = get_type_hints(cls, include_extras=True)
-    entries = {"sources": "A", "models": "a", "leaderboard": "a", "overrides": "stage1",
-               "phases": "a", "mixture": "b"}  # fmt: skip
-    for entry in fields(cls):
-        key, hint = prefix + entry.name, hints[entry.name]
-        if cls is Stage2PlanConfig and not key.startswith(("gpu", "plan")):
-            continue  # as in Stage2Config
-        found.append((key, hint))
-        hint = without_bounds(hint)
-        if get_origin(hint) is dict:
-            key, hint = f"{key}.{entries[entry.name]}", get_args(hint)[1]
-            found.append((key, hint))
-        if is_dataclass(hint):
-            found += settings_of(hint, f"{key}.")  # type: ignore[arg-type]
-    return found
-
 
 def file_with(cls: type, key: str, value: str) -> str:
     """The right file with this setting in it, written so."""
@@ -85,12 +44,6 @@ def file_with(cls: type, key: str, value: str) -> str:
         place = place.setdefault(name, {})
     place[last] = "HERE"
     return str(yaml.dump(settings)).replace("HERE", value)
-
-
-def file_of(folder: Path, text: str, name: str = "file.yaml") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
-    return path
 
 
 WRONG = {  # of each type what it cannot be

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.embedding import embeddings
 from unime.config import TextData
 from unime.data import teacher_store
 from unime.data.datasets import TextDataset
@@ -57,10 +58,6 @@ def texts(count: int) -> list[str]:
 def text_data(root: Path, count: int, store: str) -> TextData:
     (root / "t.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in texts(count)))
     return TextData(texts=[str(root / "t.jsonl")], teacher=str(root / store))
-
-
-def embeddings(folder: Path, wanted: Sequence[str]) -> np.ndarray:
-    return open_store(folder, wanted).embeddings([text_key(text) for text in wanted]).numpy()
 
 
 def assert_holds(folder: Path, wanted: list[str]) -> None:

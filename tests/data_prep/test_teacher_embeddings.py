@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_prep import teacher_embeddings
-from tests.data.test_teacher_store import embeddings
+from tests.support.embedding import embeddings
 from unime.config import TeacherConfig, TextData, build_config
 from unime.data.datasets import TextDataset
 from unime.data.teacher_store import open_store

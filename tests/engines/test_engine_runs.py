@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from eval.miniatures.mmeb import write_rows
-from tests.engines.test_engines import record
-from tests.support.launching import Launch, run
+from tests.support.launching import Launch, add_results, run
 from tests.support.material import adapters, assert_same_run, metrics
 
 pytestmark = pytest.mark.engines
+RESULTS = "UNIME_ENGINES_RESULTS"  # names a file
 EXACT = ("lora.dropout=0", "optim.epsilon=1e-3", "optim.chunk_size=3")
 TWENTY = {  # stage 2: everything trains, and some batches hold no image at all
     "stage1": (*EXACT, "optim.steps=20"),
@@ -85,7 +85,9 @@ def test_twenty_steps_equal_one_process(
         for ours, theirs in zip(metrics(many), metrics(one_process[stage]), strict=True)
     ]
     distance = apart(adapters(many), adapters(one_process[stage]))
-    record(f"parity-{config}-{ranks}-{stage}", {"loss": max(losses), "adapters": distance})
+    add_results(
+        RESULTS, f"parity-{config}-{ranks}-{stage}", {"loss": max(losses), "adapters": distance}
+    )
     assert len(losses) == 20 and max(losses) < 1e-4
     assert distance < 1e-4
 
@@ -133,7 +135,7 @@ def test_killed_and_resumed_bit_for_bit(
     assert not (killed.output_dir / "finished.json").exists()
     resumed = run(material, name, *settings, **options)
     assert_same_run(resumed, straight(config, stage, quantization))
-    record(f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
+    add_results(RESULTS, f"resume-{config}-{ranks}-{stage}-{quantization}", {"equal": True})
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def after_signal_to_rank_1(launch: Launch, signum: signal.Signals, key: str) -> 
     os.kill(launch.ranks[1], signum)
     began = time.monotonic()
     assert launch.wait(60) != 0
-    record(key, {"seconds": time.monotonic() - began})
+    add_results(RESULTS, key, {"seconds": time.monotonic() - began})
 
 
 @pytest.mark.parametrize("config", [pytest.param("ddp", marks=pytest.mark.fast), "zero2", "fsdp2"])

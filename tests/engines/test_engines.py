@@ -100,12 +100,8 @@ def test_every_case(engine: str, count: int, engine_folder: Path, tmp_path: Path
         found = run_cases(ranks, engine, cases, engine_folder)
     finally:
         ranks.stop()
-    record(f"{engine}-{count}", found)
+    add_results("UNIME_ENGINES_RESULTS", f"{engine}-{count}", found)
     judge(engine, found)
-
-
-def record(key: str, found: dict[str, Any]) -> None:
-    add_results("UNIME_ENGINES_RESULTS", key, found)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from eval.report.__main__ import main as report_main
 from eval.report.leaderboard import write_leaderboard
 from eval.tasks.suites import load_suite
 from tests.support.paths import ROOT, SUITES
-from tests.support.vlm2vec_reporter import FIXED, ndcg_linear
-from tests.support.vlm2vec_reporter import report as vlm2vecs_report
+from tests.support.published.vlm2vec_reporter import FIXED, ndcg_linear
+from tests.support.published.vlm2vec_reporter import report as vlm2vecs_report
 from unime.errors import DataError
 from unime.retrieval.measures import METRICS
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from eval import evaluate as program
 from eval.miniatures.mmeb import write_eval_suite
 from tests.support.paths import ROOT
-from tests.support.published_layouts import (
+from tests.support.published.layouts import (
     add_to_hub_cache,
     of_peft_1,
     of_sentence_transformers,

@@ -14,9 +14,8 @@ import yaml
 from PIL import Image
 
 from stages import export
-from tests.export.test_export import REPORT
 from tests.support.embedding import difference, embed
-from tests.support.exported_runs import python_of, train_small
+from tests.support.exported_runs import REPORT, python_of, train_small
 from unime.config import InputConfig, Quantization
 from unime.inputs.items import Item
 

@@ -11,7 +11,7 @@ import pytest
 from jinja2 import TemplateError
 from transformers import AutoProcessor
 
-from tests.support.tiny_models import FAMILIES
+from tests.support.tiny.models import FAMILIES
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
 from unime.errors import ConfigError

@@ -21,10 +21,10 @@ from transformers import AutoModelForImageTextToText
 
 from stages import export
 from tests.support.embedding import difference, embed, load_exact
-from tests.support.exported_runs import in_sentence_transformers, shake, train_small
-from tests.support.fake_hub import fake_hub
+from tests.support.exported_runs import REPORT, in_sentence_transformers, shake, train_small
 from tests.support.paths import ROOT
-from tests.support.tiny_models import lora_parts
+from tests.support.published.fake_hub import fake_hub
+from tests.support.tiny.models import lora_parts
 from unime.config import InputConfig, LoraSettings, Stage2Config, build_config, dump_config
 from unime.errors import ConfigError
 from unime.export.merged import PASS
@@ -35,24 +35,6 @@ from unime.models.adapter_files import WEIGHTS
 FIRST = LoraSettings(rank=8, dropout=0.0)
 SECOND = LoraSettings(rank=2, alpha=8, dropout=0.0, train=["llm", "projector", "vision"])
 STAGE2 = ROOT / "configs/stage2/qwen2-vl-2b.yaml"
-_HALF = {"score": 0.5, "ci95": [0.4, 0.6], "chance": 0.2}
-_KIND = {"modality": "image", "meta_task": "vqa", "metric": "hit@1"}
-REPORT = {
-    "suite": "mini.yaml",
-    "limit": None,
-    "tasks": {"Names": _KIND},
-    "averages": {"micro-1": {"label": "micro-1", "kind": "micro", "modality": "image"}},
-    "models": {
-        "stage2": {
-            "tasks": {"Names": _HALF},
-            "averages": {"micro-1": _HALF | {"missing": []}},
-            "mean_similarity": 0.1,
-            "effective_rank": 3.0,
-            "warnings": [],
-        }
-    },
-    "published": {},
-}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from eval.demo.contact_sheet import HEADING, MARGIN, TILE, Answer, draw_sheet
-from tests.support.sources import source
+from tests.support.results import source
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import load_image

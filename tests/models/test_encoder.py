@@ -10,7 +10,7 @@ import torch
 
 from tests.support.embedding import check_alone_equals_batched, difference, embed
 from tests.support.exported_runs import shake
-from tests.support.tiny_models import FAMILIES, PARTS, WITH_PHI3_V, lora_parts
+from tests.support.tiny.models import FAMILIES, PARTS, WITH_PHI3_V, lora_parts
 from unime.config import InputConfig, LoraSettings, ModelConfig
 from unime.errors import ConfigError
 from unime.inputs.items import Item

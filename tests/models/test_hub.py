@@ -20,7 +20,7 @@ from transformers import AutoModel
 from tests.support.embedding import difference, embed
 from tests.support.embedding import load_exact as load
 from tests.support.exported_runs import shake
-from tests.support.published_layouts import (
+from tests.support.published.layouts import (
     add_to_hub_cache,
     of_peft_1,
     of_sentence_transformers,

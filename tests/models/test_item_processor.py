@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from tests.models.test_prompts import SENTENCE, TOGETHER
 from tests.support.embedding import difference, embed, exact_model
-from tests.support.tiny_models import FAMILIES
+from tests.support.tiny.chat_templates import SENTENCE, TOGETHER
+from tests.support.tiny.models import FAMILIES
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
 from unime.data.datasets import TextRow

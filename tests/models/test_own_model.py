@@ -18,12 +18,12 @@ from transformers import (
 )
 
 from stages import export
-from tests.models.test_prompts import CHATML
 from tests.support.embedding import difference, embed, exact_model
 from tests.support.exported_runs import python_of, shake
 from tests.support.paths import ROOT
-from tests.support.tiny_families import SQUARE, TEXT, VISION
-from tests.support.tiny_models import build_tokenizer
+from tests.support.tiny.chat_templates import CHATML
+from tests.support.tiny.families import SQUARE, TEXT, VISION
+from tests.support.tiny.models import build_tokenizer
 from unime.config import LoraSettings
 from unime.errors import ConfigError
 from unime.inputs.items import Item

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 from transformers import AutoProcessor
 
-from tests.support.tiny_models import build_tokenizer
+from tests.support.tiny.chat_templates import CHATML, PICTURE, SENTENCE, TOGETHER
+from tests.support.tiny.models import build_tokenizer
 from unime.backbones.families import BACKBONES
 from unime.errors import ConfigError
 from unime.inputs.items import Item
@@ -34,9 +35,6 @@ LLAMA_SYSTEM = (  # of texts only, on a day that the prompt fixes
     "Today Date: 26 Jul 2024\n\n<|eot_id|>"
 )
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
-SENTENCE = "Summary above sentence in one word:"
-PICTURE = "Summary above image in one word:"
-TOGETHER = "Summary above image and sentence in one word:"
 
 
 def goldens(before: str, image: str, after: str) -> list[str]:
@@ -256,13 +254,6 @@ def test_prompts_that_cannot_be(template, preset, message):
         say_bare("qwen2_vl", preset, TEXT, template=template)
 
 
-CHATML = (  # takes a message's content as one text, as templates of language models do
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 CHATML_OF_PARTS = CHATML.replace(
     "message['content']",
     "(message['content'] | map(attribute='text', default='<image>\n') | join)",

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from tests.support.embedding import difference, embed
-from tests.support.tiny_models import ALL, FAMILIES, SLOW
+from tests.support.tiny.models import ALL, FAMILIES, SLOW
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
 from unime.inputs.items import Item

@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoProcessor
 
 from eval import evaluate
 from eval.miniatures.mmeb import write_eval_suite, write_picture, write_rows
@@ -24,7 +23,7 @@ from stages import export
 from tests.support.baselines import CPU, LONG, MINILM, baseline, load, vectors
 from tests.support.embedding import difference, embed, exact_model, load_exact
 from tests.support.exported_runs import train_small
-from tests.support.tiny_dual import LENGTH, build_clip, build_siglip
+from tests.support.tiny.dual import LENGTH, ByHand, build_clip, build_siglip
 from unime.config import EvalConfig, EvalData, InputConfig, dump_config
 from unime.errors import ConfigError, DataError
 from unime.export.verification import odd_items
@@ -56,34 +55,6 @@ def mixture(photos):
         Item("a dog", instruction="a photo of"),
         Item("the garden", (photos[4],), tuple(photos[:2])),
     ]
-
-
-class ByHand:
-    """CLIP and SigLIP as their model pages use them, one text and one picture at a time."""
-
-    def __init__(self, folder):
-        self.model = AutoModel.from_pretrained(folder).eval()
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.siglip = self.model.config.model_type == "siglip"
-
-    @torch.no_grad()
-    def text(self, words):
-        padding = "max_length" if self.siglip else False
-        tokens = self.processor.tokenizer(
-            words, padding=padding, truncation=True, max_length=LENGTH, return_tensors="pt"
-        )
-        kept = {"input_ids": tokens["input_ids"]}
-        kept |= {} if self.siglip else {"attention_mask": tokens["attention_mask"]}
-        return normalize(self.model.get_text_features(**kept).pooler_output[0], dim=0)
-
-    @torch.no_grad()
-    def image(self, path):
-        picture = path if isinstance(path, Image.Image) else Image.open(path).convert("RGB")
-        pixels = self.processor.image_processor(images=picture, return_tensors="pt")
-        return normalize(self.model.get_image_features(**pixels).pooler_output[0], dim=0)
-
-    def mean(self, paths):
-        return normalize(torch.stack([self.image(path) for path in paths]).mean(dim=0), dim=0)
 
 
 def test_a_dual_encoder_embeds_as_by_hand(tiny_dual, mixture, photos, monkeypatch):

@@ -17,7 +17,7 @@ from stages import export
 from tests.support.baselines import MINILM, vectors
 from tests.support.embedding import difference, embed, exact_model
 from tests.support.exported_runs import train_small
-from tests.support.tiny_dual import build_clip
+from tests.support.tiny.dual import build_clip
 from unime.config import EncoderKind, EvalConfig, InputConfig
 from unime.errors import DataError
 from unime.inputs.items import Item

@@ -12,10 +12,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import CLIPModel as ClipModule
 
-from tests.retrieval.test_embedders import ByHand
 from tests.support.baselines import LONG, MINILM, baseline, load, vectors
 from tests.support.embedding import difference
-from tests.support.tiny_dual import build_clip
+from tests.support.tiny.dual import ByHand, build_clip
 from unime.config import InputConfig, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item

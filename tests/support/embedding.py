@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
+from unime.data.teacher_store import open_store, text_key
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 
@@ -52,3 +56,12 @@ def load_exact(
 
 def difference(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
+
+
+def unit(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
+
+
+def embeddings(folder: Path, wanted: Sequence[str]) -> np.ndarray:
+    return open_store(folder, wanted).embeddings([text_key(text) for text in wanted]).numpy()

@@ -1,7 +1,7 @@
 """The cached step of one engine against plain steps, on one or more ranks (`on_engine`).
 
 Each rank writes FOLDER/<case>_<rank>.json with the errors that tests/engines/test_engines.py
-judges. FOLDER holds models/<family> (tests/support/tiny_models.py).
+judges. FOLDER holds models/<family> (tests/support/tiny/models.py).
 """
 
 from __future__ import annotations

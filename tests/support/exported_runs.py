@@ -40,3 +40,25 @@ def train_small(
 def python_of(card: str) -> list[str]:
     """The blocks of Python on a model card."""
     return re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+
+
+_HALF = {"score": 0.5, "ci95": [0.4, 0.6], "chance": 0.2}
+
+_KIND = {"modality": "image", "meta_task": "vqa", "metric": "hit@1"}
+
+REPORT = {
+    "suite": "mini.yaml",
+    "limit": None,
+    "tasks": {"Names": _KIND},
+    "averages": {"micro-1": {"label": "micro-1", "kind": "micro", "modality": "image"}},
+    "models": {
+        "stage2": {
+            "tasks": {"Names": _HALF},
+            "averages": {"micro-1": _HALF | {"missing": []}},
+            "mean_similarity": 0.1,
+            "effective_rank": 3.0,
+            "warnings": [],
+        }
+    },
+    "published": {},
+}

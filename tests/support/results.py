@@ -1,4 +1,4 @@
-"""The result of a task as an evaluation writes it, of numbers that a test chooses."""
+"""Where an evaluation's data lie, and its results, of numbers that a test chooses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.results import Scores, TaskResult
+from eval.tasks.sources import EvalSource
+from unime.config import EvalData
 
 
 def result_json(
@@ -45,3 +47,8 @@ def refused(result: dict[str, Any], reason: str) -> dict[str, Any]:
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{result['task']}.json").write_text(json.dumps(result))
+
+
+def source(root: Path, **settings: Any) -> EvalSource:
+    """Rows and pictures below `root`; pictures of tables are kept in its ``cache``."""
+    return EvalSource(EvalData(root=str(root), cache=str(root / "cache"), **settings))

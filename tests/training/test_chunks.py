@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.engine_cases import pairs
-from tests.support.tiny_models import FAMILIES
+from tests.support.tiny.models import FAMILIES
 from unime.config import OptimConfig
 from unime.errors import ConfigError
 from unime.inputs.padding import shows_images

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +27,6 @@ from tests.support.embedding import embed, load_exact
 from tests.support.material import (
     adapters,
     assert_same_run,
-    interrupt_once,
     metrics,
     stage1,
     stage2,
@@ -99,16 +100,17 @@ def test_validation_disturbs_nothing(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapters(rare).items())
     assert scores_of(rare) == scores_of(validated)[-1:]
     settings = (*HELD, "run.save_total_limit=1", "optim.steps=5")
-    with monkeypatch.context() as patch:
-        own, interrupted = Encoder.forward, interrupt_once(Encoder.forward)
+    forward = Encoder.forward
 
-        def forward(self: Encoder, *inputs: Any) -> Tensor:
-            act = interrupted if torch.is_inference_mode_enabled() else own
-            return act(self, *inputs)
+    def interrupted(self: Encoder, *inputs: Any) -> Tensor:
+        if torch.is_inference_mode_enabled():
+            monkeypatch.undo()  # once
+            os.kill(os.getpid(), signal.SIGINT)
+        return forward(self, *inputs)
 
-        patch.setattr(Encoder, "forward", forward)
-        with pytest.raises(SystemExit, match="130"):
-            stage2(material, "stopped", *settings)
+    monkeypatch.setattr(Encoder, "forward", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        stage2(material, "stopped", *settings)
     assert scores_of(material / "stopped") == []
     newest = checkpoint.latest(material / "stopped")
     assert newest is not None and newest.name == "step_00000001"

@@ -80,3 +80,7 @@ def opened(browser: Any, made: Made) -> Iterator[Callable[..., Any]]:
     assert said == []
     assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
     assert {url for url in asked if url.startswith("file:")} == opened_files
+
+
+def count_of(tab: Any) -> int:
+    return int(tab.locator("#gallery-count").inner_text().split()[0])

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval.page.build import write_page
-from tests.eval.page.conftest import NARROW, WIDE, Made
+from tests.eval.page.conftest import NARROW, WIDE, Made, count_of
 from tests.support.page_files import MODELS, NASTY, TASKS, write_results
 
 pytestmark = pytest.mark.evaluation
@@ -57,10 +57,6 @@ def found_of(made: Made, model: int, **wanted: Any) -> list[dict[str, Any]]:
         if wanted.get("hit") in (None, card["answers"][model]["hit"])
         and wanted.get("task") in (None, card["task"])
     ]
-
-
-def count_of(tab: Any) -> int:
-    return int(tab.locator("#gallery-count").inner_text().split()[0])
 
 
 @pytest.mark.fast

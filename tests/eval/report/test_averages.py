@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +14,9 @@ from eval.bootstrap import drawn_means, interval, two_sided_p
 from eval.report.averages import averages_of, overall_of
 from eval.tasks.suites import Task, load_suite
 from tests.support.paths import ROOT
+from tests.support.published.vlm2vec_reporter import SCORES
 
 MMEB = load_suite(str(ROOT / "configs/suites/mmeb.yaml"))
-VLM2VEC: dict[str, Any] = json.loads((ROOT / "tests/support/vlm2vec_scores.json").read_text())
 
 
 def tasks(modality: str, **metas: str) -> dict[str, Task]:
@@ -39,10 +37,10 @@ SUGARCREPE = tasks(
 )
 FAMILY = {
     **MMEB,
-    **tasks("video", video=" ".join(VLM2VEC["video"])),
-    **tasks("visdoc", visdoc=" ".join(VLM2VEC["visdoc"])),
+    **tasks("video", video=" ".join(SCORES["video"])),
+    **tasks("visdoc", visdoc=" ".join(SCORES["visdoc"])),
 }
-SCORES = VLM2VEC["image"] | VLM2VEC["video"] | VLM2VEC["visdoc"]
+SCORES = SCORES["image"] | SCORES["video"] | SCORES["visdoc"]
 
 
 def test_the_names_of_mmebs_averages() -> None:

@@ -22,7 +22,7 @@ from eval.tasks.base import EvalTask
 from eval.tasks.suites import load_suite
 from tests.support.page_files import write_task
 from tests.support.paths import SUITES
-from tests.support.vlm2vec_reporter import DATASETS, FIXED, MAIN_METRIC, report
+from tests.support.published.vlm2vec_reporter import DATASETS, FIXED, MAIN_METRIC, report
 from unime.config import ReportConfig
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item

@@ -20,6 +20,7 @@ from eval.report.published_rows import published_for
 from eval.tasks.suites import load_suite
 from tests.eval.report.conftest import Values, config, play, write_results
 from tests.support.paths import ROOT
+from tests.support.published.vlm2vec_reporter import SCORES
 from unime.config import ReportConfig
 from unime.errors import ConfigError
 
@@ -72,7 +73,7 @@ def test_a_narrow_terminal_shows_all_of_every_number(
 def test_78_tasks_of_five_models_fit_80_columns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stored = json.loads((ROOT / "tests/support/vlm2vec_scores.json").read_text())
+    stored = SCORES
     suite = {
         task: f"{{meta_task: {modality}, modality: {modality}}}"
         for modality in ("image", "video", "visdoc")

@@ -45,7 +45,7 @@ from eval.tasks.mmeb_v1 import MmebRows
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import Format, load_suite
 from tests.support.paths import SUITES
-from tests.support.sources import source
+from tests.support.results import source
 from unime.config import PairData, PairSource
 from unime.data.mmeb_train import load_train_subset
 from unime.errors import DataError

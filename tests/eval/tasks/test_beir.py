@@ -28,8 +28,8 @@ from eval.tasks.beir import Beir
 from eval.tasks.sources import READ_AT_ONCE
 from eval.tasks.suites import Task, load_suite
 from tests.support.paths import ROOT
-from tests.support.sources import source
-from tests.support.vlm2vec_reporter import ndcg_linear
+from tests.support.published.vlm2vec_reporter import ndcg_linear
+from tests.support.results import source
 from unime.errors import DataError
 from unime.inputs.items import Item
 from unime.retrieval.ranking import ranking_metrics

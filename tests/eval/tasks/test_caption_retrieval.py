@@ -42,7 +42,7 @@ from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
-from tests.support.sources import source
+from tests.support.results import source
 from unime.config import EvalData
 from unime.errors import DataError
 from unime.inputs.items import Item

@@ -19,7 +19,7 @@ from eval.tasks.mmeb_instruct import PARSERS, MmebInstructRows
 from eval.tasks.mmeb_v1 import MmebRows
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
-from tests.support.sources import source
+from tests.support.results import source
 from unime.backbones.families import BACKBONES
 from unime.data.mmeb_rows import read_item
 from unime.inputs.items import Item, item_digest, item_key

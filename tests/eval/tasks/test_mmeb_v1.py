@@ -12,7 +12,7 @@ from eval.miniatures.mmeb import write_picture, write_rows
 from eval.tasks.mmeb_v1 import MmebRows, read_mmeb
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
-from tests.support.sources import source
+from tests.support.results import source
 from unime.inputs.items import Item
 
 Rows = list[dict[str, Any]]

@@ -21,7 +21,7 @@ from eval.miniatures.captions import (
 from eval.tasks import long_captions
 from eval.tasks.long_captions import Urban1k, json_items
 from eval.tasks.sugarcrepe import SugarCrepe
-from tests.support.sources import source
+from tests.support.results import source
 from unime.errors import DataError
 
 

@@ -22,7 +22,7 @@ from eval.tasks.base import EvalTask
 from eval.tasks.suites import load_suite
 from eval.tasks.video_classification import ROOT, VideoClassification, read_labels
 from eval.tasks.video_qa import VideoQA, fill
-from tests.support.sources import source
+from tests.support.results import source
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
 from unime.errors import DataError

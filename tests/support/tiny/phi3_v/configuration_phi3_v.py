@@ -1,4 +1,4 @@
-"""See tests/support/phi3_v_checkpoint.py."""
+"""See tests/support/tiny/phi3_v_checkpoint.py."""
 
 from transformers.configuration_utils import PretrainedConfig
 

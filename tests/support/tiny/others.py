@@ -1,4 +1,4 @@
-"""The builders of tests/support/tiny_families.py for models that few others are like."""
+"""The builders of tests/support/tiny/families.py for models that few others are like."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import transformers
 from transformers import AutoConfig
 
-from tests.support.chat_templates import CHAT_TEMPLATES
-from tests.support.tiny_families import (
+from tests.support.tiny.chat_templates import CHAT_TEMPLATES
+from tests.support.tiny.families import (
     HIDDEN,
     SIGLIP,
     SQUARE,

@@ -1,6 +1,6 @@
 """Tiny random models of real families, built offline in a second, saved as transformers saves them.
 
-from tests.support.tiny_models import build_tiny
+from tests.support.tiny.models import build_tiny
 build_tiny("qwen2_vl", tmp_path / "qwen2_vl")
 """
 
@@ -15,7 +15,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.support import tiny_families, tiny_others
+from tests.support.tiny import families, others
 from unime.backbones.families import BACKBONES
 
 _LLAVA = {"image_token": "<image>"}
@@ -85,12 +85,14 @@ _SENTENCES = [
 def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     """Save a random model of `family` with tokenizer and processor in `folder`, and return it."""
     if family == "phi3_v":
-        from tests.support.phi3_v_checkpoint import write_phi3_v  # whose tokenizer is built here
+        from tests.support.tiny.phi3_v_checkpoint import (
+            write_phi3_v,  # whose tokenizer is built here
+        )
 
         return write_phi3_v(folder, seed)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(SPECIAL[family], BEGINS.get(family))
-    builders = tiny_families.BUILDERS | tiny_others.BUILDERS
+    builders = families.BUILDERS | others.BUILDERS
     config, processor = builders[family](family, tokenizer)
     model = getattr(transformers, BACKBONES[family].auto_class).from_config(config)
     with torch.no_grad():

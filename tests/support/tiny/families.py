@@ -9,7 +9,7 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, PretrainedConfig, ProcessorMixin
 
-from tests.support.chat_templates import CHAT_TEMPLATES
+from tests.support.tiny.chat_templates import CHAT_TEMPLATES
 
 Built = tuple[PretrainedConfig, ProcessorMixin]
 

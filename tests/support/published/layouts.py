@@ -1,6 +1,6 @@
 """Tiny checkpoints in the layouts of released models, and a hub cache to find them in.
 
-from tests.support.published_layouts import of_transformers_4
+from tests.support.published.layouts import of_transformers_4
 of_transformers_4(tiny_model("llava_next"), tmp_path / "released")
 
 Full weights get the file and tensor names of transformers 4.4x (DeepGlint-AI's UniME), adapters

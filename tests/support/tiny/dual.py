@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch.nn.functional import normalize
 from transformers import (
+    AutoModel,
+    AutoProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
@@ -22,7 +26,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-from tests.support.tiny_models import byte_level
+from tests.support.tiny.models import byte_level
 
 LENGTH = 32  # tokens of a text
 SIDE = 24  # pixels of an image
@@ -76,3 +80,31 @@ def _save(folder: Path, model: PreTrainedModel, processor: Any) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+class ByHand:
+    """CLIP and SigLIP as their model pages use them, one text and one picture at a time."""
+
+    def __init__(self, folder):
+        self.model = AutoModel.from_pretrained(folder).eval()
+        self.processor = AutoProcessor.from_pretrained(folder)
+        self.siglip = self.model.config.model_type == "siglip"
+
+    @torch.no_grad()
+    def text(self, words):
+        padding = "max_length" if self.siglip else False
+        tokens = self.processor.tokenizer(
+            words, padding=padding, truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
+        kept = {"input_ids": tokens["input_ids"]}
+        kept |= {} if self.siglip else {"attention_mask": tokens["attention_mask"]}
+        return normalize(self.model.get_text_features(**kept).pooler_output[0], dim=0)
+
+    @torch.no_grad()
+    def image(self, path):
+        picture = path if isinstance(path, Image.Image) else Image.open(path).convert("RGB")
+        pixels = self.processor.image_processor(images=picture, return_tensors="pt")
+        return normalize(self.model.get_image_features(**pixels).pooler_output[0], dim=0)
+
+    def mean(self, paths):
+        return normalize(torch.stack([self.image(path) for path in paths]).mean(dim=0), dim=0)

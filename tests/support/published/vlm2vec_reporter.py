@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+SCORES = json.loads(Path(__file__).with_name("vlm2vec_scores.json").read_text())  # and what it said
 DATASETS = {
     "image": (
         "ImageNet-1K N24News HatefulMemes VOC2007 SUN397 Place365 ImageNet-A ImageNet-R ObjectNet"

@@ -73,3 +73,18 @@ CHAT_TEMPLATES = {
     + _LLAMA_TURN.format(role="'assistant'")
     + " }}{% endif %}",
 }
+
+
+SENTENCE = "Summary above sentence in one word:"
+
+PICTURE = "Summary above image in one word:"
+
+TOGETHER = "Summary above image and sentence in one word:"
+
+CHATML = (  # takes a message's content as one text, as templates of language models do
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe brief.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)

@@ -1,0 +1,1 @@
+"""What others publish: layouts of models, the hub, a reporter."""
