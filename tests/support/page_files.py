@@ -95,9 +95,8 @@ def write_task(
         facts: what else the result says.
     """
     ranking, metrics = score_task(task, queries, targets, torch.arange(len(targets)))
-    assert ranking.ties is not None
     scores = summary(task, ranking, metrics, metric)
-    shared = ranking.ties.shared_first(len(queries))
+    shared = ranking.ties.shared_first
     ranked = Ranked(task, queries, targets, ranking.targets, ranking.scores, shared)
     write_side_files(folder / modality, ranked, scores["metrics"])
     more = {"modality": modality, **scores, **facts}
