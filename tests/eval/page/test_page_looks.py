@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from eval.page.build import render, write_page
-from tests.eval.page.conftest import Made, count_of
-from tests.eval.page.test_page_browser import NARROW, WIDE
+from tests.eval.page.conftest import NARROW, WIDE, Made, count_of
 from tests.support.page_files import MODELS, TASKS, report_on
 
 pytestmark = pytest.mark.evaluation
