@@ -60,7 +60,8 @@ def test_what_is_written_replaces_all_that_was_there_or_nothing(tmp_path: Path, 
 
     for text in ("first", "second"):
         write(text)
-    (tmp_path / f"place{PARTIAL}").mkdir()  # of a run that was killed
+    place.rename(tmp_path / "place.replaced")  # by a run that was killed
+    (tmp_path / f"place{PARTIAL}").mkdir()
     with pytest.raises(OSError, match="no space left"):
         write("bad")
     found = [path.name for path in place.iterdir()] if kind == "folder" else [place.read_text()]

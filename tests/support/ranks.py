@@ -106,7 +106,7 @@ def wait_for_functions(folder: Path, number: int) -> None:
         except BaseException:
             error = traceback.format_exc()
         sys.stdout.flush()
-        AcceleratorState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)  # it would stay FSDP's
         gc.collect()  # of DDP models: each holds the process group
         end = task.with_suffix(f".end{rank}")
         end.with_suffix(f".ending{rank}").write_text(error)

@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 ) -> None:
     """A real limit on the size of files would spare the small ones, so writing fails by name."""
     full = OSError(28, "No space left on device")
-    saves, opens = checkpoint.save_file, Path.write_text
+    saves, writes = checkpoint.save_file, Path.write_bytes
 
     def save_or_fail(tensors: Any, path: Path, **options: Any) -> None:
         if file in str(path) and "step_00000004" in str(path):
@@ -116,15 +116,15 @@ def test_a_full_disk_leaves_the_former_checkpoint(
             raise full
         saves(tensors, path, **options)
 
-    def write_text(path: Path, text: str, *arguments: Any, **options: Any) -> int:
+    def write_bytes(path: Path, content: bytes) -> int:
         if file in path.name and "step_00000004" in str(path):
             raise full
-        return opens(path, text, *arguments, **options)
+        return writes(path, content)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
         patch.setattr("tests.support.stand_in.save_file", save_or_fail)
-        patch.setattr(Path, "write_text", write_text)
+        patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(
             RunError, match=r"of step 4 could not .* on rank 0: .*No space .*00002$"
         ):

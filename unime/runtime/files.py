@@ -36,7 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of `path` when the block is left in good
     order. If it fails, what was there stays, and what was written goes."""
     aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
-    _remove(aside)  # of a run that was killed
+    _remove(aside)  # of a run that was killed, this and the next
+    if former.exists() and not path.exists():
+        former.rename(path)
     try:
         yield aside
         if path.is_dir():
