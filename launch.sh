@@ -297,22 +297,22 @@ case $command in
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
 esac
 program=$(module_of "$command")
+if [[ $command == prepare ]]; then
+  case ${1:-} in
+    teacher) shift ;;
+    demo) program=data_prep.demo.data && shift ;;
+  esac
+fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
   usage_of "$command"
   if [[ -n $program ]] && is_ready; then run_python -m "$program" --help; fi
   exit 0
 fi
 
-if [[ $command == prepare ]]; then
-  case ${1:-} in
-    teacher) shift ;;
-    demo) program=data_prep.demo.data && shift ;;
-    miniatures)
-      [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
-      setup
-      run_python -m eval.miniatures "$2"
-      ;;
-  esac
+if [[ $command == prepare && ${1:-} == miniatures ]]; then
+  [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
+  setup
+  run_python -m eval.miniatures "$2"
 fi
 case $command in
   prepare | stage1 | stage2 | plan | eval | report)

@@ -89,4 +89,6 @@ def tables(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        raise SystemExit(__doc__)
     print(tables(Path(sys.argv[1])))

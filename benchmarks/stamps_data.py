@@ -34,7 +34,7 @@ Stamps_t2i: {meta_task: retrieval, distribution: ind}
 
 
 def main(words: list[str]) -> None:
-    if not words:
+    if not words or words[0].startswith("-"):
         raise SystemExit(__doc__)
     output, root = Path(words[0]), Path(words[1] if len(words) > 1 else PACKAGE)
     splits = split(stamps(root))

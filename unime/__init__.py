@@ -6,18 +6,22 @@ from typing import TYPE_CHECKING
 from unime.public import hand_on
 
 if TYPE_CHECKING:
-    from unime.config import InputConfig, LoraSettings, ModelConfig  # noqa: F401
-    from unime.inputs.items import Item, Pair  # noqa: F401
-    from unime.models.encoder import Encoder  # noqa: F401
+    from unime.config import InputConfig as InputConfig
+    from unime.config import LoraSettings as LoraSettings
+    from unime.config import ModelConfig as ModelConfig
+    from unime.inputs.items import Item as Item
+    from unime.inputs.items import Pair as Pair
+    from unime.models.encoder import Encoder as Encoder
 
 # On some CPUs bitsandbytes recommends an optional kernel from a model hub at every start.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-__getattr__, __all__ = hand_on(
-    __name__,
-    {
-        "config": ["InputConfig", "LoraSettings", "ModelConfig"],
-        "inputs.items": ["Item", "Pair"],
-        "models.encoder": ["Encoder"],
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__, __all__ = hand_on(
+        __name__,
+        {
+            "config": ["InputConfig", "LoraSettings", "ModelConfig"],
+            "inputs.items": ["Item", "Pair"],
+            "models.encoder": ["Encoder"],
+        },
+    )

@@ -9,12 +9,12 @@ from typing import Any
 
 def hand_on(
     package: str, modules: Mapping[str, Sequence[str]]
-) -> tuple[Callable[[str], Any], list[str]]:
-    """`__getattr__` and `__all__` of a package: so that it is cheap to import where one of its
-    modules is not.
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package: so that it is cheap to import where one
+    of its modules is not.
 
     Args:
-        modules: of each module, below the package or absolute, the names that are public.
+        modules: of each module below the package the names that are public.
     """
     places = {name: module for module, names in modules.items() for name in names}
 
@@ -24,4 +24,4 @@ def hand_on(
         module = places[name]
         return getattr(import_module(f"{package}.{module}"), name)
 
-    return find, sorted(places)
+    return find, lambda: sorted(places), sorted(places)

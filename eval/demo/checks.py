@@ -148,6 +148,8 @@ def main(words: list[str]) -> None:
     require_package("rich", "demo", "the demo's checks")
     from rich.console import Console
 
+    if len(words) < 2 or words[0].startswith("-"):
+        raise SystemExit(__doc__)
     folder, split, *queries = words
     path = Path(folder) / "report.json"
     report = read_json(path)

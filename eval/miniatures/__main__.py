@@ -56,7 +56,7 @@ def write_documents(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit(__doc__)
     write_miniatures(Path(sys.argv[1]).expanduser())
     data = OmegaConf.load(CONFIG).data

@@ -12,7 +12,7 @@ from tests.support.embedding import check_alone_equals_batched, difference, embe
 from tests.support.exported_runs import shake
 from tests.support.tiny.models import FAMILIES, PARTS, WITH_PHI3_V, lora_parts
 from unime.config import InputConfig, LoraSettings, ModelConfig
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.inputs.padding import SEQUENCE_KEYS
 from unime.models.encoder import Encoder
@@ -224,10 +224,16 @@ def test_encode_gives_each_item_its_vector_in_order(items, load_tiny, monkeypatc
         "__call__",
         lambda processor, item: prepared.append(item) or own(processor, item),
     )
-    asked = [items[2], items[0], items[2], items[5], items[1]]
+    asked = [items[0], items[5], items[0], items[1], items[2]]
     vectors = encoder.encode(asked, batch_size=2)
     assert len(prepared) == 4 and prepared[0] == items[2], "a picture beside a long text"
     assert encoder.training and not vectors.requires_grad and vectors.dtype == torch.float32
     assert difference(vectors, embed(encoder, asked)) < 1e-5
     assert torch.equal(vectors[0], vectors[2])
     assert encoder.encode([]).shape == (0, encoder.hidden_size)
+    with pytest.raises(DataError, match=r"^items\[1\]: "):
+        encoder.encode([items[0], Item()])
+    with pytest.raises(ValueError, match="batch_size: got -1"):
+        encoder.encode(asked, batch_size=-1)
+    with pytest.raises(TypeError, match="images: got 'a.png', expected a tuple"):
+        Item("a", "a.png")

@@ -23,7 +23,7 @@ from tests.support.exported_runs import python_of, shake
 from tests.support.paths import ROOT
 from tests.support.tiny.chat_templates import CHATML
 from tests.support.tiny.families import SQUARE, TEXT, VISION
-from tests.support.tiny.models import build_tokenizer
+from tests.support.tiny.tokenizers import build_tokenizer
 from unime.config import LoraSettings
 from unime.errors import ConfigError
 from unime.inputs.items import Item

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoProcessor
 
 from tests.support.tiny.chat_templates import CHATML, PICTURE, SENTENCE, TOGETHER
-from tests.support.tiny.models import build_tokenizer
+from tests.support.tiny.tokenizers import build_tokenizer
 from unime.backbones.families import BACKBONES
 from unime.errors import ConfigError
 from unime.inputs.items import Item

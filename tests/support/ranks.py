@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -46,11 +47,11 @@ class Ranks:
         """
         if self.process is None:
             launch = f"-m torch.distributed.run --standalone --nproc_per_node {self.count}"
-            command = [sys.executable, *launch.split(), "-m", __name__, str(self.folder)]
+            words = [str(self.folder), str(self.done), str(os.getpid())]
             log = (self.folder / "launcher.txt").open("ab")
             self.process = subprocess.Popen(
-                [*command, str(self.done)], cwd=ROOT, env=os.environ | ON_CPU, stdout=log,
-                stderr=log, start_new_session=True,
+                [sys.executable, *launch.split(), "-m", __name__, *words], cwd=ROOT,
+                env=os.environ | ON_CPU, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         task = self.folder / f"{self.done}"
         asked = {"module": function.__module__, "name": function.__name__, "words": words}
@@ -86,14 +87,14 @@ class Ranks:
             self.process = None
 
 
-def wait_for_functions(folder: Path, number: int) -> None:
-    """What each rank does, until it is killed."""
+def wait_for_functions(folder: Path, number: int, tests: Path) -> None:
+    """What each rank does, until it is killed, or the process of the tests is gone."""
     accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
-    rank, parent = accelerator.process_index, os.getppid()
+    rank = accelerator.process_index
     while True:
         task = folder / f"{number}"
         while not task.exists():
-            if os.getppid() != parent:
+            if not tests.exists():
                 return
             time.sleep(0.02)
         with task.with_suffix(f".out{rank}").open("wb") as out:
@@ -102,7 +103,8 @@ def wait_for_functions(folder: Path, number: int) -> None:
         error = ""
         try:
             asked = json.loads(task.read_text())
-            getattr(importlib.import_module(asked["module"]), asked["name"])(*asked["words"])
+            with patch.dict(os.environ):
+                getattr(importlib.import_module(asked["module"]), asked["name"])(*asked["words"])
         except BaseException:
             error = traceback.format_exc()
         sys.stdout.flush()
@@ -115,4 +117,4 @@ def wait_for_functions(folder: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    wait_for_functions(Path(sys.argv[1]), int(sys.argv[2]))
+    wait_for_functions(Path(sys.argv[1]), int(sys.argv[2]), Path("/proc") / sys.argv[3])

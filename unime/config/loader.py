@@ -53,8 +53,9 @@ def program_parser(cls: type) -> argparse.ArgumentParser:
     """A parser for the words of the program that runs, whose help has its settings."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
+    name = spec.name.removesuffix(".__main__") if spec is not None else ""
     return argparse.ArgumentParser(
-        prog=f"python -m {spec.name}" if spec is not None else None,  # None: argparse knows
+        prog=f"python -m {name}" if name else None,  # None: argparse knows
         description=main.__doc__,
         epilog=help_of(cls),
         formatter_class=argparse.RawDescriptionHelpFormatter,

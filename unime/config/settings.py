@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from omegaconf import MISSING
@@ -84,6 +85,10 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
     if inner is FilePath:
         return os.path.expanduser(value)
     inner = without_bounds(inner)
+    if isinstance(inner, type) and issubclass(inner, Enum) and not isinstance(value, inner):
+        names = [str(member.value) for member in inner]  # as a file and a command line write them
+        require(value in names, key, value, f"one of {', '.join(names)}")
+        return inner(value)
     element = get_args(inner)[-1] if get_origin(inner) in (list, dict) else Any
     if isinstance(value, list):
         return [_checked(element, entry, key) for entry in value]

@@ -2,4 +2,6 @@
 
 from unime.public import hand_on
 
-__getattr__, __all__ = hand_on(__name__, {"merged": ["save_combined_adapter", "save_merged"]})
+__getattr__, __dir__, __all__ = hand_on(
+    __name__, {"merged": ["save_combined_adapter", "save_merged"]}
+)

@@ -22,13 +22,18 @@ class Item:
     """One thing to embed: text, images, a video, or several of them. Text holds no image tokens."""
 
     text: str = ""
-    images: tuple[str, ...] = ()  # absolute paths
-    video: tuple[str, ...] = ()  # absolute paths of its frames, of which some are taken
+    images: tuple[str, ...] = ()  # paths
+    video: tuple[str, ...] = ()  # paths of its frames, of which some are taken
     instruction: str = ""  # the task, where the data keeps it apart from the text
     # White space that the source has between the images and the text, and after the text, where it
     # is not the usual one: a prompt without a chat format keeps it. Items that differ in nothing
     # else are equal.
     spacing: tuple[str, str] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, paths in (("images", self.images), ("video", self.video)):
+            if not isinstance(paths, tuple):
+                raise TypeError(f"{name}: got {paths!r}, expected a tuple of paths")
 
     @property
     def kind(self) -> str:

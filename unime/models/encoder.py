@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from unime.backbones.backbone import Backbone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item
-from unime.inputs.padding import shows_images
+from unime.inputs.padding import Sample, shows_images
 from unime.models.adapter_files import trained_inputs
 from unime.models.adapters import (
     Adapters,
@@ -219,8 +219,11 @@ class Encoder(nn.Module):
             (N, D) float32 of norm 1, on the CPU, in the order of the items.
 
         Raises:
-            DataError: an item that cannot be read, or has nothing in it.
+            ValueError: a batch size below 1.
+            DataError: an item that cannot be read, or has nothing in it, by its index.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
         places: dict[tuple[Item, object], list[int]] = defaultdict(list)
         for place, item in enumerate(items):
             places[item, item.spacing].append(place)
@@ -233,7 +236,7 @@ class Encoder(nn.Module):
             with progress_bar(total=len(order), unit="item", shown=show_progress) as bar:
                 for start in range(0, len(order), batch_size):
                     batch = [distinct[index] for index in order[start : start + batch_size]]
-                    samples = [self.processor(item) for item, _ in batch]
+                    samples = [self._sample(key[0], places[key][0]) for key in batch]
                     for key, row in zip(
                         batch, self.embed(self.processor.parts(samples)), strict=True
                     ):
@@ -242,6 +245,12 @@ class Encoder(nn.Module):
         finally:
             self.train(training)
         return embeddings
+
+    def _sample(self, item: Item, index: int) -> Sample:
+        try:
+            return self.processor(item)
+        except DataError as error:
+            raise DataError(f"items[{index}]: {error}") from error
 
     def embed(self, parts: Sequence[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
         """Embed the parts of one batch (`ItemProcessor.parts`): (B, D) on the CPU, in its order."""

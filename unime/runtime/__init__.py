@@ -2,4 +2,4 @@
 
 from unime.public import hand_on
 
-__getattr__, __all__ = hand_on(__name__, {"program": ["run_program"]})
+__getattr__, __dir__, __all__ = hand_on(__name__, {"program": ["run_program"]})

@@ -47,6 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
         _remove(former)
     finally:
+        if former.exists() and not path.exists():
+            former.rename(path)
         _remove(aside)
 
 

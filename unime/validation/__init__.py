@@ -2,7 +2,7 @@
 
 from unime.public import hand_on
 
-__getattr__, __all__ = hand_on(
+__getattr__, __dir__, __all__ = hand_on(
     __name__,
     {
         "measure": ["Validation"],

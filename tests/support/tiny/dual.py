@@ -26,7 +26,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-from tests.support.tiny.models import byte_level
+from tests.support.tiny.tokenizers import byte_level
 
 LENGTH = 32  # tokens of a text
 SIDE = 24  # pixels of an image

@@ -6,16 +6,15 @@ build_tiny("qwen2_vl", tmp_path / "qwen2_vl")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
 
 from tests.support.tiny import families, others
+from tests.support.tiny.phi3_v_checkpoint import write_phi3_v
+from tests.support.tiny.tokenizers import build_tokenizer
 from unime.backbones.families import BACKBONES
 
 _LLAVA = {"image_token": "<image>"}
@@ -75,20 +74,9 @@ def lora_parts(family: str) -> list[str]:
     return [part for part in PARTS if (family, part) != ("gemma3", "projector")]
 
 
-_SENTENCES = [
-    "Summary above image and sentence in one word: Summary above sentence in one word:",
-    "You are a helpful assistant. USER: user assistant ASSISTANT: [INST] [/INST]",
-    "a photo of a cat on a chair, the dog in the garden, two red birds over the sea",
-] * 3
-
-
 def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     """Save a random model of `family` with tokenizer and processor in `folder`, and return it."""
     if family == "phi3_v":
-        from tests.support.tiny.phi3_v_checkpoint import (
-            write_phi3_v,  # whose tokenizer is built here
-        )
-
         return write_phi3_v(folder, seed)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(SPECIAL[family], BEGINS.get(family))
@@ -103,46 +91,3 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-def build_tokenizer(special: dict[str, str], begin: str | None = None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with few merges: every text has tokens, none is unknown. With
-    `begin` it puts that token before a text, unless asked not to."""
-    always = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
-    begins = [begin] if begin else []
-    return PreTrainedTokenizerFast(
-        tokenizer_object=byte_level(_SENTENCES, 400, [*always, *begins], begins),
-        pad_token="<pad>",
-        unk_token="<unk>",
-        bos_token=begin,
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-        padding_side="left",
-        extra_special_tokens=special,
-    )
-
-
-def byte_level(
-    sentences: list[str],
-    size: int,
-    special: Sequence[str],
-    begins: Sequence[str] = (),
-    ends: Sequence[str] = (),
-) -> Tokenizer:
-    """Byte-level BPE that puts tokens before and after a text."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=list(special),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sentences, trainer)
-    if begins or ends:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=" ".join([*begins, "$A", *ends]),
-            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*begins, *ends)],
-        )
-    return tokenizer

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.support.tiny.models import build_tokenizer
+from tests.support.tiny.tokenizers import build_tokenizer
 from unime.backbones.phi3_v import importable
 
 CODE = Path(__file__).parent / "phi3_v"
