@@ -1,7 +1,7 @@
 """Writes docs/api.md, the public names of each room, from their docstrings, and the tables of
 docs/settings.md from the fields of the config classes.
 
-python docs/make_pages.py
+python -m docs.make_pages
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOMS = ["unime", *(room.replace("/", ".") for room in BELOW)]
 HEAD = """# Public names
 
 What `from unime… import …` is meant for, room by room, from the ground up; made from the
-docstrings by `python docs/make_pages.py`. Names that are not here may change without a word. Every
+docstrings by `python -m docs.make_pages`. Names that are not here may change without a word. Every
 setting of the classes in `unime.config`: [settings.md](settings.md).
 """
 HEADING = """

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 def test_the_page_is_what_the_docstrings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "docs")
     page = importlib.import_module("make_pages").api_page()
-    assert (ROOT / "docs/api.md").read_text("utf-8") == page, "run python docs/make_pages.py"
+    assert (ROOT / "docs/api.md").read_text("utf-8") == page, "run python -m docs.make_pages"
 
 
 def test_the_front_door() -> None:

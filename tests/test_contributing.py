@@ -27,6 +27,18 @@ def test_files_and_folders() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_tests_that_documents_name() -> None:
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named = []
+    for path in (ROOT / "docs").glob("*.md"):
+        file = ""
+        for found in re.finditer(r"(?:(test_\w+\.py)|…)?::(\w+)", path.read_text()):
+            file = found[1] or file
+            named.append((path.name, file, found[2]))
+    assert len(named) > 30
+    assert [one for one in named if f"def {one[2]}(" not in tests.get(one[1], "")] == []
+
+
 def test_commands() -> None:
     called = set(re.findall(r"\./launch\.sh (\w+)", TEXT))
     assert called == {"test", "lint", "eval"}

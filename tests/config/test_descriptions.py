@@ -54,7 +54,7 @@ def test_type_bounds_default_and_meaning_stand_in_help_and_page(
     assert "model.name: hub id" in said and "that names them (a path; required)" in said
     monkeypatch.syspath_prepend(ROOT / "docs")
     page = importlib.import_module("make_pages").settings_page()
-    assert (ROOT / "docs/settings.md").read_text("utf-8") == page, "run python docs/make_pages.py"
+    assert (ROOT / "docs/settings.md").read_text("utf-8") == page, "run python -m docs.make_pages"
     assert "| `lora.rank` | a whole number, positive | 32 | of the low-rank matrices |" in page
     assert page.count("## All settings") == 1
 

@@ -46,6 +46,20 @@ def test_image_tokens_go_and_the_layout_stays(text: str, stripped: str) -> None:
     assert strip_image_tokens(text) == stripped
 
 
+def test_a_row_of_the_second_shard_is_named_there(tmp_path: Path) -> None:
+    rows = train_rows(tmp_path, "X", 5)
+    rows[4]["qry_image_path"] = "images/lost.png"
+    for number, part in enumerate((rows[:3], rows[3:])):
+        write_rows(tmp_path, f"part{number}", "original", part)
+        (tmp_path / "X").mkdir(exist_ok=True)
+        path = tmp_path / f"part{number}/original-00000-of-00001.parquet"
+        path.rename(tmp_path / f"X/original-0000{number}-of-00002.parquet")
+    subset = load(tmp_path, on_bad_row="drop")
+    assert len(subset) == 4 and subset[3].target == Item("answer 3")
+    place = "original-00001-of-00002.parquet, row 1, column 'qry_image_path'"
+    assert len(subset.dropped) == 1 and place in subset.dropped[0]
+
+
 def test_train_rows_become_pairs(tmp_path: Path) -> None:
     rows = train_rows(tmp_path, "A-OKVQA", 3)
     picture = str(tmp_path / rows[0]["qry_image_path"])

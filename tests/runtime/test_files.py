@@ -45,6 +45,21 @@ def test_a_list_is_no_object(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json", list)
 
 
+def test_a_folder_comes_back_when_another_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place/first").touch()
+
+    def full(*paths: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("unime.runtime.files.os.replace", full)
+    with pytest.raises(OSError, match="no space left"), replacing(tmp_path / "place") as aside:
+        aside.mkdir()
+    assert [*tmp_path.rglob("*")] == [tmp_path / "place", tmp_path / "place/first"]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_is_written_replaces_all_that_was_there_or_nothing(tmp_path: Path, kind: str) -> None:
     place = tmp_path / "place"

@@ -47,10 +47,10 @@ class Ranks:
         """
         if self.process is None:
             launch = f"-m torch.distributed.run --standalone --nproc_per_node {self.count}"
-            words = [str(self.folder), str(self.done), str(os.getpid())]
+            arguments = [str(self.folder), str(self.done), str(os.getpid())]
             log = (self.folder / "launcher.txt").open("ab")
             self.process = subprocess.Popen(
-                [sys.executable, *launch.split(), "-m", __name__, *words], cwd=ROOT,
+                [sys.executable, *launch.split(), "-m", __name__, *arguments], cwd=ROOT,
                 env=os.environ | ON_CPU, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         task = self.folder / f"{self.done}"

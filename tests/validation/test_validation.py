@@ -100,21 +100,37 @@ def test_validation_disturbs_nothing(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapters(rare).items())
     assert scores_of(rare) == scores_of(validated)[-1:]
     settings = (*HELD, "run.save_total_limit=1", "optim.steps=5")
+    stop_in_validation(monkeypatch, material, "stopped", 0, *settings)
+    assert scores_of(material / "stopped") == []
+    newest = checkpoint.latest(material / "stopped")
+    assert newest is not None and newest.name == "step_00000001"
+    assert_same_run(stage2(material, "stopped", *settings), validated)
+
+
+def stop_in_validation(
+    monkeypatch: pytest.MonkeyPatch, material: Path, name: str, after: int, *settings: str
+) -> None:
+    """SIGINT in the validation that follows so many complete ones."""
     forward = Encoder.forward
 
     def interrupted(self: Encoder, *inputs: Any) -> Tensor:
-        if torch.is_inference_mode_enabled():
+        if torch.is_inference_mode_enabled() and len(scores_of(material / name)) == after:
             monkeypatch.undo()  # once
             os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *inputs)
 
     monkeypatch.setattr(Encoder, "forward", interrupted)
     with pytest.raises(SystemExit, match="130"):
-        stage2(material, "stopped", *settings)
-    assert scores_of(material / "stopped") == []
-    newest = checkpoint.latest(material / "stopped")
-    assert newest is not None and newest.name == "step_00000001"
-    assert_same_run(stage2(material, "stopped", *settings), validated)
+        stage2(material, name, *settings)
+
+
+def test_the_best_is_known_after_a_stop(material: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is learnt all scores are equal, and the first stays the best."""
+    settings = (*HELD, "optim.steps=3", "optim.learning_rate=1e-30")
+    stop_in_validation(monkeypatch, material, "still", 2, *settings)
+    run = stage2(material, "still", *settings)
+    assert [line["step"] for line in scores_of(run)] == [1, 2, 3]
+    assert json.loads((run / "best.json").read_text())["step"] == 1
 
 
 def test_a_checkpoint_is_a_model(

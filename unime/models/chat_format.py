@@ -218,7 +218,7 @@ def _rendered(
         messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
     told: dict[str, Any] = {"date_string": TODAY} if "date_string" in template else {}
     if "asked_by_unime" in template:
-        told["asked_by_unime"] = True  # see prompt_template.py
+        told["asked_by_unime"] = True  # see unime/export/chat_template.jinja
     return processor.apply_chat_template(
         messages,
         chat_template=template,  # also where it is the processor's own, which some replace

@@ -20,21 +20,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from mteb.models import ModelMeta
-from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.model_meta import ScoringFunction
-from mteb.types import PromptType
 from PIL import Image
 from torch import Tensor
 
 from unime.config import EvalConfig
-from unime.errors import DataError
+from unime.errors import DataError, require_package
 from unime.inputs.items import Item
 from unime.inputs.pixels import as_seen
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.fingerprint import settings_fingerprint, vectors_fingerprint
 from unime.retrieval.loading import find_model, inputs_of, load_embedder
 from unime.runtime.progress import progress_bar
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ScoringFunction
+    from mteb.types import PromptType
+except ModuleNotFoundError:
+    require_package("mteb", "mteb", "MtebModel")
+    raise
 
 log = logging.getLogger(__name__)
 

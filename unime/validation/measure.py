@@ -1,7 +1,7 @@
 """Scores while training, on what is not trained on, and which checkpoint had the best ones.
 
 What is measured is a function (`Measure`): of rows held out of the training data
-(held_out_scores.py), or of a suite of evaluation tasks, which the stage's program brings. It works
+(scores.py), or of a suite of evaluation tasks, which the stage's program brings. It works
 on all ranks together, through encoding.py: every distinct item is encoded once, in batches that no
 number of ranks changes.
 """
