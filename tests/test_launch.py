@@ -116,7 +116,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
 
 
 def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Checkout) -> None:
-    for engine, status in (("zero2", 2), ("fsdp2", 2), ("ddp", 0)):
+    for engine, status in (("zero2", 2), ("ddp", 0)):
         found, output = checkout.with_accelerate().launch(
             "stage1", "some config.yaml", "optim.auto_chunk=true", UNIME_NUM_PROCESSES="1",
             UNIME_ACCELERATE_CONFIG=f"configs/accelerate/{engine}.yaml", CUDA_VISIBLE_DEVICES="",

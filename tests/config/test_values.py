@@ -76,7 +76,8 @@ def wrong_values(hint: Any) -> list[str]:
 def test_a_wrong_value_of_any_setting_names_place_and_key(cls: type, tmp_path: Path) -> None:
     right = file_of(tmp_path, LEAST[cls], "right.yaml")
     build_config(cls, right)
-    for key, hint in settings_of(cls):
+    seen = settings_of(Stage2Config) if cls is Stage1Config else []  # stage 2 has most of them
+    for key, hint in (setting for setting in settings_of(cls) if setting not in seen):
         for value in wrong_values(hint):
             is_text = without_bounds(without_none(hint)[0]) is str
             if not (is_text and value[0] in "[{"):  # which a text may begin with

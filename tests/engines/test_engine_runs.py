@@ -175,7 +175,7 @@ def after_signal_to_rank_1(launch: Launch, signum: signal.Signals, key: str) -> 
     add_results(RESULTS, key, {"seconds": time.monotonic() - began})
 
 
-@pytest.mark.parametrize("config", [pytest.param("ddp", marks=pytest.mark.fast), "zero2", "fsdp2"])
+@pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])
 def test_a_killed_rank_is_named(config: str, material: Path) -> None:
     launch = Launch(material, f"lost/{config}", *LONG, config=config)
     after_signal_to_rank_1(launch, signal.SIGKILL, f"lost-{config}")

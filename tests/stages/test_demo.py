@@ -287,9 +287,6 @@ def played(
         folder = Path("runs/demo")
         folder.mkdir(parents=True)
         seconds = run_steps(steps(config), folder)
-        made = {path: path.stat().st_mtime_ns for path in folder.rglob("final/*/*.safetensors")}
-        assert run_steps(steps(config), folder) == seconds  # each program saw that it was done
-        assert made == {path: path.stat().st_mtime_ns for path in made} and len(made) == 5
         demo.finish(config, folder, seconds)
     folder = root / "runs/demo"
     return folder, config, json.loads((folder / "report.json").read_text())

@@ -46,7 +46,8 @@ class Ranks:
                 processes.
         """
         if self.process is None:
-            launch = f"-m torch.distributed.run --standalone --nproc_per_node {self.count}"
+            ranks = f"-m torch.distributed.run --standalone --nproc_per_node {self.count}"
+            launch = ranks if self.count > 1 else ""  # one is a process like any other
             arguments = [str(self.folder), str(self.done), str(os.getpid())]
             log = (self.folder / "launcher.txt").open("ab")
             self.process = subprocess.Popen(
