@@ -72,11 +72,9 @@ def test_a_row_that_fails_in_a_worker_ends_the_run(
 
 
 def test_a_row_that_fails_in_a_worker_of_a_rank_ends_all(tmp_path: Path) -> None:
-    launch = (
-        "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.runtime.test_workers"
-    )
+    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m"
     done = subprocess.run(
-        [sys.executable, *launch.split(), __name__, str(tmp_path / "run"), "4"],
+        [sys.executable, *launch.split(), "tests.runtime.test_workers", str(tmp_path / "run"), "4"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
