@@ -17,6 +17,7 @@ def hand_on(
         modules: of each module below the package the names that are public.
     """
     places = {name: module for module, names in modules.items() for name in names}
+    public = sorted(places)
 
     def find(name: str) -> Any:
         if name not in places:
@@ -24,4 +25,4 @@ def hand_on(
         module = places[name]
         return getattr(import_module(f"{package}.{module}"), name)
 
-    return find, lambda: sorted(places), sorted(places)
+    return find, public.copy, public

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from omegaconf import MISSING
 
-from unime.config.values import hints_of, join, without_bounds, without_none
+from unime.config.values import expected_of, hints_of, join, without_bounds, without_none
 from unime.errors import require
 
 T = TypeVar("T")
@@ -86,9 +86,8 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
         return os.path.expanduser(value)
     inner = without_bounds(inner)
     if isinstance(inner, type) and issubclass(inner, Enum) and not isinstance(value, inner):
-        names = [str(member.value) for member in inner]  # as a file and a command line write them
-        require(value in names, key, value, f"one of {', '.join(names)}")
-        return inner(value)
+        require(value in list(inner.__members__), key, value, expected_of(inner))
+        return inner[value]
     element = get_args(inner)[-1] if get_origin(inner) in (list, dict) else Any
     if isinstance(value, list):
         return [_checked(element, entry, key) for entry in value]
