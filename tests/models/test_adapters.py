@@ -229,6 +229,10 @@ def test_inputs_are_those_of_training(first, load_tiny, tmp_path):
             '{"version": 1, "base": 0, "inputs": 0, "adapters": 0, "merged": 0}',
             "encoder.json has version 1, expected 2",
         ),
+        (
+            '{"version": 2, "base": 0, "inputs": {}, "adapters": [], "merged": 0}',
+            "encoder.json has base 0, expected a mapping",
+        ),
     ],
 )
 def test_bad_adapter_folders(content, message, load_tiny, tmp_path):

@@ -73,8 +73,10 @@ def read_description(folder: Path) -> dict[str, Any]:
     if description.get("version") != VERSION:
         found = description.get("version")
         raise ConfigError(f"model.adapter: {path} has version {found!r}, expected {VERSION}")
-    if not isinstance(description["base"], dict):
-        raise ConfigError(f"model.adapter: {path} has base {description['base']!r}, not a mapping")
+    for key in ("base", "inputs"):
+        if not isinstance(description[key], dict):
+            found = description[key]
+            raise ConfigError(f"model.adapter: {path} has {key} {found!r}, expected a mapping")
     return description
 
 
