@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from unime.errors import ConfigError, DataError
-from unime.runtime.files import PARTIAL, read_json, replacing, write_json
+from unime.runtime.files import PARTIAL, append, read_json, read_text, replacing, write_json
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -81,3 +83,49 @@ def test_what_is_written_replaces_all_that_was_there_or_nothing(tmp_path: Path, 
         write("bad")
     found = [path.name for path in place.iterdir()] if kind == "folder" else [place.read_text()]
     assert found == ["second"] and list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_would_be_waited_for_is_not_opened(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "a.json"
+    make(path)
+    kind = "a folder" if path.is_dir() else "not a regular file"
+    with pytest.raises(DataError, match=f"^{path}: {kind}$"):
+        read_json(path)
+    with pytest.raises(ConfigError, match=f"^model.name: {path}: {kind}$"):
+        read_text(path, key="model.name")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_all_of_what_is_renamed_is_on_the_disk_before(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted(place: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{place}")).name)
+        fsync(place)
+
+    monkeypatch.setattr("unime.runtime.files.os.fsync", noted)
+    monkeypatch.setattr(
+        "unime.runtime.files.os.replace", lambda *paths: (done.append("renamed"), replace(*paths))
+    )
+    with replacing(tmp_path / "a") as aside:
+        if kind == "folder":
+            (aside / "b").mkdir(parents=True)
+            (aside / "b/c").touch()
+        else:
+            aside.touch()
+    before = ["c", "b", f"a{PARTIAL}"] if kind == "folder" else [f"a{PARTIAL}"]
+    assert done == [*before, "renamed", tmp_path.name]
+
+
+def test_what_is_appended_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        "unime.runtime.files.os.fdatasync", lambda place: sizes.append(os.fstat(place).st_size)
+    )
+    for text in ("a\n", "é\n"):
+        append(tmp_path / "lines", text)
+    assert sizes == [2, 5] and (tmp_path / "lines").read_text() == "a\né\n"

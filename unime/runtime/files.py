@@ -1,11 +1,18 @@
-"""Files that are whole or not there, and what is in them."""
+"""Files that are whole or not there, and what is in them.
+
+The one way to write what another step reads: aside, synced, renamed (`replacing`), or appended and
+synced (`append`); the one way to read what a stranger may have made: `regular`, `read_text`,
+`read_json`.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -33,18 +40,21 @@ def write_aside(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Where to write a file or folder that takes the place of `path` when the block is left in good
-    order. If it fails, what was there stays, and what was written goes."""
+    """Where to write a file or folder that takes the place of `path`, all of it on the disk, when
+    the block is left in good order. If it fails, what was there stays, and what was written goes.
+    """
     aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
     _remove(aside)  # of a run that was killed, this and the next
     if former.exists() and not path.exists():
         former.rename(path)
     try:
         yield aside
+        sync(aside)
         if path.is_dir():
             _remove(former)
             path.rename(former)
         os.replace(aside, path)
+        sync(path.parent, below=False)
         _remove(former)
     finally:
         if former.exists() and not path.exists():
@@ -59,6 +69,66 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def append(path: Path, content: str | bytes) -> None:
+    """Add to the end of a file, on the disk when this returns; a kill may leave a part of it."""
+    is_new = not path.exists()
+    with path.open("ab") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.flush()
+        os.fdatasync(file.fileno())
+    if is_new:
+        sync(path.parent, below=False)
+
+
+def sync(path: Path, below: bool = True) -> None:
+    """Have a file, or a folder and (if `below`) all that is in it, on the disk: what a rename makes
+    whole must not be empty after a power cut."""
+    if below and path.is_dir():
+        for entry in path.iterdir():
+            if not entry.is_symlink():
+                sync(entry)
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):  # a file system that syncs no folders
+            raise
+    finally:
+        os.close(place)
+
+
+def regular(path: Path) -> Path:
+    """This path, if what is there, links followed, can be read without end: a file, or nothing.
+
+    Raises:
+        DataError: a pipe, a device, a socket or a folder, of which the first would be waited for.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # whoever opens it will say why
+        return path
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+    return path
+
+
+def read_text(path: Path, key: str = "") -> str:
+    """The text of a file in UTF-8, with "\\n" at the ends of its lines.
+
+    Args:
+        key: the setting that names the file, for messages.
+
+    Raises:
+        DataError: it cannot be read; a ConfigError if there is such a setting.
+    """
+    try:
+        return regular(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # a DataError names the path already
+        known = isinstance(error, DataError)
+        problem = str(error) if known else f"{path}: cannot read it: {error}"
+        raise ConfigError(f"{key}: {problem}") if key else DataError(problem) from None
+
+
 def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
     """The content of a JSON file, which has to be an object (or a list).
 
@@ -68,9 +138,10 @@ def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
     Raises:
         DataError: it is not, or cannot be read; a ConfigError if there is such a setting.
     """
+    text = read_text(path, key)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         problem = f"{path}: cannot read it: {error}"
     else:
         if isinstance(value, kind):

@@ -15,6 +15,7 @@ from unime.errors import ConfigError
 
 NAME = ".lock"
 HELD: dict[Path, int] = {}  # the lock files of this process: closing one would give the lock up
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
@@ -37,7 +38,7 @@ def lock_folder(key: str, folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(path, FLAGS, 0o666)
     except OSError as error:
         raise ConfigError(f"{key}: {folder} cannot be written: {error}") from None
     try:
