@@ -83,16 +83,24 @@ def untimed(value: Any) -> Any:
     return value
 
 
-REPORT = (
-    "--config {at}/none.yaml models.base={at}/made/base models.tuned={at}/made/eval suite={at}/suite.yaml baseline=base"
-    " output={into}/report.json html={into}/page.html published=false"
+TEACHER = (
+    f"--config {{at}}/none.yaml name={MINILM} texts=[{{at}}/own.jsonl] batch_size=1"
+    " output_dir={into}"
 )
 EVALUATION = (
-    "--config {at}/none.yaml output_dir={into} model.name={model} model.quantization=none model.precision=float32"
-    " data.root={at}/eval_data data.image_root={at}/eval_data/eval_images data.suite={at}/suite.yaml"
-    " data.cache={at}/cache batch_size=4 model.adapter={at}/made/stage2/final"
+    "--config {at}/none.yaml output_dir={into} model.name={model} model.quantization=none"
+    " model.precision=float32 model.adapter={at}/made/stage2/final data.root={at}/eval_data"
+    " data.image_root={at}/eval_data/eval_images data.suite={at}/suite.yaml data.cache={at}/cache"
+    " batch_size=4"
 )
-TEACHER = f"--config {{at}}/none.yaml name={MINILM} texts=[{{at}}/own.jsonl] batch_size=1 output_dir={{into}}"
+REPORT = (
+    "--config {at}/none.yaml models.base={at}/made/base models.tuned={at}/made/eval baseline=base"
+    " suite={at}/suite.yaml published=false output={into}/report.json html={into}/page.html"
+)
+DEMO_DATA = (
+    "--config configs/demo/data.yaml output_dir={into} train_rows=40 test_queries=12"
+    " validation_queries=12 candidates=12 train_words=40"
+)
 PROGRAMS = {
     "teacher": Program("data_prep.teacher_embeddings", TEACHER, of_teacher),
     "stage1": Program(
@@ -105,12 +113,7 @@ PROGRAMS = {
     "report": Program("eval.report", REPORT, files, ("eval",)),
     "export": Program("stages.export", "{at}/made/stage2 {into}", files, ("stage2",), once=True),
     "miniatures": Program("eval.miniatures", "{into}", files, once=True),
-    "demo_data": Program(
-        "data_prep.demo.data",
-        "--config configs/demo/data.yaml output_dir={into} train_rows=40 test_queries=12 validation_queries=12 candidates=12"
-        " train_words=40",
-        files,
-    ),
+    "demo_data": Program("data_prep.demo.data", DEMO_DATA, files),
 }
 
 
