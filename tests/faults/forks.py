@@ -150,7 +150,8 @@ def become(asked: dict[str, Any]) -> None:
     sys.stdin = open(0)
     module = asked["module"]
     sys.argv = [module, *asked["words"]]
-    sys.modules.pop(module, None)
+    for imported in (module, f"{module}.__main__"):
+        sys.modules.pop(imported, None)
     if asked["watch"] is not None:
         sys.addaudithook(watcher(Watch(**asked["watch"])))
     runpy.run_module(module, run_name="__main__", alter_sys=True)

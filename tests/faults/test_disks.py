@@ -51,11 +51,21 @@ def test_a_full_disk_is_said_and_loses_nothing(
     folder = workshop.fresh(name)
     disk(folder.parent, int(share * need))
     fork = workshop.start(name)
-    status, said = fork.wait(), fork.said
-    assert status in (1, 2), said[-3000:]
-    assert "Traceback" not in said, said[-3000:]
-    errors = [line for line in said.splitlines() if "rror: " in line]
-    assert len(errors) == 1 and str(folder.parent) in errors[0], said[-3000:]
-    assert "No space left on device" in errors[0], errors[0]
+    wrong = not_said(fork.wait(), fork.said, folder.parent)
     disk(folder.parent, 10 * need)
     workshop.finish(name)
+    assert not wrong, f"{wrong}:\n{fork.said[-3000:]}"
+
+
+def not_said(status: int, said: str, folder: Path) -> str:
+    """What is wrong with the way in which a program ended on a full disk."""
+    errors = [line for line in said.splitlines() if "rror: " in line]
+    if status not in (1, 2):
+        return f"ended with status {status}"
+    if "Traceback" in said:
+        return "a traceback"
+    if len(errors) != 1:
+        return f"{len(errors)} lines of errors"
+    if str(folder) not in errors[0] or "No space left on device" not in errors[0]:
+        return f"{folder} and what is wrong with it are not named"
+    return ""
