@@ -28,7 +28,7 @@ IMPORTED = (  # by all programs, and what they import when they are at work
     "data_prep.teacher_embeddings", "sentence_transformers", "sklearn.decomposition",
     "sklearn.manifold", "bitsandbytes", "peft", "transformers.models.qwen2_vl.modeling_qwen2_vl",
     "transformers.models.qwen2_vl.processing_qwen2_vl", "transformers.models.auto.modeling_auto",
-    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.modeling_bert", "scipy.io", "resvg_py",
 )  # fmt: skip
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.symlink"}
 PATIENCE = 240.0  # seconds; the slowest program takes ten
