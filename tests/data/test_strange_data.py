@@ -144,6 +144,19 @@ def test_a_kept_picture_that_is_damaged_is_written_again(tmp_path: Path) -> None
     assert path.read_bytes() == picture_bytes(1)
 
 
+def test_no_more_of_a_table_is_in_memory_than_is_looked_at(tmp_path: Path) -> None:
+    size, groups = 1 << 18, 40
+    rows = pa.table({"image": [bytes(size - 1) + bytes([n]) for n in range(groups)]})
+    path = tmp_path / "test.parquet"
+    pq.write_table(rows, path, row_group_size=1, compression=None, use_dictionary=False)
+    del rows
+    before = pa.total_allocated_bytes()
+    table = load_table(str(tmp_path), None, "test", None, ("image",), ())
+    taken = [pa.total_allocated_bytes() - before for _ in table.read(at_once=4)]
+    assert len(taken) == groups and max(taken) < 8 * size
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("numbers", [None, [], [0], [2, 3, 9], range(4), range(2, 10)])
 def test_chosen_rows_are_read_in_their_order(
@@ -321,10 +334,16 @@ def merges(levels: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def references(levels: int) -> str:
+    lines = [f'- "${{models[{n + 1}]}}${{models[{n + 1}]}}"' for n in range(levels)]
+    return "\n".join(["models:", *lines, "- x"]) + "\n"
+
+
 HUGE_YAML = {
     "aliases": (bomb(9), "more than 100000 values"),
     "merges": (merges(12), "more than 100000 values"),
     "circle": ("a: &a [*a]\n", "more than 100000 values"),
+    "references": (references(15), "more than 20 times"),
     "long": ("a: " + "x" * 600_000 + "\n", "more than 524288 characters"),
     "latin-1": ("a: caf\xe9\n".encode("latin-1"), "cannot read it: 'utf-8' codec|cannot read what"),
     "deep": ("a: " + "[" * 100_000 + "\n", "no YAML: |without end"),

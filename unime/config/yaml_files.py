@@ -14,6 +14,7 @@ from unime.runtime.files import regular
 
 LONGEST_YAML = 1 << 19  # characters, of which PyYAML reads some 50,000 a second
 MOST_VALUES = 100_000  # of a document, written out
+MOST_REFERENCES = 20  # ${…}: two in each that the next stands for are 2^10 values
 
 
 def read_yaml(path: Path) -> Node | None:
@@ -39,6 +40,8 @@ def parse_yaml(text: str) -> Node | None:
     """
     if len(text) > LONGEST_YAML:
         raise ConfigError(f"more than {LONGEST_YAML} characters of YAML")
+    if text.count("${") > MOST_REFERENCES:
+        raise ConfigError(f"more than {MOST_REFERENCES} times ${{…}}")
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         values = 0 if node is None else _count(node, {})

@@ -63,9 +63,10 @@ class ParquetRows:
     def _read(self, file: Path, at_once: int) -> Iterator[pa.RecordBatch]:
         with _naming(file), _opened(file) as parquet:
             there = [name for name in self.schema.names if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(at_once, columns=there):
-                columns = [_column(batch, field) for field in self.schema]
-                yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+            for group in range(parquet.num_row_groups):  # of which each is let go
+                for batch in parquet.iter_batches(at_once, [group], there):
+                    columns = [_column(batch, field) for field in self.schema]
+                    yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
 def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
