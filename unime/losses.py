@@ -16,6 +16,7 @@ from torch import Tensor
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 
 LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
+NORM_TOLERANCE = 1e-2  # of an embedding's norm, which is 1
 SPREAD_ROWS = 256  # of which statistics are taken: singular values of thousands take seconds
 
 
@@ -127,6 +128,11 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-30)
     return torch.exp(-torch.xlogy(share, share).sum())
+
+
+def not_unit(embeddings: Tensor) -> Tensor:
+    """True for each row (N,) that is no embedding: zero, not finite, or not of norm 1."""
+    return ~((embeddings.norm(dim=1) - 1).abs() < NORM_TOLERANCE)  # NaN is not less either
 
 
 def hard_negative_loss(

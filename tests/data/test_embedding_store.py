@@ -20,7 +20,7 @@ from torch import Tensor
 from unime.data.embedding_store import RECORD, EmbeddingStore, StoredEmbeddings
 from unime.errors import ConfigError, DataError
 
-KEYS = [bytes([number]) * 16 for number in range(7)] + [b"ends in zero" + bytes(4)]
+KEYS = [bytes([number]) * 16 for number in range(1, 8)] + [b"ends in zero" + bytes(4)]
 
 
 def vectors(count: int, seed: int = 0) -> Tensor:
