@@ -6,6 +6,7 @@ ranks or configuration files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -133,6 +134,16 @@ def effective_rank(embeddings: Tensor) -> Tensor:
 def not_unit(embeddings: Tensor) -> Tensor:
     """True for each row (N,) that is no embedding: zero, not finite, or not of norm 1."""
     return ~((embeddings.norm(dim=1) - 1).abs() < NORM_TOLERANCE)  # NaN is not less either
+
+
+def first_unsound(embeddings: Tensor) -> tuple[int, str] | None:
+    """The first row that is no embedding, and why; None: all are."""
+    bad = not_unit(embeddings).nonzero().flatten().tolist()
+    if not bad:
+        return None
+    norm = embeddings[bad[0]].norm().item()
+    why = f"has norm {norm:.3g}, expected 1" if math.isfinite(norm) else "is not finite"
+    return bad[0], f"the embedding {why}: are the model's weights sound?"
 
 
 def hard_negative_loss(

@@ -37,7 +37,7 @@ from unime.data.store_files import (
     write_facts,
 )
 from unime.errors import ConfigError, DataError
-from unime.losses import not_unit
+from unime.losses import first_unsound
 from unime.runtime.files import append
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 
@@ -188,10 +188,8 @@ class EmbeddingStore(StoredEmbeddings):
                 f"{self._key}: {self.folder} has embeddings of {self.facts['dimension']}"
                 f" dimensions, got {vectors.shape[1]}"
             )
-        bad = not_unit(vectors)
-        if bad.any():
-            norm = vectors[bad][0].norm().item()
-            raise DataError(f"{self.folder}: an embedding of norm {norm:g} is not kept, expected 1")
+        if bad := first_unsound(vectors):
+            raise DataError(f"{self.folder}: not kept: {bad[1]}")
         records = np.zeros(len(keys), dtype=RECORD)
         records["key"], records["truncated"] = list(keys), list(truncated)
         rows = Rows(records, vectors.numpy().astype(VALUE))

@@ -68,7 +68,10 @@ class Findings:
         line += "".join(f", {count:,} {words}" for words, count in counts.items())
         named = [*self.damaged, *(f"{name}: a duplicate" for name in self.duplicate)]
         more = [f"… and {len(named) - NAMED:,} more"] if len(named) > NAMED else []
-        ends = [self.problem, "repaired: these rows are taken out" if self.repaired and named else ""]
+        ends = [
+            self.problem,
+            "repaired: these rows are taken out" if self.repaired and named else "",
+        ]
         return "\n  ".join([line, *named[:NAMED], *more, *filter(None, [*ends, self.remark])])
 
 
@@ -145,7 +148,7 @@ def _check(folder: Path, repair: bool) -> Findings:
 
 
 def _check_old(folder: Path, repair: bool) -> Findings:
-    """A store of the layout before, which the teacher's program takes over, is not repaired here."""
+    """Of the layout before: not repaired here, since the teacher's program takes it over."""
     facts, rows, done = read_old(folder)
     bad = np.intersect1d(_damaged(folder, rows), np.flatnonzero(done))
     found = Findings(folder, int(done.sum()), facts["dimension"], half_written=int((~done).sum()))

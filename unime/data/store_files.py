@@ -54,7 +54,8 @@ class Rows:
     def __getitem__(self, rows: slice | np.ndarray) -> Rows:
         """Some of them, in memory."""
         digests = None if self.digests is None else self.digests[rows]
-        return Rows(self.records[rows], np.array(self.vectors[rows]), digests)
+        vectors = np.require(self.vectors[rows], requirements=["C", "W"])  # a copy, if it is mapped
+        return Rows(self.records[rows], vectors, digests)
 
     def blocks(self) -> list[slice]:
         return [slice(start, start + BLOCK) for start in range(0, len(self), BLOCK)]
@@ -147,7 +148,8 @@ def mapped_rows(folder: Path, dimension: int, count: int, version: int) -> Rows:
         return Rows(np.zeros(0, RECORD), np.zeros((0, dimension), VALUE), np.zeros(0, DIGEST))
     records = np.fromfile(folder / "records", RECORD, count)
     digests = np.fromfile(folder / "digests", DIGEST, count) if version > 1 else None
-    return Rows(records, np.memmap(folder / "vectors", VALUE, "r", shape=(count, dimension)), digests)
+    vectors = np.memmap(folder / "vectors", VALUE, "r", shape=(count, dimension))
+    return Rows(records, np.asarray(vectors), digests)  # rows of a memmap take longer
 
 
 def add_digests(folder: Path, facts: dict[str, Any], rows: Rows) -> None:
