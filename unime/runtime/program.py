@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime.interruption import heed_ctrl_c
+from unime.runtime.launcher import LAUNCHED_BY, end_with
 from unime.runtime.lost_ranks import OTHER_RANKS_WAIT, explain_collective, rank
 
 
@@ -36,8 +37,10 @@ def noted_as_running() -> Iterator[None]:
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main; what it cannot go on with ends it with one line."""
+    """Run a program's main; what it cannot go on with ends it with one line, and it ends with what
+    launched it."""
     heed_ctrl_c()
+    end_with(LAUNCHED_BY)
     try:
         with noted_as_running():
             main()
