@@ -229,7 +229,9 @@ def test_a_batch_that_does_not_fit_into_shared_memory_ends_the_run() -> None:
     if not shutil.which("unshare") or subprocess.run([*small, "true"]).returncode:
         pytest.skip("may not mount a /dev/shm of its own here")
     said = with_little(before=small)
-    assert said.startswith("error: num_workers: a worker cannot start or hand a batch over (Runtime")
+    assert said.startswith(
+        "error: num_workers: a worker cannot start or hand a batch over (Runtime"
+    )
     assert "No space left" in said and "--shm-size" in said and said.count("\n") == 1
 
 

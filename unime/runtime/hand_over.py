@@ -81,7 +81,9 @@ def unpack(packed: bytes) -> Any:
     """The value; its arrays stay in shared memory, which is given back with the last of them."""
     pickled, memory, places, lengths = pickle.loads(packed)
     content = memory.numpy().data
-    arrays = [content[begin : begin + length] for begin, length in zip(places, lengths, strict=False)]
+    arrays = [
+        content[begin : begin + length] for begin, length in zip(places, lengths, strict=False)
+    ]
     return pickle.loads(pickled, buffers=arrays)
 
 
@@ -103,7 +105,11 @@ def check_room(size: int, num_workers: int, key: str) -> None:
         return
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     in_flight = num_workers * PREFETCH + 2  # and the one in use, and the one that comes
-    need, free, total = size * in_flight, disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    need, free, total = (
+        size * in_flight,
+        disk.f_bavail * disk.f_frsize,
+        disk.f_blocks * disk.f_frsize,
+    )
     if not total or (need <= free and need * ranks <= total):  # 0: as much as there is memory
         return
     each = f" on each of {ranks} processes" if ranks > 1 else ""

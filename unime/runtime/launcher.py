@@ -73,19 +73,22 @@ def end_with(others: Sequence[Process]) -> None:
     """End this process at once when any of these has ended."""
 
     def watch() -> None:
-        while all(_is_running(other) for other in others):
+        while all(is_running(other) for other in others):
             time.sleep(INTERVAL)
-        _say("error: what started this process was killed, so it ends too; the same command goes on")
+        _say(
+            "error: what started this process was killed, so it ends too; the same command goes on"
+        )
         os._exit(1)
 
     if others:
         threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
-def _is_running(one: Process) -> bool:
+def is_running(one: Process) -> bool:
+    """Perhaps, where one cannot look."""
     try:
         return process(one.number) == one
-    except OSError:  # perhaps
+    except OSError:
         return True
 
 
