@@ -1,4 +1,7 @@
-"""Programs end with what launched them, and with nothing else: pytest tests/runtime/test_launcher.py"""
+"""Programs end with what launched them, and with nothing else.
+
+pytest tests/runtime/test_launcher.py
+"""
 
 from __future__ import annotations
 

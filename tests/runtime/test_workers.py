@@ -217,7 +217,8 @@ run_program(main)
 def with_little(*words: str, before: Sequence[str] = ()) -> str:
     done = subprocess.run(
         [*before, sys.executable, "-c", UNLOOKED, *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT, capture_output=True, text=True, timeout=200,  # it would hang for ever
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT, capture_output=True,
+        text=True, timeout=200,  # it would hang for ever
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     return done.stderr

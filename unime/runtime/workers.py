@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unime.errors import ConfigError, DataError
+from unime.errors import ConfigError, DataError, in_words
 from unime.runtime.hand_over import PREFETCH, check_room, pack, shared_size, unpack
 from unime.runtime.interruption import leave_signals_to_parent
 from unime.runtime.launcher import Process, end_with, process
@@ -162,15 +160,6 @@ def _end_workers(batches: Any) -> None:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def in_words(error: Exception) -> str:
-    """An error in one line; of one that is not about the data, also where it comes from."""
-    if isinstance(error, DataError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in last)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
 
 
 def named(what: str, error: Exception) -> DataError:
