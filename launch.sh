@@ -8,6 +8,7 @@ set -euo pipefail
 called_from=$PWD
 printf -v UNIME_TYPED ' %q' "$0" "$@"
 export UNIME_TYPED=${UNIME_TYPED# } # what the programs tell to go on with
+export UNIME_LAUNCHERS="${UNIME_LAUNCHERS:-} $$" # killed, its programs end too
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
 venv=${venv%/}
@@ -266,6 +267,7 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
   group=$!
   trap 'signal=2 && kill -INT -- "-$group"' INT
   trap 'signal=15 && kill -TERM -- "-$group"' TERM
+  trap 'signal=1 && kill -TERM -- "-$group"' HUP # the terminal was closed
   wait "$group" || status=$?
   while kill -0 -- "-$group" 2>/dev/null; do # accelerate may be gone before its ranks are
     wait "$group" 2>/dev/null || sleep 0.2
