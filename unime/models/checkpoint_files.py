@@ -4,16 +4,21 @@ configuration, processor and weights."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from unime.errors import ConfigError
-from unime.runtime.files import add_folder
+from unime.errors import ConfigError, require
+from unime.runtime.files import add_folder, read_json, regular
 
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLE = "adapter_model.bin"  # peft's
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+# Numbers that stand for themselves, in safetensors' words; some old files hold positions.
+WHOLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
     "unexpected_keys": "has weights not of",
@@ -86,8 +91,18 @@ def check_processor(source: Source) -> None:
 
 
 def check_config(source: Source) -> None:
-    """Refuse a folder without one: transformers says that its model is not recognised."""
-    if (source.folder / "config.json").is_file():
+    """Refuse a folder without one: transformers says that its model is not recognised; and one of a
+    quantised model."""
+    path = source.folder / "config.json"
+    if path.exists():
+        config = read_json(path, key="model.name")
+        parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+        quantised = [part["quantization_config"] for part in parts if "quantization_config" in part]
+        if any(quantised):
+            raise ConfigError(
+                f"model.name: {path}: quantization_config: its weights are quantised already;"
+                " expected full ones, of which model.quantization makes 4 or 8 bits"
+            )
         return
     found = sorted(path.name for path in source.folder.iterdir())
     what = f"found {', '.join(found[:5]) or 'nothing'}"
@@ -102,16 +117,66 @@ def check_config(source: Source) -> None:
     )
 
 
-def check_weights(source: Source) -> None:
-    """Refuse a folder without weights, or with pickled ones, which may run any code when read."""
-    if any(own_weights(source.folder)):
-        return
-    pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
-    found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
-    raise ConfigError(
-        f"model.name: {source.name} cannot be loaded: expected *.safetensors in {source.folder},"
-        f" found {found}"
-    )
+def check_weights(source: Source) -> int:
+    """Refuse a folder without weights, with pickled ones, which may run any code when read, with
+    quantised ones, or with such outside of it.
+
+    Returns:
+        How many numbers they are.
+    """
+    check_names(source.folder)
+    files = own_weights(source.folder)
+    if not files:
+        pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
+        found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
+        raise ConfigError(
+            f"model.name: {source.name} cannot be loaded: expected *.safetensors in"
+            f" {source.folder}, found {found}"
+        )
+    total = 0
+    for path in files:
+        try:
+            total += _count(path)
+        except Exception as error:  # of a library in Rust
+            raise ConfigError(f"model.name: {path}: {error}") from error
+    return total
+
+
+def _count(path: Path) -> int:
+    """The numbers in a file of weights, all of which stand for themselves."""
+    total = 0
+    with safe_open(regular(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            tensor = file.get_slice(name)
+            if (kind := tensor.get_dtype()) not in WHOLE:
+                raise ValueError(
+                    f"{name} is of {kind}: quantised weights; expected full ones, of which"
+                    " model.quantization makes 4 or 8 bits"
+                )
+            total += prod(tensor.get_shape())
+    return total
+
+
+def check_names(folder: Path, key: str = "model.name") -> None:
+    """Refuse files that name others outside of their folder, or weights that are no safetensors.
+
+    Args:
+        key: the setting that names the folder, for messages.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".index.json"):
+            weights = read_json(path, key=key).get("weight_map")
+            require(isinstance(weights, dict), key, weights, f"a mapping: weight_map in {path}")
+            names = list(weights.values())
+        elif path.name == "config.json":
+            config = read_json(path, key=key)
+            names = [config[name] for name in ("transformers_weights",) if config.get(name)]
+        else:
+            continue
+        for name in dict.fromkeys(map(str, names)):
+            plain = Path(name).name == name and name.endswith(".safetensors")
+            require(plain, key, name, f"the name of a *.safetensors beside {path}, which names it")
+            require((folder / name).is_file(), key, name, f"a file that is there: {path} names it")
 
 
 def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:
