@@ -3,6 +3,7 @@ configuration, processor and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,6 +20,7 @@ PICKLE = "adapter_model.bin"  # peft's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Numbers that stand for themselves, in safetensors' words; some old files hold positions.
 WHOLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
+COUNTS, MANY = ("layer", "depth", "block", "num_labels"), 10_000  # what has objects made for each
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
     "unexpected_keys": "has weights not of",
@@ -92,17 +94,18 @@ def check_processor(source: Source) -> None:
 
 def check_config(source: Source) -> None:
     """Refuse a folder without one: transformers says that its model is not recognised; and one of a
-    quantised model."""
+    quantised model, or of more layers than are listed in no time."""
     path = source.folder / "config.json"
     if path.exists():
         config = read_json(path, key="model.name")
-        parts = [config, *(part for part in config.values() if isinstance(part, dict))]
-        quantised = [part["quantization_config"] for part in parts if "quantization_config" in part]
-        if any(quantised):
-            raise ConfigError(
-                f"model.name: {path}: quantization_config: its weights are quantised already;"
-                " expected full ones, of which model.quantization makes 4 or 8 bits"
-            )
+        for key, value in _entries(config):
+            if key == "quantization_config" and value:
+                raise ConfigError(
+                    f"model.name: {path}: {key}: its weights are quantised already; expected full"
+                    " ones, of which model.quantization makes 4 or 8 bits"
+                )
+            too_many = type(value) is int and value > MANY and any(of in key for of in COUNTS)
+            require(not too_many, f"model.name: {path}: {key}", value, f"at most {MANY}")
         return
     found = sorted(path.name for path in source.folder.iterdir())
     what = f"found {', '.join(found[:5]) or 'nothing'}"
@@ -115,6 +118,14 @@ def check_config(source: Source) -> None:
         f"model.name: {source.name} cannot be loaded: expected a model as transformers saves it"
         f" (config.json, *.safetensors, a processor) in {source.folder}, {what}"
     )
+
+
+def _entries(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration and of its parts, and what it is."""
+    for key, entry in value.items():
+        yield key, entry
+        if isinstance(entry, dict):
+            yield from _entries(entry)
 
 
 def check_weights(source: Source) -> int:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import send_to_device
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -34,7 +35,7 @@ from unime.models.chat_format import check_carries
 from unime.models.checkpoint_files import Checkpoint
 from unime.models.explaining import explained
 from unime.models.hub import locate
-from unime.models.item_processor import ItemProcessor
+from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
 from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
@@ -165,8 +166,22 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
-        encoder = cls(base, adapters, backbone, processor, described, decoder_only)
-        return encoder.to(device)
+        encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
+        encoder._try_out()
+        return encoder
+
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        """Embed a text, and a picture where it sees any: what of its files does not fit each other
+        is then said before anything is done with it."""
+        blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
+        items = [Item("a"), *[Item(images=("blank",))] * (not self.decoder_only)]
+        samples = [self.processor(item, lambda _: blank) for item in items]
+        training = self.training
+        vectors = self.eval().embed(self.processor.parts(samples))
+        self.train(training)
+        if not vectors.isfinite().all():
+            raise ConfigError("model.name: its vectors are not finite: damaged weights?")
 
     @property
     def base(self) -> PreTrainedModel:

@@ -42,11 +42,11 @@ def load_pretrained(
         if model.trust_remote_code:
             check_own_code(folder)
         check_config(checkpoint.base)
-        check_processor(checkpoint.processor)
-        check_plan(folder, check_weights(checkpoint.base), model.trust_remote_code)
         config = AutoConfig.from_pretrained(folder, **code)
+        check_processor(checkpoint.processor)
         processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
         check_pictures(processor)
+        check_plan(folder, check_weights(checkpoint.base), model.trust_remote_code)
         backbone = backbone_of(config, model.trust_remote_code)
         if sharded and backbone.group is not None:
             raise ConfigError(
