@@ -211,6 +211,11 @@ REFUSED: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("old/model.safetensors.index.json", {"weight_map": {"a": "../a.safetensors"}}, "beside"),
         ("old/model.safetensors.index.json", {"weight_map": {"a": "a.bin"}}, "beside"),
         ("old/model.safetensors.index.json", {"weight_map": {"a": "a.safetensors"}}, "is there"),
+        (
+            "base/tokenizer_config.json",
+            {"fast_tokenizer_files": ["../a/tokenizer.4.0.0.json"]},
+            "beside",
+        ),
         ("base/config.json", {"transformers_weights": "weights.bin"}, "beside"),
     ],
     "enormous pictures": [
@@ -292,3 +297,10 @@ def test_a_link_to_everything_is_refused(tmp_path, monkeypatch):
     (tmp_path / "model/link").symlink_to(tmp_path / "other")
     with pytest.raises(DataError, match="links in it lead to more than 10 files"):
         folder_digest(tmp_path / "model")
+
+
+def test_a_model_of_links_is_the_model(whole, tmp_path, pictures):
+    """As the hub's cache has it: names that lead to what is called by its digest."""
+    folder = Path(shutil.copytree(whole["base"], tmp_path / "model", copy_function=os.symlink))
+    assert folder_digest(folder) == folder_digest(whole["base"])
+    assert outcome(exact_model(folder), pictures[0]) == ""

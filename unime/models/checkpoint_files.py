@@ -16,6 +16,7 @@ from unime.errors import ConfigError, require
 from unime.runtime.files import add_folder, read_json, regular
 
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
+WEIGHTS = ".safetensors"
 PICKLE = "adapter_model.bin"  # peft's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Numbers that stand for themselves, in safetensors' words; some old files hold positions.
@@ -90,6 +91,7 @@ def check_processor(source: Source) -> None:
             f" {source.folder}); name a checkpoint that has the right one (a language model alone"
             " has none: docs/own_model.md says how to give it eyes)"
         )
+    check_names(source.folder, "model.processor")
 
 
 def check_config(source: Source) -> None:
@@ -175,18 +177,19 @@ def check_names(folder: Path, key: str = "model.name") -> None:
         key: the setting that names the folder, for messages.
     """
     for path in sorted(folder.glob("*.json")):
-        if path.name.endswith(".index.json"):
+        if path.name == "tokenizer_config.json":
+            names, end = read_json(path, key=key).get("fast_tokenizer_files") or [], ".json"
+        elif path.name == "config.json":
+            names, end = [read_json(path, key=key).get("transformers_weights") or ""], WEIGHTS
+        elif path.name.endswith(".index.json"):
             weights = read_json(path, key=key).get("weight_map")
             require(isinstance(weights, dict), key, weights, f"a mapping: weight_map in {path}")
-            names = list(weights.values())
-        elif path.name == "config.json":
-            config = read_json(path, key=key)
-            names = [config[name] for name in ("transformers_weights",) if config.get(name)]
+            names, end = list(weights.values()), WEIGHTS
         else:
             continue
-        for name in dict.fromkeys(map(str, names)):
-            plain = Path(name).name == name and name.endswith(".safetensors")
-            require(plain, key, name, f"the name of a *.safetensors beside {path}, which names it")
+        for name in dict.fromkeys(filter(None, map(str, names))):
+            plain = Path(name).name == name and name.endswith(end)
+            require(plain, key, name, f"the name of a *{end} beside {path}, which names it")
             require((folder / name).is_file(), key, name, f"a file that is there: {path} names it")
 
 
