@@ -75,7 +75,12 @@ def _planned(folder: Path, config: str, code: bool, auto_class: Any) -> tuple[in
 
 
 def check_rank(config: LoraConfig, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse ranks beyond the width of all layers that an adapter has tensors for."""
+    """Refuse ranks beyond the width of all layers that an adapter has tensors for, and tensors that
+    are quantised."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ConfigError(f"model.adapter: {path}: {name} is of {kind}, expected a float")
     widest = max((side for of in tensors.values() for side in of.shape), default=0)
     for rank in (config.r, *(config.rank_pattern or {}).values()):
         if rank > widest:
