@@ -102,7 +102,7 @@ def check_pictures(processor: Any) -> None:
         areas = hasattr(type(part), "temporal_patch_size")
         for name in (*SIDES, *NUMBERS, "min_pixels"):
             for key, value in _numbers(name, getattr(part, name, None)):
-                if key == "longest_edge" and areas:
+                if key == "max_pixels" or (key == "longest_edge" and areas):
                     continue
                 of_area = key == "min_pixels" or (key == "shortest_edge" and areas)
                 limit = SIDE**2 if of_area else MANY if name in NUMBERS else SIDE
