@@ -22,7 +22,7 @@ from unime.data.split_files import inside
 from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
 from unime.inputs.items import video_frames
-from unime.inputs.pixels import open_picture
+from unime.inputs.picture_files import open_picture
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}

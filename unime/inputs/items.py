@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unime.errors import DataError
+from unime.runtime.files import regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
@@ -132,4 +133,4 @@ def image_digest(path: str) -> bytes:
 
 @cache
 def _digest(path: str, size: int, modified: int) -> bytes:
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+    return hashlib.blake2b(regular(Path(path)).read_bytes(), digest_size=16).digest()
