@@ -34,8 +34,8 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
 
     Raises:
-        DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``), a
-            strip, or of values of which nobody knows how bright they are (pixels.as_seen).
+        DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
+            or too long a side, of values of which nobody knows how bright they are (pixels.as_seen).
     """
     try:
         with open_picture(regular(Path(path))) as image:

@@ -32,7 +32,7 @@ FORMATS = (
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 PNG = b"\x89PNG\r\n\x1a\n"
-HEADER_READS = 20_000  # calls; a JPEG with a profile of 20 MB takes 2,000
+HEADER_READS = 10_000  # calls; a JPEG with a profile of 20 MB takes 1,000
 MOST_CHUNKS = 100_000  # of a PNG; one of 400 MB in the usual pieces of 8 KB has half of them
 ICON_PIXELS = 1 << 20  # of a bitmap in an icon, which Pillow decodes while it opens the icon
 PIXELS_OF_SCANS = 1 << 31  # of a progressive JPEG, whose 10 or so scans are a pass each

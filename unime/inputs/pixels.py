@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from unime.inputs.picture_files import load_whole
 
-MAX_RATIO = 200  # of the sides; some processors scale the shorter one up to a fixed size
+MAX_SIDE = 100_000  # pixels; Pillow keeps a pointer for each row, of 1 pixel too
 TURNS = {  # by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,13 +33,13 @@ def as_seen(image: Image.Image) -> Image.Image:
     8 bits, on white where it is transparent, in its own size.
 
     Raises:
-        ValueError: 32-bit values of which nothing says which are black and white; a strip of a
-            picture; a file that ends early.
+        ValueError: 32-bit values of which nothing says which are black and white; a side of
+            more than MAX_SIDE; a file that ends early.
         Exception: whatever Pillow raises of a damaged file.
     """
-    if max(image.size) > MAX_RATIO * min(image.size):
+    if max(image.size) > MAX_SIDE:
         size = f"{image.width} x {image.height} pixels"
-        raise ValueError(f"{size}: one side is more than {MAX_RATIO} times the other")
+        raise ValueError(f"{size}, a side of more than {MAX_SIDE}")
     tiles = getattr(image, "tile", None)  # until it is loaded
     rawmode = tiles[0].args if tiles else None
     load_whole(image)  # which turns a TIFF
