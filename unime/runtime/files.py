@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -154,6 +154,28 @@ def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
 def inside(name: object) -> bool:
     """Whether this names something inside of a folder, however deep, by its path from there."""
     return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def check_kinds(found: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """An object of a JSON file, if it has these keys and what belongs to them: a value of a type (a
+    whole number is a float, too), or an object with keys of its own.
+
+    Raises:
+        DataError: it has not; `where` and the key are named.
+    """
+    for key, kind in kinds.items():
+        value = found.get(key)
+        within = kind if isinstance(kind, Mapping) else {}
+        plain = dict if isinstance(kind, Mapping) else kind
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if plain is float else plain
+        ):
+            name = "an object" if plain is dict else plain.__name__
+            shown = repr(value)[:60] if key in found else "nothing"
+            raise DataError(f"{where}, {key}: got {shown}, expected {name}")
+        if isinstance(value, dict):
+            check_kinds(value, within, f"{where}, {key}")
+    return found
 
 
 def folder_digest(folder: Path) -> str:

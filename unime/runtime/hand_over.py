@@ -35,8 +35,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not Tensor or value.device.type != "cpu" or value.requires_grad:
             return NotImplemented
-        content = value.contiguous().reshape(-1).view(torch.uint8).numpy().data
-        return _tensor, (pickle.PickleBuffer(content), value.dtype, tuple(value.shape))
+        content = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return _tensor, (pickle.PickleBuffer(content.data), value.dtype, tuple(value.shape))
 
 
 def _tensor(content: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
