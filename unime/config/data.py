@@ -90,3 +90,11 @@ class TeacherConfig(Settings):
     output_dir: FilePath = setting(MISSING, "folder of the teacher store")
     batch_size: Positive[int] = setting(64, "texts embedded at a time")
     trust_remote_code: bool = setting(False, "run the code that the model brings")
+
+
+@dataclass
+class CheckConfig(Settings):
+    """stages.check: which stores of embeddings are looked at."""
+
+    store: FilePath = setting(MISSING, "a store, or a folder that holds some")
+    repair: bool = setting(False, "take damaged rows out, so that they are embedded again")
