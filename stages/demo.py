@@ -30,6 +30,7 @@ from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one
 from unime.errors import require
 from unime.runtime.environment import code_digest, git_commit, write_facts
 from unime.runtime.files import folder_digest, read_json, write_json
+from unime.runtime.folder_lock import LENT, lock_folder
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         config.output_dir = f"runs/demo{split}" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
+    lock_folder("output_dir", folder)
     write_facts(folder, dump_config(config), git_commit())
+    os.environ[LENT] = str(folder.resolve())  # to the programs that write there for this one
     seconds = run_steps(steps(config), folder)
     finish(config, folder, seconds)
     print(

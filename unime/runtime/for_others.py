@@ -28,6 +28,10 @@ def for_others(value: Any, longest: int | None = LONGEST) -> Any:
     if not isinstance(value, str):
         return value
     is_path = value.startswith(("/", "~/")) and ": " not in value
-    text = Path(value).name if is_path else PLACE.sub(lambda found: Path(found[0]).name, value)
+    text = (
+        (Path(value).name or value)
+        if is_path
+        else PLACE.sub(lambda found: Path(found[0]).name, value)
+    )
     text = CONTROL.sub("\ufffd", text)
     return text if longest is None or len(text) <= longest else f"{text[:longest]} …"

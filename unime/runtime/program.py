@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ def noted_as_running() -> Iterator[None]:
 def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line."""
     heed_ctrl_c()
+    _print_any_letter()
     try:
         with noted_as_running():
             main()
@@ -65,6 +67,12 @@ def run_program(main: Callable[[], None]) -> None:
     finally:
         if (ranks := _ranks()) is not None:
             ranks.destroy_process_group()
+
+
+def _print_any_letter() -> None:
+    """Hours of work do not end on a letter that standard output lacks, as stderr's do not."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(text: str, status: int) -> NoReturn:
