@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.page.files import Files, TaskFiles, item_of, read_task_files
+from eval.page.files import Files, TaskFiles, item_of, read_model_files
 from eval.page.gallery import Items, choose_queries, gallery_card
 from eval.page.maps import collapse_of, packed, project, similarity_matrix
 from eval.page.pictures import Pictures
@@ -53,10 +53,7 @@ def write_page(
         ConfigError: the page cannot be written.
         DataError: a model's files are damaged.
     """
-    files = {
-        name: {task: read_task_files(models[name], task) for task in report["tasks"]}
-        for name in report["models"]
-    }
+    files = {name: read_model_files(models[name], report["tasks"]) for name in report["models"]}
     pictures = Pictures()
     content = page_content(report, files, pictures, examples, map_points, max_megabytes)
     page = render(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,20 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
     return TaskFiles(result, predictions, sample)
 
 
+def read_model_files(folder: Path, tasks: Iterable[str]) -> dict[str, TaskFiles]:
+    """All that an evaluation wrote about these tasks.
+
+    Raises:
+        DataError: a file is damaged, or does not fit to the others.
+    """
+    files = {task: read_task_files(folder, task) for task in tasks}
+    widths = {found.sample[0].shape[1]: task for task, found in files.items() if found.sample}
+    if len(widths) > 1:
+        each = ", ".join(f"{width} in {task}" for width, task in widths.items())
+        raise DataError(f"{folder}: samples of embeddings of different widths: {each}")
+    return files
+
+
 def item_of(found: dict[str, Any]) -> Item:
     """An item as it stands in a line of predictions."""
     return Item(
@@ -148,7 +163,7 @@ def _read_sample(path: Path, count: int) -> tuple[torch.Tensor, torch.Tensor] | 
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: not a sample of embeddings: {error!r}") from None
     is_table = queries.ndim == 2 and queries.shape == targets.shape and 0 not in queries.shape
-    if not is_table or len(queries) > count:
+    if not is_table or len(queries) != count:
         shapes = f"{tuple(queries.shape)} and {tuple(targets.shape)}"
         raise DataError(f"{path}: queries and targets are {shapes}, expected ({count}, D) both")
     if not (queries.isfinite().all() and targets.isfinite().all()):

@@ -100,8 +100,10 @@ class ReportConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.models:
-            is_short = 0 < len(name) <= LONGEST_NAME and name.isprintable() and "|" not in name
-            require(is_short, "models", name, f"a name of {LONGEST_NAME} characters, without |")
+            is_right = 0 < len(name) <= LONGEST_NAME and name.isprintable() and "|" not in name
+            is_right = is_right and not name.startswith(("/", "~"))
+            expected = f"a name of {LONGEST_NAME} characters at most, no path and without |"
+            require(is_right, "models", name, expected)
         names = f"one of models: {', '.join(self.models)}"
         require(self.baseline in (None, *self.models), "baseline", self.baseline, names)
         for name, metadata in self.leaderboard.items():

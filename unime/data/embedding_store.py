@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import KEY_BYTES
-from unime.runtime.files import read_json, write_json
+from unime.runtime.files import read_json, write_json, writing
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 
 FACTS = "store.json"
@@ -126,7 +126,8 @@ class EmbeddingStore(StoredEmbeddings):
     def describe(self, **facts: Any) -> None:
         """Write the facts, with these among them."""
         self.facts |= facts
-        write_json(self.folder / FACTS, self.facts)
+        with writing(self._key, self.folder):
+            write_json(self.folder / FACTS, self.facts)
 
     def add(self, keys: Sequence[bytes], vectors: Tensor, truncated: Sequence[bool]) -> None:
         """Append embeddings (n, D) of items that are missing.

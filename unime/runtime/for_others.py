@@ -22,7 +22,7 @@ def for_others(value: Any, longest: int | None = LONGEST) -> Any:
         longest: characters of each text; None: it is not cut.
     """
     if isinstance(value, Mapping):
-        return {key: for_others(entry, longest) for key, entry in value.items()}
+        return {_cut(key, longest): for_others(entry, longest) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [for_others(entry, longest) for entry in value]
     if not isinstance(value, str):
@@ -33,5 +33,9 @@ def for_others(value: Any, longest: int | None = LONGEST) -> Any:
         if is_path
         else PLACE.sub(lambda found: Path(found[0]).name, value)
     )
-    text = CONTROL.sub("\ufffd", text)
-    return text if longest is None or len(text) <= longest else f"{text[:longest]} …"
+    return _cut(CONTROL.sub("\ufffd", text), longest)
+
+
+def _cut(text: Any, longest: int | None) -> Any:
+    is_long = longest is not None and isinstance(text, str) and len(text) > longest
+    return f"{text[:longest]} …" if is_long else text
