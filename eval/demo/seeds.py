@@ -34,8 +34,11 @@ def main(words: Sequence[str]) -> None:
     if len(words) < 2 or not words[0].endswith(".json"):
         raise SystemExit(__doc__)
     output = Path(words[0])
-    collected = collect([read(Path(folder)) for folder in words[1:]])
-    text = table_of(collected)
+    reports = [read(Path(folder)) for folder in words[1:]]
+    try:
+        text = table_of(collected := collect(reports))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{', '.join(words[1:])}: no reports of one demo: {error!r:.200}") from None
     with locked("output", output.parent), writing("output", output):
         write_json(output, collected)
         write_aside(output.with_suffix(".md"), text)

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 from eval.page.build import write_page
 from eval.report.__main__ import main as report_main
+from eval.tasks.suites import load_suite
 from tests.support.page_files import report_on, write_results
+from tests.support.paths import ROOT
 from unime.config import ReportConfig
 from unime.errors import ConfigError, DataError
 
@@ -196,3 +198,22 @@ def test_a_models_name_is_no_markup(
     (tmp_path / "report.yaml").write_text(json.dumps(settings))
     report_main(["--config", str(tmp_path / "report.yaml")])
     assert "[/before]" in capsys.readouterr().out
+
+
+INSERTED = b"&a |*a |<<: |!!int |!!python/object:os.system |[|{|\0|\xff|${oc.env:HOME}|\n---\n|? "
+
+
+def test_damaged_suites(tmp_path: Path) -> None:
+    """120 of them: refused in one line that names the file, or read."""
+    path, refused = tmp_path / "suite.yaml", 0
+    content = (ROOT / "configs/suites/mmeb_v2_video.yaml").read_bytes()[:1200]
+    for seed in range(120):
+        draw = random.Random(seed)
+        text, place = damaged(draw, content), draw.randrange(len(content))
+        path.write_bytes(text[:place] + draw.choice([b"", *INSERTED.split(b"|")]) + text[place:])
+        try:
+            load_suite(str(path))
+        except ConfigError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1 and str(path) in str(error), str(error)
+    assert refused > 60
