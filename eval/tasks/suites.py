@@ -31,9 +31,10 @@ from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
 from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
-from unime.config.values import pairs, parse_yaml, read_node
+from unime.config.values import pairs, read_node
+from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, require
-from unime.runtime.files import LONGEST_NAME, is_name, read_text
+from unime.runtime.files import LONGEST_NAME, is_name
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
@@ -110,7 +111,7 @@ def _read_suite(path: Path, read: set[Path]) -> dict[str, Task]:
         if place in read:
             raise ConfigError("it is included twice, or by itself")
         read.add(place)
-        nodes = dict(pairs(parse_yaml(read_text(path)), dict, ""))
+        nodes = dict(pairs(read_yaml(path), dict, ""))
         content = {name: read_node(node, Any, name, typed=False) for name, node in nodes.items()}
     except (ValueError, RecursionError) as error:  # our own errors are of the former
         raise ConfigError(f"{path}: not a suite of tasks: {error}") from None

@@ -6,6 +6,7 @@ pytest tests/training/test_run.py
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tests.support.engine_cases import settings
 from tests.support.stand_in import make_config
+from tests.training.test_checkpoint import run_state
 from unime.config import DistillationLossConfig
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime import environment, interruption
@@ -76,7 +79,7 @@ def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(runlog, "git_commit", lambda commit=commit: commit)
         config = make_config(tmp_path, chunk_size=chunk_size)
         start_run(config)
-        state = {"step": 3, "identity": run_identity(config, 1), "data": {}}
+        state = run_state(3) | {"identity": run_identity(config, 1)}
         write_json(tmp_path / "state.json", state)
         (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True, exist_ok=True)
         (tmp_path / "state.json").rename(tmp_path / "checkpoints/step_00000003/state.json")
@@ -172,6 +175,16 @@ def test_other_ranks_let_the_first_one_speak(
         (DataError("rows.csv: wrong"), 2, "error: rows.csv: wrong\n"),
         (RunError("step 3: loss nan"), 1, "error: step 3: loss nan\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (
+            OSError(30, "Read-only file system", "/a"),
+            2,
+            r"error: \[Errno 30\] Read-only .*: '/a'\n",
+        ),
+        (PermissionError(13, "denied", "/a"), 2, "error: .*denied: '/a'\n"),
+        (OSError(36, "File name too long", "/a"), 2, "error: .*too long: '/a'\n"),
+        (OSError(28, "No space left"), 1, r"error: .*No space left \(test_.*; once there is room"),
+        (OSError("5 requested,\nand 3 written"), 2, "error: OSError: 5 requested, and 3 written"),
+        (SafetensorError("I/O error"), 1, "error: SafetensorError: I/O error"),
     ],
 )
 def test_expected_errors_are_one_line(
@@ -182,7 +195,8 @@ def test_expected_errors_are_one_line(
 
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
-    assert (stopped.value.code, capsys.readouterr().err) == (status, said)
+    told = capsys.readouterr().err
+    assert stopped.value.code == status and re.match(said, told) and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from unime.collapse import of_batch
+from unime.config.values import load_yaml
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
@@ -69,15 +66,14 @@ def recipes(run: Path, after: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]
     if not path.is_file():
         return {}
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        config = load_yaml(path)
         config["step"] = step
         recipe("", config)
         adapter = config["model"].get("adapter")
         there = named_folder(adapter, run) or Path(adapter) if adapter else None
-    except (
-        *(OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException),
-        *(LookupError, TypeError, AttributeError),
-    ) as error:
+    except ConfigError as error:  # which names the file
+        raise ConfigError(f"run: {error}") from None
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         reason = " ".join(f"{error!r}".split())
         raise ConfigError(f"run: {path} is not a stage's configuration: {reason:.300}") from None
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"

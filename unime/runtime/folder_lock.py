@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unime.errors import ConfigError
-from unime.runtime.files import replacing, writing
+from unime.errors import ConfigError, DataError
+from unime.runtime.files import regular, replacing, writing
 
 NAME = ".lock"
 LENT = "UNIME_LENT"  # in a program's environment: the folder that the one which started it has
@@ -42,8 +42,8 @@ def lock_folder(key: str, folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, FLAGS, 0o666)
-    except OSError as error:
+        file = os.open(regular(path), FLAGS, 0o666)
+    except (OSError, DataError) as error:
         raise ConfigError(f"{key}: {folder} cannot be written: {error}") from None
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
