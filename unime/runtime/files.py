@@ -23,6 +23,9 @@ from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
+LONGEST_NAME = (
+    100  # bytes of a name that others chose; "_sample.safetensors.partial" goes behind it
+)
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
 MANY_FILES = 10_000  # behind links
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
@@ -43,6 +46,9 @@ def write_aside(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of `path`, all of it on the disk, when
     the block is left in good order. If it fails, what was there stays, and what was written goes.
+
+    Raises:
+        IsADirectoryError: a file would take the place of a folder.
     """
     aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
     _remove(aside)  # of a run that was killed, this and the next
@@ -52,6 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         sync(aside)
         if path.is_dir():
+            if not aside.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             _remove(former)
             path.rename(former)
         os.replace(aside, path)
@@ -64,10 +72,44 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():  # of a link itself, whatever it leads to
         shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
-        path.unlink()
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(key: str, path: Path) -> Iterator[None]:
+    """What is written here cannot be: a full disk, one that is read only, no such folder, …
+
+    Args:
+        key: the setting that names the path, for messages.
+
+    Raises:
+        ConfigError: an error of the system, also one of a library that is written in Rust, whose
+            exceptions tell it by their words alone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and "(os error " not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {path} cannot be written: {reason}", key) from error
+
+
+def is_name(value: object) -> bool:
+    """Whether a name that others chose can be that of a file or folder of its own in one of ours:
+    it stays there, nothing hides it, and what is put behind it leaves it short enough."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value.encode("utf-8", "replace")) <= LONGEST_NAME
+        and value.isprintable()
+        and value == value.strip()
+        and not value.startswith(".")
+        and "/" not in value
+        and "\\" not in value
+    )
 
 
 def append(path: Path, content: str | bytes) -> None:
