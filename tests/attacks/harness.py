@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,16 @@ class Attack:
     victim: Callable[[], Any]
     names: tuple[str, ...] = ()
     harm: Harm = harmless
+
+
+def each(
+    deeds: Mapping[str, Deed],
+    victim: Callable[[], Any],
+    names: tuple[str, ...] = (),
+    harm: Harm = harmless,
+) -> list[Attack]:
+    """Attacks that one victim meets."""
+    return [Attack(name, deed, victim, names, harm) for name, deed in deeds.items()]
 
 
 @dataclass(frozen=True)
@@ -209,8 +219,7 @@ def _met(attack: Attack, said: Path) -> dict[str, Any]:
     except SystemExit as left:
         status = left.code
     except BaseException as error:
-        memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
-        return _found("exhausted" if memory else "traceback", _where(error))
+        return _found("traceback", _where(error))
     sys.stdout.flush()
     sys.stderr.flush()
     if status:
@@ -220,6 +229,8 @@ def _met(attack: Attack, said: Path) -> dict[str, Any]:
 
 
 def _found(outcome: str, detail: str) -> dict[str, Any]:
+    if re.search("MemoryError|can't allocate memory|bad_alloc", detail):
+        outcome = "exhausted"
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"outcome": outcome, "detail": " ".join(detail.split())[:400], "gigabytes": most}
 

@@ -25,7 +25,7 @@ from tests.attacks.damage import (
     values,
     write,
 )
-from tests.attacks.harness import Area, Attack, nothing
+from tests.attacks.harness import Area, Attack, each, nothing
 from tests.attacks.victims import MODEL, build_model, encode, no_vectors, other_than
 
 WEIGHTS, INDEX = f"{MODEL}/model.safetensors", f"{MODEL}/model.safetensors.index.json"
@@ -183,15 +183,12 @@ NAMES = (MODEL, "model.")
 
 
 def attacks() -> list[Attack]:
-    unharmed, finite = other_than("truth.npy"), no_vectors
-    everything = {
-        unharmed: {"control": nothing} | {k: d for k, d in DAMAGED.items()},
-        finite: CONFIGS | PROCESSORS | EXPORTED | LAYOUT | LINKS,
-    }
+    unharmed = other_than("truth.npy")
     return [
-        Attack(name, deed, encode, NAMES, harm)
-        for harm, deeds in everything.items()
-        for name, deed in deeds.items()
+        *each({"control": nothing} | DAMAGED, encode, NAMES, unharmed),
+        *each(CONFIGS | LAYOUT | LINKS, encode, NAMES, no_vectors),
+        *each(PROCESSORS, encode, (*NAMES, "processor"), no_vectors),
+        *each(EXPORTED, encode, (*NAMES, "inputs."), no_vectors),
     ]
 
 
