@@ -103,14 +103,14 @@ class Met:
     gigabytes: float
 
 
-def in_child(action: Deed, seconds: float, said: Path, limits: Deed = lambda: None) -> Any:
+def in_child(action: Deed, seconds: float, said: Path) -> Any:
     """What an action returns in a forked process, as JSON; a number if it was killed by a signal,
     None if its time was over."""
     read, write = os.pipe()
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        _run_child(action, write, said, limits)
+        _run_child(action, write, said)
     os.close(write)
     ended = os.pidfd_open(child)
     waiting = select.poll()
@@ -130,7 +130,7 @@ def in_child(action: Deed, seconds: float, said: Path, limits: Deed = lambda: No
     return os.waitstatus_to_exitcode(status) if in_time else None
 
 
-def _run_child(action: Deed, write: int, said: Path, limits: Deed) -> None:
+def _run_child(action: Deed, write: int, said: Path) -> None:
     os.setsid()
     with said.open("wb") as file, open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -138,7 +138,6 @@ def _run_child(action: Deed, write: int, said: Path, limits: Deed) -> None:
         os.dup2(file.fileno(), 2)
     faulthandler.disable()
     try:
-        limits()
         returned = json.dumps(action()).encode()
     except BaseException:
         traceback.print_exc()
@@ -173,7 +172,10 @@ def meet(area: Area, attack: Attack, built: Path, keep: bool = False) -> Met:
 
     def act() -> dict[str, Any]:
         os.chdir(here)
-        attack.deed()
+        try:
+            attack.deed()
+        except Exception as error:
+            return _found("traceback", f"the attack itself fails: {_where(error)}")
         _limit()
         return _met(attack, said)
 
@@ -186,7 +188,7 @@ def meet(area: Area, attack: Attack, built: Path, keep: bool = False) -> Met:
     touched = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
     if touched:
         found |= {"outcome": "let in", "detail": f"touched outside: {', '.join(touched)}"}
-    elif any(SECRET in _text(path) for path in sorted(here.glob("out/**/*"))):
+    elif any(SECRET in _text(path) for path in _written(here)):
         found |= {"outcome": "let in", "detail": "the secret is in what was written"}
     if keep:
         print(f"{text}\nkept: {base}")
@@ -203,6 +205,11 @@ def _contents(base: Path, but: tuple[Path, ...]) -> dict[str, bytes]:
             regular = path.is_file() and path.stat().st_size < 1 << 20
             found[path.relative_to(base).as_posix()] = path.read_bytes() if regular else b""
     return found
+
+
+def _written(here: Path) -> list[Path]:
+    """What a program may have written, which names its output ``out``."""
+    return [path for path in (here / "out").rglob("*") if path.resolve().is_relative_to(here)]
 
 
 def _text(path: Path) -> str:
