@@ -12,7 +12,6 @@ same without an attack) survived.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import sys
@@ -27,9 +26,10 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 if __name__ == "__main__":  # before torch looks at it
     os.environ |= ENVIRONMENT
 
-from tests.attacks import (  # noqa: E402
+from tests.attacks.areas import (  # noqa: E402
     adapters,
     evaluations,
+    lines,
     models,
     pictures,
     results,
@@ -39,27 +39,16 @@ from tests.attacks import (  # noqa: E402
     tables,
     tokenizers,
 )
-from tests.attacks.harness import (  # noqa: E402
-    GOOD,
-    OUTCOMES,
-    SECRET,
-    SECRET_NAME,
-    Area,
-    Attack,
-    Met,
-    as_json,
-    in_child,
-    meet,
-)
+from tests.attacks.harness import SECRET, SECRET_NAME, Area, Attack  # noqa: E402
+from tests.attacks.meeting import GOOD, OUTCOMES, Met, as_json, in_child, meet  # noqa: E402
 
 MODULES = (
     *(runs, models, adapters, tokenizers, evaluations),  # the slow ones first
-    *(results, tables, settings, pictures, stores),
+    *(results, tables, lines, settings, pictures, stores),
 )
 AREAS: dict[str, Area] = {module.AREA.name: module.AREA for module in MODULES}
 CONTROL = "control"
 BUILDING = 120  # seconds
-IMPORTED_LATE = ()  # here once, instead of in every child
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -68,24 +57,29 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", action="store_true", help="a few of every area")
     args = parser.parse_args(words)
     chosen = choose(args.names, args.sample)
-    for name in IMPORTED_LATE:
-        importlib.import_module(name)
     os.environ[SECRET_NAME] = SECRET
     started = time.monotonic()
+    alone = len(args.names) == len(chosen) == 1
     with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        os.environ |= {
+            "HF_DATASETS_CACHE": f"{folder}/datasets",
+            "HF_MODULES_CACHE": f"{folder}/code",
+        }
+        if not alone:
+            tempfile.tempdir = folder
         areas = list({area.name: area for area, _ in chosen}.values())
         spread([lambda area=area: build(area, Path(folder)) for area in areas], Path(folder, "b"))
-        alone = len(args.names) == len(chosen) == 1
         jobs = [
-            lambda area=area, attack=attack: as_json(meet(area, attack, Path(folder, area.name), alone))
+            lambda area=area, attack=attack: as_json(
+                meet(area, attack, Path(folder, area.name), alone)
+            )
             for area, attack in chosen
         ]
         if alone:
-            lines = [jobs[0]()]
+            said = [jobs[0]()]
         else:
-            lines = spread(jobs, Path(folder, "met"))
-        found = [Met(**json.loads(line)) for line in lines]
+            said = spread(jobs, Path(folder, "met"))
+        found = [Met(**json.loads(line)) for line in said]
     print(table(found, time.monotonic() - started))
     return int(len(found) < len(chosen) or bool(bad(found)))
 
@@ -169,7 +163,9 @@ def table(found: Sequence[Met], seconds: float) -> str:
     slow = sorted(found, key=lambda met: -met.seconds)[:3]
     most = ", ".join(f"{met.name} {met.seconds:.1f} s" for met in slow)
     large = max(found, key=lambda met: met.gigabytes)
-    lines += [f"{seconds:.0f} s; the slowest: {most}; the largest: {large.name} {large.gigabytes:.1f} GiB"]
+    lines += [
+        f"{seconds:.0f} s; the slowest: {most}; the largest: {large.name} {large.gigabytes:.1f} GiB"
+    ]
     return "\n".join([*lines, *through])
 
 

@@ -110,6 +110,11 @@ def values(path: str, key: str, *others: Any) -> Deeds:
     return changed(path, {f"{key}-{_shown(other)}": put(other) for other in others})
 
 
+def renamed(prefix: str, deeds: Deeds) -> Deeds:
+    """The same under longer names, so that two victims can meet them."""
+    return {f"{prefix}-{name}": deed for name, deed in deeds.items()}
+
+
 def safetensors(header: Any, content: bytes = b"\0" * 64, length: int | None = None) -> bytes:
     """A file of safetensors with any header, which may lie about its own length."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()

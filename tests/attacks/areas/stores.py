@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.attacks.damage import Deeds, Payload, cut, flipped, link, no_json, not_a_file, remove, values
+from tests.attacks.damage import (
+    Deeds,
+    Payload,
+    cut,
+    flipped,
+    link,
+    no_json,
+    not_a_file,
+    remove,
+    renamed,
+    values,
+)
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
 from unime.data.embedding_store import EmbeddingStore
 from unime.data.teacher_store import TeacherMeta, open_store, text_key, write_store
@@ -43,7 +54,9 @@ def build() -> None:
         rows = np.stack([by_text[TEXTS[KEYS.index(key)]] for key in keys])
         np.save(folder / "embeddings.npy", rows)
         np.save(folder / "keys.npy", np.array(keys))
-        facts = {key: value for key, value in asdict(META).items() if key not in ("cut_at", "num_cut")}
+        facts = {
+            key: value for key, value in asdict(META).items() if key not in ("cut_at", "num_cut")
+        }
         (folder / "meta.json").write_text(json.dumps({**facts, "version": 1, "count": len(keys)}))
     np.save("unfinished/partial/done.npy", np.arange(len(TEXTS)) < 8)
     Path("outside").mkdir()
@@ -194,19 +207,25 @@ def of_the_layout_before(folder: str) -> Deeds:
 
 
 def attacks() -> list[Attack]:
-    own = {"control": nothing} | DAMAGED
-    evaluating = {f"evaluated-{name}": deed for name, deed in own.items()}
     old = of_the_layout_before(OLD)
     unfinished = of_the_layout_before("unfinished/partial")
     return [
-        *each(own, taught(), (STORE,), wrong),
-        *each({n.replace("evaluated-control", "control-of-evaluated"): d for n, d in evaluating.items()},
-              evaluated, (STORE,), wrong),
-        *each({"control-of-old": nothing} | {f"old-{n}": d for n, d in old.items()}, taught(OLD),
-              (OLD,), wrong),
-        *each({"control-of-unfinished": nothing} | {f"unfinished-{n}": d for n, d in
-              unfinished.items()}, completed("unfinished"), ("unfinished",), wrong),
-    ]  # fmt: skip
+        *each({"control": nothing} | DAMAGED, taught(), (STORE,), wrong),
+        *each(
+            {"control-of-evaluated": nothing} | renamed("evaluated", DAMAGED),
+            evaluated,
+            (STORE,),
+            wrong,
+        ),
+        *each({"control-of-old": nothing} | renamed("old", old), taught(OLD), (OLD,), wrong),
+        *each(
+            {"control-of-unfinished": nothing}
+            | {f"unfinished-{n}": d for n, d in unfinished.items()},
+            completed("unfinished"),
+            ("unfinished",),
+            wrong,
+        ),
+    ]
 
 
 AREA = Area("stores", build, attacks, ("first-record-lost", "old-objects"))

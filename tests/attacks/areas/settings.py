@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from eval.tasks.suites import load_suite
-from tests.attacks.damage import Deeds, link, not_a_file, write
+from tests.attacks.areas.lines import ANCHORS
+from tests.attacks.damage import Deeds, link, not_a_file, renamed, write
 from tests.attacks.harness import SECRET, SECRET_NAME, Area, Attack, each, nothing
-from tests.attacks.tables import ANCHORS
 from unime.config import Stage2Config, dump_config, load_config
 
 FILE, SUITE = "config.yaml", "suite.yaml"
@@ -51,9 +51,9 @@ def leads_out(found: dict[str, Any]) -> str | None:
 DEEP = "[" * 20_000 + "]" * 20_000
 ANYWHERE: dict[str, str | bytes] = {  # in place of the file
     "anchors": ANCHORS,
-    "anchors-merged": "a: &a {x: 1}\n" + "".join(
-        f"b{n}: &b{n} {{<<: [{', '.join(['*b%d' % (n - 1) if n else '*a'] * 9)}]}}\n"
-        for n in range(12)
+    "anchors-merged": "a: &a {x: 1}\n"
+    + "".join(
+        f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]}}\n" for n in range(12)
     ),
     "recursive": "a: &a [*a]\n",
     "recursive-mapping": "a: &a {b: *a}\n",
@@ -169,7 +169,7 @@ WORDS = {
 
 def with_value(key: str, value: str) -> Any:
     group, name = key.split(".")
-    quoted = value if value[:1] in "\"{" or "optim" in key else f'"{value}"'
+    quoted = value if value[:1] in '"{' or "optim" in key else f'"{value}"'
     lines = RIGHT.replace(f"{group}: {{", f"{group}: {{{name}: {quoted}, ", 1)
     old = {"output_dir": "output_dir: o", "name": "name: m", "sources": "sources: {A: {}}"}
     for part in (old.get(name), f"{name}: 1.0", f"{name}: 1", f"{name}: 2"):
@@ -198,12 +198,16 @@ def attacks() -> list[Attack]:
     keys = (FILE, "command line")
     return [
         *each({"control": nothing} | valued, config, keys, repeats),
-        *each({f"file-{n}": d for n, d in (anywhere | not_a_file(FILE) | linked).items()}, config, keys),
+        *each(renamed("file", anywhere | not_a_file(FILE) | linked), config, keys),
         *words,
         *each({"control-of-suites": nothing}, suite, (SUITE,), leads_out),
-        *each({f"suite-{n}": d for n, d in (in_suites | own | not_a_file(SUITE)).items()}, suite,
-              ("suite", "secret.txt", "passwd", "config.yaml", "zero"), leads_out),
-    ]  # fmt: skip
+        *each(
+            renamed("suite", in_suites | own | not_a_file(SUITE)),
+            suite,
+            ("suite", "secret.txt", "passwd", "config.yaml", "zero"),
+            leads_out,
+        ),
+    ]
 
 
 AREA = Area("settings", build, attacks, ("value-environment", "suite-modality-up"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.attacks.damage import Deeds, cut, flipped, link, not_a_file, remove, write
+from tests.attacks.damage import Deeds, cut, flipped, link, not_a_file, remove, renamed, write
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
 from unime.inputs.images import load_image
 from unime.inputs.items import video_frames
@@ -119,7 +119,10 @@ XBM = "#define im_width 99999\n#define im_height 99999\nstatic char im_bits[] = 
 REFUSED: dict[str, str | bytes] = {
     "eps": EPS,
     "ps": "%!PS\nshowpage\n",
-    "eps-binary": b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(EPS)) + b"\0" * 20 + EPS.encode(),
+    "eps-binary": b"\xc5\xd0\xd3\xc6"
+    + struct.pack("<II", 32, len(EPS))
+    + b"\0" * 20
+    + EPS.encode(),
     "svg": SVG,
     "pdf": "%PDF-1.4\n1 0 obj <<>> endobj\ntrailer <<>>\n%%EOF\n",
     "wmf": b"\xd7\xcd\xc6\x9a" + b"\0" * 64,
@@ -145,22 +148,25 @@ REFUSED: dict[str, str | bytes] = {
     "tga-lies": struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 65535, 65535, 24, 0),
     "pcx-lies": b"\x0a\5\1\x08" + struct.pack("<HHHH", 0, 0, 65534, 65534) + b"\0" * 200,
     "sgi-lies": struct.pack(">HBBHHHH", 474, 0, 1, 3, 65535, 65535, 3) + b"\0" * 600,
-    "gif-lies": b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0\xff\xff\xff\xff\0",
+    "gif-lies": b"GIF89a"
+    + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+    + b",\0\0\0\0\xff\xff\xff\xff\0",
     "tiff-lies": tiff((256, 4, 1, 100_000), (257, 4, 1, 100_000), (262, 3, 1, 1), (273, 4, 1, 8)),
     "tiff-loop": b"II*\0" + struct.pack("<IH", 8, 0) + struct.pack("<I", 8),
     "tiff-tags": b"II*\0" + struct.pack("<IH", 8, 65535) + b"\xff" * 65535 * 12,
     "tiff-count": tiff((256, 4, 2**31, 8), (257, 4, 1, 10)),
     "ico-lies": struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, 2**31, 22),
 }
+FEW = zlib.compress(b"\0" * 200)
 BOMBS: dict[str, Any] = {  # may be read or refused
     "png-1-by-49-million": lambda: png(1, 49_000_000, packed(94), kind=0),  # A22
     "png-49-million-by-1": lambda: png(49_000_000, 1, packed(47), kind=0),
     "png-too-much-data": lambda: png(8, 8, packed(300)),
-    "png-text": lambda: png(8, 8, zlib.compress(b"\0" * 200), chunk(b"zTXt", b"a\0\0" + packed(200))),
-    "png-texts": lambda: png(8, 8, zlib.compress(b"\0" * 200),
+    "png-text": lambda: png(8, 8, FEW, chunk(b"zTXt", b"a\0\0" + packed(200))),
+    "png-texts": lambda: png(8, 8, FEW,
                              *[chunk(b"zTXt", b"a%d\0\0" % n + packed(20)) for n in range(9)]),
-    "png-profile": lambda: png(8, 8, zlib.compress(b"\0" * 200), chunk(b"iCCP", b"a\0\0" + packed(200))),
-    "png-many-chunks": lambda: png(8, 8, zlib.compress(b"\0" * 200), *[chunk(b"tEXt", b"a\0b")] * 200_000),
+    "png-profile": lambda: png(8, 8, FEW, chunk(b"iCCP", b"a\0\0" + packed(200))),
+    "png-many-chunks": lambda: png(8, 8, FEW, *[chunk(b"tEXt", b"a\0b")] * 200_000),
 }  # fmt: skip
 
 
@@ -207,7 +213,7 @@ VIDEOS: Deeds = {
     "folder-out": lambda: link("frames", "../outside"),
     "frame-loop": lambda: (remove("frames/1.png"), os.symlink("1.png", "frames/1.png")),
     "frame-gone": lambda: (remove("frames/1.png"), os.symlink("gone.png", "frames/1.png")),
-    **{f"frame-{name}": deed for name, deed in not_a_file("frames/1.png").items()},
+    **renamed("frame", not_a_file("frames/1.png")),
     "hidden": lambda: write("frames/._1.png", b"\0\5\x16\7"),
     "long-number": lambda: os.rename("frames/1.png", f"frames/{'9' * 240}.png"),
     "other-digits": lambda: os.rename("frames/1.png", "frames/١²³.png"),
@@ -235,9 +241,8 @@ def attacks() -> list[Attack]:
         *each(bombs, load("a.jpg"), ("a.jpg",), too_many),
         *each(TURNED | not_a_file("a.jpg"), load("a.jpg"), ("a.jpg",)),
         Attack("many-frames", animated, load("a.gif"), ("a.gif",)),
-        *each({"control-of-videos": nothing} | {f"video-{n}": d for n, d in VIDEOS.items()}, frames,
-              frame, leads_out),
-    ]  # fmt: skip
+        *each({"control-of-videos": nothing} | renamed("video", VIDEOS), frames, frame, leads_out),
+    ]
 
 
 AREA = Area("pictures", build, attacks, ("named-jpg-eps", "png-data-end-early"))

@@ -19,6 +19,7 @@ from tests.attacks.damage import (
     payload_code,
     pickled,
     remove,
+    renamed,
     values,
     write,
 )
@@ -160,8 +161,8 @@ def attacks() -> list[Attack]:
     return [
         *each({"control": nothing} | DAMAGED | PLACES, adapted, NAMES, unharmed),
         *each(DESCRIBED | CONFIGS, adapted, (*NAMES, "inputs.", "model.processor"), no_vectors),
-        *each({f"plain-{name}": deed for name, deed in bases.items()}, plain, ("model.name",)),
+        *each(renamed("plain", bases), plain, ("model.name",)),
     ]
 
 
-AREA = Area("adapters", build, attacks, ("control", "adapter_model.safetensors-cut-3"))
+AREA = Area("adapters", build, attacks, ("adapter_model.safetensors-cut-3",))

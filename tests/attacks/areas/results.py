@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.attacks.damage import Deeds, cut, lying_headers, no_json, not_a_file, remove, values, write
+from tests.attacks.damage import (
+    Deeds,
+    cut,
+    lying_headers,
+    no_json,
+    not_a_file,
+    remove,
+    values,
+    write,
+)
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
 from tests.attacks.victims import report
 from tests.support.page_files import write_results
@@ -104,7 +113,7 @@ PAYLOADS = {
     "end-of-script-spaced": "</ScRiPt \t><svg/onload=alert(1)>",
     "comment": "<!--<script>",
     "image": '<img src=x onerror="alert(1)">',
-    "attribute": "\" onmouseover=alert(1) x=\"",
+    "attribute": '" onmouseover=alert(1) x="',
     "single-quote": "' autofocus onfocus=alert(1) '",
     "address": "javascript:alert(1)",
     "link": "[click](javascript:alert(1))",
@@ -131,7 +140,9 @@ DAMAGED: Deeds = {
     **no_json(RESULT),
     **not_a_file(RESULT),
     **values(RESULT, "score", float("nan"), float("inf"), 2, "x", None, 10**400),
-    **values(RESULT, "values", [], [float("nan")] * 6, [2.0] * 6, ["x"] * 6, None, [0.5] * 6, [0] * 9),
+    **values(
+        RESULT, "values", [], [float("nan")] * 6, [2.0] * 6, ["x"] * 6, None, [0.5] * 6, [0] * 9
+    ),
     **values(RESULT, "ci95", [], [float("nan")] * 2, "x", None, [1]),
     **values(RESULT, "num_queries", -1, 0, 10**12, "x", None, True),
     **values(RESULT, "num_rows", -1, 1, "x"),
@@ -184,7 +195,9 @@ BESIDE: Deeds = {
     "sample-one-dimension": sample(lambda r: {"queries": r[0].clone(), "targets": r[1].clone()}),
     "sample-other-shapes": sample(lambda r: {"queries": r, "targets": r[:3].clone()}),
     "sample-no-rows": sample(lambda r: {"queries": r[:0].clone(), "targets": r[:0].clone()}),
-    "sample-no-columns": sample(lambda r: {"queries": r[:, :0].clone(), "targets": r[:, :0].clone()}),
+    "sample-no-columns": sample(
+        lambda r: {side: r[:, :0].clone() for side in ("queries", "targets")}
+    ),
     "sample-int8": sample(lambda r: {"queries": r.to(torch.int8), "targets": r.to(torch.int8)}),
     "sample-more-rows": sample(lambda r: {"queries": r.repeat(9, 1), "targets": r.repeat(9, 1)}),
 }  # fmt: skip
@@ -206,16 +219,29 @@ def attacks() -> list[Attack]:
     beside = {n: with_fifo(d) if n == "picture-fifo" else d for n, d in BESIDE.items()}
     return [
         *each({"control": nothing} | texts | DAMAGED | beside, shown, names, other_page),
-        *[Attack(f"name-{name}", nothing, lambda text=text: shown(text), keys, other_page)
-          for name, text in PAYLOADS.items()],
+        *[
+            Attack(f"name-{name}", nothing, lambda text=text: shown(text), keys, other_page)
+            for name, text in PAYLOADS.items()
+        ],
         Attack("ascii-terminal", ascii_only, lambda: shown("модель"), keys, other_page),
-        *[Attack(f"output-{name}", nothing, lambda s=settings: shown(**s), ("output", "html", "cannot"))
-          for name, settings in {
-              "folder": {"output": "."}, "below-a-file": {"output": "suite.yaml/r.json"},
-              "device": {"html": "/dev/full"}, "nul": {"html": "a\0b"}, "long": {"html": "x" * 400},
-              "itself": {"html": "out/report.json"}, "suite": {"output": "suite.yaml"},
-          }.items()],
-    ]  # fmt: skip
+        *[
+            Attack(
+                f"output-{name}",
+                nothing,
+                lambda s=settings: shown(**s),
+                ("output", "html", "cannot"),
+            )
+            for name, settings in {
+                "folder": {"output": "."},
+                "below-a-file": {"output": "suite.yaml/r.json"},
+                "device": {"html": "/dev/full"},
+                "nul": {"html": "a\0b"},
+                "long": {"html": "x" * 400},
+                "itself": {"html": "out/report.json"},
+                "suite": {"output": "suite.yaml"},
+            }.items()
+        ],
+    ]
 
 
-AREA = Area("results", build, attacks, ("texts-end-of-script", "control"))
+AREA = Area("results", build, attacks, ("texts-end-of-script",))

@@ -23,6 +23,7 @@ from tests.attacks.damage import (
     not_a_file,
     pickled,
     remove,
+    renamed,
     values,
     write,
 )
@@ -51,7 +52,9 @@ def build() -> None:
 def trained(folder: str = RUN) -> list[float]:
     """A number of every trained tensor."""
     found = sorted(Path(folder, "final").rglob("*.safetensors"))
-    return [float(t.double().abs().sum()) for path in found for _, t in sorted(load_file(path).items())]
+    return [
+        float(t.double().abs().sum()) for path in found for _, t in sorted(load_file(path).items())
+    ]
 
 
 def gone_on() -> list[float]:
@@ -121,7 +124,7 @@ STOPPED: Deeds = {
     "moments-nan": moments(lambda t: t * float("nan")),
     "moments-of-others": renamed_moments,
     "moments-gone": lambda: remove(OPTIMIZER),
-    **{f"random-{n}": d for n, d in cut(RANDOM, 4).items()},
+    **renamed("random", cut(RANDOM, 4)),
     "random-gone": lambda: remove(RANDOM),
     "random-lies": lying_headers(RANDOM)[f"{Path(RANDOM).name}-other-tensor"],
     "adapter-turned": adapter(lambda t: t.T),
@@ -178,9 +181,9 @@ TEACHERS: Deeds = {
                                pickled("teacher-model/pytorch_model.bin")),  # A13
     "teacher-fifo": lambda: (remove("teacher-model/model.safetensors"),
                              os.mkfifo("teacher-model/model.safetensors")),
-    **{f"teacher-{n}": d for n, d in cut("teacher-model/model.safetensors", 4).items()},
-    **{f"teacher-{n}": d for n, d in no_json("teacher-model/config.json").items()},
-    **{f"teacher-{n}": d for n, d in no_json("teacher-model/modules.json").items()},
+    **renamed("teacher", cut("teacher-model/model.safetensors", 4)),
+    **renamed("teacher", no_json("teacher-model/config.json")),
+    **renamed("teacher", no_json("teacher-model/modules.json")),
     "teacher-code": lambda: write("teacher-model/modules.json", json.dumps(
         [{"idx": 0, "name": "0", "path": "", "type": "evil.Evil"}])),
     "teacher-code-of-os": lambda: write("teacher-model/modules.json", json.dumps(
@@ -210,17 +213,32 @@ def finite(found: list[float]) -> str | None:
 
 def attacks() -> list[Attack]:
     names = (RUN, "run.output_dir")
-    alone = (lambda: remove(RUN))  # noqa: E731
+    alone = lambda: remove(RUN)  # noqa: E731
     export_done = lambda: exported(DONE)  # noqa: E731
     return [
         *each({"control": nothing} | STOPPED, gone_on, names, another),
-        *each({"control-of-finished": nothing} | {f"finished-{n}": d for n, d in FINISHED.items()},
-              finished_already, names, another),
-        *each({"control-of-exports": nothing} | EXPORTED, export_done, (DONE, "output_dir"), named_paths),
+        *each(
+            {"control-of-finished": nothing} | renamed("finished", FINISHED),
+            finished_already,
+            names,
+            another,
+        ),
+        *each(
+            {"control-of-exports": nothing} | EXPORTED,
+            export_done,
+            (DONE, "output_dir"),
+            named_paths,
+        ),
         *each({"control-of-teachers": nothing} | TEACHERS, teacher, ("name", "teacher-model")),
-        Attack("no-negatives", alone, lambda: stage2(STEPS, **NO_NEGATIVE), ("loss", "negative"), learns),
+        Attack(
+            "no-negatives",
+            alone,
+            lambda: stage2(STEPS, **NO_NEGATIVE),
+            ("loss", "negative"),
+            learns,
+        ),
         Attack("diverging", nothing, diverging, ("step", "finite"), finite),
-    ]  # fmt: skip
+    ]
 
 
 AREA = Area("runs", build, attacks, ("state.json-list",))

@@ -1,4 +1,4 @@
-"""Attacks that the evaluation's program meets from end to end: what it keeps, follows and writes."""
+"""Attacks that the evaluation's program meets from end to end: what it keeps and writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.attacks.damage import Deeds, link, no_json, not_a_file, remove, write
+from tests.attacks.damage import Deeds, link, no_json, not_a_file, remove, renamed, write
 from tests.attacks.harness import Area, Attack, each, nothing
 from tests.attacks.victims import ADAPTER, EXACT, MODEL, build_evaluation, evaluation
 
@@ -43,19 +43,23 @@ def replaced(where: str) -> Any:
             link(LAYER, "elsewhere")
         elif where == "file":
             os.rename(f"{LAYER}/adapter_model.safetensors", "elsewhere.safetensors")
-            os.symlink(os.path.abspath("elsewhere.safetensors"), f"{LAYER}/adapter_model.safetensors")
-        evaluation(**TUNED)
+            os.symlink(
+                os.path.abspath("elsewhere.safetensors"), f"{LAYER}/adapter_model.safetensors"
+            )
+        before = {name: own["settings_fingerprint"] for name, own in evaluation(**TUNED).items()}
+        write("before.json", json.dumps(before))
         path = Path(f"{LAYER}/adapter_model.safetensors").resolve()
         found = load_file(path)
-        save_file({name: -3 * tensor if "lora_A" in name else tensor for name, tensor in found.items()},
-                  path)  # fmt: skip
+        other = {name: -3 * tensor for name, tensor in found.items() if "lora_A" in name}
+        save_file(found | other, path)
 
     return act
 
 
 def kept(found: Results) -> str | None:
     """The old model's vectors under the new one's name."""
-    stale = [name for name, own in found.items() if own["num_encoded"] == 0]
+    before = json.loads(Path("before.json").read_text())
+    stale = [name for name, own in found.items() if own["settings_fingerprint"] == before[name]]
     return f"kept results of other weights: {', '.join(stale)}" if stale else None
 
 
@@ -95,12 +99,20 @@ OUT: Deeds = {
     "result-gone": evaluated_first(lambda: remove("out/Names.json")),
     "out-file": lambda: write("out", "x"),
     "lines-folder": lambda: Path("out/image/Names_pred.jsonl").mkdir(parents=True),
-    "result-linked": lambda: (Path("out").mkdir(), os.symlink("../../outside/notes.txt", "out/Names.json")),
-    "lines-linked": lambda: (Path("out/image").mkdir(parents=True), os.symlink(
-        "../../../outside/notes.txt", "out/image/Names_pred.jsonl")),
-    "config-linked": lambda: (Path("out").mkdir(), os.symlink("../../outside/notes.txt", "out/config.yaml")),
+    "result-linked": lambda: (
+        Path("out").mkdir(),
+        os.symlink("../../outside/notes.txt", "out/Names.json"),
+    ),
+    "lines-linked": lambda: (
+        Path("out/image").mkdir(parents=True),
+        os.symlink("../../../outside/notes.txt", "out/image/Names_pred.jsonl"),
+    ),
+    "config-linked": lambda: (
+        Path("out").mkdir(),
+        os.symlink("../../outside/notes.txt", "out/config.yaml"),
+    ),
     "store-file": lambda: write("store", "x"),
-}  # fmt: skip
+}
 SUITES: Deeds = {
     "modality-up": suite("Names: {meta_task: vqa, modality: '..'}\n"),
     "modality-up-twice": suite("Names: {meta_task: vqa, modality: '../..'}\n"),
@@ -116,7 +128,7 @@ PICTURES: Deeds = {
     "picture-linked-elsewhere": picture(
         lambda: (shutil.copyfile("picture.png", "elsewhere.png"), link(SHOWN, "elsewhere.png"))
     ),
-    **{f"picture-{n}": d for n, d in not_a_file(SHOWN).items()},
+    **renamed("picture", not_a_file(SHOWN)),
 }
 
 
@@ -124,15 +136,19 @@ def attacks() -> list[Attack]:
     plain = {"control": nothing}
     names = ("out", "store", "Names", "suite.yaml", "output_dir")
     zeros = weights(torch.zeros_like)
+    ways = {where: replaced(where) for where in ("in-place", "folder", "file")}
     return [
         *each(plain | OUT, evaluation, names, other_scores),
         *each(SUITES, evaluation, (*names, "data")),
         *each(PICTURES, evaluation, ("eval_pictures/0.png",), degenerate),
-        *each({f"adapter-replaced-by-{where}": replaced(where) for where in ("place", "folder", "file")},
-              twice, (ADAPTER, "model.adapter"), kept),
-        *each({"weights-zero": zeros, "weights-nan": weights(lambda t: t * float("nan"))},
-              evaluation, ("query", "items", MODEL, "model.name"), degenerate),
-    ]  # fmt: skip
+        *each(renamed("adapter-replaced", ways), twice, (ADAPTER, "model.adapter"), kept),
+        *each(
+            {"weights-zero": zeros, "weights-nan": weights(lambda t: t * float("nan"))},
+            evaluation,
+            ("query", "items", MODEL, "model.name"),
+            degenerate,
+        ),
+    ]
 
 
 AREA = Area("evaluations", build, attacks, ("modality-up",))

@@ -105,7 +105,8 @@ TEMPLATES: dict[str, str] = {
     "raises-lines": "{{ raise_exception('no\\n' * 1000) }}",
     "deep": "{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}",
     "deep-blocks": "{% if 1 %}" * 3_000 + SAID + "{% endif %}" * 3_000,
-    "loops": SAID + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "loops": SAID
+    + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "loop-of-a-text": SAID + "{% for a in range(9999) %}{{ 'a' * 99999 }}{% endfor %}",
     "macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "macro-tree": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
@@ -151,7 +152,10 @@ NAMES = (MODEL, "model.", "inputs.prompt", "the processor")
 
 
 def attacks() -> list[Attack]:
-    templates = {name if "control" in name else f"template-{name}": template(content) for name, content in TEMPLATES.items()}
+    templates = {
+        name if "control" in name else f"template-{name}": template(content)
+        for name, content in TEMPLATES.items()
+    }
     templates |= not_a_file(TEMPLATE)
     templates["template-latin-1"] = lambda: write(TEMPLATE, b"\xe9" + SAID.encode())
     return [

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.attacks.damage import (
     Deeds,
-    changed,
     cut,
     flipped,
     link,
@@ -130,7 +129,9 @@ PROCESSORS: Deeds = {
     **values(PROCESSOR, "image_processor", None, 7, []),
     **values(PROCESSOR, "image_processor.patch_size", 0, -4, HUGE, "x", None),
     **values(PROCESSOR, "image_processor.merge_size", 0, -1, HUGE),
-    **values(PROCESSOR, "image_processor.size", 7, {}, {"shortest_edge": HUGE, "longest_edge": HUGE}),
+    **values(
+        PROCESSOR, "image_processor.size", 7, {}, {"shortest_edge": HUGE, "longest_edge": HUGE}
+    ),
     **values(PROCESSOR, "image_processor.image_mean", [0.5], "x", [float("nan")] * 3),
     **values(PROCESSOR, "image_processor.image_std", [0.0] * 3),
     **values(PROCESSOR, "image_processor.rescale_factor", "x", float("inf")),
@@ -192,4 +193,4 @@ def attacks() -> list[Attack]:
     ]
 
 
-AREA = Area("models", build_model, attacks, ("control", "pickle-alone"))
+AREA = Area("models", build_model, attacks, ("control", "pickle-indexed"))
