@@ -8,6 +8,7 @@ set -euo pipefail
 called_from=$PWD
 printf -v UNIME_TYPED ' %q' "$0" "$@"
 export UNIME_TYPED=${UNIME_TYPED# } # what the programs tell to go on with
+export UNIME_LAUNCHERS="${UNIME_LAUNCHERS:-} $$" # killed, its programs end too
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 venv=${UNIME_VENV:-.venv}
 venv=${venv%/}
@@ -32,6 +33,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
+  check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
 
 The first call makes a virtual environment (.venv in the checkout) and installs everything into
 it, in the versions of requirements.lock; later calls use it as it is. Programs run in the checkout:
@@ -56,7 +58,7 @@ usage_of() { # COMMAND's lines of it
 
 module_of() {
   case $1 in
-    demo | plan | export) echo "stages.$1" ;;
+    demo | plan | export | check) echo "stages.$1" ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
     stage2) echo stages.stage2_instruct ;;
@@ -265,6 +267,7 @@ run_and_wait() { # passes signals on to every rank and waits until all have save
   group=$!
   trap 'signal=2 && kill -INT -- "-$group"' INT
   trap 'signal=15 && kill -TERM -- "-$group"' TERM
+  trap 'signal=1 && kill -TERM -- "-$group"' HUP # the terminal was closed
   wait "$group" || status=$?
   while kill -0 -- "-$group" 2>/dev/null; do # accelerate may be gone before its ranks are
     wait "$group" 2>/dev/null || sleep 0.2
@@ -291,7 +294,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -321,10 +324,11 @@ case $command in
     shift
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
+  check) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
-  demo | export) run_python -m "$program" "$@" ;;
+  demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     run_python -m pytest "$@"

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    CheckConfig,
     EvalConfig,
     ExportConfig,
     ReportConfig,
@@ -48,6 +49,7 @@ PROGRAMS = {
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
     "plan": Stage2PlanConfig,
+    "check": CheckConfig,
 }
 
 

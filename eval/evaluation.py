@@ -172,6 +172,8 @@ class Evaluation:
             return
         if store is not None and store.facts.get("shown") is None:
             store.facts["shown"] = self.embedder.describe()
+        space = (len(missing), self.embedder.dimension)
+        on_main(accelerator, lambda: None if store is None else store.check_space(*space))
         items = [distinct.items[place] for place in missing]
 
         def name(place: int) -> str:

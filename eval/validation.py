@@ -32,8 +32,14 @@ class SuiteValidation:
 
     def __init__(self, config: ValidationConfig, batch_size: int, accelerator: Accelerator) -> None:
         assert config.suite is not None
-        root, image_root, limit = config.root, config.image_root, config.limit
-        source = EvalSource(EvalData(root, None, image_root, suite=config.suite, limit=limit))
+        data = EvalData(
+            root=config.root,
+            image_root=config.image_root,
+            follow_links=config.follow_links,
+            suite=config.suite,
+            limit=config.limit,
+        )
+        source = EvalSource(data)
         self._batch_size = batch_size
         self._copies: dict[str, Tensor] = {}  # which item each target is (T,)
         self._tasks: dict[str, tuple[Task, EvalTask, HeldItems | None]] = {}

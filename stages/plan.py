@@ -15,12 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
-from unime.errors import require_package
+from unime.config.values import load_yaml
+from unime.errors import ConfigError, require_package
 from unime.planning.costs import PlannedConfig
 from unime.planning.planner import Plan, make_plan
 from unime.runtime.program import run_program
@@ -96,11 +93,11 @@ def _class_of(argv: list[str] | None) -> type[PlannedConfig]:
     parser.add_argument("--config", type=Path)
     path = parser.parse_known_args(argv)[0].config
     try:
-        loaded = OmegaConf.load(path) if path else None
-    except (OSError, ValueError, YAMLError, RecursionError, OmegaConfBaseException):
+        loaded = load_yaml(path) if path else None
+    except ConfigError:
         return Stage2PlanConfig  # load_config says what is wrong with the file
-    data = loaded.get("data") if isinstance(loaded, DictConfig) else None
-    is_stage1 = isinstance(data, DictConfig) and "teacher" in data
+    data = loaded.get("data") if isinstance(loaded, dict) else None
+    is_stage1 = isinstance(data, dict) and "teacher" in data
     return Stage1PlanConfig if is_stage1 else Stage2PlanConfig
 
 

@@ -33,6 +33,8 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
     assert checkout.ran()[1:] == words
     checkout.launch("report", "some config.yaml", cwd=tmp_path)
     assert checkout.ran()[1:] == ["-m", "eval.report", "--config", "some config.yaml"]
+    checkout.launch("check", "runs/a store", "repair=true")
+    assert checkout.ran()[1:] == ["-m", "stages.check", "runs/a store", "repair=true"]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "test", "lint", "prepare", "stage1", "stage2", "plan", "eval", "report"]
+    "command",
+    ["demo", "test", "lint", "prepare", "stage1", "stage2", "plan", "eval", "report", "check"],
 )
 def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
     status, output = checkout.launch(command, "--help")
@@ -72,6 +75,7 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage3",), "unknown command 'stage3'"),
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
+        (("check",), "Usage: ./launch.sh check STORE"),
     ],
 )
 def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
+from pathlib import Path
 
 
 class ConfigError(ValueError):
@@ -35,3 +37,12 @@ class DataError(ValueError):
 
 class RunError(Exception):
     """A run that cannot go on: loss or gradient not finite, disk or memory full."""
+
+
+def in_words(error: Exception) -> str:
+    """An error in one line; of one that is not about the data, also where it comes from."""
+    if isinstance(error, DataError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in last)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

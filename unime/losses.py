@@ -6,6 +6,7 @@ ranks or configuration files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from unime.config import DistillationLossConfig, HardNegativeLossConfig, OnShort
 
 LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
+NORM_TOLERANCE = 1e-2  # of an embedding's norm, which is 1
 SPREAD_ROWS = 256  # of which statistics are taken: singular values of thousands take seconds
 
 
@@ -127,6 +129,21 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-30)
     return torch.exp(-torch.xlogy(share, share).sum())
+
+
+def not_unit(embeddings: Tensor) -> Tensor:
+    """True for each row (N,) that is no embedding: zero, not finite, or not of norm 1."""
+    return ~((embeddings.norm(dim=1) - 1).abs() < NORM_TOLERANCE)  # NaN is not less either
+
+
+def first_unsound(embeddings: Tensor) -> tuple[int, str] | None:
+    """The first row that is no embedding, and why; None: all are."""
+    bad = not_unit(embeddings).nonzero().flatten().tolist()
+    if not bad:
+        return None
+    norm = embeddings[bad[0]].norm().item()
+    why = f"has norm {norm:.3g}, expected 1" if math.isfinite(norm) else "is not finite"
+    return bad[0], f"the embedding {why}: are the model's weights sound?"
 
 
 def hard_negative_loss(

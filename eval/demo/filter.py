@@ -71,10 +71,10 @@ def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
     data = config.data
     rows = PairDataset.load(data, config.run.seed)
     answers = {
-        f"{name}:{number}": key
+        f"{name}:{number}": row["answer_key"]
         for name in data.sources
-        for number, key in enumerate(
-            load_table(data.root, name, data.split, None, ("answer_key",), ()).rows["answer_key"]
+        for number, row in enumerate(
+            load_table(data.root, name, data.split, None, ("answer_key",), ()).read()
         )
     }
     size = 2 * config.optim.batch_size_per_device

@@ -10,27 +10,24 @@ An item of ShareGPT4V's list, and the two files of one of Urban1K's::
 
 from __future__ import annotations
 
-import json
-import re
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, TypeVar
+from typing import TypeVar
 from zipfile import BadZipFile, ZipFile
 
 from eval.tasks.base import EvalTask
 from eval.tasks.caption_retrieval import Captioned, CaptionRetrieval
 from eval.tasks.sources import EvalSource
+from unime.data.json_files import json_items
 from unime.data.rows import Row
+from unime.data.split_files import boundary, check_inside
 from unime.errors import DataError
+from unime.runtime.files import regular
 
-CHUNK = 1 << 20  # characters read at a time
-LONGEST = 1 << 24  # characters of one item; more is no item but a broken file
 LARGEST = 1 << 26  # bytes of one file of an archive; more is no picture of it
-BEGIN, BETWEEN = re.compile(r"\s*\[\s*"), re.compile(r"\s*,\s*")  # before an item
 CAPTION = "conversations[1].value"
 KINDS = ("image", "caption")  # folders
 AnyPath = TypeVar("AnyPath", bound=PurePath)
@@ -99,6 +96,9 @@ def _read_files(place: Path, source: EvalSource) -> tuple[dict[str, str], dict[s
         if place.is_dir():
             unpacked = [path for kind in KINDS for path in (place / kind).iterdir()]
             images, texts = (_by_id(unpacked, kind) for kind in KINDS)
+            within = boundary(place, source.data.follow_links)
+            for path in (*images.values(), *texts.values()):
+                check_inside(regular(path), within)
             paths = {key: str(path) for key, path in images.items()}
             return paths, {key: path.read_bytes() for key, path in texts.items()}
         with ZipFile(place) as opened:
@@ -131,34 +131,3 @@ def _by_id(files: Iterable[AnyPath], kind: str) -> dict[str, AnyPath]:
                 raise DataError(f"two files of id {path.stem}: {found[path.stem]} and {path}")
             found[path.stem] = path
     return found
-
-
-def json_items(path: Path) -> Iterator[Any]:
-    """The items of a JSON list, none of them a number, one after another, for files too large to be
-    read at once: ShareGPT4V's has 1.2 million, in 1.5 GB.
-
-    Raises:
-        DataError: unreadable, no list, or broken before the next item.
-    """
-    decoder, buffer, before = json.JSONDecoder(), "", BEGIN
-    try:
-        with path.open(encoding="utf-8") as opened:
-            while chunk := opened.read(CHUNK):
-                buffer += chunk
-                if before is BEGIN and buffer.strip() and not BEGIN.match(buffer):
-                    raise DataError(f"{path}: no JSON list")
-                place = 0
-                with suppress(json.JSONDecodeError):  # the rest of an item is in the next chunk
-                    while found := before.match(buffer, place):
-                        item, end = decoder.raw_decode(buffer, found.end())
-                        yield item
-                        place, before = end, BETWEEN
-                buffer = buffer[place:]
-                if len(buffer) > LONGEST:
-                    break
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: cannot read it: {error}") from None
-    if "".join(buffer.split()) != ("[]" if before is BEGIN else "]"):
-        found = before.match(buffer)
-        place = found.end() if found else 0
-        raise DataError(f"{path}: broken JSON at {buffer[place : place + 60].strip()!r}")

@@ -18,11 +18,11 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from unime.config import EvalData
-from unime.data.split_files import inside
+from unime.data.split_files import boundary, check_inside, inside
 from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
-from unime.inputs.items import video_frames
 from unime.inputs.pixels import open_picture
+from unime.runtime.files import regular
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
@@ -57,13 +57,14 @@ class EvalSource:
             place, pinned = (str(local), None) if local is not None else (repository, revision)
         if place is None:
             raise DataError("data.root: null, expected where this task's rows are")
-        return load_table(place, subset, split, pinned, required, optional)
+        links = self.data.follow_links
+        return load_table(place, subset, split, pinned, required, optional, links)
 
     def folder(self, repository: str) -> Path | None:
         """The local folder of a repository, below ``data.root``; None: there is none.
 
         Raises:
-            DataError: ``data.root`` is no folder, or the name leads out of it.
+            DataError: ``data.root`` is no folder, or the name, or a link, leads out of it.
         """
         if self.data.root is None:
             return None
@@ -73,17 +74,19 @@ class EvalSource:
                 " hub)"
             )
         below = Path(self.data.root, inside(repository, "repository")).absolute()
+        check_inside(below, boundary(self.data.root, self.data.follow_links))
         return below if below.is_dir() else None
 
     def file(self, repository: str, path: str, revision: str | None) -> Path:
         """One file of a repository: of its local folder if there is one, else of the hub.
 
         Raises:
-            DataError: no such file, repository or revision.
+            DataError: no such file, repository or revision, or a link that leads elsewhere.
         """
         local, path = self.folder(repository), inside(path, "file")
         if local is not None:
-            if not (local / path).is_file():
+            check_inside(local / path, boundary(local, self.data.follow_links))
+            if not regular(local / path).is_file():
                 raise DataError(f"{local}: no file {path!r}")
             return local / path
         try:
@@ -97,8 +100,9 @@ class EvalSource:
     def images(self, *below: str) -> ImageFolder:
         """Where pictures lie: ``data.image_root``, else ``data.root`` and folders `below` it."""
         if self.data.root is None and self.data.image_root is None:
-            return ImageFolder([])  # whoever looks for a picture is told
-        return image_folder(self.data.root or "", self.data.image_root, list(below))
+            return ImageFolder([], "")  # whoever looks for a picture is told
+        root, links = self.data.root or "", self.data.follow_links
+        return image_folder(root, self.data.image_root, list(below), links)
 
     def frames(self, folder: str) -> tuple[str, ...]:
         """The frames of the video whose folder this is, relative to where pictures lie.
@@ -106,7 +110,7 @@ class EvalSource:
         Raises:
             DataError: no such folder, it leads elsewhere, or it holds no pictures.
         """
-        return video_frames(self.images().find_folder(folder))
+        return self.images().frames(folder)
 
     def keep_image(self, value: Any) -> str:
         """The path of a picture that a table holds as bytes (``{"bytes": …}``), which is written
@@ -125,7 +129,7 @@ class EvalSource:
             raise DataError(f"not a picture: it begins with {content[:8]!r}") from None
         name = hashlib.blake2b(content, digest_size=16).hexdigest()
         path = Path(self.data.cache).absolute() / name[:2] / f"{name}{suffix}"
-        if not path.is_file():
+        if not path.is_file() or path.read_bytes() != content:  # a power cut leaves nothing of it
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.{os.getpid()}")  # other ranks write it too
             aside.write_bytes(content)

@@ -31,7 +31,8 @@ from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
 from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
-from unime.config.values import pairs, parse_yaml, read_node
+from unime.config.values import pairs, read_node
+from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, require
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
@@ -101,10 +102,9 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
 
 def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
     try:
-        text = path.read_text(encoding="utf-8")
-        nodes = dict(pairs(parse_yaml(text), dict, ""))
+        nodes = dict(pairs(read_yaml(path), dict, ""))
         content = {name: read_node(node, Any, name, typed=False) for name, node in nodes.items()}
-    except (OSError, UnicodeDecodeError, RecursionError, ConfigError) as error:
+    except (RecursionError, ConfigError) as error:
         raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
     suite: dict[str, Task] = {}
     included: Any = content.pop("include", [])

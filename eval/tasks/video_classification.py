@@ -8,6 +8,7 @@ A row of ``VLM2Vec/SmthSmthV2``; of other sets without ``neg_text``, since all s
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,7 @@ from eval.tasks.video_rows import VideoRows, Videos
 from unime.data.rows import Row
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
+from unime.runtime.files import read_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,10 +68,10 @@ def read_labels(file: str) -> list[str]:
     """
     path = ROOT / file
     try:
-        labels = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"labels: {path}: cannot read it: {error}") from None
-    twice = {label for label in labels if labels.count(label) > 1}
+        labels = [line for line in read_text(path).splitlines() if line.strip()]
+    except DataError as error:
+        raise DataError(f"labels: {error}") from None
+    twice = [label for label, count in Counter(labels).items() if count > 1]
     if not labels or twice:
         raise DataError(f"labels: {path}: {'twice: ' + ', '.join(twice) if twice else 'empty'}")
     return labels

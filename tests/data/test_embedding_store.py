@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,10 +19,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unime.data.embedding_store import RECORD, EmbeddingStore, StoredEmbeddings
+from unime.data.embedding_store import EmbeddingStore, StoredEmbeddings
+from unime.data.store_files import GROWING, RECORD
 from unime.errors import ConfigError, DataError
 
-KEYS = [bytes([number]) * 16 for number in range(7)] + [b"ends in zero" + bytes(4)]
+KEYS = [bytes([number]) * 16 for number in range(1, 8)] + [b"ends in zero" + bytes(4)]
 
 
 def vectors(count: int, seed: int = 0) -> Tensor:
@@ -61,24 +64,26 @@ def test_kept_and_read_back(tmp_path: Path) -> None:
 
 def test_vectors_stay_on_the_disk(store: EmbeddingStore) -> None:
     store.add(KEYS, vectors(8), [False] * 8)
-    mapped = StoredEmbeddings.open(store.folder)._vectors.base
+    mapped = StoredEmbeddings.open(store.folder)._rows.vectors.base
     assert isinstance(mapped, np.memmap) and mapped.mode == "r"
 
 
-@pytest.mark.parametrize("name", ["vectors", "records"])
-def test_a_kill_at_any_byte(store: EmbeddingStore, name: str) -> None:
-    """Either file may end anywhere after the first two rows: those are there, the rest comes anew
-    and is then right."""
+def test_a_kill_at_any_byte(store: EmbeddingStore) -> None:
+    """Of all that the second addition writes, in its order, so much is on the disk: the first two
+    rows are there, and so is what has a record; the rest comes anew and is then right."""
     rows = vectors(5)
+    paths = [store.folder / name for name in GROWING]
     store.add(KEYS[:2], rows[:2], [False, False])
+    before = [path.read_bytes() for path in paths]
     store.add(KEYS[2:5], rows[2:5], [False, False, True])
-    paths = [store.folder / "vectors", store.folder / "records"]
-    whole = {path: path.read_bytes() for path in paths}
-    size = {"vectors": 6 * 4, "records": RECORD.itemsize}[name]
-    for lost in range(1, 3 * size + 1):
-        for path, content in whole.items():
-            path.write_bytes(content[:-lost] if path.name == name else content)
-        expected = list(range(5 - -(-lost // size), 5))
+    after = [path.read_bytes() for path in paths]
+    added = [len(new) - len(old) for new, old in zip(after, before, strict=True)]
+    for written in range(sum(added) + 1):
+        left = written
+        for path, old, content, size in zip(paths, before, after, added, strict=True):
+            path.write_bytes(content[: len(old) + min(left, size)])
+            left = max(left - size, 0)
+        expected = list(range(paths[2].stat().st_size // RECORD.itemsize, 5))
         assert StoredEmbeddings.open(store.folder).missing(KEYS[:5]) == expected
         again = open_store(store.folder)
         missing = again.missing(KEYS[:5])
@@ -88,23 +93,50 @@ def test_a_kill_at_any_byte(store: EmbeddingStore, name: str) -> None:
             assert torch.equal(opened.embeddings(KEYS[:5]), rows)
 
 
-def test_a_full_disk_leaves_what_was_there(
-    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = vectors(5)
+@pytest.mark.parametrize("name", GROWING)
+def test_a_full_disk_leaves_what_was_there(store: EmbeddingStore, name: str) -> None:
+    """The limit on a file's size stands for it: the write that passes it comes back short."""
+    rows, size = vectors(5), {"vectors": 24, "digests": 4, "records": 17}[name]
     store.add(KEYS[:2], rows[:2], [False, False])
+    before = {path: path.read_bytes() for path in store.folder.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     append = EmbeddingStore._append
 
-    def full(self: EmbeddingStore, name: str, content: bytes, sync: bool = False) -> None:
-        append(self, name, content[:13], sync)
-        raise OSError(28, "No space left on device")
+    def full(self: EmbeddingStore, of: str, content: bytes) -> None:
+        if of == name:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3 * size + 1, hard))
+        append(self, of, content)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(EmbeddingStore, "_append", full)
-        with pytest.raises(ConfigError, match="cannot be written: .*No space left"):
-            store.add(KEYS[2:4], rows[2:4], [False, False])
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(EmbeddingStore, "_append", full)
+            with pytest.raises(ConfigError, match="cannot be written: .*; what was kept before st"):
+                store.add(KEYS[2:5], rows[2:5], [False, False, False])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in store.folder.iterdir()} == before
     store.add(KEYS[3:5], rows[3:5], [False, False])
     assert torch.equal(store.embeddings([*KEYS[:2], *KEYS[3:5]]), rows[[0, 1, 3, 4]])
+
+
+def test_room_on_the_disk_is_looked_for(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 2**20))
+    store.check_space(1000, 256)
+    with pytest.raises(ConfigError, match="store: .*/s: 1,100 more .* need 1.1 MB, 1.0 MB are fr"):
+        store.check_space(1100, 256)
+
+
+@pytest.mark.parametrize("scale", [0.0, 100.0, float("nan"), float("inf")])
+def test_what_is_no_unit_vector_is_not_kept(store: EmbeddingStore, scale: float) -> None:
+    rows = vectors(2)
+    rows[1] *= scale
+    with pytest.raises(
+        DataError, match="s: not kept: the embedding (has norm .*, expected 1|is not finite)"
+    ):
+        store.add(KEYS[:2], rows, [False, False])
+    assert store.missing(KEYS[:2]) == [0, 1]
 
 
 def test_other_dimensions_are_refused(store: EmbeddingStore) -> None:
@@ -115,16 +147,26 @@ def test_other_dimensions_are_refused(store: EmbeddingStore) -> None:
 
 
 def test_damaged_rows_are_not_used(store: EmbeddingStore) -> None:
-    store.add(KEYS[:2], vectors(2), [False, False])
+    store.add(KEYS[:3], vectors(3), [False] * 3)
     content = bytearray((store.folder / "vectors").read_bytes())
-    content[24:48] = bytes(24)
+    content[24:48] = content[48:72]  # a unit vector, of another item
     (store.folder / "vectors").write_bytes(content)
     assert store.embeddings(KEYS[:1]).shape == (1, 6)
-    with pytest.raises(DataError, match="s holds rows that are no unit vectors; remove it"):
+    with pytest.raises(DataError, match=r"s, row 1: damaged: .* `./launch.sh check .*/s repair=tr"):
         store.embeddings(KEYS[:2])
 
 
-@pytest.mark.parametrize("facts", ["{", "[]", "{}", '{"dimension": null}'])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *("{", "[]", "{}", '{"dimension": null}', '{"dimension": "6"}', '{"dimension": -6}'),
+        *(
+            '{"dimension": 6.0}',
+            '{"dimension": 6, "version": "2"}',
+            '{"dimension": 6, "version": 0}',
+        ),
+    ],
+)
 def test_damaged_facts_are_named(store: EmbeddingStore, facts: str) -> None:
     store.add(KEYS[:2], vectors(2), [False, False])
     (store.folder / "store.json").write_text(facts)
@@ -133,13 +175,19 @@ def test_damaged_facts_are_named(store: EmbeddingStore, facts: str) -> None:
             opening(store.folder)
 
 
-def test_vectors_without_facts_are_forgotten(tmp_path: Path, store: EmbeddingStore) -> None:
+def test_a_layout_of_tomorrow_is_refused(store: EmbeddingStore) -> None:
+    store.add(KEYS[:2], vectors(2), [False, False])
+    (store.folder / "store.json").write_text('{"dimension": 6, "version": 3}')
+    with pytest.raises(DataError, match="store.json: version 3 is of a newer unime"):
+        StoredEmbeddings.open(store.folder)
+
+
+def test_vectors_without_facts_are_nobodys(store: EmbeddingStore) -> None:
     store.add(KEYS[:2], vectors(2), [False, False])
     (store.folder / "store.json").unlink()
-    again = open_store(store.folder)
-    assert again.missing(KEYS) == list(range(8))
-    again.add(KEYS[1:3], vectors(2, seed=1), [False, False])
-    assert torch.equal(StoredEmbeddings.open(store.folder).embeddings(KEYS[1:3]), vectors(2, 1))
+    with pytest.raises(DataError, match="s/store.json is lost, .*; remove .*/s$"):
+        open_store(store.folder)
+    assert (store.folder / "vectors").stat().st_size == 48
 
 
 def hold(folder: Path, opened: Event, end: Event, closed: Event) -> None:

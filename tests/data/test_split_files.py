@@ -177,7 +177,7 @@ def test_json_rows(tmp_path: Path, name: str) -> None:
     rows = [{"a": "x", "b": [1], "c": 1}, {"a": "y", "c": "two", "d": 0.5}]
     write_json(tmp_path / "data" / name, rows)
     found = table(tmp_path, "a", optional=("b", "e"))
-    assert found.rows.to_list() == [{"a": "x", "b": [1]}, {"a": "y", "b": None}]
+    assert [row.values for row in found.read()] == [{"a": "x", "b": [1]}, {"a": "y", "b": None}]
     assert found.where(1) == f"{tmp_path / 'data' / name}, row 1"
     with pytest.raises(DataError, match="no column 'z'; it has 'a', 'b', 'c', 'd'"):
         table(tmp_path, "z")
@@ -189,7 +189,7 @@ def test_json_shards_are_one_table(tmp_path: Path) -> None:
     for number in range(2):
         write_json(tmp_path / f"test-0000{number}-of-00002.jsonl", [{"a": number}, {"a": number}])
     found = table(tmp_path, "a")
-    assert found.rows["a"][:] == [0, 0, 1, 1]
+    assert [row["a"] for row in found.read()] == [0, 0, 1, 1]
     assert found.where(3).endswith("test-00001-of-00002.jsonl, row 1")
 
 
@@ -199,7 +199,7 @@ def test_json_shards_are_one_table(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": \n', "test.jsonl, line 2: cannot read it: "),
         ('{"a": 1}\n3\n', "test.jsonl, line 2: got 3, expected an object"),
         ("[3]", "test.jsonl: got 3, expected an object"),
-        ("[", "test.jsonl: cannot read it: "),
+        ("[", "test.jsonl: broken JSON at ''"),
         ("\n", "test.jsonl: no rows"),
         ("[]", "test.jsonl: no rows"),
     ],
@@ -212,7 +212,7 @@ def test_bad_json(tmp_path: Path, content: str, message: str) -> None:
 
 def test_a_line_separator_inside_of_a_text_ends_no_row(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text('{"a": "one\u2028line"}\n{"a": "two"}\n', encoding="utf-8")
-    assert table(tmp_path, "a").rows["a"][:] == ["one\u2028line", "two"]
+    assert [row["a"] for row in table(tmp_path, "a").read()] == ["one\u2028line", "two"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,10 @@ def test_a_value_unlike_the_others_is_named(
 def test_half_a_character_is_a_question_mark(tmp_path: Path) -> None:
     lines = r'{"a": "half \ud83d", "b": ["\udc00", "\ud83d\ude00"]}'
     (tmp_path / "test.jsonl").write_text(lines)
-    assert table(tmp_path, "a", "b").rows[0] == {"a": "half ?", "b": ["?", "\U0001f600"]}
+    assert next(table(tmp_path, "a", "b").read()).values == {
+        "a": "half ?",
+        "b": ["?", "\U0001f600"],
+    }
 
 
 # Parquet shards ----------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ def test_the_order_of_shards_does_not_matter(tmp_path: Path, order: list[int]) -
     found = table(tmp_path, "a", optional=("b", "c"))
     rows = [[("x", None), ("y", None)], [("z", None)], [], [("w", ["n"])], [(None, [])]]
     expected = [row for number in order for row in rows[number]]
-    assert [(row["a"], row["b"]) for row in found.rows] == expected
+    assert [(row["a"], row["b"]) for row in found.read()] == expected
     last = order[-1] if rows[order[-1]] else order[-2]
     assert f"-of-00005.parquet, row {len(rows[last]) - 1}" in found.where(len(expected) - 1)
 
@@ -270,7 +273,7 @@ def test_a_shard_whose_first_group_of_rows_is_empty(tmp_path: Path) -> None:
     with pq.ParquetWriter(tmp_path / "test.parquet", rows.schema) as writer:
         for part in (rows.slice(0, 0), rows):
             writer.write_table(part)
-    assert table(tmp_path, "a").rows["a"][:] == ["x", "y"]
+    assert [row["a"] for row in table(tmp_path, "a").read()] == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,7 @@ def not_utf8(path: Path, row: int, listed: bool = False) -> None:
 def test_a_text_in_another_encoding_is_named(tmp_path: Path, listed: bool) -> None:
     not_utf8(tmp_path / "test.parquet", 3, listed)
     with pytest.raises(DataError, match="test.parquet, row 3, column 'a': no UTF-8 text"):
-        table(tmp_path, "a")
+        list(table(tmp_path, "a").read())
     if not listed:
         with pytest.raises(DataError, match="test.parquet, row 3, column 'a': no UTF-8 text"):
             read_texts([str(tmp_path / "test.parquet")], ["a"])

@@ -21,7 +21,8 @@ from tests.support.embedding import embeddings
 from unime.config import TextData
 from unime.data import teacher_store
 from unime.data.datasets import TextDataset
-from unime.data.embedding_store import RECORD, EmbeddingStore
+from unime.data.embedding_store import EmbeddingStore
+from unime.data.store_files import RECORD
 from unime.data.teacher_store import TeacherMeta, open_store, text_key, write_store
 from unime.errors import DataError
 
@@ -74,7 +75,7 @@ def test_rows_are_found_by_text_and_have_unit_norm(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="embedding for 1 of 2 texts, the first 'text 33'"):
         open_store(tmp_path / "s", ["text 3", "text 33"])
     assert json.loads((tmp_path / "s/store.json").read_text()) == {
-        "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3,
+        "version": 2, "teacher": "a/teacher", "revision": None, "prompt": "", "dimension": 3,
         "max_text_tokens": None, "cut_at": None, "num_cut": 0,
     }  # fmt: skip
 
@@ -205,7 +206,7 @@ def test_an_old_store_is_read_as_it_is(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     wanted = [ZERO, *texts(9)[::-1]]
     np.testing.assert_allclose(embeddings(tmp_path / "s", wanted), embed(wanted) / 2, rtol=1e-6)
-    assert isinstance(open_store(tmp_path / "s")._vectors.base, np.memmap)
+    assert isinstance(open_store(tmp_path / "s")._rows.vectors.base, np.memmap)
     assert {path: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
     with pytest.raises(DataError, match="for 1 of 2 texts, the first 'text 9'; run python -m data"):
         open_store(tmp_path / "s", ["text 8", "text 9"])

@@ -173,8 +173,8 @@ def test_every_task_is_what_the_evaluation_reads(folder: Path, split: str) -> No
     count = SMALL.test_queries if split == "test" else SMALL.validation_queries
     for name, task in tasks_of(folder, split).items():
         assert len(task.queries) == count, name
-        rows = load_table(str(folder / split), name, "test", None, ("tgt_text",), ()).rows
-        listed = [len(texts) for texts in rows["tgt_text"]]
+        rows = load_table(str(folder / split), name, "test", None, ("tgt_text",), ()).read()
+        listed = [len(row["tgt_text"]) for row in rows]
         assert listed == [len(own) for own in task.candidates], f"{name}: a candidate twice"
         for query, candidates in zip(task.queries, task.candidate_items(), strict=True):
             assert query.text and "<|image" not in query.text
@@ -272,7 +272,8 @@ def test_false_negatives_of_training_are_marked(folder: Path, pairs: dict[str, l
     }
     for name, key_of in expected.items():
         table = load_table(str(folder / "train"), name, "original", None, ("answer_key",), ())
-        assert list(table.rows["answer_key"]) == list(map(key_of, pairs[name])), name
+        keys = [row["answer_key"] for row in table.read()]
+        assert keys == list(map(key_of, pairs[name])), name
 
 
 def test_batches_hold_false_negatives_for_the_filter_to_find() -> None:

@@ -27,8 +27,8 @@ from eval.tasks.base import EvalTask
 from eval.tasks.mmeb_v1 import read_mmeb
 from tests.support.ranks import Ranks
 from unime.config import LoraSettings
-from unime.data.embedding_store import RECORD
 from unime.data.mmeb_rows import EVAL_COLUMNS
+from unime.data.store_files import RECORD
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder

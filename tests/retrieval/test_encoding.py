@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional
 
+from tests.support.embedding import load_exact
 from tests.support.ranks import Ranks
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
@@ -129,11 +130,23 @@ def test_what_cannot_be_encoded_is_named(accelerator, encoder, embedder, tmp_pat
     with pytest.raises(DataError, match=r"lost\.png: cannot read the image"):
         encode_items(accelerator, embedder, [Item("", (str(tmp_path / "lost.png"),))], 2)
     monkeypatch.setattr(encoder, "forward", lambda inputs: torch.full((1, 32), torch.nan))
-    with pytest.raises(DataError, match=r"the embedding of Item\(text='nan'.* is not finite"):
+    with pytest.raises(DataError, match="text 'nan': the embedding is not finite"):
         encode_items(accelerator, embedder, [Item("nan")], 2)
     monkeypatch.setattr(encoder, "forward", lambda inputs: 1 / 0)
     with pytest.raises(DataError, match="ZeroDivisionError: division by zero"):
         encode_items(accelerator, embedder, [Item("a")], 2)
+
+
+def test_weights_of_zeros_give_no_embedding(accelerator, tiny_model):
+    """Their norm is 0: it was stored once, and the disk blamed when it was read."""
+    encoder = load_exact(tiny_model("qwen2_vl"))
+    for parameter in encoder.parameters():
+        parameter.data.zero_()
+    items = [Item("a"), Item("more words")]
+    with pytest.raises(DataError, match="text 'more words': the embedding has norm 0, expected 1"):
+        encode_items(accelerator, UnimeEmbedder(encoder), items, 1)
+    with pytest.raises(DataError, match=r"items\[1\]: the embedding has norm 0, expected 1"):
+        encoder.encode(items, batch_size=1)
 
 
 class Letters:

@@ -6,6 +6,7 @@ pytest tests/training/test_run.py
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from tests.support.engine_cases import settings
 from tests.support.stand_in import make_config
@@ -172,6 +174,16 @@ def test_other_ranks_let_the_first_one_speak(
         (DataError("rows.csv: wrong"), 2, "error: rows.csv: wrong\n"),
         (RunError("step 3: loss nan"), 1, "error: step 3: loss nan\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
+        (
+            OSError(30, "Read-only file system", "/a"),
+            2,
+            r"error: \[Errno 30\] Read-only .*: '/a'\n",
+        ),
+        (PermissionError(13, "denied", "/a"), 2, "error: .*denied: '/a'\n"),
+        (OSError(36, "File name too long", "/a"), 2, "error: .*too long: '/a'\n"),
+        (OSError(28, "No space left"), 1, r"error: .*No space left \(test_.*; once there is room"),
+        (OSError("5 requested,\nand 3 written"), 2, "error: OSError: 5 requested, and 3 written"),
+        (SafetensorError("I/O error"), 1, "error: SafetensorError: I/O error"),
     ],
 )
 def test_expected_errors_are_one_line(
@@ -182,7 +194,8 @@ def test_expected_errors_are_one_line(
 
     with pytest.raises(SystemExit) as stopped:
         run_program(main)
-    assert (stopped.value.code, capsys.readouterr().err) == (status, said)
+    told = capsys.readouterr().err
+    assert stopped.value.code == status and re.match(said, told) and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

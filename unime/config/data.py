@@ -11,6 +11,11 @@ from omegaconf import MISSING
 from unime.config.settings import FilePath, NotEmpty, Positive, Settings, one_of, setting
 from unime.errors import require
 
+FOLLOW_LINKS = (
+    "whether links in root and image_root may lead out of them (the two themselves may be links, "
+    "and those of the hub's cache are followed); true only where all links are yours"
+)
+
 
 class Mixing(Enum):
     """How rows of several datasets share batches."""
@@ -54,6 +59,7 @@ class PairData(Settings, section="data"):
     revision: str | None = setting(None, "of root on the hub")
     split: str = setting("original", "of every subset")
     image_root: FilePath | None = setting(None, "of the images; null: below root")
+    follow_links: bool = setting(False, FOLLOW_LINKS)
     sources: NotEmpty[dict[str, PairSource]] = setting(MISSING, "name of a subset -> its settings")
     mixing: Mixing = setting(Mixing.single_task, "whether a batch holds rows of one subset only")
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
@@ -84,3 +90,11 @@ class TeacherConfig(Settings):
     output_dir: FilePath = setting(MISSING, "folder of the teacher store")
     batch_size: Positive[int] = setting(64, "texts embedded at a time")
     trust_remote_code: bool = setting(False, "run the code that the model brings")
+
+
+@dataclass
+class CheckConfig(Settings):
+    """stages.check: which stores of embeddings are looked at."""
+
+    store: FilePath = setting(MISSING, "a store, or a folder that holds some")
+    repair: bool = setting(False, "take damaged rows out, so that they are embedded again")

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from unime.config.data import FOLLOW_LINKS
 from unime.config.model import InputConfig, ModelConfig
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Settings, setting
 from unime.errors import require
@@ -26,6 +27,7 @@ class EvalData(Settings, section="data"):
     )
     revision: str | None = setting(None, "of root on the hub")
     image_root: FilePath | None = setting(None, "null: below root or root/eval_images")
+    follow_links: bool = setting(False, FOLLOW_LINKS)
     cache: FilePath = setting("data/cache", "pictures inside of tables are written here")
     suite: FilePath = setting(MISSING, "YAML: task -> meta_task, distribution, … (configs/suites/)")
     tasks: NotEmpty[list[str]] | None = setting(None, "a selection; null: all of the suite")

@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import ScalarNode
 
 from unime.config.descriptions import NAME, commented, help_of, settings_of
-from unime.config.values import expected_of, parse_yaml, read_node, without_none
+from unime.config.values import expected_of, read_node, without_none
+from unime.config.yaml_files import parse_yaml, read_yaml
 from unime.errors import ConfigError, UnknownKeyError
 
 T = TypeVar("T")
@@ -122,11 +123,7 @@ def _touches(given: str, key: str) -> bool:
 
 
 def _read_file(cls: type, path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read it: {error}") from None
-    node = parse_yaml(text)
+    node = read_yaml(path)
     if node is None:
         return {}
     settings = read_node(node, cls, "", typed=False)

@@ -125,6 +125,7 @@ class ValidationConfig(Settings, section="validation"):
     limit: Positive[int] | None = setting(None, "first queries of each task; null: all")
     root: FilePath | None = setting(None, "of the suite, as data.root of an evaluation")
     image_root: FilePath | None = setting(None, "as data.image_root of an evaluation")
+    follow_links: bool = setting(False, "as data.follow_links of an evaluation")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,11 +8,13 @@ something else has to be in quotes.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from textwrap import shorten
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -20,6 +22,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, UnknownKeyError, require
 
 SHOWN = 80  # characters of a list or mapping that an error quotes
@@ -29,16 +32,17 @@ EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)e[-+]?\d+", re.IGNORE
 BOOLS = yaml.SafeLoader.bool_values  # true, yes, on, …
 
 
-def parse_yaml(text: str) -> Node | None:
-    """The only document of a YAML text; None: it is empty.
+def load_yaml(path: str | Path) -> Any:
+    """What a YAML file holds, in plain types, dates as texts.
 
     Raises:
-        ConfigError: it is no YAML.
+        ConfigError: it cannot be read, or is no YAML; names the file.
     """
     try:
-        return yaml.compose(text, yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from None
+        node = read_yaml(Path(path))
+        return None if node is None else _free_value(node, "")
+    except (ConfigError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def read_node(node: Node, hint: Any, key: str, typed: bool) -> Any:
@@ -98,8 +102,8 @@ def pairs(node: Node | None, hint: Any, key: str) -> Iterator[tuple[str, Node]]:
     """
     if not isinstance(node, MappingNode):
         raise _refusal(node, hint, key)
-    names = [name.value for name, _ in node.value if isinstance(name, ScalarNode)]
-    twice = next((name for name in names if name != "<<" and names.count(name) > 1), None)
+    names = Counter(name.value for name, _ in node.value if isinstance(name, ScalarNode))
+    twice = next((name for name, count in names.items() if name != "<<" and count > 1), None)
     require(twice is None, join(key, str(twice)), "two values", "one")
     try:
         yaml.SafeLoader("").flatten_mapping(node)  # type: ignore[no-untyped-call]  # its "<<: *other"

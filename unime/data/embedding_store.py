@@ -1,15 +1,16 @@
 """Embeddings on disk, one for each distinct item: what was encoded once is never encoded again.
 
-A folder for each model and its settings: `store.json` with the facts, and two files that only grow,
-`vectors` (float32, read through a memory map) and `records` (the item's key, and whether its text
-was cut). A vector is on the disk before its record is written, so a process may be killed at any
-moment: whatever has no complete record does not count, and is cut off when more is added.
+A folder for each model and its settings (store_files.py: what lies in it). A vector is on the disk
+before its record is written, so a process may be killed at any moment: whatever has no record does
+not count, and is cut off when more is added. What the disk has damaged is refused where it is read.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unime.data.store_files import (
+    BLOCK,
+    FACTS,
+    GROWING,
+    KEY,
+    RECORD,
+    VALUE,
+    VERSION,
+    Rows,
+    add_digests,
+    digests_of,
+    file_sizes,
+    hint,
+    read_facts,
+    read_rows,
+    row_sizes,
+    write_facts,
+)
 from unime.errors import ConfigError, DataError
-from unime.inputs.items import KEY_BYTES
-from unime.runtime.files import read_json, write_json
+from unime.losses import first_unsound
+from unime.runtime.files import append
 from unime.runtime.folder_lock import lock_folder, unlock_folder
-
-FACTS = "store.json"
-KEY = np.dtype(f"S{KEY_BYTES}")  # as bytes it drops zeros at the end, which changes no comparison
-RECORD = np.dtype([("key", KEY), ("truncated", "?")])
-VALUE = np.dtype("<f4")
-NORM_TOLERANCE = 1e-2
 
 
 class StoredEmbeddings:
@@ -35,18 +48,12 @@ class StoredEmbeddings:
 
     Attributes:
         facts: what the embeddings depend on, for people and results.
-
-    Args:
-        records: (N,) of RECORD.
-        vectors: (N, D) float32, memory-mapped.
     """
 
-    def __init__(
-        self, folder: Path, facts: dict[str, Any], records: np.ndarray, vectors: np.ndarray
-    ) -> None:
+    def __init__(self, folder: Path, facts: dict[str, Any], rows: Rows) -> None:
         self.folder = folder
         self.facts = facts
-        self._take(records, vectors)
+        self._take(rows)
 
     @classmethod
     def open(cls, folder: Path) -> StoredEmbeddings:
@@ -55,8 +62,8 @@ class StoredEmbeddings:
         Raises:
             DataError: the store is damaged.
         """
-        facts = _read_facts(folder)
-        return cls(folder, facts, *_read_rows(folder, facts["dimension"]))
+        facts, version = read_facts(folder)
+        return cls(folder, facts, read_rows(folder, facts["dimension"], version))
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Places of the keys that have no embedding."""
@@ -68,26 +75,44 @@ class StoredEmbeddings:
 
         Raises:
             KeyError: an item that has none.
-            DataError: one that is no unit vector: the disk has damaged the file.
+            DataError: one that is not as it was written: the disk has damaged the files.
         """
         rows = self._find(keys)
         if (rows < 0).any():
             raise KeyError(f"{self.folder}: {(rows < 0).sum()} of {len(rows)} items are missing")
-        found = self._vectors[rows]
-        if not (np.abs(np.linalg.norm(found, axis=1) - 1) < NORM_TOLERANCE).all():
-            raise DataError(f"{self.folder} holds rows that are no unit vectors; remove it")
-        return torch.from_numpy(found)
+        return torch.from_numpy(self._sound(rows))
+
+    def check(self, keys: Sequence[bytes]) -> None:
+        """Look at these items' embeddings, which are there, once, in the order of the disk.
+
+        Raises:
+            DataError: one is not as it was written.
+        """
+        rows = np.unique(self._find(keys))
+        for start in range(0, len(rows), BLOCK):
+            self._sound(rows[start : start + BLOCK])
 
     def num_truncated(self, keys: Sequence[bytes]) -> int:
         """How many of these items, which are there, had their text cut."""
-        rows = self._find(keys)
-        return int(self._truncated[rows].sum())
+        return int(self._rows.records["truncated"][self._find(keys)].sum())
 
-    def _take(self, records: np.ndarray, vectors: np.ndarray) -> None:
-        self._vectors = np.asarray(vectors)  # rows of a memmap take longer
-        self._truncated = records["truncated"]
-        self._order = np.argsort(records["key"])
-        self._keys = records["key"][self._order]  # sorted
+    def _sound(self, numbers: np.ndarray) -> np.ndarray:
+        """The vectors (n, D) of these rows."""
+        found = self._rows[numbers]
+        damaged = found.damaged()
+        if damaged.any():
+            raise DataError(
+                f"{self.folder}, row {numbers[damaged.argmax()]}: damaged: no unit vector, or not"
+                f" the one that was written ({damaged.sum():,} of the {len(found):,} that were"
+                f" read); {hint(self.folder)}"
+            )
+        return found.vectors
+
+    def _take(self, rows: Rows) -> None:
+        self._rows = rows
+        present, keys = rows.present(), rows.records["key"]
+        self._order = present[np.argsort(keys[present])]
+        self._keys = keys[self._order]  # sorted
 
     def _find(self, keys: Sequence[bytes]) -> np.ndarray:
         """The rows (n,) of these items, -1 where there is none."""
@@ -100,7 +125,7 @@ class StoredEmbeddings:
 
 class EmbeddingStore(StoredEmbeddings):
     """The embeddings of one model with one set of settings, open for more of them; in one process
-    at a time.
+    at a time. A store without digests is given them.
 
     Attributes:
         facts: written with the first embeddings, from then on those of the file.
@@ -117,22 +142,44 @@ class EmbeddingStore(StoredEmbeddings):
     def __init__(self, folder: Path, described: dict[str, Any], key: str = "store") -> None:
         lock_folder(key, folder)
         self._key = key
-        is_new = not (folder / FACTS).is_file()
-        facts = dict(described) if is_new else _read_facts(folder)
-        super().__init__(folder, facts, *_read_rows(folder, 0 if is_new else facts["dimension"]))
-        self._count = len(self._keys)
+        super().__init__(folder, *_opened(folder, described))
+        present = self._rows.present()
+        self._sound(np.concatenate([present[:1], present[-1:]]))  # before anything is cut
+        self._count = len(self._rows)
         self._cut()
 
     def describe(self, **facts: Any) -> None:
-        """Write the facts, with these among them."""
+        """Write the facts, with these among them.
+
+        Raises:
+            ConfigError: the disk is full or cannot be written.
+        """
         self.facts |= facts
-        write_json(self.folder / FACTS, self.facts)
+        try:
+            write_facts(self.folder, self.facts)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def check_space(self, count: int, dimension: int) -> None:
+        """Look whether so many more embeddings have room on the disk.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        needed = count * sum(row_sizes(dimension).values())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise ConfigError(
+                f"{self._key}: {self.folder}: {count:,} more embeddings need {needed / 1e6:,.1f}"
+                f" MB, {free / 1e6:,.1f} MB are free"
+            )
 
     def add(self, keys: Sequence[bytes], vectors: Tensor, truncated: Sequence[bool]) -> None:
         """Append embeddings (n, D) of items that are missing.
 
         Raises:
             ConfigError: the disk is full or cannot be written; nothing is lost.
+            DataError: one that is no unit vector.
         """
         if not (self.folder / FACTS).is_file():
             self.describe(dimension=vectors.shape[1])
@@ -141,59 +188,54 @@ class EmbeddingStore(StoredEmbeddings):
                 f"{self._key}: {self.folder} has embeddings of {self.facts['dimension']}"
                 f" dimensions, got {vectors.shape[1]}"
             )
+        if bad := first_unsound(vectors):
+            raise DataError(f"{self.folder}: not kept: {bad[1]}")
         records = np.zeros(len(keys), dtype=RECORD)
         records["key"], records["truncated"] = list(keys), list(truncated)
+        rows = Rows(records, vectors.numpy().astype(VALUE))
+        contents = (rows.vectors, digests_of(rows), rows.records)
         try:
-            self._append("vectors", vectors.numpy().astype(VALUE).tobytes(), sync=True)
-            self._append("records", records.tobytes())
+            for name, content in zip(GROWING, contents, strict=True):
+                self._append(name, content.tobytes())
         except OSError as error:
-            self._cut()
-            raise ConfigError(f"{self._key}: {self.folder} cannot be written: {error}") from error
+            with suppress(OSError):  # else whoever opens it next does it
+                self._cut()
+            raise self._cannot_write(error) from error
         self._count += len(keys)
 
     def close(self) -> None:
         unlock_folder(self.folder)
 
     def _find(self, keys: Sequence[bytes]) -> np.ndarray:
-        if len(self._keys) < self._count:  # look at what was added since
-            self._take(*_read_rows(self.folder, self.facts["dimension"]))
+        if len(self._rows) < self._count:  # look at what was added since
+            self._take(read_rows(self.folder, self.facts["dimension"]))
         return super()._find(keys)
 
     def _cut(self) -> None:
-        """Forget what has no complete record."""
-        for name, size in _sizes(self.facts.get("dimension", 0)).items():
+        """Forget what has no record."""
+        for name, size in row_sizes(self.facts.get("dimension", 0)).items():
             if (self.folder / name).is_file():
                 os.truncate(self.folder / name, self._count * size)
 
-    def _append(self, name: str, content: bytes, sync: bool = False) -> None:
-        with (self.folder / name).open("ab") as file:
-            file.write(content)
-            file.flush()
-            if sync:
-                os.fdatasync(file.fileno())
+    def _append(self, name: str, content: bytes) -> None:
+        append(self.folder / name, content)
+
+    def _cannot_write(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"{self._key}: {self.folder} cannot be written: {error}; what was kept before stays,"
+            " and the same command goes on from it"
+        )
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = read_json(folder / FACTS)
-        return facts | {"dimension": int(facts["dimension"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / FACTS} is damaged ({error}); remove {folder}") from None
-
-
-def _read_rows(folder: Path, dimension: int) -> tuple[np.ndarray, np.ndarray]:
-    """The complete records (N,), and their vectors (N, D), memory-mapped."""
-    have = [
-        (folder / name).stat().st_size // size if size and (folder / name).is_file() else 0
-        for name, size in _sizes(dimension).items()
-    ]
-    count, shape = min(have), (min(have), dimension)
-    if not count:
-        return np.zeros(0, RECORD), np.zeros(shape, VALUE)
-    records = np.fromfile(folder / "records", RECORD, count)
-    return records, np.memmap(folder / "vectors", VALUE, "r", shape=shape)
-
-
-def _sizes(dimension: int) -> dict[str, int]:
-    """Bytes of an item in each file."""
-    return {"vectors": dimension * VALUE.itemsize, "records": RECORD.itemsize}
+def _opened(folder: Path, described: dict[str, Any]) -> tuple[dict[str, Any], Rows]:
+    """The facts of a store and its rows, which have digests from now on."""
+    if not (folder / FACTS).exists():
+        if any(file_sizes(folder).values()):
+            raise DataError(f"{folder / FACTS} is lost, and says what the rest is; remove {folder}")
+        return dict(described), read_rows(folder, 1)
+    facts, version = read_facts(folder)
+    rows = read_rows(folder, facts["dimension"], version)
+    if version < VERSION:
+        add_digests(folder, facts, rows)
+        rows = read_rows(folder, facts["dimension"])
+    return facts, rows

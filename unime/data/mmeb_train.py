@@ -17,7 +17,7 @@ from PIL import Image
 
 from unime.config import InputConfig, PairData
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
-from unime.data.tables import ImageFolder, Table, image_folder, load_table
+from unime.data.tables import HeldTable, ImageFolder, image_folder, load_table
 from unime.errors import DataError
 from unime.inputs.images import Size, load_image, read_images
 from unime.inputs.items import Item, Pair
@@ -32,8 +32,8 @@ class TrainSubset:
     """The selected rows of one MMEB-train subset; checked when loaded, read when asked for."""
 
     name: str
-    table: Table
-    selected: list[int]
+    table: HeldTable
+    selected: list[int]  # ascending
     images: ImageFolder
     dropped: list[str] = field(default_factory=list)  # messages of the bad rows that were left out
 
@@ -117,14 +117,17 @@ def load_train_subset(
             and value.
     """
     columns = TRAIN_COLUMNS, NEGATIVE_COLUMNS
-    table = load_table(data.root, name, data.split, data.revision, *columns)
+    table = load_table(
+        data.root, name, data.split, data.revision, *columns, follow_links=data.follow_links
+    ).held()
     source, total = data.sources[name], len(table)
     count = min(source.rows or total, total)
     selected = list(range(count))
     if source.sample == "random":
         random = np.random.default_rng([seed, crc32(name.encode())])
         selected = sorted(random.choice(total, count, replace=False).tolist())
-    result = TrainSubset(name, table, selected, image_folder(data.root, data.image_root, []))
+    images = image_folder(data.root, data.image_root, [], data.follow_links)
+    result = TrainSubset(name, table, selected, images)
     result.check(data, processor)
     return result
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from unime.errors import DataError
 
+SHOWN = 300  # characters of a value that an error quotes
+LISTED = 50  # columns that an error lists
+
 
 @dataclass(slots=True)
 class Row:
@@ -74,7 +77,7 @@ class Row:
 
     def expected(self, what: str, column: str) -> DataError:
         """That a value is not what was expected."""
-        return self.error(f"got {self[column]!r}, expected {what}", column)
+        return self.error(f"got {quoted(self[column])}, expected {what}", column)
 
     def error(self, problem: str, *columns: str) -> DataError:
         """A problem of these cells, or of the row."""
@@ -99,5 +102,15 @@ def check_columns(where: str, found: Collection[str], required: Collection[str])
     """
     missing = [column for column in required if column not in found]
     if missing:
-        lacking, there = (", ".join(map(repr, names)) for names in (missing, found))
-        raise DataError(f"{where}: no column {lacking}; it has {there or 'none'}")
+        lacking, there = (", ".join(map(quoted, names)) for names in (missing, [*found][:LISTED]))
+        more = ", …" if len(found) > LISTED else ""
+        raise DataError(f"{where}: no column {lacking}; it has {there or 'none'}{more}")
+
+
+def quoted(value: object) -> str:
+    """A value of the data as an error shows it, cut where it is long."""
+    try:
+        shown = repr(value)
+    except RecursionError:
+        return "a value of too many levels"
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]} …"

@@ -8,19 +8,28 @@ stale files of other splits and sets, is never read.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from datasets.data_files import sanitize_patterns
-from huggingface_hub import metadata_load
+from yaml.nodes import MappingNode
 
+from unime.config.values import pairs, read_node
+from unime.config.yaml_files import LONGEST_YAML, parse_yaml
 from unime.errors import DataError
+from unime.runtime.files import regular
 
 SUFFIXES = ("parquet", "jsonl", "json")
 SHARD = re.compile(rf"(.+)-(\d{{5}})-of-(\d{{5}})(?:-[0-9a-f]+)?\.({'|'.join(SUFFIXES)})")
 WHOLE = re.compile(rf"(.+)\.({'|'.join(SUFFIXES)})")
+FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
+HUB_CACHE = re.compile(r"(datasets|models|spaces)--")
+WILD = re.compile(r"[*?[]")
+MOST_WILD = 100  # patterns of one split, each of which is a look at the folder
 
 
 def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
@@ -70,6 +79,37 @@ def inside(path: Any, key: str) -> str:
     return path
 
 
+def boundary(root: str | Path, follow_links: bool) -> str:
+    """The folder out of which no link in `root` may lead, for `check_inside`: the root's own place,
+    links followed; in the hub's cache, where files are links to blobs beside them, the repository's
+    folder.
+
+    Args:
+        follow_links: links may lead anywhere.
+    """
+    if follow_links:
+        return os.sep
+    place = Path(os.path.realpath(root))
+    for folder in (place, *place.parents):
+        if folder.name == "snapshots" and HUB_CACHE.match(folder.parent.name):
+            return str(folder.parent)
+    return str(place)
+
+
+def check_inside(path: str | Path, within: str) -> None:
+    """Refuse what a link leads elsewhere: a stranger's folder could show any file of the machine.
+
+    Raises:
+        DataError: it does; names the path and the setting.
+    """
+    place = os.path.realpath(path)
+    if place != within and not place.startswith(os.path.join(within, "")):
+        raise DataError(
+            f"{path}: a link leads out of {within}; data.follow_links=true, if all links there are"
+            " yours"
+        )
+
+
 def _splits(folder: Path) -> dict[str, list[Path]]:
     """The files of a folder that are called after a split, in their order."""
     found: dict[str, list[Path]] = {}
@@ -104,15 +144,7 @@ def _complete(folder: Path, split: str, files: list[Path]) -> list[Path]:
 
 def _declared(root: Path, subset: str | None) -> dict[str, Any] | None:
     """What README.md says of this configuration; None: it does not declare it."""
-    readme = root / "README.md"
-    try:
-        listed = (metadata_load(readme) or {}).get("configs")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{readme}: cannot read what it declares: {error}") from None
-    except ValueError:  # something else than a mapping
-        return None
+    listed = _front_matter(root / "README.md").get("configs")
     listed = listed if isinstance(listed, list) else []
     configs = [entry for entry in listed if isinstance(entry, dict)]
     if subset is None and len(configs) == 1:
@@ -124,6 +156,29 @@ def _declared(root: Path, subset: str | None) -> dict[str, Any] | None:
     return None
 
 
+def _front_matter(readme: Path) -> dict[str, Any]:
+    """What stands in YAML at the head of a README.md; nothing: there is none, or no mapping."""
+    try:
+        with regular(readme).open(encoding="utf-8-sig") as file:
+            head = file.read(2 * LONGEST_YAML)
+        found = FRONT_MATTER.match(head)
+        without_end = head.startswith("---") and len(head) == 2 * LONGEST_YAML
+        node = parse_yaml(found[1] if found else head if without_end else "")
+        if not isinstance(node, MappingNode):
+            return {}
+        return {
+            name: read_node(value, Any, name, typed=False)
+            for name, value in pairs(node, dict, "")
+            if name == "configs"
+        }
+    except FileNotFoundError:
+        return {}
+    except DataError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{readme}: cannot read what it declares: {error}") from None
+
+
 def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> list[Path]:
     key, files = f"{place}: data_files", list[Path]()
     try:
@@ -132,12 +187,11 @@ def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> li
         raise DataError(f"{key}: got {data_files!r}, expected a path, or paths by split") from None
     if split not in splits:
         raise DataError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
-    for pattern in splits[split]:
-        inside(pattern, key)
-        try:
-            found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        except (ValueError, IndexError) as error:  # "**x", "."; Python says it in several ways
-            raise DataError(f"{key}: got {pattern!r}, expected a pattern: {error}") from None
+    patterns = [inside(pattern, key) for pattern in splits[split]]
+    if sum(WILD.search(pattern) is not None for pattern in patterns) > MOST_WILD:
+        raise DataError(f"{key}: more than {MOST_WILD} patterns")
+    for pattern in dict.fromkeys(patterns):
+        found = _found(folder, pattern, key)
         if not found:
             raise DataError(f"{place}: there is no {pattern!r}")
         files += found
@@ -145,3 +199,38 @@ def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> li
         if file.suffix[1:] not in SUFFIXES:
             raise DataError(f"{file}: expected one of .{', .'.join(SUFFIXES)}")
     return _complete(folder, split, list(dict.fromkeys(files)))
+
+
+def _found(folder: Path, pattern: str, key: str) -> list[Path]:
+    """The files that a pattern names, in their order."""
+    parts = PurePosixPath(pattern).parts
+    if not parts or parts.count("**") > 1:
+        raise DataError(f"{key}: got {pattern!r}, expected a pattern with at most one **")
+    try:
+        return sorted(_matching(folder, parts))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{key}: cannot look for {pattern!r}: {error}") from None
+
+
+def _matching(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """The files that a pattern names, but for hidden ones and those below linked folders, which may
+    lead in circles; ``**`` stands for any folders, or none."""
+    first, rest = parts[0], parts[1:]
+    if not WILD.search(first):
+        if rest:
+            yield from _matching(folder / first, rest)
+        elif (folder / first).exists():
+            yield folder / first
+        return
+    if first == "**" and rest:
+        yield from _matching(folder, rest)
+    with os.scandir(folder) as entries:
+        fitting = [e for e in entries if fnmatchcase(e.name, first) and not e.name.startswith(".")]
+    for entry in fitting:
+        if entry.is_dir(follow_symlinks=False):
+            if first == "**" or rest:
+                yield from _matching(folder / entry.name, parts if first == "**" else rest)
+        elif not rest and not entry.is_dir():
+            yield folder / entry.name

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from unime.data.datasets import TextRow
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
-from unime.runtime.files import add_pieces
+from unime.runtime.files import add_pieces, regular
 
 Rows = Sequence[TextRow] | Sequence[Pair]
 PIECE_SIZE = 1 << 12  # bytes at a picture's begin, middle and end
@@ -105,7 +106,7 @@ def _seen(item: Item, picture: Callable[[str], bytes]) -> tuple[object, ...]:
 def _picture(path: str) -> bytes:
     digest = hashlib.blake2b(digest_size=8)
     try:
-        with open(path, "rb", buffering=0) as file:
+        with regular(Path(path)).open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             digest.update(size.to_bytes(8, "big"))
             add_pieces(digest, file, 0, size, PIECE_SIZE)

@@ -5,21 +5,29 @@ A local folder is laid out as a hub repository (split_files.py): as Parquet or J
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Protocol
 
 import datasets
+import pyarrow as pa
 
+from unime.data.json_files import read_json_rows
 from unime.data.rows import Row, check_columns
-from unime.data.shards import Shards, read_json_rows, read_parquet_rows
-from unime.data.split_files import split_files
+from unime.data.shards import Shards, parquet_rows, place_of
+from unime.data.split_files import boundary, check_inside, split_files
 from unime.errors import DataError
+from unime.inputs.items import video_frames
+from unime.runtime.files import regular
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+://")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HELD_AT_ONCE = 8192  # rows in one piece of a table in memory
 
 
 @dataclass
@@ -27,6 +35,7 @@ class ImageFolder:
     """Finds images by the relative paths of the rows, and nothing outside its folders."""
 
     roots: list[Path]  # tried in order
+    within: str  # the folder out of which no link may lead
 
     def find(self, path: str, kind: str = "image") -> str:
         """The absolute path of an image.
@@ -35,8 +44,8 @@ class ImageFolder:
             path: relative to one of the folders, or absolute and inside of it.
 
         Raises:
-            DataError: the path names no file, is an address, leaves the folders, or there is no
-                such file; names the path.
+            DataError: the path names no file, is an address, leaves the folders, itself or by a
+                link, or there is no such file; names the path.
         """
         if not self.roots:
             raise DataError(f"{path!r}: data.image_root, where the {kind}s are, is not set")
@@ -49,14 +58,28 @@ class ImageFolder:
         places = [os.path.join(root, inside) for root, inside in below if inside is not None]
         exists = os.path.isdir if kind == "folder" else os.path.isfile
         if found := next(filter(exists, places), None):
+            check_inside(found, self.within)
             return found
         if not places or PureWindowsPath(path).is_absolute():
             raise DataError(f"{path!r}: leaves the image folder")
+        for place in itertools.filterfalse(os.path.isdir, places):
+            regular(Path(place))
         raise DataError(f"{path!r}: no such {kind} in {' or '.join(map(str, self.roots))}")
 
     def find_folder(self, path: str) -> str:
         """The absolute path of a folder, that of a video's frames; raises as for an image."""
         return self.find(path, "folder")
+
+    def frames(self, path: str) -> tuple[str, ...]:
+        """The frames of the video whose folder this is.
+
+        Raises:
+            DataError: no such folder, it or a frame is elsewhere, or it holds no pictures.
+        """
+        frames = video_frames(self.find_folder(path))
+        for frame in filter(os.path.islink, frames):
+            check_inside(frame, self.within)
+        return frames
 
 
 def _within(root: Path, path: str) -> str | None:
@@ -67,47 +90,73 @@ def _within(root: Path, path: str) -> str | None:
     return os.path.relpath(path, bases[0]) if bases else None
 
 
+class Batches(Protocol):
+    def to_batches(self, max_chunksize: int) -> Iterable[pa.RecordBatch]:
+        """All rows, so many at a time."""
+
+
 @dataclass
 class Table:
-    """The rows of one subset, memory-mapped, and where each of them comes from."""
+    """The rows of one subset, and where each of them comes from. They are read from their files
+    whenever they are asked for: nothing is copied, and no more of them in memory than are looked
+    at."""
 
-    rows: datasets.Dataset  # pictures are the bytes that it holds
-    shards: Shards  # or the hub's name instead of a file
+    rows: Batches  # pictures are the bytes that it holds
+    shards: Shards
 
     def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Row:
-        return Row(self.rows[number], self.where(number))
+        return sum(count for _, count in self.shards)
 
     def read(self, numbers: Sequence[int] | None = None, at_once: int = 1000) -> Iterator[Row]:
-        """These rows or all, many times faster than one by one.
+        """These rows, in ascending order, or all.
 
         Args:
             at_once: how many are in memory.
+
+        Raises:
+            DataError: a file that is damaged, or another than when it was opened.
         """
         numbers = range(len(self)) if numbers is None else numbers
-        batches = self.rows.select(numbers).iter(batch_size=at_once)
-        cells = (cells for batch in batches for cells in zip(*batch.values(), strict=True))
-        names = self.rows.column_names
-        for number, values in zip(numbers, cells, strict=True):
-            yield Row(dict(zip(names, values, strict=True)), self.where(number))
+        first, before = 0, 0
+        for batch in self.rows.to_batches(at_once) if numbers else ():
+            size = len(batch)
+            last = bisect_left(numbers, before + size, first)
+            chosen = numbers[first:last]
+            if len(chosen) < size:
+                batch = batch.take(pa.array([n - before for n in chosen], pa.int64()))
+            for number, values in zip(chosen, batch.to_pylist(), strict=True):
+                yield Row(values, self.where(number))
+            first = last
+            before += size
+            if last == len(numbers):
+                return
 
     def where(self, row: int) -> str:
-        for name, count in self.shards:
-            if row < count:
-                return f"{name}, row {row}"
-            row -= count
-        raise IndexError(row)
+        return place_of(self.shards, row)
+
+    def held(self) -> HeldTable:
+        """All rows in memory."""
+        batches = self.rows.to_batches(HELD_AT_ONCE)
+        return HeldTable(pa.Table.from_batches(batches), self.shards)
 
 
-def image_folder(root: str, image_root: str | None, below: list[str]) -> ImageFolder:
-    if image_root is not None:
-        if not Path(image_root).is_dir():
-            raise DataError(f"data.image_root: no folder {image_root!r}")
-        return ImageFolder([Path(image_root).absolute()])
-    base = Path(root).absolute()
-    return ImageFolder([base, *(base / name for name in below)] if base.is_dir() else [])
+class HeldTable(Table):
+    """Rows in memory, that are found by their number."""
+
+    rows: pa.Table
+
+    def __getitem__(self, number: int) -> Row:
+        return Row(self.rows.slice(number, 1).to_pylist()[0], self.where(number))
+
+
+def image_folder(
+    root: str, image_root: str | None, below: list[str], follow_links: bool = False
+) -> ImageFolder:
+    base = Path(root if image_root is None else image_root).absolute()
+    if image_root is not None and not base.is_dir():
+        raise DataError(f"data.image_root: no folder {image_root!r}")
+    roots = [base, *(base / name for name in below if image_root is None)] if base.is_dir() else []
+    return ImageFolder(roots, boundary(base, follow_links))
 
 
 def load_table(
@@ -117,21 +166,47 @@ def load_table(
     revision: str | None,
     required: tuple[str, ...],
     optional: tuple[str, ...],
+    follow_links: bool = False,
 ) -> Table:
     """The rows of a split, with these columns, of a local folder or a hub repository.
 
     Args:
         subset: the hub's configuration; None: the only one. A local folder's are those that its
             README.md declares, or its folders.
+        follow_links: whether the folder's links may lead out of it.
+
+    Raises:
+        DataError: no such folder, repository, subset, split or column, no rows, or a file that
+            cannot be read or is elsewhere.
     """
-    if Path(root).is_dir():
-        if revision is not None:
-            raise DataError(
-                f"data.revision: {revision!r} is for a hub repository, {root} is a folder"
-            )
-        files = split_files(Path(root), subset, split)
-        read = read_parquet_rows if files[0].suffix == ".parquet" else read_json_rows
-        return Table(*read(files, required, optional))
+    if not Path(root).is_dir():
+        return _load_from_hub(root, subset, split, revision, required, optional)
+    if revision is not None:
+        raise DataError(f"data.revision: {revision!r} is for a hub repository, {root} is a folder")
+    within = boundary(root, follow_links)
+    check_inside(Path(root, "README.md"), within)
+    files = split_files(Path(root), subset, split)
+    for file in files:
+        check_inside(file, within)
+    if files[0].suffix == ".parquet":
+        found = parquet_rows(files, required, optional)
+        table = Table(found, found.shards)
+    else:
+        table = HeldTable(*read_json_rows(files, required, optional))
+    if not len(table):
+        raise DataError(f"{files[0]}: no rows")
+    return table
+
+
+def _load_from_hub(
+    root: str,
+    subset: str | None,
+    split: str,
+    revision: str | None,
+    required: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> Table:
+    """As `datasets` keeps it in its cache, which knows it by the repository's commit."""
     if not HUB_NAME.fullmatch(root):
         raise DataError(f"data.root: no folder {root!r}")
     try:
@@ -142,7 +217,4 @@ def load_table(
     name = " ".join(part for part in (root, subset, split) if part)
     check_columns(name, rows.column_names, required)
     rows = rows.select_columns([c for c in (*required, *optional) if c in rows.column_names])
-    for column, kind in rows.features.items():
-        if isinstance(kind, datasets.Image):
-            rows = rows.cast_column(column, datasets.Image(decode=False))
-    return Table(rows, [(name, len(rows))])
+    return Table(rows.with_format("arrow")[:], [(name, len(rows))])  # pictures are bytes, as stored

@@ -9,20 +9,23 @@ holds is not embedded again.
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unime.data.embedding_store import FACTS, RECORD, EmbeddingStore, StoredEmbeddings
+from unime.data.embedding_store import EmbeddingStore, StoredEmbeddings
+from unime.data.store_files import FACTS, KEY, RECORD, Rows
 from unime.errors import DataError
 from unime.inputs.items import KEY_BYTES, Item, item_digest
-from unime.runtime.files import read_json, write_aside
+from unime.losses import not_unit
+from unime.runtime.files import read_json, read_text, regular, write_aside
 
 HINT = "run data_prep.teacher_embeddings with this output_dir"
 OLD_VERSION = 1  # of the layout before
@@ -56,26 +59,26 @@ def open_store(folder: str | Path, texts: Sequence[str] = ()) -> StoredEmbedding
 
     Raises:
         DataError: no store, a damaged one or one of something else; or texts that it lacks: says
-            how many and the first.
+            how many and the first; or the embedding of one is damaged.
     """
     folder = Path(folder)
-    if (folder / OLD_FILES[0]).is_file():
-        facts, keys, vectors = _read_old(folder)
-        records = np.zeros(len(keys), RECORD)
-        records["key"] = keys
-        store = StoredEmbeddings(folder, facts, records, vectors)
-    elif (folder / FACTS).is_file():
+    if (folder / OLD_FILES[0]).exists():
+        facts, rows, _ = read_old(folder)
+        store = StoredEmbeddings(folder, facts, rows)
+    elif (folder / FACTS).exists():
         store = StoredEmbeddings.open(folder)
     else:
         raise DataError(f"{folder}: the store of teacher embeddings is not there; {HINT}")
-    _meta(folder, store.facts)
-    lacking = store.missing([text_key(text) for text in texts])
+    teacher_of(folder, store.facts)
+    keys = [text_key(text) for text in texts]
+    lacking = store.missing(keys)
     if lacking:
         raise DataError(
             f"{folder}: no teacher embedding for {len(lacking)} of {len(texts)} texts, the first "
             f"{texts[lacking[0]][:80]!r}; run python -m data_prep.teacher_embeddings on these "
             "texts with this folder as output_dir"
         )
+    store.check(keys)  # before a run begins, not in the middle of it
     return store
 
 
@@ -102,7 +105,8 @@ def write_store(
         cut: of the texts those that the teacher cuts, with the name of their row.
 
     Raises:
-        ConfigError: `folder` cannot be written, or another process is writing there.
+        ConfigError: `folder` cannot be written, has no room for them, or another process is
+            writing there.
         DataError: `folder` holds another teacher's, revision's or prompt's embeddings.
     """
     cut = cut or {}
@@ -114,6 +118,7 @@ def write_store(
         num_cut = _list_cut(store.folder, cut.values())
         keys = sorted(by_key)  # the same blocks, whatever the order of the texts
         todo = [keys[place] for place in store.missing(keys)]
+        store.check_space(len(todo), meta.dimension)
         known = len(keys) - len(todo)
         progress(known)
         for start in range(0, len(todo), block_size):
@@ -128,50 +133,80 @@ def write_store(
 
 def _take_over_old(store: EmbeddingStore, meta: TeacherMeta, cut: set[bytes]) -> None:
     """Put what a store of the layout before holds, finished or not, into this store, and remove it;
-    may be interrupted and called again."""
+    may be interrupted and called again. What is no unit vector is left out."""
     for old in (store.folder, store.folder / "partial"):
-        if not (old / OLD_FILES[0]).is_file():
+        if not (old / OLD_FILES[0]).exists():
             continue
-        facts, keys, vectors = _read_old(old)
+        facts, rows, done = read_old(old)
         _refuse_other(store.folder, facts, meta)
-        unfinished = (old / "done.npy").is_file()
-        done = np.load(old / "done.npy") if unfinished else np.ones(len(keys), bool)
-        rows = [row for row in store.missing(keys) if done[row]]
-        for start in range(0, len(rows), OLD_ROWS):
-            block = rows[start : start + OLD_ROWS]
-            taken = [keys[row] for row in block]
-            store.add(taken, torch.from_numpy(vectors[block]), [key in cut for key in taken])
+        keys = [key.ljust(KEY_BYTES, b"\0") for key in rows.records["key"].tolist()]
+        wanted = [row for row in store.missing(keys) if done[row]]
+        store.check_space(len(wanted), meta.dimension)
+        left_out = 0
+        for start in range(0, len(wanted), OLD_ROWS):
+            block = np.array(wanted[start : start + OLD_ROWS])
+            vectors = torch.from_numpy(rows[block].vectors)
+            whole = ~not_unit(vectors)
+            left_out += len(block) - int(whole.sum())
+            taken = [keys[row] for row in block[whole.numpy()]]
+            store.add(taken, vectors[whole], [key in cut for key in taken])
+        if left_out:
+            text = f"{old}: {left_out:,} of {len(keys):,} embeddings are no unit vectors: left out"
+            warnings.warn(text, stacklevel=2)
     for name in OLD_FILES:
         (store.folder / name).unlink(missing_ok=True)
     shutil.rmtree(store.folder / "partial", ignore_errors=True)
 
 
-def _read_old(folder: Path) -> tuple[dict[str, Any], list[bytes], np.ndarray]:
-    """The facts, keys and embeddings (N, T), memory-mapped, of the layout before."""
+def read_old(folder: Path) -> tuple[dict[str, Any], Rows, np.ndarray]:
+    """The facts and rows of a store of the layout before, and which rows (N,) are finished.
+
+    Raises:
+        DataError: a file is missing, cut or of something else.
+    """
     try:
         facts = read_json(folder / OLD_FILES[0])
         wanted = facts.pop("version"), (facts.pop("count"), facts["dimension"]), "float32"
-        vectors = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-        keys = np.load(folder / "keys.npy", allow_pickle=False)
+        vectors, keys = _array(folder / "embeddings.npy"), _array(folder / "keys.npy")
         found = OLD_VERSION, vectors.shape, str(vectors.dtype)
-        if found != wanted or len(keys) != len(vectors):
+        is_partial = (folder / "done.npy").exists()
+        done = _array(folder / "done.npy") if is_partial else np.ones(len(vectors), bool)
+        if found != wanted or keys.shape != done.shape or keys.shape != vectors.shape[:1]:
             raise ValueError(f"expected {wanted}, got {found} for {len(keys)} texts")
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        if keys.dtype != KEY or done.dtype != bool:
+            raise ValueError(f"keys are {keys.dtype}, done is {done.dtype}")
+    except Exception as error:  # NumPy does not say what it raises for a damaged header
         raise DataError(
             f"{folder}: cannot read the teacher embeddings: {error}; delete the folder and {HINT}"
         ) from None
-    return facts, [key.ljust(KEY_BYTES, b"\0") for key in keys.tolist()], vectors
+    records = np.zeros(len(keys), RECORD)
+    records["key"] = keys
+    return facts, Rows(records, vectors), done
 
 
-def _meta(folder: Path, facts: dict[str, Any]) -> TeacherMeta:
+def _array(path: Path) -> np.ndarray:
+    """Memory-mapped: a file that is shorter than its header says raises."""
+    return np.asarray(np.load(regular(path), mmap_mode="r", allow_pickle=False))
+
+
+def teacher_of(folder: Path, facts: dict[str, Any]) -> TeacherMeta:
+    """What made a store's embeddings, by its facts.
+
+    Raises:
+        DataError: they are no teacher's.
+    """
     try:
-        return TeacherMeta(**facts)
+        meta = TeacherMeta(**facts)
+        for key, kind in get_type_hints(TeacherMeta).items():
+            if not isinstance(value := getattr(meta, key), kind):
+                raise TypeError(f"{key}: got {value!r}, expected {getattr(kind, '__name__', kind)}")
     except TypeError as error:
         raise DataError(f"{folder}: not a store of teacher embeddings: {error}") from None
+    return meta
 
 
 def _refuse_other(folder: Path, facts: dict[str, Any], new: TeacherMeta) -> None:
-    old = _meta(folder, facts)
+    old = teacher_of(folder, facts)
     for key in ("teacher", "revision", "prompt", "dimension", "max_text_tokens"):
         if getattr(old, key) != getattr(new, key):
             raise DataError(
@@ -183,7 +218,7 @@ def _refuse_other(folder: Path, facts: dict[str, Any], new: TeacherMeta) -> None
 def _list_cut(folder: Path, row_ids: Iterable[str]) -> int:
     """Add rows to the list of those whose text is cut; returns how many it has."""
     path = folder / CUT_TEXTS
-    listed = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    listed = read_text(path).splitlines() if path.exists() else []
     known = set(listed)
     listed += [row_id for row_id in row_ids if row_id not in known]
     write_aside(path, "".join(f"{row_id}\n" for row_id in listed))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from unime.data.json_files import json_rows
 from unime.data.rows import Row, check_columns
-from unime.data.shards import json_rows, readable
+from unime.data.shards import parquet_rows
 from unime.errors import DataError
+from unime.runtime.files import regular
 
 MAX_FIELD = 10_000_000  # characters in one field of a .csv file; Python's own limit is 131,072
+AT_ONCE = 1000  # rows of a .parquet file
 
 
 @dataclass
@@ -60,34 +59,35 @@ def read_texts(
 
 
 def _texts_of(path: Path, columns: list[str]) -> Iterator[tuple[str, str]]:
-    readers: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
-        ".jsonl": json_rows,
+    readers: dict[str, Callable[[Path, list[str]], Iterator[dict[str, Any]]]] = {
+        ".jsonl": lambda path, columns: json_rows(path),
         ".csv": _read_csv,
-        ".parquet": partial(_read_parquet, columns=columns),
+        ".parquet": _read_parquet,
     }
     if path.suffix not in readers:
         raise DataError(f"{path}: texts are read from {', '.join(readers)} files")
+    for number, values in enumerate(readers[path.suffix](path, columns)):
+        row = Row(values, f"{path}, row {number}")
+        for column in columns:
+            yield f"{path.name}:{number}:{column}", row.text(column)
+
+
+def _read_csv(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    csv.field_size_limit(MAX_FIELD)
     try:
-        for number, values in enumerate(readers[path.suffix](path)):
-            row = Row(values, f"{path}, row {number}")
-            for column in columns:
-                yield f"{path.name}:{number}:{column}", row.text(column)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        with regular(path).open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines, strict=True)
+            names = next(reader, [])
+            check_columns(str(path), names, columns)
+            places = [(column, names.index(column)) for column in columns]
+            for cells in filter(None, reader):
+                yield {name: cells[n] if n < len(cells) else None for name, n in places}
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read it: {error}") from None
 
 
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(MAX_FIELD)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            yield from reader
-        except csv.Error as error:
-            raise DataError(f"{path}, after line {reader.line_num}: not CSV: {error}") from None
-
-
 def _read_parquet(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path, memory_map=True) as file:
-        check_columns(str(path), file.schema_arrow.names, columns)
-        for batch in readable(file.iter_batches(columns=columns), path):
-            yield from batch.to_pylist()
+    for batch in parquet_rows([path], tuple(columns)).to_batches(AT_ONCE):
+        yield from batch.to_pylist()

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from unime.collapse import of_batch
+from unime.config.values import load_yaml
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
@@ -64,10 +61,10 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        config = load_yaml(path)
         config["step"] = step
         recipe("", config)
-    except (OSError, yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
     adapter = config["model"].get("adapter")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unime.errors import DataError
+from unime.runtime.files import regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
@@ -57,10 +58,10 @@ def video_frames(folder: str | Path) -> tuple[str, ...]:
     comes before frame 10).
 
     Raises:
-        DataError: no such folder, or no images in it.
+        DataError: no such folder, no images in it, or something else that is named like one.
     """
     try:
-        found = [path for path in Path(folder).iterdir() if _is_frame(path)]
+        found = [regular(path) for path in Path(folder).iterdir() if _is_frame(path)]
     except OSError as error:
         raise DataError(f"{folder}: cannot read the frames: {error.strerror}") from None
     if not found:
@@ -125,11 +126,12 @@ def image_digest(path: str) -> bytes:
     """
     try:
         found = os.stat(path)
-        return _digest(path, found.st_size, found.st_mtime_ns)
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return _digest(path, state)
     except OSError as error:
         raise DataError(f"{path}: cannot read the image: {error.strerror}") from None
 
 
 @cache
-def _digest(path: str, size: int, modified: int) -> bytes:
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
+def _digest(path: str, state: tuple[int, ...]) -> bytes:
+    return hashlib.blake2b(regular(Path(path)).read_bytes(), digest_size=16).digest()

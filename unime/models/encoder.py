@@ -21,6 +21,7 @@ from unime.errors import ConfigError, DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item
 from unime.inputs.padding import Sample, shows_images
+from unime.losses import first_unsound
 from unime.models.adapter_files import trained_inputs
 from unime.models.adapters import (
     Adapters,
@@ -220,7 +221,8 @@ class Encoder(nn.Module):
 
         Raises:
             ValueError: a batch size below 1.
-            DataError: an item that cannot be read, or has nothing in it, by its index.
+            DataError: an item that cannot be read, or has nothing in it, or whose embedding is zero
+                or not finite, by its index.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
@@ -236,10 +238,14 @@ class Encoder(nn.Module):
             with progress_bar(total=len(order), unit="item", shown=show_progress) as bar:
                 for start in range(0, len(order), batch_size):
                     batch = [distinct[index] for index in order[start : start + batch_size]]
-                    samples = [self._sample(key[0], places[key][0]) for key in batch]
-                    for key, row in zip(
-                        batch, self.embed(self.processor.parts(samples)), strict=True
-                    ):
+                    firsts = [places[key][0] for key in batch]
+                    samples = [
+                        self._sample(key[0], n) for key, n in zip(batch, firsts, strict=True)
+                    ]
+                    rows = self.embed(self.processor.parts(samples))
+                    if bad := first_unsound(rows):
+                        raise DataError(f"items[{firsts[bad[0]]}]: {bad[1]}")
+                    for key, row in zip(batch, rows, strict=True):
                         embeddings[places[key]] = row
                     bar.update(len(batch))
         finally:

@@ -17,7 +17,7 @@ from torch import Tensor
 from unime.errors import DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item, item_digest
-from unime.losses import effective_rank, mean_similarity
+from unime.losses import effective_rank, first_unsound, mean_similarity
 from unime.retrieval.embedder import Embedder, Prepared, item_name
 from unime.runtime.distributed import gather_rows, on_main, together
 from unime.runtime.progress import progress_bar
@@ -116,10 +116,8 @@ def encode(
             rows, truncated = together(accelerator, lambda: _embed_next(embedder, prepared))
             gathered = gather_rows(rows.to(accelerator.device)).cpu()
             flags = gather_rows(torch.tensor(truncated, device=accelerator.device).bool())
-            finite = gathered.isfinite().all(dim=1)
-            if not finite.all():
-                item = items[places[int(finite.logical_not().nonzero()[0])]]
-                raise DataError(f"the embedding of {item} is not finite")
+            if bad := first_unsound(gathered):
+                raise DataError(f"{name(places[bad[0]])}: {bad[1]}")
             yield Encoded(places, gathered, flags.tolist())
             bar.update(len(places))
 

@@ -57,7 +57,7 @@ class Interruption:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())
 
 
-def leave_signals_to_parent(_: int) -> None:
+def leave_signals_to_parent() -> None:
     """For the data loader's processes: the parent decides when they end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

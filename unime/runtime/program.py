@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unime.errors import ConfigError, DataError, RunError
+from unime.errors import ConfigError, DataError, RunError, in_words
 from unime.runtime.interruption import heed_ctrl_c
+from unime.runtime.launcher import LAUNCHED_BY, end_with
 from unime.runtime.lost_ranks import OTHER_RANKS_WAIT, explain_collective, rank
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
@@ -36,27 +39,20 @@ def noted_as_running() -> Iterator[None]:
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a program's main; what it cannot go on with ends it with one line."""
+    """Run a program's main; what it cannot go on with ends it with one line, and it ends with what
+    launched it."""
     heed_ctrl_c()
+    end_with(LAUNCHED_BY)
     try:
         with noted_as_running():
             main()
-    except (ConfigError, DataError) as error:
-        _end(f"error: {error}", 2)
-    except RunError as error:
-        _end(f"error: {error}", 1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _end(f"error: {error}; the same command goes on from the newest checkpoint", 1)
     except KeyboardInterrupt:  # outside of training, where there is nothing to save
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
-    except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be loaded
-            text = f"no memory outside of a chunk ({error}); try a smaller optim.chunk_size"
-            _end(f"error: {text}", 1)
-        meaning = explain_collective(error)
+    except Exception as error:
+        if told := _told(error):
+            _end(*told)
+        meaning = explain_collective(error) if isinstance(error, RuntimeError) else None
         if meaning is None:
             raise
         print(f"error: {meaning}", file=sys.stderr, flush=True)
@@ -65,6 +61,25 @@ def run_program(main: Callable[[], None]) -> None:
     finally:
         if (ranks := _ranks()) is not None:
             ranks.destroy_process_group()
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """The line and the exit status for what is no mistake of this code; None: it may be one."""
+    name = type(error).__name__  # of libraries that need not be loaded
+    if isinstance(error, ConfigError | DataError):
+        return f"error: {error}", 2
+    if isinstance(error, RunError):
+        return f"error: {error}", 1
+    if isinstance(error, OSError):
+        text = in_words(error) if error.filename is None else " ".join(str(error).split())
+        if error.errno not in FULL:
+            return f"error: {text}", 2
+        return f"error: {text}; once there is room, the same command goes on from what is saved", 1
+    if name == "SafetensorError":  # a full disk is one, too
+        return f"error: {in_words(error)}", 1
+    if name == "OutOfMemoryError":
+        return f"error: no memory outside of a chunk ({error}); try a smaller optim.chunk_size", 1
+    return None
 
 
 def _end(text: str, status: int) -> NoReturn:

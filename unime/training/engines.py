@@ -19,10 +19,10 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     ProjectConfiguration,
 )
-from omegaconf import OmegaConf
 from transformers.integrations import unset_hf_deepspeed_config
 
 from unime.config import Quantization, Stage1Config, Stage2Config
+from unime.config.values import load_yaml
 from unime.errors import ConfigError, require_package
 
 StageConfig = Stage1Config | Stage2Config
@@ -149,7 +149,7 @@ def _asked_for(engine: str) -> bool:
 
 def engine_in_file(path: str) -> str | None:
     """The engine that a configuration of accelerate's launcher asks for; None: it does not say."""
-    settings = OmegaConf.to_container(OmegaConf.load(path))
+    settings = load_yaml(path)
     assert isinstance(settings, dict)
     if settings.get("distributed_type") == "DEEPSPEED":
         stage = (settings.get("deepspeed_config") or {}).get("zero_stage")

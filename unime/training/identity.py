@@ -30,9 +30,11 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.on_nonfinite",
     "optim.on_collapse",
     "data.verify_images",  # the rows are compared
+    "data.follow_links",
     "validation.every",
     "validation.root",
     "validation.image_root",
+    "validation.follow_links",
     "optim.gradient_checkpointing",
 }
 

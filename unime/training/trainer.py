@@ -128,7 +128,9 @@ class Trainer:
         first = self.run.accelerator.process_index * size
         make = partial(_rows_of_step, dataset, self.sampler, collate, slice(first, first + size))
         steps = range(self.step, self.total_steps)
-        return load_batches(make, steps, self.run.config.run.num_workers)
+        settings = self.run.config.run
+        patience = settings.collective_timeout
+        return load_batches(make, steps, settings.num_workers, "run.num_workers", patience)
 
     def validate(self, signum: Callable[[], int]) -> None:
         """Measure the model where that is due, and keep the checkpoint if it is the best so far.

@@ -34,16 +34,17 @@ from eval.miniatures.captions import (
     write_urban1k,
 )
 from eval.scoring import score_task
-from eval.tasks import long_captions
 from eval.tasks.base import EvalTask
 from eval.tasks.caption_retrieval import CaptionedRows
-from eval.tasks.long_captions import ShareGpt4v, Urban1k, json_items
+from eval.tasks.long_captions import ShareGpt4v, Urban1k
 from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.suites import load_suite
 from tests.support.paths import SUITES
 from tests.support.results import source
 from unime.config import EvalData
+from unime.data import json_files
+from unime.data.json_files import json_items
 from unime.errors import DataError
 from unime.inputs.items import Item
 from unime.retrieval.ranking import rank_targets, ranking_metrics
@@ -182,7 +183,7 @@ def test_sharegpt4v_is_its_first_items(tmp_path: Path) -> None:
 def test_json_items_are_those_of_json(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_captions, "CHUNK", chunk)
+    monkeypatch.setattr(json_files, "CHUNK", chunk)
     items = [{"a": "]},{[", "b": [1, {"c": '\\" é\u2028'}]}, {}, {"d": None}]
     for text in (
         json.dumps(items),

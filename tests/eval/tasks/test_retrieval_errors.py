@@ -18,10 +18,11 @@ from eval.miniatures.captions import (
     write_sugarcrepe,
     write_urban1k,
 )
-from eval.tasks import long_captions
-from eval.tasks.long_captions import Urban1k, json_items
+from eval.tasks.long_captions import Urban1k
 from eval.tasks.sugarcrepe import SugarCrepe
 from tests.support.results import source
+from unime.data import json_files
+from unime.data.json_files import json_items
 from unime.errors import DataError
 
 
@@ -58,8 +59,8 @@ def test_deep_json(tmp_path: Path) -> None:
 
 
 def test_endless_json_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long_captions, "CHUNK", 10)
-    monkeypatch.setattr(long_captions, "LONGEST", 50)
+    monkeypatch.setattr(json_files, "CHUNK", 10)
+    monkeypatch.setattr(json_files, "LONGEST", 50)
     path = tmp_path / "items.json"
     path.write_text('["' + "x" * 1000 + '"]')
     with pytest.raises(DataError, match="broken JSON at"):

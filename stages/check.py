@@ -1,0 +1,48 @@
+"""Whether stores of embeddings hold what was written into them: every record, vector and digest.
+
+    python -m stages.check STORE [repair=true]
+
+STORE is a teacher's output_dir, or an evaluation's store or output_dir, which may hold several.
+With repair=true damaged rows are taken out: the command that made the store embeds them again, and
+only them. The exit status is 0 when all is sound (or repaired), 1 when something is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from unime.config import CheckConfig, build_config
+from unime.config.loader import parse_words, program_parser
+from unime.data.store_check import check_store, find_stores
+from unime.errors import ConfigError
+from unime.runtime.program import run_program
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse(argv)
+    all_sound = True
+    for folder in find_stores(Path(config.store)):
+        for findings in check_store(folder, config.repair):
+            print(findings.in_words(), flush=True)
+            all_sound &= findings.is_sound
+    if not all_sound:
+        print("damaged" if config.repair else "damaged; repair=true takes out such rows")
+        raise SystemExit(1)
+    print("sound")
+
+
+def parse(argv: list[str] | None) -> CheckConfig:
+    parser = program_parser(CheckConfig)
+    parser.add_argument("store", metavar="STORE")
+    args = parse_words(parser, argv)
+    try:
+        config = build_config(CheckConfig, None, [*args.overrides, "store=STORE"])
+    except ConfigError as error:
+        parser.exit(2, f"error: {error}\n")
+    return replace(config, store=os.path.expanduser(args.store))
+
+
+if __name__ == "__main__":
+    run_program(main)
