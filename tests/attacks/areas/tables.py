@@ -233,4 +233,6 @@ def attacks() -> list[Attack]:
     ]
 
 
-AREA = Area("tables", build, attacks, ("path-dots", "parquet-cut-3"))
+AREA = Area(
+    "tables", build, attacks, ("path-dots", "parquet-original-00000-of-00001.parquet-cut-3")
+)
