@@ -11,7 +11,8 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
+from unime.runtime.files import regular
 
 NAME = ".lock"
 HELD: dict[Path, int] = {}  # the lock files of this process: closing one would give the lock up
@@ -38,8 +39,8 @@ def lock_folder(key: str, folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, FLAGS, 0o666)
-    except OSError as error:
+        file = os.open(regular(path), FLAGS, 0o666)
+    except (OSError, DataError) as error:
         raise ConfigError(f"{key}: {folder} cannot be written: {error}") from None
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -270,6 +270,8 @@ class Trainer:
         self.encoder.save_adapters(final, writes=run.is_main_process)
         metrics = self.metrics.last_line() if run.is_main_process else {}
         collapsed = of_batch(metrics)
+        if run.is_main_process and not metrics:
+            run.log.warning("%s has no line of training: how it went is lost", self.metrics.path)
         if run.is_main_process:
             outcome = {
                 "steps": self.step,
