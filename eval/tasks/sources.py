@@ -21,7 +21,7 @@ from unime.config import EvalData
 from unime.data.split_files import boundary, check_inside, inside
 from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
-from unime.inputs.pixels import open_picture
+from unime.inputs.picture_files import open_picture
 from unime.runtime.files import regular
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory

@@ -217,16 +217,22 @@ def prepared_by(folder: Path, family: str, most_tokens: int | None, **inputs: An
     return ItemProcessor(hf_processor, BACKBONES[family], InputConfig(**inputs), most_tokens)
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "phi4_multimodal"])
+@pytest.mark.parametrize(
+    "family, width, refused",
+    [
+        ("qwen2_vl", 1200, "1200 x 5 pixels, one side more than 200 times the other"),
+        ("phi4_multimodal", 900, "the processor refuses it"),
+    ],
+)
 def test_an_image_that_the_processor_refuses_makes_a_bad_row(
-    tmp_path: Path, family: str, tiny_model: Callable[..., Path]
+    tmp_path: Path, family: str, width: int, refused: str, tiny_model: Callable[..., Path]
 ) -> None:
     data = pair_data(tmp_path, First=PairSource(), Second=PairSource())
-    thin = Image.new("RGB", (1200, 5))
+    thin = Image.new("RGB", (width, 5))
     thin.save(tmp_path / "images/First/Train/First_1.png")
     thin.resize((300, 300)).save(tmp_path / "images/First/Train/First_2.png")
     processor = prepared_by(tiny_model(family), family, None)
-    with pytest.raises(DataError, match=r"row 1, query: .*First_1.png: the processor refuses it"):
+    with pytest.raises(DataError, match=f"row 1, query: .*First_1.png: {refused}"):
         PairDataset.load(data, 0, processor)
     data.on_bad_row = "drop"
     dataset = PairDataset.load(data, 0, processor)
@@ -237,7 +243,7 @@ def test_an_image_that_the_processor_refuses_makes_a_bad_row(
     assert PairDataset.load(data, 0, resized).dropped == []
     data.verify_images = False
     rows = list(PairDataset.load(data, 0, processor))
-    advice = "row First:1: .*refuses it: .*; data.verify_images=true finds such rows"
+    advice = f"row First:1: .*{refused}.*; data.verify_images=true finds such rows"
     with pytest.raises(DataError, match=advice):
         PairCollator(processor, ChunkLimits(2, 2), verified=False)(rows)
 

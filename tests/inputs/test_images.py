@@ -21,7 +21,8 @@ from tests.support.results import source
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import load_image
-from unime.inputs.pixels import as_seen, readable_formats
+from unime.inputs.picture_files import readable_formats
+from unime.inputs.pixels import as_seen
 
 WIDTH, HEIGHT = 14, 9
 GREY = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)

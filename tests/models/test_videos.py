@@ -5,6 +5,8 @@ python -m pytest tests/models/test_videos.py -m "backbones or not backbones"
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,9 @@ from tests.support.embedding import difference, embed
 from tests.support.tiny.models import ALL, FAMILIES, SLOW
 from unime.backbones.families import BACKBONES
 from unime.config import InputConfig
-from unime.inputs.items import Item
+from unime.errors import DataError
+from unime.inputs.images import sample_frames
+from unime.inputs.items import Item, video_frames
 
 TAKE_VIDEOS = [family for family in ALL if BACKBONES[family].video]
 PARAMETERS = [param for param, family in zip(FAMILIES, ALL, strict=True) if family in TAKE_VIDEOS]
@@ -90,3 +94,32 @@ def test_seconds_keep_their_precision(video, load_tiny):
     )
     encoder(encoder.processor.collate([sample]))
     assert torch.equal(seen[0], sample["second_per_grid_ts"])
+
+
+def test_a_frame_of_another_size_or_cut_is_named(video, load_tiny):
+    item = video(0)
+    Image.new("RGB", (30, 24)).save(item.video[2])
+    text = "0-2.png: a frame of 30 x 24 pixels in a video of 32 x 24"
+    with pytest.raises(DataError, match=text):
+        load_tiny("qwen2_vl").processor(item)
+    alike = load_tiny("qwen2_vl", inputs=InputConfig(resolution="28x28")).processor(item)
+    assert alike["video_grid_thw"][0, 0] == 2
+    frames = load_tiny("llava").processor(item)  # of any size, as it takes them for pictures
+    assert len(frames["pixel_values"]) == 4
+    content = Path(item.video[1]).read_bytes()
+    Path(item.video[1]).write_bytes(content[:-100])
+    with pytest.raises(DataError, match="0-1.png: not a readable image"):
+        load_tiny("qwen2_vl").processor(item)
+
+
+def test_a_folder_of_many_frames_beside_other_files(video, tmp_path):
+    (frame, *_) = video(0, size=(8, 8), count=1).video
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(10_000):
+        (folder / f"frame_{number}.png").hardlink_to(frame)
+    for other in ("._frame_1.png", ".hidden.jpg", "audio.wav", "Thumbs.db"):
+        (folder / other).write_bytes(b"no picture")
+    found = video_frames(folder)
+    assert [Path(path).stem for path in found] == [f"frame_{n}" for n in range(10_000)]
+    assert len(sample_frames(found, 8)) == 8

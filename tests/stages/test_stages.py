@@ -193,8 +193,8 @@ def test_bad_settings_and_data(material: Path, after_stage1: Path) -> None:
     Image.new("RGB", (1200, 5)).save(material / "mmeb/images/Captions/3.png")
     stage2(material, "thin", "data.on_bad_row=drop", "optim.steps=1")
     dropped = json.loads((material / "thin/dropped_rows.json").read_text())
-    assert len(dropped) == 2 and all("3.png: the processor refuses" in row for row in dropped)
-    with pytest.raises(DataError, match=r"row \w+:3: .*refuses it: .*; data.verify_images=true"):
+    assert len(dropped) == 2 and all("3.png: 1200 x 5 pixels, one" in row for row in dropped)
+    with pytest.raises(DataError, match=r"row \w+:3: .*3.png: .*; data.verify_images=true"):
         stage2(material, "bad_thin", "optim.steps=20", "data.verify_images=false")
     (material / "mmeb/hidden.png").rename(material / "mmeb/images/Captions/3.png")
 

@@ -4,7 +4,8 @@
     config.json model-*.safetensors …   the merged model, with its head, as transformers saves
     tokenizer, processor, chat_template.jinja   the template carries the prompt
     modules.json 1_Pooling/ sentence_bert_config.json config_sentence_transformers.json
-    reading_transformer.py pixels.py resolution.py   pictures as in training, unless code=false
+    reading_transformer.py pixels.py picture_files.py resolution.py   pictures as in training,
+        unless code=false
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ TRANSFORMER = f"{_OF}.transformer.Transformer"
 POOLING = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 NORMALIZE = f"{_OF}.normalize.Normalize"
 PACKAGE = Path(__file__).parents[1]
-READING = ("export/reading_transformer.py", "inputs/pixels.py", "inputs/resolution.py")
+READING = (
+    "export/reading_transformer.py",
+    *(f"inputs/{name}.py" for name in ("pixels", "picture_files", "resolution")),
+)
 OWN_FILES = (".json", ".py", ".txt", ".model", ".jinja")  # of a model that brings its own code
 PASS = {"method": "forward", "method_output_name": "last_hidden_state"}
 

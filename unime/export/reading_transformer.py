@@ -18,7 +18,8 @@ from PIL import Image
 from sentence_transformers.base.modality import is_image_url_or_path
 from sentence_transformers.base.modules.transformer import Transformer
 
-from unime.inputs.pixels import as_seen, open_picture, readable_formats
+from unime.inputs.picture_files import open_picture, readable_formats
+from unime.inputs.pixels import as_seen
 from unime.inputs.resolution import Resolution
 
 IMAGE_KEYS = ("image", "url", "path", "base64")

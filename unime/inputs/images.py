@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unime.errors import DataError
 from unime.inputs.items import Item
-from unime.inputs.pixels import as_seen, open_picture, readable_formats
+from unime.inputs.picture_files import open_picture, readable_formats
+from unime.inputs.pixels import as_seen
+from unime.runtime.files import regular
 from unime.runtime.progress import progress_bar
 
 Size = tuple[int, int]  # (width, height) in pixels
@@ -31,13 +34,15 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
 
     Raises:
-        DataError: missing, damaged, of more than `max_pixels` (``inputs.max_image_pixels``), or of
-            values of which nobody knows how bright they are (pixels.as_seen).
+        DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
+            or too long a side, of values that are nobody knows how bright (pixels.as_seen).
     """
     try:
-        with open_picture(path) as image:
-            _check_size(path, image, max_pixels)
-            picture = as_seen(image)
+        with open_picture(regular(Path(path))) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width} x {image.height} pixels"
+                raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}")
+            return as_seen(image)
     except DataError:
         raise
     except FileNotFoundError:
@@ -48,14 +53,6 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
         raise DataError(f"{path}: not a readable image: {problem}") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise DataError(f"{path}: not a readable image: {error}") from error
-    _check_size(path, picture, max_pixels)  # an icon may be larger than its header says
-    return picture
-
-
-def _check_size(path: str, image: Image.Image, limit: int) -> None:
-    if image.width * image.height > limit:
-        size = f"{image.width} x {image.height} pixels"
-        raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={limit}")
 
 
 def read_images(
@@ -93,7 +90,7 @@ def longest_first(items: Sequence[Item]) -> list[int]:
 @cache
 def _pixels(path: str) -> int:
     try:
-        with open_picture(path) as image:
+        with open_picture(regular(Path(path))) as image:
             return image.width * image.height
     except Exception:  # whoever reads it in full will say what is wrong with it
         return 0

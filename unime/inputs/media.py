@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -24,6 +24,25 @@ def check_not_empty(item: Item) -> None:
         raise DataError("an item has neither text nor image")
 
 
+def check_frames(item: Item, frames: Sequence[Image.Image]) -> None:
+    """Refuse frames of an item's video that are not of one size, which a video is an array of.
+
+    Args:
+        frames: those that were chosen, as they are shown; the last may be there more than once.
+
+    Raises:
+        DataError: names the first frame that differs.
+    """
+    paths = sample_frames(item.video, len(frames))
+    for path, frame in zip(paths, frames, strict=False):
+        if frame.size != frames[0].size:
+            sizes = [f"{width} x {height}" for width, height in (frame.size, frames[0].size)]
+            raise DataError(
+                f"{path}: a frame of {sizes[0]} pixels in a video of {sizes[1]}; a size such as"
+                " inputs.resolution=336x336 makes them alike"
+            )
+
+
 @dataclass
 class MediaReader:
     """Reads the pictures of items, and `num_frames` evenly spaced ones of their videos'."""
@@ -42,12 +61,22 @@ class MediaReader:
             load: gives the picture of a path; None: reads it.
 
         Raises:
-            DataError: an image that cannot be read, or is too large.
+            DataError: an image that cannot be read, is too large or a strip.
         """
         load = load or (lambda path: load_image(path, self.max_pixels))
-        images = [self.resolution.apply(load(path)) for path in item.images]
+
+        def shown(path: str, resolution: Resolution) -> Image.Image:
+            picture = load(path)
+            try:
+                return resolution.apply(picture)
+            except ValueError as error:
+                raise DataError(f"{path}: {error}") from None
+
         chosen = sample_frames(item.video, self.num_frames)
-        return images, [self.frame_resolution.apply(load(path)) for path in chosen]
+        return (
+            [shown(path, self.resolution) for path in item.images],
+            [shown(path, self.frame_resolution) for path in chosen],
+        )
 
 
 class ControlTokens:

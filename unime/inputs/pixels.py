@@ -1,26 +1,18 @@
-"""What a picture looks like to a model: the one reading of files and of Pillow's images.
+"""What a picture looks like to a model: the one reading of Pillow's images, from a file or not.
 
 Travels with exported models (export.py), so it knows nothing of unime.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
-# What Pillow reads without help from other programs (it gives EPS to Ghostscript); those whose
-# first bytes say little come last.
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI"),
-    *("ICO", "SGI", "PCX", "TGA"),
-)
-# 1 MB, Pillow's limit on one text or colour profile of a PNG, is exceeded by good pictures; its
-# limit on all of them together, 64 MB, stays.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+from unime.inputs.picture_files import load_whole
+
+MAX_SIDE = 100_000  # pixels; Pillow keeps a pointer for each row, of 1 pixel too
 TURNS = {  # by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,38 +28,21 @@ DEEP = ("I", "F")  # modes of 32 bits; those of 16 begin with "I;16"
 BITS, PHOTOMETRIC, MOST, S_LEAST, S_MOST = 258, 262, 281, 340, 341
 
 
-@cache
-def readable_formats() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow knows."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def open_picture(source: str | Path | IO[bytes]) -> Image.Image:
-    """Open a picture, of which nothing but its header is read yet.
-
-    Raises:
-        OSError: no such file, or in none of `readable_formats`.
-        Exception: whatever Pillow raises of a damaged file.
-    """
-    image = Image.open(source, formats=readable_formats())
-    # Else an uncompressed TIFF is mapped into memory, with height and width exchanged if it is
-    # turned (Pillow 12.3).
-    image.filename = ""
-    return image
-
-
 def as_seen(image: Image.Image) -> Image.Image:
     """A picture (of an animation the frame it stands at) as a model is shown it: upright, in RGB of
     8 bits, on white where it is transparent, in its own size.
 
     Raises:
-        ValueError: 32-bit values of which nothing says which are black and white.
+        ValueError: 32-bit values of which nothing says which are black and white; a side of
+            more than MAX_SIDE; a file that ends early.
         Exception: whatever Pillow raises of a damaged file.
     """
+    if max(image.size) > MAX_SIDE:
+        size = f"{image.width} x {image.height} pixels"
+        raise ValueError(f"{size}, a side of more than {MAX_SIDE}")
     tiles = getattr(image, "tile", None)  # until it is loaded
     rawmode = tiles[0].args if tiles else None
-    image.load()  # which turns a TIFF
+    load_whole(image)  # which turns a TIFF
     turn = TURNS.get(_orientation(image))
     transparent = _transparent_value(image, rawmode)
     if image.mode in DEEP or image.mode.startswith("I;16"):

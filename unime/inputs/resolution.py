@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 MAX_SIDE = 20_000  # pixels
+MAX_RATIO = 200  # of the sides: Qwen's limit; others scale the shorter side up, whatever it costs
 FORMS = (
     f"native, a size such as 336x336 of sides up to {MAX_SIDE}, or a range of pixels such as"
     " 50176..1003520"
@@ -42,6 +43,13 @@ class Resolution:
             return cls(pixels=(int(found[1]), int(found[2])))
         raise ValueError(f"got {text!r}, expected {FORMS}")
 
+    @property
+    def least(self) -> int:
+        """So many pixels at least are made of the smallest picture."""
+        if self.size is not None:
+            return self.size[0] * self.size[1]
+        return self.pixels[0] if self.pixels is not None else 1
+
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) that a picture of such a size becomes."""
         if self.size is not None or self.pixels is None:
@@ -53,8 +61,17 @@ class Resolution:
         return max(1, rounded(width * scale)), max(1, rounded(height * scale))
 
     def apply(self, picture: Image.Image) -> Image.Image:
-        """Resize a picture, or leave it as it is."""
+        """Resize a picture, or leave it as it is.
+
+        Raises:
+            ValueError: a strip, of which a processor may make gigabytes.
+        """
         size = self.size_of(picture.size)
+        if max(size) > MAX_RATIO * min(size):
+            raise ValueError(
+                f"{size[0]} x {size[1]} pixels, one side more than {MAX_RATIO} times the other; a"
+                " size such as inputs.resolution=336x336 changes that"
+            )
         if size == picture.size:
             return picture
         return picture.resize(size, Image.Resampling.BICUBIC)

@@ -19,7 +19,7 @@ from unime.backbones.backbone import Backbone
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.items import Item
-from unime.inputs.media import ControlTokens, MediaReader, check_not_empty
+from unime.inputs.media import ControlTokens, MediaReader, check_frames, check_not_empty
 from unime.inputs.padding import SEQUENCE_KEYS, Sample, join
 from unime.inputs.resolution import Resolution
 from unime.models.chat_format import check_prompt
@@ -96,6 +96,7 @@ class ItemProcessor:
         item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
         if frames and not self.backbone.video:
             images, frames = images + frames, []  # this family knows a video as its frames
+        check_frames(item, frames)
         media = ["image"] * len(images) + ["video"] * bool(frames)
         prompt = render(item, self.hf_processor, self.backbone, self.prompt, media)
         try:
