@@ -81,7 +81,8 @@ def nothing(_: Path, __: int) -> None:
 
 def unit(count: int, dimension: int, seed: int = 0) -> Tensor:
     random = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, dimension, generator=random))
+    rows = torch.randn(count, dimension, generator=random)
+    return rows.div_(rows.norm(dim=1, keepdim=True))
 
 
 def rank(_: Path, size: int) -> None:
