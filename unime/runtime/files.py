@@ -23,8 +23,6 @@ from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
-    100  # bytes of a name that others chose; "_sample.safetensors.partial" goes behind it
-)
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
 MANY_FILES = 10_000  # behind links
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end

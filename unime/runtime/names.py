@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-LONGEST_NAME = (
+LONGEST_NAME = 100  # bytes; "_sample.safetensors.partial" goes behind it
 LONGEST = 600  # characters of a text
 # An absolute path within a sentence. Slashes within words and addresses begin none.
 PLACE = re.compile(r"(?<![\w.:/-])(~|/)[^\s'\"`,;:|()<>\[\]]*/[^\s'\"`,;:|()<>\[\]]+")
