@@ -22,7 +22,10 @@ from unime.config import TeacherConfig, load_config
 from unime.data.teacher_store import CUT_TEXTS, TeacherMeta, write_store
 from unime.data.texts import read_texts
 from unime.errors import ConfigError, require, require_package
-from unime.models.sentence_layout import packaged_model
+from unime.models.checkpoint_files import Source
+from unime.models.explaining import in_one_line
+from unime.models.hub import fetch
+from unime.models.sentence_layout import check_modules, packaged_model
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
@@ -84,15 +87,22 @@ def load_teacher(config: TeacherConfig) -> SentenceTransformer:
     require_package("sentence_transformers", "train", "the teacher")
     from sentence_transformers import SentenceTransformer
 
-    name = config.name
+    name, code = config.name, config.trust_remote_code
     if name.startswith("pypi:"):
-        name = str(packaged_model(name.removeprefix("pypi:")))
+        source = Source(name, packaged_model(name.removeprefix("pypi:")))
     try:
+        if not name.startswith("pypi:"):
+            source = fetch("name", name, config.revision, code)
+        check_modules(source, code, key="name")
         return SentenceTransformer(
-            name, revision=config.revision, trust_remote_code=config.trust_remote_code
+            str(source.folder),
+            trust_remote_code=code,
+            local_files_only=True,  # it is there
+            model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(f"name: cannot load the teacher {config.name!r}: {error}") from None
+    except Exception as error:  # of damaged files libraries raise nearly anything
+        reason = in_one_line(error)
+        raise ConfigError(f"name: cannot load the teacher {name!r}: {reason}") from error
 
 
 def set_text_limit(model: SentenceTransformer, max_tokens: int | None) -> int | None:

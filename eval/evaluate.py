@@ -11,6 +11,7 @@ middle of a task. A task that fails is reported and the others go on; the exit s
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import timedelta
 
 import torch
@@ -33,18 +34,17 @@ def main(argv: list[str] | None = None) -> None:
     suite = load_suite(config.data.suite, config.data.tasks)
     waiting = InitProcessGroupKwargs(timeout=PATIENCE)  # while the main process ranks and writes
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
-    evaluation = Evaluation(config, accelerator)
     failed: dict[str, str] = {}
-    for name, task in suite.items():
-        try:
-            line = evaluation.run(name, task)
-        except DataError as error:
-            failed[name] = str(error)
-            evaluation.forget(name, task)  # else a report would average what does not hold
-            line = f"{name}: failed: {error}"
-        if accelerator.is_main_process:
-            tqdm.write(line)
-    evaluation.close()
+    with closing(Evaluation(config, accelerator)) as evaluation:
+        for name, task in suite.items():
+            try:
+                line = evaluation.run(name, task)
+            except DataError as error:
+                failed[name] = str(error)
+                evaluation.forget(name, task)  # else a report would average what does not hold
+                line = f"{name}: failed: {error}"
+            if accelerator.is_main_process:
+                tqdm.write(line)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and len(evaluation.results) > 1:  # else its line has said it
         for words in warnings_of(evaluation.results):

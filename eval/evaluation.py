@@ -18,7 +18,7 @@ from eval.results import Scores, TaskResult
 from eval.scoring import in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
-from eval.tasks.suites import Task
+from eval.tasks.suites import STORE, Task
 from unime.config import EvalConfig, dump_config
 from unime.data.embedding_store import EmbeddingStore
 from unime.errors import ConfigError, DataError
@@ -41,7 +41,8 @@ from unime.retrieval.fingerprint import (
 from unime.retrieval.loading import find_model, inputs_of, load_embedder
 from unime.runtime.distributed import on_main, together
 from unime.runtime.environment import code_digest, device_name, git_commit, write_facts
-from unime.runtime.files import write_json
+from unime.runtime.files import write_json, writing
+from unime.runtime.folder_lock import lock_folder, unlock_folder
 
 HERE = Path(__file__).parent
 
@@ -58,12 +59,14 @@ class Evaluation:
         self.found = find_model(config)
         check_folders(config, self.found)
         self.inputs = inputs_of(config, self.found)
+        on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
         self.fingerprint = on_main(
             accelerator, lambda: settings_fingerprint(config, self.found, self.inputs)
         )
         self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
-            write_facts(self.output_dir, dump_config(config), git_commit())
+            with writing("output_dir", self.output_dir):
+                write_facts(self.output_dir, dump_config(config), git_commit())
         self.results: dict[str, dict[str, Any]] = {}  # task -> the content of its file
         self.store: EmbeddingStore | None = None
         self.store = together(
@@ -121,7 +124,8 @@ class Evaluation:
                 scores=scores,
                 **self._provenance(),
             )
-            write_json(self.output_dir / f"{name}.json", result.to_json())
+            with writing("output_dir", self.output_dir):
+                write_json(self.output_dir / f"{name}.json", result.to_json())
             return result
 
         return self._told(on_main(self.accelerator, finish))
@@ -137,14 +141,17 @@ class Evaluation:
         beside = side_files(self.output_dir / task.modality, name)
 
         def remove() -> None:
-            for path in (self.output_dir / f"{name}.json", *beside):
-                path.unlink(missing_ok=True)
+            with writing("output_dir", self.output_dir):
+                for path in (self.output_dir / f"{name}.json", *beside):
+                    path.unlink(missing_ok=True)
 
         on_main(self.accelerator, remove)
 
     def close(self) -> None:
         if self.store is not None:
             self.store.close()
+        if self.accelerator.is_main_process:
+            unlock_folder(self.output_dir)
 
     def _missing(self, distinct: DistinctItems) -> list[int]:
         """The items that the store lacks."""
@@ -200,7 +207,8 @@ class Evaluation:
         assert ranking.ties is not None
         found = [ranking.targets.cpu(), ranking.scores.cpu(), ranking.ties.shared_first]
         ranked = Ranked(loaded, queries, targets, *found)
-        write_side_files(self.output_dir / task.modality, ranked, scores["metrics"])
+        with writing("output_dir", self.output_dir):
+            write_side_files(self.output_dir / task.modality, ranked, scores["metrics"])
         return Scores(
             **scores,
             num_items=len(distinct.items),
@@ -232,7 +240,7 @@ class Evaluation:
         return digest_of(*distinct.keys, distinct.index.numpy().tobytes(), right)
 
     def _open_store(self) -> EmbeddingStore:
-        root = Path(self.config.store) if self.config.store else self.output_dir / "embeddings"
+        root = Path(self.config.store) if self.config.store else self.output_dir / STORE
         return EmbeddingStore(root / self.vectors, self._provenance())
 
     def _provenance(self) -> dict[str, Any]:

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from eval.tasks.suites import is_modality
 from unime.config.values import without_none
 from unime.errors import DataError
-from unime.runtime.files import read_json
+from unime.runtime.files import is_name, read_json
+
+LARGEST = 1e15  # of a number: seconds, queries, …
+RANGES = (  # of scores
+    *(("chance", 0, 1), ("mean_similarity", -1.01, 1.01), ("effective_rank", 0, LARGEST)),
+    *((key, 0, LARGEST) for key in ("tied_queries", "num_items", "num_truncated", "num_encoded")),
+    ("seconds", 0, LARGEST),
+)
+QUOTED = 200  # characters of a value
 
 
 @dataclass(frozen=True)
@@ -126,7 +135,8 @@ class TaskResult:
 
 
 def problem_of_kinds(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> str | None:
-    """What of a JSON object is not of its type: numbers are finite, and true is none."""
+    """What of a JSON object is not of its type: numbers are finite and not beyond all measure, and
+    true is none."""
     problems = (_problem_of(key, found.get(key), kind) for key, kind in kinds.items())
     return next(filter(None, problems), None)
 
@@ -138,9 +148,9 @@ def _problem_of(key: str, value: Any, hint: Any) -> str | None:
         return None
     if base in (int, float):
         number = isinstance(value, base | int) and not isinstance(value, bool)
-        return None if number and math.isfinite(value) else f"{key} is {value!r}"
+        return None if number and abs(value) <= LARGEST else f"{key} is {_quoted(value)}"
     if not isinstance(value, base):
-        return f"{key} is {value!r}"
+        return f"{key} is {_quoted(value)}"
     if not inner or inner[-1] is Any:
         return None
     parts = value.items() if isinstance(value, dict) else enumerate(value)
@@ -148,22 +158,33 @@ def _problem_of(key: str, value: Any, hint: Any) -> str | None:
     return next(filter(None, problems), None)
 
 
+def _quoted(value: Any) -> str:
+    return repr(value)[:QUOTED]
+
+
 def _contradiction(result: TaskResult) -> str | None:
+    names = {"task": is_name(result.task), "modality": is_modality(result.modality)}
+    for key in (key for key, is_right in names.items() if not is_right):
+        return f"{key} is {_quoted(getattr(result, key))}"
     try:
         limit = result.limit
     except (KeyError, TypeError):
         return "config.data.limit is not there"
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        return f"config.data.limit is {limit!r}"
-    scores, metric = result.scores, result.metric
-    if scores is None:
-        return None
+        return f"config.data.limit is {_quoted(limit)}"
+    return None if result.scores is None else _contradiction_of_scores(result, result.scores)
+
+
+def _contradiction_of_scores(result: TaskResult, scores: Scores) -> str | None:
+    metric, values = result.metric, scores.values
     if metric not in scores.metrics:
-        return f"metrics have no {metric}"
-    values = scores.values
+        return f"metrics have no {metric[:QUOTED]}"
     for key, numbers in (("values", values), ("metrics", scores.metrics.values())):
         if not numbers or not all(-1e-6 <= number <= 1 + 1e-6 for number in numbers):
             return f"{key} are not numbers in [0, 1]"
+    for key, low, high in RANGES:
+        if not low <= getattr(scores, key) <= high:
+            return f"{key} is {getattr(scores, key)}"
     between = sum(value not in (0, 1) for value in values)
     if metric.startswith("hit@") and between > scores.tied_queries:
         return f"{between} values of {metric} are neither 0 nor 1, of queries without a tie"

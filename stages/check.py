@@ -15,7 +15,7 @@ from pathlib import Path
 
 from unime.config import CheckConfig, build_config
 from unime.config.loader import parse_words, program_parser
-from unime.data.store_check import check_store, find_stores
+from unime.data.stores.check import check_store, find_stores
 from unime.errors import ConfigError
 from unime.runtime.program import run_program
 

@@ -27,9 +27,10 @@ from typing import Annotated, Any
 
 from unime.config import dump_config, load_config
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
-from unime.errors import require
+from unime.errors import DataError, require
 from unime.runtime.environment import code_digest, git_commit, write_facts
 from unime.runtime.files import folder_digest, read_json, write_json
+from unime.runtime.folder_lock import LENT, lock_folder
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         config.output_dir = f"runs/demo{split}" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
+    lock_folder("output_dir", folder)
     write_facts(folder, dump_config(config), git_commit())
+    os.environ[LENT] = str(folder.resolve())  # to the programs that write there for this one
     seconds = run_steps(steps(config), folder)
     finish(config, folder, seconds)
     print(
@@ -121,6 +124,11 @@ def run_steps(todo: Mapping[str, list[str]], folder: Path) -> dict[str, float]:
     """
     record, now = folder / "steps.json", fingerprint(todo)
     known: dict[str, Any] = read_json(record) if record.is_file() else {}
+    is_right = isinstance(known.get("seconds", {}), dict) and isinstance(
+        known.get("done", []), list
+    )
+    if not is_right or (known and not {"fingerprint", "seconds", "done"} <= known.keys()):
+        raise DataError(f"{record}: damaged; remove {folder} to make the demo anew")
     if known.get("fingerprint") != now:
         for name in (*MODELS, "eval"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -146,7 +154,10 @@ def fingerprint(todo: Mapping[str, list[str]]) -> str:
     files = [word for word in words if word.endswith(".yaml")]
     files += ["configs/suites/demo.yaml", "assets/emoji/concepts.jsonl"]
     parts = [*words, code_digest(), code_digest(*(ROOT / name for name in CODE))]
-    parts += [folder_digest(ROOT / "assets/base"), *((ROOT / name).read_text() for name in files)]
+    parts += [
+        folder_digest(ROOT / "assets/base"),
+        *((ROOT / name).read_text("utf-8") for name in files),
+    ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 

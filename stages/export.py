@@ -47,10 +47,12 @@ from unime.export.exporting import export_adapter, export_merged
 from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
 from unime.export.upload import push
-from unime.models.adapter_files import DESCRIPTION, adapter_folders, read_description
+from unime.models.adapter_files import ADAPTER, DESCRIPTION, adapter_folders, read_description
 from unime.models.hub import FINAL, NamedBase, inside_of_run, trained_base
 from unime.runtime.environment import git_commit, installed_versions
-from unime.runtime.files import read_json, replacing
+from unime.runtime.files import read_json, write_json
+from unime.runtime.folder_lock import new_folder
+from unime.runtime.for_others import for_others
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 
@@ -58,28 +60,33 @@ from unime.runtime.progress import quiet_transformers
 def main(argv: list[str] | None = None) -> None:
     config = parse(argv)
     folder, run = Path(config.output_dir), Path(config.run)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"output_dir: {folder} exists already")
+    quiet_transformers()
+    with new_folder("output_dir", folder) as aside:
+        remarks = write_export(config, run, aside)
+    for remark in remarks:
+        print(f"warning: {remark}", flush=True)
+    print(f"written: {folder}")
+    if config.push_to_hub is not None:
+        push(config, folder)
+
+
+def write_export(config: ExportConfig, run: Path, folder: Path) -> list[str]:
+    """Write all of the exported folder; returns what has to be said of it.
+
+    Raises:
+        ConfigError: there is nothing to export, or a setting does not fit.
+        RunError: what was written embeds otherwise than the run does.
+    """
     _check_words(config)
     (scores, remarks), stages = read_report(config.report), recipes(run)
     final = final_folder(run)
     base = read_description(final)["base"]
     model = described_model(final, base, config)
     signs = signs_of_collapse(run)
-    quiet_transformers()
     form = export_adapter if config.form is ExportForm.adapter else export_merged
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder) as aside:
-            done = form(model, aside, config)
-            write_card(aside, config, base, replace(done, collapsed=signs), scores, stages)
-    except OSError as error:
-        raise ConfigError(f"output_dir: {folder} cannot be written: {error}") from error
-    for sign in (*signs, *remarks):
-        print(f"warning: {sign}", flush=True)
-    print(f"written: {folder}")
-    if config.push_to_hub is not None:
-        push(config, folder)
+    done = form(model, folder, config)
+    write_card(folder, config, base, replace(done, collapsed=signs), scores, stages)
+    return [*signs, *remarks]
 
 
 def _check_words(config: ExportConfig) -> None:
@@ -149,11 +156,11 @@ def read_report(path: str | None) -> tuple[str | None, list[str]]:
     if path is None:
         return None, []
     try:
-        report = read_json(Path(path))
+        report = for_others(read_json(Path(path)))
         table = markdown(*table_sections(report))
         title = title_of(report | {"suite": public(report["suite"])})
         remarks = remarks_on_report(report)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
     return "\n".join([f"{title}:\n\n{table}", *(f"- {line}" for line in remarks)]), remarks
 
@@ -167,19 +174,23 @@ def write_card(
     stages: dict[str, dict[str, Any]],
 ) -> None:
     """README.md and config.yaml: how it was made."""
-    name = config.name or config.push_to_hub or Path(config.output_dir).name
+    own_name = os.path.basename(os.path.abspath(config.output_dir))
+    name = for_others(config.name or config.push_to_hub or own_name)
+    stages, base = for_others((stages, base), longest=None)
     commit = git_commit()
     card = model_card(name, base, done, stages, scores, config.license, commit)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    base = {key: value for key, value in base.items() if key != "folder"}
+    named = {key: value for key, value in base.items() if key != "folder"}
     made: dict[str, Any] = {
-        "base": base | {"name": public(base["name"])},
+        "base": named | {"name": public(base["name"])},
         "inputs": done.inputs,
         "stages": stages,
     }
     made |= {"embeds_otherwise": done.otherwise, "signs_of_collapse": done.collapsed}
     made |= {"commit": commit, "versions": installed_versions()}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(made)), encoding="utf-8")
+    if (path := folder / ADAPTER).is_file():
+        write_json(path, for_others(read_json(path), longest=None))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import importlib.util
 import traceback
 from pathlib import Path
 
+SHOWN = 200  # characters of a value that an error quotes
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the file, the key and the value."""
@@ -22,7 +24,9 @@ class UnknownKeyError(ConfigError):
 def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise a ConfigError "key: value is not …" unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{key}: got {value!r}, expected {expected}", key)
+        found = repr(value)
+        found = found if len(found) <= SHOWN else f"{found[:SHOWN]} …"
+        raise ConfigError(f"{key}: got {found}, expected {expected}", key)
 
 
 def require_package(package: str, extra: str, key: str) -> None:

@@ -258,8 +258,9 @@ def _hard_negative_stats(
     left = (is_negative & ~is_false).sum(dim=1)  # (Q,)
     return {
         "positive_similarity": positive.mean(),
-        "hardest_negative_similarity": hardest[some].sum() / some.sum().clamp(min=1),
-        "accuracy": (positive[:, 0] > hardest).float().mean(),
+        # of the queries that have a negative; NaN, which is not logged, where none has
+        "hardest_negative_similarity": hardest[some].sum() / some.sum(),
+        "accuracy": ((positive[:, 0] > hardest) & some).sum() / some.sum(),
         "distinct_negatives": is_negative.sum(dim=1).float().mean(),
         "filtered_share": is_false.sum() / is_negative.sum().clamp(min=1),
         "filtered_queries": is_false.any(dim=1).float().mean(),

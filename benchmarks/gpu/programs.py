@@ -14,7 +14,7 @@ from benchmarks.gpu.steps import Result
 from eval.miniatures.mmeb import write_eval_suite, write_rows
 from tests.support.launching import ON_CPU, Launch
 from tests.support.material import adapters, metrics, write_material
-from unime.data.store_files import RECORD
+from unime.data.stores.files import RECORD
 from unime.runtime.files import read_json
 
 PATIENCE = 240  # seconds

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,11 +44,14 @@ from data_prep.demo.texts import (
 from unime.config import load_config
 from unime.config.settings import Bounds, FilePath, Positive, Settings, setting
 from unime.errors import ConfigError
-from unime.runtime.files import read_json, replacing, write_json
+from unime.runtime.files import read_json, replacing, write_json, writing
+from unime.runtime.folder_lock import NAME as LOCK
+from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
 VERSION = 1
+SUMMARY = "summary.json"
 IMAGE_TOKEN = "<|image_1|>"
 
 
@@ -66,17 +70,20 @@ class DemoDataConfig(Settings):
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(DemoDataConfig, argv)
-    output_dir = Path(config.output_dir)
+    output_dir = Path(os.path.abspath(config.output_dir))
     facts = {"settings": asdict(config) | {"output_dir": None}, "source": _source_digest()}
-    summary = output_dir / "summary.json"
-    if summary.is_file() and read_json(summary)["facts"] == facts:
-        print(f"{output_dir}: made with the same settings already")
-        return
-    if output_dir.exists() and not summary.is_file():
-        raise ConfigError(f"output_dir: {output_dir} is there and holds no demo data; name another")
-    with replacing(output_dir) as aside:
-        counts = write_everything(aside, config)
-        write_json(aside / "summary.json", {"facts": facts, "counts": counts})
+    with locked("output_dir", output_dir):
+        summary = output_dir / SUMMARY
+        if summary.is_file() and read_json(summary).get("facts") == facts:
+            print(f"{output_dir}: made with the same settings already")
+            return
+        if not summary.is_file() and any(path.name != LOCK for path in output_dir.iterdir()):
+            raise ConfigError(
+                f"output_dir: {output_dir} is there and holds no demo data; name another"
+            )
+        with writing("output_dir", output_dir), replacing(output_dir) as aside:
+            counts = write_everything(aside, config)
+            write_json(aside / SUMMARY, {"facts": facts, "counts": counts})
     print(f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
 
 

@@ -33,6 +33,7 @@ from unime.errors import require_package
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.runtime.files import read_json, write_json
+from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def main(words: list[str]) -> None:
     if len(words) < 2 or words[0].startswith("-"):
         raise SystemExit(__doc__)
     folder, split, *queries = words
+    lock_folder("folder", Path(folder))
     path = Path(folder) / "report.json"
     report = read_json(path)
     models = tuple(report["models"])

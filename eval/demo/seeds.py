@@ -17,7 +17,8 @@ from typing import Any
 
 from eval.report.table import markdown, percent
 from unime.errors import DataError
-from unime.runtime.files import read_json, write_json
+from unime.runtime.files import read_json, write_aside, write_json, writing
+from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
 
 COMPARED = (  # what each part of the recipe buys: the first over the second
@@ -33,11 +34,14 @@ def main(words: Sequence[str]) -> None:
     if len(words) < 2 or not words[0].endswith(".json"):
         raise SystemExit(__doc__)
     output = Path(words[0])
-    collected = collect([read(Path(folder)) for folder in words[1:]])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(output, collected)
-    text = table_of(collected)
-    output.with_suffix(".md").write_text(text, encoding="utf-8")
+    reports = [read(Path(folder)) for folder in words[1:]]
+    try:
+        text = table_of(collected := collect(reports))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{', '.join(words[1:])}: no reports of one demo: {error!r:.200}") from None
+    with locked("output", output.parent), writing("output", output):
+        write_json(output, collected)
+        write_aside(output.with_suffix(".md"), text)
     print(text)
 
 

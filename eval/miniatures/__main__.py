@@ -7,6 +7,7 @@ encodings, the video and document tasks of MMEB-V2, UniME's retrieval suite and 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from eval.miniatures.videos import write_video_tasks
 from eval.tasks.beir import Beir
 from eval.tasks.mmeb_instruct import MmebInstructRows
 from eval.tasks.suites import load_suite
+from unime.config.settings import is_path
+from unime.errors import require
+from unime.runtime.folder_lock import new_folder
+from unime.runtime.program import run_program
 
 SUITES = Path(__file__).parents[2] / "configs/suites"
 CONFIG = SUITES.parent / "eval/miniatures.yaml"
@@ -55,9 +60,15 @@ def write_documents(root: Path) -> None:
             write_beir(folder, split=triple.split, texts=bool(number % 2))
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+def main(words: list[str]) -> None:
+    if len(words) != 1 or words[0].startswith("-"):
         raise SystemExit(__doc__)
-    write_miniatures(Path(sys.argv[1]).expanduser())
+    require(is_path(words[0]), "FOLDER", words[0], "a path")
+    with new_folder("FOLDER", Path(os.path.expanduser(words[0]))) as aside:
+        write_miniatures(aside)
     data = OmegaConf.load(CONFIG).data
-    print(f"written: {sys.argv[1]} ({CONFIG.name} looks in {data.root})")
+    print(f"written: {words[0]} ({CONFIG.name} looks in {data.root})")
+
+
+if __name__ == "__main__":
+    run_program(lambda: main(sys.argv[1:]))

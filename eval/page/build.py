@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.page.files import Files, TaskFiles, item_of, read_task_files
+from eval.page.files import Files, TaskFiles, item_of, read_model_files
 from eval.page.gallery import Items, choose_queries, gallery_card
 from eval.page.maps import collapse_of, packed, project, similarity_matrix
 from eval.page.pictures import Pictures
 from eval.page.scores import our_scores, provenance, score_tables, settings, task_scores
 from eval.remarks import notes
-from unime.errors import ConfigError
-from unime.runtime.files import write_aside
+from unime.runtime.files import write_aside, writing
+from unime.runtime.for_others import for_others
 
 PARTS = Path(__file__).parent / "static"
 SCRIPTS = ("page.js", "scores.js", "matrices.js", "map.js", "gallery.js")  # in this order
+OWN = ("items", "matrices", "map", "pictures")  # of which the long texts are not for people
 SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -52,18 +53,13 @@ def write_page(
         ConfigError: the page cannot be written.
         DataError: a model's files are damaged.
     """
-    files = {
-        name: {task: read_task_files(models[name], task) for task in report["tasks"]}
-        for name in report["models"]
-    }
+    files = {name: read_model_files(models[name], report["tasks"]) for name in report["models"]}
     pictures = Pictures()
     content = page_content(report, files, pictures, examples, map_points, max_megabytes)
     page = render(content)
-    try:
+    with writing("html", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, page)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}") from None
     shown = f"{len(content['gallery'])} examples, {len(pictures.uris)} pictures"
     not_shown = "".join(f", {count} {kind}" for kind, count in sorted(pictures.counts.items()))
     print(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB: {shown}{not_shown})")
@@ -112,12 +108,13 @@ def page_content(
         "map": _map(tasks, files, map_points, report["seed"], items),
     }
     pictures.load(int(max_megabytes * 1e6))
-    return content | {
+    content |= {
         "items": items.content(),
         "pictures": pictures.uris,
         "not_shown": dict(pictures.counts),
         "problems": list(pictures.problems.values())[:20],
     }
+    return {key: own if key in OWN else for_others(own) for key, own in content.items()}
 
 
 def _gallery(tasks: list[str], files: Files, examples: int, items: Items) -> list[dict[str, Any]]:
@@ -157,7 +154,8 @@ def _label(found: dict[str, Any]) -> str:
     item = item_of(found)
     parts = [Path(path).name for path in item.images]
     parts += [f"{Path(item.video[0]).parent.name} ({len(item.video)} frames)"] if item.video else []
-    return " ".join([" ".join(item.text.split())[:90], *(f"[{part}]" for part in parts)]).strip()
+    words = " ".join([" ".join(item.text.split())[:90], *(f"[{part}]" for part in parts)])
+    return str(for_others(words.strip()))
 
 
 def _map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from eval.result_files import SAMPLED, SHOWN
 from eval.results import TaskResult, problem_of_kinds
 from unime.errors import DataError
 from unime.inputs.items import Item
@@ -62,7 +64,7 @@ class Predictions:
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             row = json.loads(line.decode("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{self.path}, row {number}: not JSON: {error}") from None
         problem = _problem_of_row(row)
         if problem is not None:
@@ -73,12 +75,14 @@ class Predictions:
 
 def _problem_of_row(row: Any) -> str | None:
     if not isinstance(row, dict):
-        return f"got {row!r}, expected an object"
+        return f"got {row!r:.200}, expected an object"
     problem = problem_of_kinds(row, LINE)
     if problem is not None:
         return problem
     if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
         return "no prediction, no gold, or no score of one"
+    if max(len(row["gold"]), len(row["top"])) > SHOWN:
+        return f"more than {SHOWN} of gold or top"
     items = [("query", row["query"])]
     items += [(key, item) for key in ("gold", "top") for item in row[key]]
     problems = ((key, problem_of_kinds(item, ITEM)) for key, item in items)
@@ -122,7 +126,22 @@ def read_task_files(folder: Path, task: str) -> TaskFiles:
             f"{lines}: {len(predictions)} lines, but num_queries is {count} in {path};"
             " evaluate again"
         )
-    return TaskFiles(result, predictions, _read_sample(beside / f"{task}_sample.safetensors"))
+    sample = _read_sample(beside / f"{task}_sample.safetensors", min(count, SAMPLED))
+    return TaskFiles(result, predictions, sample)
+
+
+def read_model_files(folder: Path, tasks: Iterable[str]) -> dict[str, TaskFiles]:
+    """All that an evaluation wrote about these tasks.
+
+    Raises:
+        DataError: a file is damaged, or does not fit to the others.
+    """
+    files = {task: read_task_files(folder, task) for task in tasks}
+    widths = {found.sample[0].shape[1]: task for task, found in files.items() if found.sample}
+    if len(widths) > 1:
+        each = ", ".join(f"{width} in {task}" for width, task in widths.items())
+        raise DataError(f"{folder}: samples of embeddings of different widths: {each}")
+    return files
 
 
 def item_of(found: dict[str, Any]) -> Item:
@@ -135,15 +154,18 @@ def item_of(found: dict[str, Any]) -> Item:
     )
 
 
-def _read_sample(path: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _read_sample(path: Path, count: int) -> tuple[torch.Tensor, torch.Tensor] | None:
     if not path.is_file():
         return None
     try:
         tensors = load_file(path)
         queries, targets = tensors["queries"].float(), tensors["targets"].float()
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: not a sample of embeddings: {error!r}") from None
-    if queries.ndim != 2 or queries.shape != targets.shape:
+    is_table = queries.ndim == 2 and queries.shape == targets.shape and 0 not in queries.shape
+    if not is_table or len(queries) != count:
         shapes = f"{tuple(queries.shape)} and {tuple(targets.shape)}"
-        raise DataError(f"{path}: queries and targets are {shapes}, expected (n, D) both")
+        raise DataError(f"{path}: queries and targets are {shapes}, expected ({count}, D) both")
+    if not (queries.isfinite().all() and targets.isfinite().all()):
+        raise DataError(f"{path}: numbers that are not finite; evaluate again")
     return queries, targets

@@ -9,8 +9,8 @@ from eval.page.files import TaskFiles, item_of
 from eval.page.pictures import Pictures
 from unime.inputs.images import sample_frames
 from unime.inputs.items import Item
+from unime.runtime.for_others import LONGEST
 
-LONGEST = 600  # characters of a text
 FRAMES = 4  # of a video
 
 

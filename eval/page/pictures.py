@@ -14,6 +14,7 @@ from PIL import Image
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import READERS, load_image
+from unime.runtime.files import LONGEST_NAME
 
 SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
 MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"
@@ -51,7 +52,7 @@ class Pictures:
                     self._wanted[path], self.problems[path] = kind, problem
                     self.counts[kind] += 1
                 elif uri not in places and used + len(uri) > max_bytes:
-                    self.problems[path] = f"{path}: left out, the page's limit is reached"
+                    self.problems[path] = f"{_name(path)}: left out, the page's limit is reached"
                     self.counts[LEFT_OUT] += 1
                 else:
                     used += 0 if uri in places else len(uri)
@@ -61,14 +62,18 @@ class Pictures:
     def shown(self, path: str) -> int | str:
         """The place of its thumbnail, or what to say instead."""
         found = self._wanted[path]
-        return found if isinstance(found, int) else f"{found}: {Path(path).name}"
+        return found if isinstance(found, int) else f"{found}: {_name(path)}"
 
     def _thumbnail(self, path: str) -> tuple[str, str]:
         try:
             picture = load_image(path, InputConfig().max_image_pixels)
         except DataError as error:
-            return "", str(error)
+            return "", str(error).replace(path, _name(path))
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
         held = io.BytesIO()
         picture.save(held, "WEBP", quality=QUALITY, method=4)
         return "data:image/webp;base64," + base64.b64encode(held.getvalue()).decode(), ""
+
+
+def _name(path: str) -> str:
+    return Path(path).name[:LONGEST_NAME]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from eval.page.files import Files, TaskFiles
 from eval.remarks import said
 from eval.results import TaskResult
+from unime.runtime.for_others import for_others
 
 
 def our_scores(report: dict[str, Any], key: str) -> list[list[float] | None]:
@@ -154,4 +154,4 @@ def provenance(files: dict[str, TaskFiles]) -> dict[str, Any]:
 
 def _each(results: list[TaskResult], key: str) -> str:
     found = {getattr(result, key) for result in results if getattr(result, key)}
-    return ", ".join(sorted(name if len(name) < 60 else "…/" + Path(name).name for name in found))
+    return ", ".join(sorted(map(for_others, found)))

@@ -10,14 +10,16 @@ that need it have "–".
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from eval.report.build import build_report
 from eval.report.leaderboard import write_leaderboard
 from eval.report.printing import markdown_report, print_report
 from unime.config import ReportConfig, load_config
-from unime.errors import ConfigError, require_package
-from unime.runtime.files import write_aside, write_json
+from unime.errors import require, require_package
+from unime.runtime.files import write_aside, write_json, writing
+from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
 
 
@@ -26,17 +28,24 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(ReportConfig, argv)
     if config.html is not None:
         require_package("sklearn", "eval", "html")
+    with ExitStack() as locks:
+        for key, path in config.written().items():
+            require(not path.is_dir(), key, str(path), "a file, which is a folder already")
+            locks.enter_context(locked(key, path.parent))
+        write_report(config)
+
+
+def write_report(config: ReportConfig) -> None:
+    """Build the report, write all of its files, and print it."""
     report = build_report(config)
     boards = [config.leaderboard_file(name) for name in config.leaderboard]
     for name, board in zip(config.leaderboard, boards, strict=True):
-        write_leaderboard(report, name, board, config.leaderboard[name])
+        with writing(f"leaderboard.{name}", board):
+            write_leaderboard(report, name, board, config.leaderboard[name])
     output = Path(config.output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with writing("output", output):
         write_json(output, report)
         write_aside(output.with_suffix(".md"), markdown_report(report))
-    except OSError as error:
-        raise ConfigError(f"output: {output} cannot be written: {error}") from None
     print_report(report)
     for path in [output, output.with_suffix(".md"), *boards]:
         print(f"written: {path}")

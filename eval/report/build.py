@@ -27,8 +27,10 @@ from eval.report.published_rows import published_for
 from eval.tasks.suites import Task, load_suite
 from unime.config import ReportConfig
 from unime.errors import ConfigError
+from unime.runtime.for_others import for_others
 
 SIGNS = ("tied_queries", "mean_similarity", "effective_rank", "num_items")
+OF_A_MODEL = ("encoder", "model", "adapter", "inputs")
 DESCRIBED = ("modality", "meta_task", "distribution", "metric")
 OF_UNIME = ("unime-retrieval", "sugarcrepe")  # benchmarks of which the rows have UniME's prompts
 Averages = Mapping[str, Average]
@@ -53,7 +55,7 @@ def build_report(config: ReportConfig) -> dict[str, Any]:
     chance = {task: known[task].chance for task in suite if task in known}  # the data's, of all
     sizes = {task: scores.num_queries for task, scores in known.items()}
     report: dict[str, Any] = {
-        "suite": config.suite,
+        "suite": for_others(config.suite),
         "limit": limits[0],  # equal data have equal limits
         "bootstrap_samples": config.bootstrap_samples,
         "seed": config.seed,
@@ -150,7 +152,8 @@ def _summarise(
     def task(name: str) -> dict[str, Any]:
         result, described = results[name], {"chance": chance.get(name)}
         if name not in done:
-            return {"score": None, "not_supported": result.not_supported} | described
+            reason = for_others(result.not_supported)
+            return {"score": None, "not_supported": reason} | described
         scores = done[name]
         entry = {"score": exact[name], "ci95": interval(samples[name])} | described
         entry |= {key: getattr(scores, key) for key in ("num_queries", "metrics", *SIGNS)}
@@ -168,8 +171,8 @@ def _summarise(
             for key in ("mean_similarity", "effective_rank")
         },
         "seconds": float(sum(scores.seconds for scores in done.values())),
-        "commits": sorted({result.commit for result in results.values()}),
-        **{key: getattr(first, key) for key in ("encoder", "model", "adapter", "inputs")},
+        "commits": for_others(sorted({result.commit for result in results.values()})),
+        **{key: for_others(getattr(first, key)) for key in OF_A_MODEL},
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eval.results import Scores, TaskResult
 from eval.tasks.suites import Task
 from unime.errors import DataError
+from unime.runtime.for_others import for_others
 
 OF_A_COMMON_KIND = (  # of "inputs"
     *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),
@@ -82,8 +83,9 @@ def refuse_other_data(first: str, ours: Results, name: str, theirs: Results) -> 
     """
     for task in ours:
         one, other = ours[task], theirs[task]
-        if (one.data_fingerprint, one.num_rows) != (other.data_fingerprint, other.num_rows):
-            sizes = [each.scores.num_queries if each.scores else 0 for each in (one, other)]
+        sizes = [each.scores.num_queries if each.scores else 0 for each in (one, other)]
+        same = (one.data_fingerprint, one.num_rows) == (other.data_fingerprint, other.num_rows)
+        if not same or (all(sizes) and sizes[0] != sizes[1]):
             raise DataError(
                 f"task {task}: models {first!r} and {name!r} were evaluated on different data "
                 f"({sizes[0]} and {sizes[1]} queries); evaluate both again"
@@ -106,4 +108,5 @@ def differing_settings(models: dict[str, Results], videos: bool) -> dict[str, di
     found["pixel_budget"] = {
         name: own["pixel_budget"] for name, own in shown.items() if "pixel_budget" in own
     }
-    return {key: own for key, own in found.items() if len(set(map(str, own.values()))) > 1}
+    different = {key: own for key, own in found.items() if len(set(map(str, own.values()))) > 1}
+    return cast(dict[str, dict[str, Any]], for_others(different))

@@ -44,7 +44,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     """To the terminal; one that is narrow shows the intervals of the overall means only."""
     from rich.console import Console
 
-    console, models = console or Console(), report["models"]
+    console, models = console or Console(markup=False, emoji=False), report["models"]
     wide = console.width >= 40 + 20 * len(models)
     header, sections = table_sections(report, intervals=wide, published=wide)
     _print(console, title_of(report), header, sections)

@@ -34,9 +34,12 @@ from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetri
 from unime.config.values import pairs, read_node
 from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, require
+from unime.runtime.files import LONGEST_NAME, is_name
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
+STORE = "embeddings"  # the folder of an evaluation that is no modality's
+NAME = f"a name without slashes, of {LONGEST_NAME} bytes at most, that begins with no dot"
 
 
 class Format(Protocol):
@@ -90,7 +93,7 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
     Raises:
         ConfigError: unreadable, an entry that is wrong, a selected task that is not there.
     """
-    suite = _read_suite(Path(path), ())
+    suite = _read_suite(Path(path), set())
     if selection is None:
         return suite
     for name in selection:
@@ -100,20 +103,25 @@ def load_suite(path: str, selection: list[str] | None = None) -> dict[str, Task]
     return {name: task for name, task in suite.items() if name in selection}
 
 
-def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
+def _read_suite(path: Path, read: set[Path]) -> dict[str, Task]:
+    """A suite with those that it includes; `read` are all that were read before: one that comes
+    again would bring its tasks again, and those of a suite that includes itself have no end."""
     try:
+        place = path.resolve()
+        if place in read:
+            raise ConfigError("it is included twice, or by itself")
+        read.add(place)
         nodes = dict(pairs(read_yaml(path), dict, ""))
         content = {name: read_node(node, Any, name, typed=False) for name, node in nodes.items()}
-    except (RecursionError, ConfigError) as error:
+    except (ValueError, RecursionError) as error:  # our own errors are of the former
         raise ConfigError(f"{path}: not a suite of tasks: {error}") from None
     suite: dict[str, Task] = {}
     included: Any = content.pop("include", [])
-    are_names = isinstance(included, list) and all(isinstance(name, str) for name in included)
-    if not are_names or path.resolve() in above:
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
         raise ConfigError(f"{path}: include: got {included!r}, expected a list of other suites")
-    parts = [_read_suite(path.parent / Path(name), (*above, path.resolve())) for name in included]
+    parts = [_read_suite(path.parent / Path(name), read) for name in included]
     own = {
-        name: _task(f"{path}: {name}", entry, nodes[name])
+        name: _task(str(path), name, entry, nodes[name])
         for name, entry in content.items()
         if not name.startswith(".")
     }
@@ -127,15 +135,21 @@ def _read_suite(path: Path, above: tuple[Path, ...]) -> dict[str, Task]:
     return suite
 
 
-def _task(place: str, entry: Any, node: Node) -> Task:
+def is_modality(value: object) -> bool:
+    """Whether it can be the folder of its tasks' files, beside what else an evaluation writes."""
+    return is_name(value) and "." not in str(value) and value != STORE
+
+
+def _task(path: str, name: str, entry: Any, node: Node) -> Task:
+    require(is_name(name), f"{path}: a task's name", name, NAME)
+    place = f"{path}: {name}"
     if not isinstance(entry, dict) or "meta_task" not in entry:
         raise ConfigError(f"{place}: got {entry!r}, expected meta_task and distribution")
     defaults = {entry.name: entry.default for entry in fields(Task)} | {"format": "mmeb"}
     own = {key: entry.get(key, defaults[key]) for key in OF_A_TASK}
-    named = {"the task's name": place.split(": ")[-1]}
-    for key, value in (named | {key: own[key] for key in ("meta_task", "modality")}).items():
-        is_name = isinstance(value, str) and bool(value) and "/" not in value
-        require(is_name, f"{place}.{key}", value, "a name without a slash")  # of files and folders
+    require(is_name(own["meta_task"]), f"{place}.meta_task", own["meta_task"], NAME)
+    known_as = f"{NAME}, without dots, other than {STORE}"
+    require(is_modality(own["modality"]), f"{place}.modality", own["modality"], known_as)
     known = {"metric": METRICS, "format": tuple(FORMATS), "distribution": DISTRIBUTIONS}
     for key, valid in known.items():
         is_known = own[key] in valid or (key == "distribution" and own[key] is None)

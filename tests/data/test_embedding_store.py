@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from unime.data.embedding_store import EmbeddingStore, StoredEmbeddings
-from unime.data.store_files import GROWING, RECORD
+from unime.data.stores.files import GROWING, RECORD
 from unime.errors import ConfigError, DataError
 
 KEYS = [bytes([number]) * 16 for number in range(1, 8)] + [b"ends in zero" + bytes(4)]

@@ -20,10 +20,12 @@ import torch
 from torch.nn import functional
 
 from stages import check
-from unime.data import embedding_store, store_check, store_files
+from unime.data import embedding_store
 from unime.data.embedding_store import EmbeddingStore, StoredEmbeddings
-from unime.data.store_check import check_store, find_stores
-from unime.data.store_files import GROWING, RECORD
+from unime.data.stores import check as store_check
+from unime.data.stores import files as store_files
+from unime.data.stores.check import check_store, find_stores
+from unime.data.stores.files import GROWING, RECORD
 from unime.data.teacher_store import TeacherMeta, open_store, text_key, write_store
 from unime.errors import ConfigError, DataError
 

@@ -22,7 +22,7 @@ from unime.config import TextData
 from unime.data import teacher_store
 from unime.data.datasets import TextDataset
 from unime.data.embedding_store import EmbeddingStore
-from unime.data.store_files import RECORD
+from unime.data.stores.files import RECORD
 from unime.data.teacher_store import TeacherMeta, open_store, text_key, write_store
 from unime.errors import DataError
 

@@ -28,7 +28,7 @@ from eval.tasks.mmeb_v1 import read_mmeb
 from tests.support.ranks import Ranks
 from unime.config import LoraSettings
 from unime.data.mmeb_rows import EVAL_COLUMNS
-from unime.data.store_files import RECORD
+from unime.data.stores.files import RECORD
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder

@@ -28,7 +28,8 @@ from tests.support.published.layouts import (
     of_transformers_4,
 )
 from unime.config import EvalConfig, LoraSettings, build_config
-from unime.models.adapter_files import PICKLE, WEIGHTS
+from unime.models.adapter_files import WEIGHTS
+from unime.models.checkpoint_files import PICKLE
 from unime.models.encoder import Encoder
 
 RELEASED = ROOT / "configs/eval/released"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Checkout:
         self.python.chmod(0o755)
 
     def launch(self, *words: str, cwd: Path | None = None, **settings: str) -> tuple[int, str]:
-        called = self._call(words, settings) | {"cwd": cwd or self.root}
+        called = self.call(words, settings) | {"cwd": cwd or self.root}
         done = subprocess.run(**called, capture_output=True, timeout=PATIENCE)
         return done.returncode, done.stdout + done.stderr
 
@@ -76,7 +77,7 @@ class Checkout:
         """Without waiting for its end; heeds Ctrl-C, also where the tests run in a shell's
         background, which ignores it and hands that on."""
         return subprocess.Popen(
-            **self._call(words, settings),
+            **self.call(words, settings),
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -89,7 +90,8 @@ class Checkout:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
 
-    def _call(self, words: tuple[str, ...], settings: dict[str, str]) -> dict[str, Any]:
+    def call(self, words: Sequence[str], settings: Mapping[str, str]) -> dict[str, Any]:
+        """What starts it, for `subprocess`."""
         ours = {"UNIME_VENV": str(self.venv), "UNIME_PYTHON": str(self.python)}
         environment = os.environ | ours | settings | {"UNIME_TEST_LOG": str(self.log)}
         command = [self.root / "launch.sh", *words]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.checkout import Checkout
 from tests.support.paths import ROOT
 
 STAGES = {  # the program, and the setting that names where it writes
@@ -23,7 +24,8 @@ ON_CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE"
 
 
 class Launch:
-    """One call of the launcher for `ranks` processes of a stage; its output goes to a file."""
+    """One call of the launcher for `ranks` processes of a stage, or of the launch.sh of a checkout;
+    its output goes to a file."""
 
     def __init__(
         self,
@@ -35,26 +37,26 @@ class Launch:
         ranks: int = 2,
         launcher: tuple[str, ...] = (),
         environment: Mapping[str, str] = ON_CPU,
+        script: Checkout | None = None,
     ) -> None:
         module, output_key = STAGES[stage]
         self.output_dir = folder / output
         self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
         if config == "zero1":  # which needs no file of its own
             config, launcher = "zero2", ("--zero_stage", "1", *launcher)
+        words = [str(folder / f"{stage}.yaml"), f"{output_key}={self.output_dir}", *settings]
         command = [
             sys.executable, "-m", "accelerate.commands.launch",
             "--config_file", f"configs/accelerate/{config}.yaml", "--num_processes", str(ranks),
-            *launcher, "--quiet", "-m", module, "--config", str(folder / f"{stage}.yaml"),
-            f"{output_key}={self.output_dir}", *settings,
+            *launcher, "--quiet", "-m", module, "--config", *words,
         ]  # fmt: skip
+        called: dict[str, Any] = {"args": command, "env": os.environ | environment, "cwd": ROOT}
+        if script is not None:
+            own = {"UNIME_NUM_PROCESSES": str(ranks), "CUDA_VISIBLE_DEVICES": ""}
+            called = script.call([stage, *words], {**environment, **own})
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command,
-                env=os.environ | environment,
-                cwd=ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                **called, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     @property

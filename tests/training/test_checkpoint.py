@@ -57,6 +57,19 @@ def save_adapters(parameters: dict[str, nn.Parameter]) -> Callable[[Path, bool],
     return save
 
 
+def run_state(step: int) -> dict[str, Any]:
+    """As a run writes it."""
+    return {
+        "step": step,
+        "world_size": 1,
+        "collapsed_steps": 0,
+        "metrics": {"seconds": 1.5, "skipped": 0, "sums": {}, "counts": {}},
+        "validation": {"step": 0, "best": None},
+        "data": {},
+        "identity": {"settings": {}, "contents": {}, "global_batch_size": 8},
+    }
+
+
 def save(
     folder: Path,
     step: int,
@@ -66,7 +79,7 @@ def save(
     **more: Any,
 ) -> Path:
     parameters, optimizer = make_parts(SEED)
-    state = {"step": step, "world_size": 1, "validation": {"best": best and {"step": best}}} | more
+    state = run_state(step) | {"validation": {"step": 0, "best": best and {"step": best}}} | more
     return checkpoint.save(
         folder, state, save_adapters(parameters), parameters, optimizer, accelerator, limit
     )
@@ -76,7 +89,7 @@ def test_everything_comes_back(tmp_path: Path, accelerator: Accelerator) -> None
     parameters, optimizer = make_parts(SEED)
     random.gauss(0, 1)  # both keep a second number for later
     np.random.standard_normal()
-    metrics = {"sums": {"loss": 0.1 + 0.2}}
+    metrics = {"seconds": 2, "skipped": 0, "sums": {"loss": 0.1 + 0.2}, "counts": {"loss": 1}}
     folder = save(tmp_path, 7, accelerator, metrics=metrics)
     drawn = [torch.rand(3), np.random.standard_normal(3), random.gauss(0, 1), random.random()]
 
@@ -98,7 +111,7 @@ def test_files(tmp_path: Path, accelerator: Accelerator) -> None:
     folder = save(tmp_path, 100, accelerator)
     assert folder == tmp_path / "checkpoints" / "step_00000100"
     assert {path.name for path in folder.iterdir()} == {
-        "a", "optimizer.safetensors", "random_00000.safetensors", "state.json",
+        "a", "digests.json", "optimizer.safetensors", "random_00000.safetensors", "state.json",
     }  # fmt: skip
     assert "b/c/exp_avg_sq" in load_file(folder / "optimizer.safetensors")
 
@@ -140,7 +153,11 @@ def test_other_world_size(tmp_path: Path, accelerator: Accelerator) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("state.json", b"{", r"step_00000005: cannot be read \(.*state.json: .*Expecting"),
+        (
+            "state.json",
+            b"{",
+            r"step_00000005: cannot be read \(.*state.json is not what was written",
+        ),
         ("optimizer.safetensors", b"12", "step_00000005: cannot be read .* delete this folder"),
         ("optimizer.safetensors", None, "step_00000005: cannot be read"),
         ("random_00000.safetensors", b"", "step_00000005: cannot be read"),

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from tests.support.engine_cases import settings
 from tests.support.stand_in import make_config
+from tests.training.test_checkpoint import run_state
 from unime.config import DistillationLossConfig
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime import environment, interruption
@@ -78,7 +79,7 @@ def test_every_start_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(runlog, "git_commit", lambda commit=commit: commit)
         config = make_config(tmp_path, chunk_size=chunk_size)
         start_run(config)
-        state = {"step": 3, "identity": run_identity(config, 1), "data": {}}
+        state = run_state(3) | {"identity": run_identity(config, 1)}
         write_json(tmp_path / "state.json", state)
         (tmp_path / "checkpoints" / "step_00000003").mkdir(parents=True, exist_ok=True)
         (tmp_path / "state.json").rename(tmp_path / "checkpoints/step_00000003/state.json")

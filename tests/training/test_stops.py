@@ -123,6 +123,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
+        patch.setattr("unime.training.random_state.save_file", save_or_fail)
         patch.setattr("tests.support.stand_in.save_file", save_or_fail)
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(

@@ -14,6 +14,7 @@ from unime.config.data import FOLLOW_LINKS
 from unime.config.model import InputConfig, ModelConfig
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Settings, setting
 from unime.errors import require
+from unime.runtime.files import LONGEST_NAME, is_name
 
 
 @dataclass
@@ -100,29 +101,37 @@ class ReportConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in self.models:
+            is_right = 0 < len(name) <= LONGEST_NAME and name.isprintable() and "|" not in name
+            is_right = is_right and not name.startswith(("/", "~"))
+            expected = f"a name of {LONGEST_NAME} characters at most, no path and without |"
+            require(is_right, "models", name, expected)
         names = f"one of models: {', '.join(self.models)}"
         require(self.baseline in (None, *self.models), "baseline", self.baseline, names)
         for name, metadata in self.leaderboard.items():
             require(name in self.models, "leaderboard", name, names)
             written = str(metadata.get("model_name", ""))
-            expected = "a file's name in model_name"
-            require(bool(written) and "/" not in written, f"leaderboard.{name}", written, expected)
+            require(is_name(written), f"leaderboard.{name}", written, "a file's name in model_name")
         self._refuse_equal_paths()
 
     def leaderboard_file(self, name: str) -> Path:
         """What is written for MMEB's leaderboard of one of the models, beside the report."""
         return Path(self.output).with_name(f"{self.leaderboard[name]['model_name']}.json")
 
+    def written(self) -> dict[str, Path]:
+        """Every file that is written, by the setting that names it."""
+        output = Path(self.output)
+        written = {"output": output, "output, as Markdown": output.with_suffix(".md")}
+        written |= {} if self.html is None else {"html": Path(self.html)}
+        return written | {f"leaderboard.{n}": self.leaderboard_file(n) for n in self.leaderboard}
+
     def _refuse_equal_paths(self) -> None:
         """No file of the report takes the place of another."""
         if self.output == MISSING:
             return
-        output = Path(self.output)
-        require(output.suffix == ".json", "output", self.output, "a name that ends in .json")
-        written = {"output": output, "output, as Markdown": output.with_suffix(".md")}
-        written |= {} if self.html is None else {"html": Path(self.html)}
-        written |= {f"leaderboard.{name}": self.leaderboard_file(name) for name in self.leaderboard}
+        is_json = Path(self.output).suffix == ".json"
+        require(is_json, "output", self.output, "a name that ends in .json")
         taken: dict[str, str] = {}
-        for key, path in written.items():
+        for key, path in self.written().items():
             other = taken.setdefault(os.path.abspath(path), key)
             require(other == key, key, str(path), f"another file than that of {other}")

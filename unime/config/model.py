@@ -25,6 +25,7 @@ from unime.inputs.presets import PRESETS
 from unime.inputs.resolution import FORMS, Resolution
 
 PARTS = ("llm", "projector", "vision")  # what `lora.train` may name
+MAX_TILES, MAX_FRAMES = 1000, 10_000
 INPUT_DEFAULTS: dict[str, Any] = {
     "prompt": "unime",
     "max_text_tokens": 512,
@@ -123,6 +124,16 @@ class InputConfig(Settings, section="inputs"):
     )
     num_frames: Positive[int] | None = setting(None, "of a video; null: as trained, else 8")
     max_image_pixels: Positive[int] = setting(50_000_000, "larger files are refused")
+
+    def __post_init__(self) -> None:
+        """Bound what a checkpoint may ask for, too (:meth:`filled`)."""
+        super().__post_init__()
+        size = Resolution.parse(self.resolution).least if self.resolution is not None else 0
+        most = f"at most inputs.max_image_pixels={self.max_image_pixels} pixels"
+        require(size <= self.max_image_pixels, "inputs.resolution", self.resolution, most)
+        for name, limit in (("max_tiles", MAX_TILES), ("num_frames", MAX_FRAMES)):
+            number = getattr(self, name)
+            require((number or 0) <= limit, f"inputs.{name}", number, f"at most {limit}")
 
     def filled(self, trained: Mapping[str, Any] | None = None) -> InputConfig:
         """These settings with every null replaced: by what a checkpoint was trained with, else by

@@ -17,6 +17,7 @@ from unime.config.values import expected_of, hints_of, join, without_bounds, wit
 from unime.errors import require
 
 T = TypeVar("T")
+LONGEST, LONGEST_PATH = 255, 4096  # bytes of a file's name, and of a path
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,16 @@ def one_of(*names: str) -> Bounds:
     return Bounds(f"one of {', '.join(names)}", names.__contains__)
 
 
+def is_path(value: str) -> bool:
+    """Whether a system can have such a path, there or not."""
+    try:
+        name = os.fsencode(value)
+    except UnicodeEncodeError:  # half a character
+        return False
+    longest = max(map(len, name.split(b"/")))
+    return 0 < len(name) < LONGEST_PATH and b"\0" not in name and longest <= LONGEST
+
+
 Positive = Annotated[T, Bounds("positive", lambda value: value > 0)]
 NotNegative = Annotated[T, Bounds("0 or more", lambda value: value >= 0)]
 NotEmpty = Annotated[T, Bounds("at least one", bool)]
@@ -38,7 +49,7 @@ BelowOne = Annotated[float, Bounds("in [0, 1)", lambda value: 0 <= value < 1)]
 Share = Annotated[float, Bounds("in (0, 1)", lambda value: 0 < value < 1)]
 Seed = Annotated[int, Bounds("in [0, 2**31)", lambda value: 0 <= value < 2**31)]
 Temperature = Annotated[float, Bounds("positive, 0.0001 or more", lambda value: value >= 1e-4)]
-FilePath = Annotated[str, Bounds("a path", bool)]  # ~ is the user's folder
+FilePath = Annotated[str, Bounds("a path", is_path)]  # ~ is the user's folder
 
 
 def setting(default: T, description: str) -> T:

@@ -226,3 +226,7 @@ class Stage2Config(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_precision(self.model)
+        margin = self.loss.false_negative_margin
+        some = margin is None or margin > -2
+        expected = "more than -2: two cosines differ by at most 2, so every negative is dropped"
+        require(some, "loss.false_negative_margin", margin, expected)

@@ -1,6 +1,6 @@
 """Embeddings on disk, one for each distinct item: what was encoded once is never encoded again.
 
-A folder for each model and its settings (store_files.py: what lies in it). A vector is on the disk
+A folder for each model and its settings (stores/files.py: what lies in it). A vector is on the disk
 before its record is written, so a process may be killed at any moment: whatever has no record does
 not count, and is cut off when more is added. What the disk has damaged is refused where it is read.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unime.data.store_files import (
+from unime.data.stores.files import (
     BLOCK,
     FACTS,
     GROWING,

@@ -115,7 +115,7 @@ def _common_types(file: Path, before: pa.Schema, fields: list[pa.Field]) -> pa.S
     try:
         return pa.unify_schemas([before, pa.schema(fields)], promote_options="permissive")
     except pa.ArrowException as error:
-        raise DataError(f"{file}, unlike those before it: {error}") from None
+        raise DataError(f"{file}, unlike those before it: {_in_a_line(error)}") from None
 
 
 def _check_characters(batch: pa.RecordBatch, file: Path, before: int) -> None:
@@ -126,7 +126,7 @@ def _check_characters(batch: pa.RecordBatch, file: Path, before: int) -> None:
         except pa.ArrowInvalid as error:
             row = next((n for n in range(len(column)) if not _is_readable(column[n])), 0)
             where = f"{file}, row {before + row}"
-            raise Row({}, where).error(f"no UTF-8 text: {error}", name) from None
+            raise Row({}, where).error(f"no UTF-8 text: {_in_a_line(error)}", name) from None
 
 
 def _is_readable(value: pa.Scalar) -> bool:
@@ -144,4 +144,8 @@ def _naming(file: Path) -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        raise DataError(f"{file}: cannot read it: {error}") from None
+        raise DataError(f"{file}: cannot read it: {_in_a_line(error)}") from None
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unime.data.embedding_store import EmbeddingStore, StoredEmbeddings
-from unime.data.store_files import FACTS, KEY, RECORD, Rows
+from unime.data.stores.files import FACTS, KEY, RECORD, Rows
 from unime.errors import DataError
 from unime.inputs.items import KEY_BYTES, Item, item_digest
 from unime.losses import not_unit

@@ -13,7 +13,7 @@ from unime.config.values import load_yaml
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL
-from unime.runtime.files import read_json
+from unime.runtime.files import read_json, read_text
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -35,7 +35,7 @@ def signs_of_collapse(run: Path) -> list[str]:
     root, step = run_of(run)
     try:
         last = read_json(root / "finished.json")["steps"] if step is None else step
-        lines = (root / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = read_text(root / "metrics.jsonl").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]
         sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
     except (OSError, ValueError, KeyError, TypeError, IndexError):  # of other versions, or none
@@ -49,14 +49,19 @@ def remarks_on_report(report: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {words}" for name, model in models for words in model["warnings"]]
 
 
-def recipes(run: Path) -> dict[str, dict[str, Any]]:
+def recipes(run: Path, after: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """The configurations of a run and of the one whose adapter it starts from, as far as they are
     there, the first stage first.
 
+    Args:
+        after: the runs that start from it.
+
     Raises:
-        ConfigError: one that is there is none of a stage.
+        ConfigError: one that is there is none of a stage, or starts from itself.
     """
     run, step = run_of(run)
+    if run.resolve() in after:
+        raise ConfigError(f"run: {run} starts from itself, by the configurations of its stages")
     path = run / "config.yaml"
     if not path.is_file():
         return {}
@@ -64,11 +69,15 @@ def recipes(run: Path) -> dict[str, dict[str, Any]]:
         config = load_yaml(path)
         config["step"] = step
         recipe("", config)
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"run: {path} is not a stage's configuration: {error!r}") from None
+        adapter = config["model"].get("adapter")
+        there = named_folder(adapter, run) or Path(adapter) if adapter else None
+    except ConfigError as error:  # which names the file
+        raise ConfigError(f"run: {error}") from None
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(f"{error!r}".split())
+        raise ConfigError(f"run: {path} is not a stage's configuration: {reason:.300}") from None
     title = "Stage 1, distillation" if "texts" in config["data"] else "Stage 2, instruction tuning"
-    adapter = config["model"].get("adapter")
-    before = recipes(named_folder(adapter, run) or Path(adapter)) if adapter else {}
+    before = recipes(there, (*after, run.resolve())) if there else {}
     return before | {f"{title} ({run.name})" if title in before else title: config}
 
 

@@ -43,6 +43,13 @@ class Resolution:
             return cls(pixels=(int(found[1]), int(found[2])))
         raise ValueError(f"got {text!r}, expected {FORMS}")
 
+    @property
+    def least(self) -> int:
+        """So many pixels at least are made of the smallest picture."""
+        if self.size is not None:
+            return self.size[0] * self.size[1]
+        return self.pixels[0] if self.pixels is not None else 1
+
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (width, height) that a picture of such a size becomes."""
         if self.size is not None or self.pixels is None:

@@ -20,6 +20,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from unime.errors import ConfigError
+from unime.runtime.bounded import OutOfBoundsError, WorkError, bounded
 
 PREFIX = "base_model.model."  # peft's, of every tensor
 _TENSOR = re.compile(r"(?P<module>.+)\.(?P<rest>lora_(?:A|B|magnitude_vector)(?:\.weight)?)")
@@ -34,9 +35,11 @@ def fit_names(
     the ones that were adapted, whatever list or pattern of old names had chosen them.
 
     Raises:
-        ConfigError: a tensor of no module, of several, or that is none of LoRA's.
+        ConfigError: a tensor of no module, of several, or that is none of LoRA's; a pattern that
+            cannot be matched, or not in time.
     """
     known = set(modules)
+    _check_patterns(config, [*known, *tensors], file)
     by_leaf: dict[str, list[str]] = defaultdict(list)
     for path in known:
         by_leaf[path.rpartition(".")[2]].append(path)
@@ -58,6 +61,31 @@ def fit_names(
     if all(old == new for old, new in new_names.items()):
         return tensors, config
     return renamed, _retarget(config, new_names)
+
+
+def _check_patterns(config: LoraConfig, names: list[str], file: Path) -> None:
+    """Match a stranger's patterns with all names where that can be ended, before peft does it."""
+    chosen = [config.target_modules, config.exclude_modules]
+    patterns = [of for of in chosen if isinstance(of, str)]
+    layers = config.layers_pattern or []
+    patterns += [
+        rf"(?:^|.*?\.){of}\.(?P<idx>\d+)\." for of in ([layers] * isinstance(layers, str) or layers)
+    ]
+    keys = [*(config.rank_pattern or {}), *(config.alpha_pattern or {})]
+    patterns += [rf"(.*\.)?({key})$" for key in keys]
+
+    def work() -> int:
+        compiled = [re.compile(pattern) for pattern in patterns]
+        found = [of for of in compiled for name in names if of.fullmatch(name) or of.match(name)]
+        return len(found)
+
+    try:
+        if patterns:
+            bounded(work)
+    except (WorkError, OutOfBoundsError) as error:
+        raise ConfigError(
+            f"model.adapter: {file.parent}: its patterns of modules cannot be matched: {error}"
+        ) from None
 
 
 def _find(old: str, by_leaf: dict[str, list[str]], tensor: str) -> str:

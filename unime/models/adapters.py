@@ -34,6 +34,7 @@ from unime.models.adapter_files import (
     read_weights,
 )
 from unime.models.adapter_names import fit_names
+from unime.models.stated_sizes import check_rank
 from unime.runtime.distributed import whole
 
 
@@ -132,6 +133,7 @@ def _load(base: PreTrainedModel, folder: Path, merge: bool, pickled: bool) -> Ad
     adapters = Adapters(num_below=below)
     for index, path in enumerate(adapter_folders(folder)):
         weights, config = read_weights(path, pickled), read_config(path)
+        check_rank(config, weights, path)
         tensors, config = fit_names(weights, config, modules, path / WEIGHTS)
         name = adapters.add(base, config, path)
         _load_weights(cast(PeftModel, adapters.stack), name, tensors, path)

@@ -14,6 +14,7 @@ from typing import Any
 from unime.backbones.backbone import Backbone
 from unime.backbones.chat_templates import LLAMA3_TEMPLATE
 from unime.errors import ConfigError
+from unime.runtime.bounded import OutOfBoundsError, WorkError, bounded
 
 CARRIES_PROMPT = "{#- unime: this template carries the prompt -#}"  # begins those of export.py
 
@@ -102,7 +103,7 @@ def _taking_parts(
     for tried in (template, flat) if token else (template,):
         try:
             said = _rendered(processor, tried, ("image",))
-        except Exception:  # it takes texts only, or fails with them too (see chat_frame)
+        except WorkError:  # it takes texts only, or fails with them too (see chat_frame)
             continue
         told = said.count(_TEXT_GOES_HERE) == 1 and "'type'" not in said
         if told and (said.count(str(token)) == 1 or not (needs_token or tried is flat)):
@@ -161,11 +162,11 @@ def chat_frame(
     """What a template puts around the user's text, beside such media and after a system turn.
 
     Raises:
-        ConfigError: it fails, or does not show the text.
+        ConfigError: it fails, does not end, or does not show the text.
     """
     try:
         rendered = _rendered(processor, template, media, system, has_text)
-    except Exception as error:  # jinja2's own, or raised by the template
+    except WorkError as error:  # jinja2's own, or raised by the template
         raise ConfigError(f"model.name: its chat template fails: {error}") from error
     if not has_text:
         return Frame(rendered, "")
@@ -199,7 +200,7 @@ def _said_after(processor: Any, template: str, system: str | None) -> tuple[str,
     kinds: tuple[tuple[str, ...], ...] = ((), ("image",))
     try:
         return tuple(_rendered(processor, template, media, system) for media in kinds)
-    except Exception:
+    except WorkError:
         return ()
 
 
@@ -210,6 +211,12 @@ def _rendered(
     system: str | None = None,
     has_text: bool = True,
 ) -> str:
+    """What a template says, which may be a stranger's program of loops within loops.
+
+    Raises:
+        WorkError: it fails.
+        ConfigError: it does not end.
+    """
     content = [{"type": kind} for kind in media]
     if has_text:
         content.append({"type": "text", "text": f"{_SPACE}{_TEXT_GOES_HERE}{_SPACE}"})
@@ -219,10 +226,18 @@ def _rendered(
     told: dict[str, Any] = {"date_string": TODAY} if "date_string" in template else {}
     if "asked_by_unime" in template:
         told["asked_by_unime"] = True  # see unime/export/chat_template.jinja
-    return processor.apply_chat_template(
-        messages,
-        chat_template=template,  # also where it is the processor's own, which some replace
-        tokenize=False,
-        add_generation_prompt=True,
-        **told,
-    )
+
+    def work() -> str:
+        said: str = processor.apply_chat_template(
+            messages,
+            chat_template=template,  # also where it is the processor's own, which some replace
+            tokenize=False,
+            add_generation_prompt=True,
+            **told,
+        )
+        return said
+
+    try:
+        return str(bounded(work))
+    except OutOfBoundsError as error:
+        raise ConfigError(f"model.name: its chat template {error}") from None

@@ -3,17 +3,25 @@ configuration, processor and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from unime.errors import ConfigError
-from unime.runtime.files import add_folder
+from unime.errors import ConfigError, require
+from unime.runtime.files import add_folder, read_json, regular
 
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+WEIGHTS = ".safetensors"
+PICKLE = "adapter_model.bin"  # peft's
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+# Numbers that stand for themselves, in safetensors' words; some old files hold positions.
+WHOLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
+COUNTS, MANY = ("layer", "depth", "block", "num_labels"), 10_000  # what has objects made for each
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
     "unexpected_keys": "has weights not of",
@@ -83,11 +91,23 @@ def check_processor(source: Source) -> None:
             f" {source.folder}); name a checkpoint that has the right one (a language model alone"
             " has none: docs/own_model.md says how to give it eyes)"
         )
+    check_names(source.folder, "model.processor")
 
 
 def check_config(source: Source) -> None:
-    """Refuse a folder without one: transformers says that its model is not recognised."""
-    if (source.folder / "config.json").is_file():
+    """Refuse a folder without one: transformers says that its model is not recognised; and one of a
+    quantised model, or of more layers than are listed in no time."""
+    path = source.folder / "config.json"
+    if path.exists():
+        config = read_json(path, key="model.name")
+        for key, value in _entries(config):
+            if key == "quantization_config" and value:
+                raise ConfigError(
+                    f"model.name: {path}: {key}: its weights are quantised already; expected full"
+                    " ones, of which model.quantization makes 4 or 8 bits"
+                )
+            too_many = type(value) is int and value > MANY and any(of in key for of in COUNTS)
+            require(not too_many, f"model.name: {path}: {key}", value, f"at most {MANY}")
         return
     found = sorted(path.name for path in source.folder.iterdir())
     what = f"found {', '.join(found[:5]) or 'nothing'}"
@@ -102,16 +122,75 @@ def check_config(source: Source) -> None:
     )
 
 
-def check_weights(source: Source) -> None:
-    """Refuse a folder without weights, or with pickled ones, which may run any code when read."""
-    if any(own_weights(source.folder)):
-        return
-    pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
-    found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
-    raise ConfigError(
-        f"model.name: {source.name} cannot be loaded: expected *.safetensors in {source.folder},"
-        f" found {found}"
-    )
+def _entries(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration and of its parts, and what it is."""
+    for key, entry in value.items():
+        yield key, entry
+        if isinstance(entry, dict):
+            yield from _entries(entry)
+
+
+def check_weights(source: Source) -> int:
+    """Refuse a folder without weights, with pickled ones, which may run any code when read, with
+    quantised ones, or with such outside of it.
+
+    Returns:
+        How many numbers they are.
+    """
+    check_names(source.folder)
+    files = own_weights(source.folder)
+    if not files:
+        pickles = sorted(path.name for form in PICKLES for path in source.folder.glob(form))
+        found = f"only {', '.join(pickles[:3])}: pickles, which are not read" if pickles else "none"
+        raise ConfigError(
+            f"model.name: {source.name} cannot be loaded: expected *.safetensors in"
+            f" {source.folder}, found {found}"
+        )
+    total = 0
+    for path in files:
+        try:
+            total += _count(path)
+        except Exception as error:  # of a library in Rust
+            raise ConfigError(f"model.name: {path}: {error}") from error
+    return total
+
+
+def _count(path: Path) -> int:
+    """The numbers in a file of weights, all of which stand for themselves."""
+    total = 0
+    with safe_open(regular(path), framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            tensor = file.get_slice(name)
+            if (kind := tensor.get_dtype()) not in WHOLE:
+                raise ValueError(
+                    f"{name} is of {kind}: quantised weights; expected full ones, of which"
+                    " model.quantization makes 4 or 8 bits"
+                )
+            total += prod(tensor.get_shape())
+    return total
+
+
+def check_names(folder: Path, key: str = "model.name") -> None:
+    """Refuse files that name others outside of their folder, or weights that are no safetensors.
+
+    Args:
+        key: the setting that names the folder, for messages.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.name == "tokenizer_config.json":
+            names, end = read_json(path, key=key).get("fast_tokenizer_files") or [], ".json"
+        elif path.name == "config.json":
+            names, end = [read_json(path, key=key).get("transformers_weights") or ""], WEIGHTS
+        elif path.name.endswith(".index.json"):
+            weights = read_json(path, key=key).get("weight_map")
+            require(isinstance(weights, dict), key, weights, f"a mapping: weight_map in {path}")
+            names, end = list(weights.values()), WEIGHTS
+        else:
+            continue
+        for name in dict.fromkeys(filter(None, map(str, names))):
+            plain = Path(name).name == name and name.endswith(end)
+            require(plain, key, name, f"the name of a *{end} beside {path}, which names it")
+            require((folder / name).is_file(), key, name, f"a file that is there: {path} names it")
 
 
 def check_complete(name: str, base: PreTrainedModel, loaded: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import send_to_device
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -32,8 +33,10 @@ from unime.models.adapters import (
 )
 from unime.models.belonging import check_fits, check_not_merged, describe_base
 from unime.models.chat_format import check_carries
+from unime.models.checkpoint_files import Checkpoint
+from unime.models.explaining import explained
 from unime.models.hub import locate
-from unime.models.item_processor import ItemProcessor
+from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
 from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
@@ -104,35 +107,55 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: a model or adapter that cannot be used, or that do not belong together.
         """
-        inputs = inputs or InputConfig()
         if decoder_only:
             _check_decoder_only(model, lora, torch.device(device))
         checkpoint = locate(model)
+        with explained(model):
+            return cls._load(
+                model, checkpoint, inputs or InputConfig(), lora, decoder_only,
+                torch.device(device), gradient_checkpointing, sharded, dequantised,
+            )  # fmt: skip
+
+    @classmethod
+    def _load(
+        cls,
+        model: ModelConfig,
+        checkpoint: Checkpoint,
+        inputs: InputConfig,
+        lora: LoraSettings | None,
+        decoder_only: bool,
+        device: torch.device,
+        gradient_checkpointing: bool,
+        sharded: bool,
+        dequantised: bool,
+    ) -> Encoder:
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
         if adapter is not None:
-            check_not_merged(folder, adapter, checkpoint.elsewhere, model.pickled_adapter)
-        model = replace(
+            with explained(model, "model.adapter"):
+                check_not_merged(folder, adapter, checkpoint.elsewhere, model.pickled_adapter)
+        named = replace(
             model,
             name=checkpoint.base.name,
             revision=checkpoint.base.commit or checkpoint.revision,
             processor=checkpoint.elsewhere,
         )
-        start = torch.device("cpu" if decoder_only else device)
-        backbone, hf_processor, base = load_pretrained(model, checkpoint, start, sharded)
-        check_quantised(base, backbone, model.quantization, torch.device(device))
+        start = torch.device("cpu") if decoder_only else device
+        backbone, hf_processor, base = load_pretrained(named, checkpoint, start, sharded)
+        check_quantised(base, backbone, model.quantization, device)
         if dequantised:
             dequantise(base)
         base.requires_grad_(False)
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
         if head is not None and head.weight is not cast(nn.Embedding, embeddings).weight:
             head.to("cpu")  # the vocabulary projection is never computed
-        described = describe_base(base, model, folder)
-        if adapter is not None:
-            check_fits(adapter, described, inputs)
-        adapters = stack_adapters(
-            base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
-        )
+        described = describe_base(base, named, folder)
+        with explained(model, "model.adapter" if adapter else "model.name"):
+            if adapter is not None:
+                check_fits(adapter, described, inputs)
+            adapters = stack_adapters(
+                base, adapter, lora, backbone, model.merge_adapter, model.pickled_adapter
+            )
         if gradient_checkpointing:
             # non-reentrant: works although the input of the first layer needs no gradient
             enable = getattr(base, "activation_checkpointing_enable", None)
@@ -144,8 +167,22 @@ class Encoder(nn.Module):
         inputs = inputs.filled(trained)
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
-        encoder = cls(base, adapters, backbone, processor, described, decoder_only)
-        return encoder.to(device)
+        encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
+        encoder._try_out()
+        return encoder
+
+    @torch.no_grad()
+    def _try_out(self) -> None:
+        """Embed a text, and a picture where it sees any: what of its files does not fit each other
+        is then said before anything is done with it."""
+        blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
+        items = [Item("a"), *[Item(images=("blank",))] * (not self.decoder_only)]
+        samples = [self.processor(item, lambda _: blank) for item in items]
+        training = self.training
+        vectors = self.eval().embed(self.processor.parts(samples))
+        self.train(training)
+        if not vectors.isfinite().all():
+            raise ConfigError("model.name: its vectors are not finite: damaged weights?")
 
     @property
     def base(self) -> PreTrainedModel:

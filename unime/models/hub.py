@@ -16,18 +16,18 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from unime.config import ModelConfig
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.models.adapter_files import (
     ADAPTER,
     DESCRIPTION,
-    PICKLE,
     base_places,
     named_folder,
     read_description,
 )
-from unime.models.checkpoint_files import Checkpoint, Source, has_processor, own_weights
+from unime.models.checkpoint_files import PICKLE, Checkpoint, Source, has_processor, own_weights
+from unime.models.explaining import explained
 from unime.models.sentence_layout import MODULES, transformer_folder
-from unime.runtime.files import read_json
+from unime.runtime.files import read_json, regular
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FINAL, CHECKPOINTS = "final", "checkpoints"  # in a run's folder
@@ -50,6 +50,11 @@ def locate(model: ModelConfig) -> Checkpoint:
         ConfigError: it is not there, names two adapters, or pools in a way that this encoder does
             not.
     """
+    with explained(model):
+        return _locate(model)
+
+
+def _locate(model: ModelConfig) -> Checkpoint:
     code = model.trust_remote_code
     named = fetch("model.name", model.name, model.revision, code, extra=_pickles(model))
     transformer_folder(named.folder)  # also around an adapter
@@ -137,6 +142,7 @@ def fetch(
     """
     if Path(name).is_dir():
         inside = inside_of_run(key, name)
+        _check_files(key, Path(name) / inside)
         return Source(f"{name.rstrip('/')}/{inside}" if inside else name, Path(name) / inside)
     patterns = (*WANTED, *["*.safetensors"] * weights, *["*.py"] * code, *extra)
     try:
@@ -151,6 +157,15 @@ def fetch(
             f" cache: {reason}"
         ) from error
     return Source(name, folder, folder.name)
+
+
+def _check_files(key: str, folder: Path) -> None:
+    try:
+        for path in folder.iterdir():
+            if not path.is_dir():
+                regular(path)  # a pipe would be waited for
+    except (OSError, DataError) as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def inside_of_run(key: str, name: str) -> str:
@@ -183,8 +198,7 @@ def _base_of(source: Source) -> NamedBase | None:
     """None: it is neither a run of ours nor an adapter."""
     folder: str | None = None
     if (path := source.folder / DESCRIPTION).is_file():
-        base = read_json(path, key="model.name").get("base")
-        base = base if isinstance(base, dict) else {}
+        base = read_description(source.folder)["base"]
         name, revision, folder = (base.get(key) for key in ("name", "revision", "folder"))
     elif (path := source.folder / ADAPTER).is_file():
         if own_weights(source.folder):  # transformers would load the adapter and another base

@@ -4,8 +4,6 @@ layers bitsandbytes then holds in 4 or 8 bits."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +24,8 @@ from unime.models.checkpoint_files import (
     check_processor,
     check_weights,
 )
+from unime.models.explaining import explained
+from unime.models.stated_sizes import check_pictures, check_plan
 from unime.runtime.files import read_json
 from unime.runtime.progress import quiet_transformers
 
@@ -45,8 +45,9 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(folder, **code)
         check_processor(checkpoint.processor)
         processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
+        check_pictures(processor)
+        check_plan(folder, check_weights(checkpoint.base), model.trust_remote_code)
         backbone = backbone_of(config, model.trust_remote_code)
-        check_weights(checkpoint.base)
         if sharded and backbone.group is not None:
             raise ConfigError(
                 f"model.name: {backbone.family} takes as many forwards as a batch has kinds of"
@@ -54,33 +55,16 @@ def load_pretrained(
                 " or ZeRO-2"
             )
         base = _load_base(model, folder, backbone, device, sharded)
-    if backbone.adapt is not None:
-        backbone.adapt(processor, base)
+        if backbone.adapt is not None:
+            backbone.adapt(processor, base)
     return backbone, processor, base
-
-
-@contextmanager
-def explained(model: ModelConfig) -> Iterator[None]:
-    """What goes wrong when `model` is loaded, as a ConfigError that says what to do about it."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (OSError, ImportError, ValueError, KeyError) as error:
-        if "trust_remote_code" in str(error) and not model.trust_remote_code:
-            raise ConfigError(
-                f"model.trust_remote_code: {model.name} brings its own code, which runs only"
-                " where this is true; read it first, and pin model.revision"
-            ) from error
-        extra = " (in 'unime[smolvlm]')" if "num2words" in str(error) else ""
-        raise ConfigError(f"model.name: {model.name} cannot be loaded: {error}{extra}") from error
 
 
 def check_own_code(folder: Path) -> None:
     """Refuse code that lies in another repository, which ``model.revision`` does not pin."""
     for path in folder.glob("*config.json"):
         classes = read_json(path, key="model.name").get("auto_map", {})
-        for name in classes.values() if isinstance(classes, dict) else ():
+        for name in classes.values() if isinstance(classes, dict) else (classes,):
             if "--" in str(name):
                 raise ConfigError(
                     f"model.trust_remote_code: {path} names code of another repository, {name}:"

@@ -26,8 +26,10 @@ from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.inputs.media import ControlTokens, check_not_empty
-from unime.models.checkpoint_files import Source, check_complete, check_weights
-from unime.models.loading import check_own_code, explained
+from unime.models.checkpoint_files import Source, check_complete, check_config, check_weights
+from unime.models.explaining import explained
+from unime.models.loading import check_own_code
+from unime.models.stated_sizes import check_pictures, check_plan
 from unime.retrieval.embedder import BaselineEmbedder, Prepared, item_name, own_text, pixel_budget
 from unime.runtime.progress import quiet_transformers
 
@@ -81,9 +83,11 @@ class DualEncoder(BaselineEmbedder):
         with explained(model):
             if model.trust_remote_code:
                 check_own_code(folder)
+            check_config(source)
+            check_plan(folder, check_weights(source), model.trust_remote_code, AutoModel)
             config = AutoConfig.from_pretrained(folder, **code)
-            check_weights(source)
             processor = AutoProcessor.from_pretrained(folder, **code)
+            check_pictures(processor)
             loaded: Any = AutoModel.from_pretrained(
                 folder,
                 config=config,
@@ -94,8 +98,8 @@ class DualEncoder(BaselineEmbedder):
                 ignore_mismatched_sizes=True,  # check_complete says which
                 **code,
             )
-        embedder = cls(loaded[0].to(device), processor, inputs)
-        check_complete(model.name, loaded[0], loaded[1])
+            embedder = cls(loaded[0].to(device), processor, inputs)
+            check_complete(model.name, loaded[0], loaded[1])
         return embedder
 
     def prepare(self, items: Sequence[Item]) -> Prepared:

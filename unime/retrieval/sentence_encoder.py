@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,10 +22,12 @@ from unime.config import EncoderKind, InputConfig, ModelConfig
 from unime.errors import ConfigError, DataError, require_package
 from unime.inputs.items import Item
 from unime.inputs.media import check_not_empty
-from unime.models.checkpoint_files import PICKLES, Source
+from unime.models.checkpoint_files import Source
+from unime.models.explaining import explained
 from unime.models.item_processor import video_times
-from unime.models.loading import check_own_code, explained
-from unime.models.sentence_layout import MODULES
+from unime.models.loading import check_own_code
+from unime.models.sentence_layout import MODULES, check_modules
+from unime.models.stated_sizes import check_pictures
 from unime.retrieval.embedder import BaselineEmbedder, Prepared, item_name, own_text
 from unime.runtime.progress import quiet_transformers
 
@@ -92,12 +93,17 @@ class SentenceEncoder(BaselineEmbedder):
         require_package("sentence_transformers", "eval", "encoder")
         from sentence_transformers import SentenceTransformer
 
-        check_modules(source)
         quiet_transformers()
         options = {"use_safetensors": True, "dtype": getattr(torch, model.precision.value)}
         if model.attention is not None:
             options["attn_implementation"] = model.attention
         with explained(model):
+            if not (source.folder / MODULES).is_file():
+                raise ConfigError(
+                    f"model.name: {source.name} has no {MODULES}: not in sentence-transformers'"
+                    " layout, which says how the model pools"
+                )
+            check_modules(source, model.trust_remote_code)
             if model.trust_remote_code:
                 check_own_code(source.folder)
             loaded = SentenceTransformer(
@@ -107,7 +113,9 @@ class SentenceEncoder(BaselineEmbedder):
                 local_files_only=True,  # find_model has fetched it
                 model_kwargs=options,
             )
-        return cls(loaded, inputs, prompt_name)
+            for module in loaded:
+                check_pictures(getattr(module, "processor", None))
+            return cls(loaded, inputs, prompt_name)
 
     def refuses(self, item: Item) -> str | None:
         parts = self._modalities(item)
@@ -201,26 +209,3 @@ class SentenceEncoder(BaselineEmbedder):
             return none
         whole = tokenizer([self.prompt + str(text) for text in texts], verbose=False)["input_ids"]
         return [len(ids) > limit for ids in whole]
-
-
-def check_modules(source: Source) -> None:
-    """Refuse a folder of another layout, for which sentence-transformers would choose a pooling of
-    its own, and pickles, which may run any code when they are read.
-
-    Raises:
-        ConfigError: no modules.json, or weights that are no safetensors.
-    """
-    if not (source.folder / MODULES).is_file():
-        raise ConfigError(
-            f"model.name: {source.name} has no {MODULES}: not in sentence-transformers' layout,"
-            " which says how the model pools"
-        )
-    weights = {path.parent for path in source.folder.rglob("*.safetensors")}
-    pickles = chain(*(sorted(source.folder.rglob(form)) for form in PICKLES))
-    unread = [path for path in pickles if path.parent not in weights]
-    if unread or not weights:
-        found = f"{unread[0]}: a pickle, which is not read" if unread else "none"
-        raise ConfigError(
-            f"model.name: {source.name} cannot be loaded: expected *.safetensors in"
-            f" {source.folder}, found {found}"
-        )

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from unime.errors import ConfigError
+from unime.runtime.files import write_aside
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -72,12 +73,13 @@ def device_name() -> str:
 
 def write_facts(output_dir: Path, config: str, commit: str) -> None:
     """Write config.yaml (its text is `config`), commit.txt and versions.txt."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / "config.yaml").write_text(config)
-    except OSError as error:
-        raise ConfigError(f"output_dir: {output_dir} cannot be written: {error}") from None
-    (output_dir / "commit.txt").write_text(commit + "\n")
     python, *packages = (f"{name}=={version}" for name, version in installed_versions().items())
     machine = f"# {platform.platform()}, {device_name()}"
-    (output_dir / "versions.txt").write_text("\n".join([python, machine, *packages]) + "\n")
+    versions = "\n".join([python, machine, *packages]) + "\n"
+    facts = {"config.yaml": config, "commit.txt": commit + "\n", "versions.txt": versions}
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for name, text in facts.items():
+            write_aside(output_dir / name, text)
+    except OSError as error:
+        raise ConfigError(f"output_dir: {output_dir} cannot be written: {error}") from None

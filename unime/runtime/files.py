@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -23,7 +23,11 @@ from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
+LONGEST_NAME = (
+    100  # bytes of a name that others chose; "_sample.safetensors.partial" goes behind it
+)
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
+MANY_FILES = 10_000  # behind links
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
 
 
@@ -42,6 +46,9 @@ def write_aside(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Where to write a file or folder that takes the place of `path`, all of it on the disk, when
     the block is left in good order. If it fails, what was there stays, and what was written goes.
+
+    Raises:
+        IsADirectoryError: a file would take the place of a folder.
     """
     aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
     _remove(aside)  # of a run that was killed, this and the next
@@ -51,6 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         sync(aside)
         if path.is_dir():
+            if not aside.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
             _remove(former)
             path.rename(former)
         os.replace(aside, path)
@@ -63,10 +72,44 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():  # of a link itself, whatever it leads to
         shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
-        path.unlink()
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(key: str, path: Path) -> Iterator[None]:
+    """What is written here cannot be: a full disk, one that is read only, no such folder, …
+
+    Args:
+        key: the setting that names the path, for messages.
+
+    Raises:
+        ConfigError: an error of the system, also one of a library that is written in Rust, whose
+            exceptions tell it by their words alone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and "(os error " not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {path} cannot be written: {reason}", key) from error
+
+
+def is_name(value: object) -> bool:
+    """Whether a name that others chose can be that of a file or folder of its own in one of ours:
+    it stays there, nothing hides it, and what is put behind it leaves it short enough."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value.encode("utf-8", "replace")) <= LONGEST_NAME
+        and value.isprintable()
+        and value == value.strip()
+        and not value.startswith(".")
+        and "/" not in value
+        and "\\" not in value
+    )
 
 
 def append(path: Path, content: str | bytes) -> None:
@@ -150,6 +193,33 @@ def read_json(path: Path, kind: type = dict, key: str = "") -> Any:
     raise ConfigError(f"{key}: {problem}") if key else DataError(problem)
 
 
+def inside(name: object) -> bool:
+    """Whether this names something inside of a folder, however deep, by its path from there."""
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def check_kinds(found: dict[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """An object of a JSON file, if it has these keys and what belongs to them: a value of a type (a
+    whole number is a float, too), or an object with keys of its own.
+
+    Raises:
+        DataError: it has not; `where` and the key are named.
+    """
+    for key, kind in kinds.items():
+        value = found.get(key)
+        within = kind if isinstance(kind, Mapping) else {}
+        plain = dict if isinstance(kind, Mapping) else kind
+        if isinstance(value, bool) or not isinstance(
+            value, (int, float) if plain is float else plain
+        ):
+            name = "an object" if plain is dict else plain.__name__
+            shown = repr(value)[:60] if key in found else "nothing"
+            raise DataError(f"{where}, {key}: got {shown}, expected {name}")
+        if isinstance(value, dict):
+            check_kinds(value, within, f"{where}, {key}")
+    return found
+
+
 def folder_digest(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     add_folder(digest, folder)
@@ -157,18 +227,18 @@ def folder_digest(folder: Path) -> str:
 
 
 def add_folder(digest: Any, folder: Path) -> None:
-    """Put the names and contents of all files below `folder` into a digest, but for hidden ones
-    (where hub clients keep notes of their downloads).
+    """Put the names and contents of all files below `folder` into a digest, links followed, but for
+    hidden ones (where hub clients keep notes of their downloads).
 
     Of a *.safetensors of 256 MiB or more count the header and three pieces of every tensor: a
     second for 15 GB of weights, and training moves a tensor everywhere. All other files count
     whole.
+
+    Raises:
+        DataError: a link leads to so many files that they cannot be a model's.
     """
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
-            continue
-        digest.update(os.fsencode(name))
+    for path in sorted(_files(folder)):
+        digest.update(os.fsencode(path.relative_to(folder)))
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             tensors = _tensors(file, size) if path.suffix == ".safetensors" else None
@@ -179,6 +249,28 @@ def add_folder(digest: Any, folder: Path) -> None:
             digest.update(str(size).encode())
             for begin, end in tensors:
                 add_pieces(digest, file, begin, end, PIECE_SIZE)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder that are not hidden; those behind links too, of which none is
+    followed back to where it is."""
+    behind_links = 0
+    ways = [(folder, [folder.resolve()])]  # to folders: where each is in truth, from the first on
+    while ways:
+        place, way = ways.pop()
+        behind_link = way[-1] != way[0] / place.relative_to(folder)
+        try:
+            paths = [path for path in place.iterdir() if not path.name.startswith(".")]
+        except PermissionError:  # nor can it be loaded
+            continue
+        for path in paths:
+            behind_links += behind_link
+            if behind_links > MANY_FILES:
+                raise DataError(f"{folder}: links in it lead to more than {MANY_FILES} files")
+            if path.is_file():
+                yield path
+            elif path.is_dir() and (real := path.resolve()) not in way:
+                ways.append((path, [*way, real]))
 
 
 def _tensors(file: BinaryIO, size: int) -> list[tuple[int, int]] | None:

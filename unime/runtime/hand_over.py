@@ -36,7 +36,7 @@ class _Pickler(pickle.Pickler):
         if type(value) is not Tensor or value.device.type != "cpu" or value.requires_grad:
             return NotImplemented
         content = value.contiguous().reshape(-1).view(torch.uint8).numpy()
-        return _tensor, (pickle.PickleBuffer(content), value.dtype, tuple(value.shape))
+        return _tensor, (pickle.PickleBuffer(content.data), value.dtype, tuple(value.shape))
 
 
 def _tensor(content: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

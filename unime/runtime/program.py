@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +43,7 @@ def run_program(main: Callable[[], None]) -> None:
     """Run a program's main; what it cannot go on with ends it with one line, and it ends with what
     launched it."""
     heed_ctrl_c()
+    _print_any_letter()
     end_with(LAUNCHED_BY)
     try:
         with noted_as_running():
@@ -61,6 +63,12 @@ def run_program(main: Callable[[], None]) -> None:
     finally:
         if (ranks := _ranks()) is not None:
             ranks.destroy_process_group()
+
+
+def _print_any_letter() -> None:
+    """Hours of work do not end on a letter that standard output lacks, as stderr's do not."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _told(error: Exception) -> tuple[str, int] | None:

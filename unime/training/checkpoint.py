@@ -3,58 +3,99 @@
     <output_dir>/checkpoints/step_00000100/
         encoder.json 00-rank32/ …   the adapters, as in final/ (adapter_files.py): `model.adapter`
         optimizer.safetensors       "<parameter name>/<entry>"
-        random_00000.safetensors    torch, CUDA, numpy and python states, one file per rank
+        random_00000.safetensors    see random_state.py, one file per rank
         state.json                  step, settings, data, world size, means since the last log line
+        digests.json                of all of these files
 
-Everything is written into a folder beside it, which is renamed at the end. The order of the data
-needs no state: the batch of a step is a pure function of the seed and the step (sampler.py), and so
-is its learning rate (schedule.py). Nothing is pickled.
+Everything is written into a folder beside it, which is renamed when all is on the disk. The order
+of the data needs no state: the batch of a step is a pure function of the seed and the step
+(sampler.py), and so is its learning rate (schedule.py). Nothing is pickled.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import random
 import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unime.errors import ConfigError, DataError, RunError
-from unime.runtime.files import PARTIAL, read_json, write_json
+from unime.runtime.files import PARTIAL, check_kinds, read_json, regular, sync, write_json
+from unime.training.random_state import load_random_state, save_random_state
 from unime.training.sharding import load_optimizer_tensors, optimizer_tensors
 
 STEP_FOLDER = re.compile(r"step_\d{8,}")
+DIGESTS = "digests.json"
+IDENTITY = {"settings": dict, "contents": dict, "global_batch_size": int}
+STATE = {
+    "step": int,
+    "world_size": int,
+    "collapsed_steps": int,
+    "metrics": {"seconds": float, "skipped": int, "sums": dict, "counts": dict},
+    "validation": {"step": int},
+    "data": dict,
+    "identity": IDENTITY,
+}
 
 
 def latest(output_dir: Path) -> Path | None:
     """The newest complete checkpoint."""
-    found = [
+    return max(_complete(output_dir / "checkpoints"), key=_step, default=None)
+
+
+def _complete(checkpoints: Path) -> list[Path]:
+    return [
         folder
-        for folder in (output_dir / "checkpoints").glob("step_*")
+        for folder in checkpoints.glob("step_*")
         if STEP_FOLDER.fullmatch(folder.name) and (folder / "state.json").is_file()
     ]
-    return max(found, key=lambda folder: int(folder.name[5:]), default=None)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name[5:])
+
+
+def check(folder: Path, only: str | None = None) -> None:
+    """Compare a checkpoint's files, or one of them, with what was written (an older version wrote
+    down no digests).
+
+    Raises:
+        ConfigError: they differ, or cannot be read.
+    """
+    path = folder / DIGESTS
+    try:
+        written = read_json(path) if path.exists() else {}
+        for name, digest in written.items():
+            if only in (None, name) and _digest(regular(folder / name)) != digest:
+                raise DataError(f"{name} is not what was written: cut or damaged")
+    except (OSError, DataError) as error:
+        raise unreadable(folder, error) from None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     """A checkpoint's state.json.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, was damaged, or lacks something.
     """
+    check(folder, "state.json")
     try:
-        return read_json(folder / "state.json")
+        return check_kinds(read_json(folder / "state.json"), STATE, "state.json")
     except DataError as error:
         raise unreadable(folder, error) from None
 
@@ -97,14 +138,21 @@ def save(
         save_adapters(partial, accelerator.is_main_process)
 
     def write() -> None:
-        save_random_state(partial / _random_file(accelerator.process_index), accelerator.device)
+        states = partial / _random_file(accelerator.process_index)
+        save_random_state(states, accelerator.device)
+        sync(states)
         if accelerator.is_main_process:
             save_file(moments, partial / "optimizer.safetensors")
             write_json(partial / "state.json", state)
 
     def end() -> None:
         if accelerator.is_main_process:
+            files = sorted(path for path in partial.rglob("*") if path.is_file())
+            digests = {str(path.relative_to(partial)): _digest(path) for path in files}
+            write_json(partial / DIGESTS, digests)
+            sync(partial)
             os.replace(partial, folder)
+            sync(folder.parent, below=False)
             _delete_old(folder.parent, limit, best)
 
     for action in (begin, adapters, write, end):
@@ -158,7 +206,7 @@ def restore(
         if state["world_size"] == accelerator.num_processes:
             load_random_state(folder / _random_file(accelerator.process_index), accelerator.device)
             return None
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, DataError) as error:
         raise unreadable(folder, error) from None
     set_seed((seed + 1000003 * state["step"]) % 2**31, device_specific=True)
     return (
@@ -169,15 +217,17 @@ def restore(
 
 
 def unreadable(folder: Path, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{folder}: cannot be read ({error}); delete this folder to go on from the one before it"
-    )
+    """What to do about a checkpoint, which this process alone has: its run's folder is locked."""
+    before = [other for other in _complete(folder.parent) if _step(other) < _step(folder)]
+    former = max(before, key=_step, default=None)
+    then = f"go on from the one before it, {former.name}" if former else "start the run anew"
+    return ConfigError(f"{folder}: cannot be read ({error}); delete this folder to {then}")
 
 
 def _delete_old(checkpoints: Path, limit: int, best: int | None) -> None:
     folders = [folder for folder in checkpoints.iterdir() if STEP_FOLDER.fullmatch(folder.name)]
-    for folder in sorted(folders, key=lambda folder: int(folder.name[5:]))[:-limit]:
-        if int(folder.name[5:]) == best:
+    for folder in sorted(folders, key=_step)[:-limit]:
+        if _step(folder) == best:
             continue
         doomed = folder.with_name(folder.name + PARTIAL)
         os.replace(folder, doomed)  # half-deleted it must not look complete
@@ -186,31 +236,3 @@ def _delete_old(checkpoints: Path, limit: int, best: int | None) -> None:
 
 def _random_file(rank: int) -> str:
     return f"random_{rank:05d}.safetensors"
-
-
-def save_random_state(path: Path, device: torch.device) -> None:
-    kind, numpy_words, position, has_gauss, gauss = np.random.get_state()
-    version, python_words, python_gauss = random.getstate()
-    tensors = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.asarray(numpy_words, dtype=np.int64)),
-        "python": torch.tensor(python_words, dtype=torch.int64),
-    }
-    if device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
-    rest = {"numpy": [kind, position, has_gauss, gauss], "python": [version, python_gauss]}
-    save_file(tensors, path, metadata={"rest": json.dumps(rest)})
-
-
-def load_random_state(path: Path, device: torch.device) -> None:
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        rest = json.loads(file.metadata()["rest"])
-    torch.set_rng_state(tensors["torch"])
-    if device.type == "cuda" and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"], device)
-    kind, position, has_gauss, gauss = rest["numpy"]
-    numpy_words = tensors["numpy"].numpy().astype(np.uint32)
-    np.random.set_state((kind, numpy_words, position, has_gauss, gauss))
-    version, python_gauss = rest["python"]
-    random.setstate((version, tuple(tensors["python"].tolist()), python_gauss))

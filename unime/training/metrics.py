@@ -14,8 +14,9 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from unime.errors import DataError
 from unime.runtime.distributed import gather_numbers
-from unime.runtime.files import write_aside
+from unime.runtime.files import append, regular, write_aside
 from unime.training.chunks import Batch
 
 SHOWN = {  # what a step reports -> its name on the progress bar
@@ -52,9 +53,29 @@ def of_batch(accelerator: Accelerator, batch: Batch) -> dict[str, float]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl holds so far; a line that a kill cut short is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    """What metrics.jsonl holds so far; what a kill or a power cut left at its end is left out.
+
+    Raises:
+        DataError: a line before that is none; or the file cannot be read.
+    """
+    try:
+        content = regular(path).read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DataError(f"{path}: cannot read it: {error}") from None
+    found: list[dict[str, Any]] = []
+    damaged = 0
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        try:
+            entry = json.loads(line) if line.endswith(b"}\n") else None
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+            damaged = damaged or number
+        elif damaged:
+            raise DataError(f"{path}, line {damaged}: damaged; delete this line to go on")
+        else:
+            found.append(entry)
+    return found
 
 
 @dataclass
@@ -120,8 +141,9 @@ class Metrics:
         return f"validation after step {step}/{self.total_steps}: {words}"
 
     def last_line(self) -> dict[str, Any]:
-        """Of training."""
-        return [line for line in read_lines(self.path) if "learning_rate" in line][-1]
+        """Of training; nothing where somebody has removed it."""
+        lines = [line for line in read_lines(self.path) if "learning_rate" in line]
+        return lines[-1] if lines else {}
 
     def in_words(self, values: Mapping[str, float]) -> str:
         """The part of a step that is worth watching."""
@@ -155,8 +177,7 @@ class Metrics:
         self.accelerator.log(known, step=step)
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a") as lines:
-            lines.write(json.dumps(line, allow_nan=False) + "\n")
+        append(self.path, json.dumps(line, allow_nan=False) + "\n")
 
     def _sum(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -30,12 +30,12 @@ from tqdm import tqdm
 from unime.config import Stage2Config, dump_config
 from unime.config.descriptions import summary
 from unime.data.survey import Rows, check_variety, survey
-from unime.errors import ConfigError, require_package
+from unime.errors import ConfigError, DataError, require_package
 from unime.models.adapter_files import adapter_folders
 from unime.models.hub import find_adapter
 from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
-from unime.runtime.files import read_json
+from unime.runtime.files import append, check_kinds, read_json, regular
 from unime.runtime.folder_lock import lock_folder
 from unime.training import checkpoint
 from unime.training.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
@@ -127,6 +127,8 @@ def start_run(config: StageConfig) -> Run:
     if accelerator.mixed_precision != "no":
         identity["settings"]["accelerate's mixed_precision"] = accelerator.mixed_precision
     finished, folder, data = _earlier_start(output_dir, config, identity, log)
+    if folder is not None and not finished:
+        on_main(accelerator, lambda: checkpoint.check(folder))
     run = Run(config, accelerator, output_dir, log, folder, finished, identity, data)
     accelerator.wait_for_everyone()  # all have seen what was there
     set_seed(config.run.seed)  # the same on every rank until training starts: equal fresh adapters
@@ -212,7 +214,7 @@ def _earlier_start(
     finished = output_dir / FINISHED
     is_finished = finished.exists() and (output_dir / "final").is_dir()
     if finished.exists():
-        state = read_json(finished)
+        state = _read_finished(finished)
     elif folder is not None:
         state = checkpoint.read_state(folder)
     else:
@@ -234,6 +236,17 @@ def _earlier_start(
     return False, folder, state["data"]
 
 
+def _read_finished(path: Path) -> dict[str, Any]:
+    kinds = {"data": dict, "identity": checkpoint.IDENTITY}
+    try:
+        return check_kinds(read_json(path), kinds, str(path))
+    except DataError as error:
+        raise ConfigError(
+            f"{error}; delete this file, and the run goes on from its newest checkpoint, if need be"
+            " from its start"
+        ) from None
+
+
 def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) -> None:
     """Append to what :func:`write_facts` replaces."""
     start = {
@@ -244,8 +257,9 @@ def _note_start(output_dir: Path, commit: str, step: int, num_processes: int) ->
         "config": OmegaConf.to_container(OmegaConf.load(output_dir / "config.yaml")),
         "versions": (output_dir / "versions.txt").read_text().splitlines(),
     }
-    with (output_dir / "starts.jsonl").open("a") as lines:
-        lines.write(json.dumps(start) + "\n")
+    path = regular(output_dir / "starts.jsonl")
+    is_cut = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    append(path, "\n" * is_cut + json.dumps(start) + "\n")
 
 
 class _BarHandler(logging.Handler):

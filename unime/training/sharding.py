@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from unime.errors import DataError
 from unime.runtime.distributed import whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside "step"
@@ -54,10 +55,15 @@ def load_optimizer_tensors(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put back what :func:`optimizer_tensors` gave, on this engine or another."""
+    """Put back what :func:`optimizer_tensors` gave, on this engine or another.
+
+    Raises:
+        DataError: these are not the parameters' own.
+    """
     zero = _zero(optimizer)
     if not tensors:
         return
+    _check(tensors, parameters)
     if zero is not None:
         _load_zero(tensors, parameters, zero)
         return
@@ -71,6 +77,25 @@ def load_optimizer_tensors(
             value = distribute_tensor(placed, parameter.device_mesh, parameter.placements)
         state.setdefault(index[name], {})[entry] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _check(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    entries = (*MOMENTS, "step")
+    for key, value in tensors.items():
+        name, _, entry = key.rpartition("/")
+        if name not in parameters or entry not in entries:
+            raise DataError(f"'{key}' of the optimizer belongs to no parameter that is trained")
+        shape = () if entry == "step" else _whole_shape(parameters[name])
+        if tuple(value.shape) != shape or value.dtype != torch.float32:
+            got = f"{value.dtype} of shape {tuple(value.shape)}"
+            raise DataError(f"'{key}' of the optimizer: got {got}, expected float32 of {shape}")
+        if missing := [other for other in entries if f"{name}/{other}" not in tensors]:
+            raise DataError(f"the optimizer lacks '{name}/{missing[0]}'")
+
+
+def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Also where an engine has split it: ZeRO-3 leaves nothing of it, and says what it was."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def _load_zero(

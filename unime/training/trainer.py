@@ -8,7 +8,7 @@ at any step at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from unime.collapse import COLLAPSED_STEPS, CollapseWatch, of_batch
-from unime.config import OnCollapse, OnNonfinite, OptimConfig, Stage1Config
+from unime.collapse import of_batch
+from unime.config import OnNonfinite, OptimConfig, Stage1Config
 from unime.data.sampler import GlobalBatchSampler
 from unime.data.survey import Rows
 from unime.errors import ConfigError, RunError
@@ -35,14 +35,8 @@ from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.training.metrics import Metrics
 from unime.training.run import FINISHED, Run
 from unime.training.schedule import learning_rate, total_steps
+from unime.training.watch import Watch
 from unime.validation.measure import Validation, embedding
-
-TO_TRY = {  # when a model collapses
-    1: "a lower optim.learning_rate, more optim.warmup_steps, a larger batch, or texts that the"
-    " base knows",
-    2: "loss.hard_negatives_after=auto if it is another, a lower optim.learning_rate, a larger"
-    " loss.num_hard_negatives (null: all), or stage 1 first",
-}
 
 
 class StageLoss(Protocol):
@@ -84,9 +78,10 @@ class Trainer:
         self.saved: int | None = None  # the step of the newest checkpoint
         path, every = run.output_dir / "metrics.jsonl", run.config.run.log_every
         size, steps = run.global_batch_size, self.total_steps
-        unit = "texts" if isinstance(run.config, Stage1Config) else "pairs"
+        stage = 1 if isinstance(run.config, Stage1Config) else 2
+        unit = "texts" if stage == 1 else "pairs"
         self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
-        self.collapse = CollapseWatch(self.optim.warmup_steps)
+        self.watch = Watch(self.optim, stage, size, steps)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         if run.checkpoint is not None:
             try:
@@ -185,24 +180,9 @@ class Trainer:
             self.optimizer.zero_grad()
         values["learning_rate"] = rate
         self.step += 1
-        self._watch(values)
+        if words := self.watch.add(self.step, values):
+            self.run.log.warning("%s", words)
         return values
-
-    def _watch(self, values: Mapping[str, float]) -> None:
-        """Say when the embeddings have collapsed, or stop (``optim.on_collapse``).
-
-        Raises:
-            RunError: to stop; the checkpoints stay as they are.
-        """
-        before = self.collapse.steps
-        words = self.collapse.add(self.step, values)
-        if words is None or before >= COLLAPSED_STEPS:
-            return
-        stage = 1 if isinstance(self.run.config, Stage1Config) else 2
-        what = f"step {self.step}: {words}; what may help: {TO_TRY[stage]}"
-        if self.optim.on_collapse is OnCollapse.stop:
-            raise RunError(f"{what} (optim.on_collapse=warn goes on all the same)")
-        self.run.log.warning("%s", what)
 
     def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
         """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
@@ -237,7 +217,7 @@ class Trainer:
             "step": self.step,
             "total_steps": self.total_steps,
             "metrics": self.metrics.state,
-            "collapsed_steps": self.collapse.steps,
+            **self.watch.state,
             "validation": validation,
             "world_size": run.accelerator.num_processes,
             "data": run.data,
@@ -270,6 +250,8 @@ class Trainer:
         self.encoder.save_adapters(final, writes=run.is_main_process)
         metrics = self.metrics.last_line() if run.is_main_process else {}
         collapsed = of_batch(metrics)
+        if run.is_main_process and not metrics:
+            run.log.warning("%s has no line of training: how it went is lost", self.metrics.path)
         if run.is_main_process:
             outcome = {
                 "steps": self.step,
@@ -286,6 +268,8 @@ class Trainer:
         skipped = f", {self.metrics.skipped} of them skipped" if self.metrics.skipped else ""
         if collapsed:
             run.log.warning("the model that came out has %s", collapsed)
+        for words in self.watch.last_words():
+            run.log.warning("%s", words)
         run.log.info(
             "finished %d steps%s in %.0f s: %s", self.step, skipped, self.metrics.seconds, final
         )
@@ -329,7 +313,7 @@ class Trainer:
         run, state = self.run, checkpoint.read_state(folder)
         self.step = self.saved = state["step"]
         self.metrics.go_on(self.step, state["metrics"])
-        self.collapse.steps = state["collapsed_steps"]
+        self.watch.go_on(state)
         if self.validation is not None:
             self.validation.go_on(state["validation"])
         run.log.info("going on from %s", folder)

@@ -153,7 +153,19 @@ def test_a_selection_of_tasks(tmp_path: Path) -> None:
         ("A: {meta_task: null}", "A.meta_task: got None, expected a name"),
         ("A: {meta_task: [a, b]}", "A.meta_task: got ['a', 'b'], expected a name"),
         ("A: {meta_task: a, modality: ../b}", "A.modality: got '../b', expected a name without"),
-        ("A/B: {meta_task: a}", "A/B.the task's name: got 'A/B', expected a name without a slash"),
+        ("A: {meta_task: a, modality: .., metric: hit@1}", "A.modality: got '..', expected a name"),
+        ("A: {meta_task: a, modality: .lock}", "A.modality: got '.lock', expected a name"),
+        ("A: {meta_task: a, modality: config.yaml}", "A.modality: got 'config.yaml', expected a n"),
+        ("A: {meta_task: a, modality: embeddings}", "other than embeddings"),
+        ("A: {meta_task: ../a}", "A.meta_task: got '../a', expected a name without slashes"),
+        ("A/B: {meta_task: a}", "a task's name: got 'A/B', expected a name without slashes"),
+        ("'B/../../C: x': {meta_task: a}", "a task's name: got 'B/../../C: x', expected a name"),
+        ("'A\\B': {meta_task: a}", "a task's name: got "),
+        ('"A\\0B": {meta_task: a}', "a task's name: got "),
+        (f"{'A' * 300}: {{meta_task: a}}", "a task's name: got 'AAA"),
+        ("include: [suite.yaml]", "it is included twice, or by itself"),
+        ("include: [other.yaml, other.yaml]", "it is included twice, or by itself"),
+        ('include: ["a\\0b"]', "not a suite of tasks: "),
         ("A: {meta_task: a, revision: 4e53218}", "A.revision: got 4e53218, expected a text, or nu"),
         (
             "A: {meta_task: a, split: 1.10}",
@@ -174,9 +186,10 @@ def test_a_selection_of_tasks(tmp_path: Path) -> None:
 )
 def test_bad_suites(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "suite.yaml"
+    (tmp_path / "other.yaml").write_text("B: {meta_task: a}")
     if text is not None:
         path.write_text(text)
     with pytest.raises(ConfigError) as error:
         load_suite(str(path))
-    assert str(path) in str(error.value)
+    assert str(tmp_path) in str(error.value) and len(str(error.value)) < 1000
     assert message in str(error.value)

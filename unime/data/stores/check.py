@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unime.data.store_files import (
+from unime.data.stores.files import (
     FACTS,
     RECORD,
     VERSION,

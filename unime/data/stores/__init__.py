@@ -1,0 +1,1 @@
+"""Stores of embeddings as they lie on the disk: their files, and whether these are whole."""
