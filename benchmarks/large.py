@@ -53,16 +53,18 @@ class Row:
 
 
 def rows() -> dict[str, Row]:
-    vectors = f"vectors of {DIMENSION} float32, and a block of similarities of 256 MB"
+    vectors = f"vectors of {DIMENSION} float32 (1.2 GB here), blocks of similarities of 256 MB"
     pixels = "pixels: 4 bytes each while they are decoded, and what the format needs"
+    mapped = "keys, 16 bytes each, and texts; vectors are mapped from the disk and all looked at"
+    mapped += " once, which counts here (1.5 GB) but is given back where memory is short"
     square = "pairs of queries and targets, 12 to 40 bytes each, kept for the gradient"
     return {
         "ranking": Row(f"{{:,}} candidates of each of {QUERIES} queries ranked", 200_000,
                        nothing, rank, vectors),
         "rows": Row("{:,} rows of stage 2 read and looked at, without pictures", 830_000,
-                    make_rows, read_rows, "the number of rows: where each text lies stays on disk"),
+                    make_rows, read_rows, "the number of rows; texts stay on the disk"),
         "store": Row("a teacher's store of {:,} texts opened, and 1,024 of them read", 1_000_000,
-                     make_store, read_store, "keys, 16 bytes each; vectors stay on disk"),
+                     make_store, read_store, mapped),
         "report": Row("report of {:,} results (78 tasks) of 1,000 queries, and its page", 780,
                       make_results, report, "values and predictions of all results"),
         **{f"picture, {name}": Row(f"a picture of {{:,}} pixels, {name}", SIDE**2,

@@ -69,7 +69,7 @@ def main(words: list[str]) -> None:
             child("make", name, str(size), folder)
             measured = child("act", name, str(size), folder)
         shown = row.shown.format(size)
-        found.append({"name": name, "what": shown, "memory": row.memory, **measured})
+        found.append({"name": name, "what": shown, **measured})
         print(f"{shown}: {measured['seconds']:.1f} s, {measured['MB']:.0f} MB", flush=True)
     if not given:
         write_json(RESULT, {"rows": found, "commit": git_commit(), "device": device_name()})
@@ -78,7 +78,7 @@ def main(words: list[str]) -> None:
 def in_words(result: dict[str, Any]) -> str:
     heads = ("what", "CPU seconds", "MB at most", "grows with")
     cells = [
-        [row["what"], f"{row['seconds']:.1f}", f"{row['MB']:,.0f}", row["memory"]]
+        [row["what"], f"{row['seconds']:.1f}", f"{row['MB']:,.0f}", rows()[row["name"]].memory]
         for row in result["rows"]
     ]
     return table(heads, cells) + f"\n\n{result['device']}; commit {result['commit']}."
