@@ -35,7 +35,7 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
 
     Raises:
         DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
-            or too long a side, of values that are nobody knows how bright (pixels.as_seen).
+            or too long a side, or of values whose brightness nobody knows (pixels.as_seen).
     """
     try:
         with open_picture(regular(Path(path))) as image:

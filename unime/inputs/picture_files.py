@@ -94,7 +94,7 @@ def _load_tags(self: ImageFileDirectory_v2, file: IO[bytes]) -> None:
 
 if ImageFileDirectory_v2.load.__name__ != _load_tags.__name__:  # TIFF's, and those of any EXIF
     _LOAD_TAGS = ImageFileDirectory_v2.load
-    ImageFileDirectory_v2.load = _load_tags  # type: ignore[assignment, method-assign]
+    ImageFileDirectory_v2.load = _load_tags  # type: ignore[method-assign,assignment]
 
 
 @contextmanager
