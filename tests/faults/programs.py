@@ -86,17 +86,17 @@ def untimed(value: Any) -> Any:
 
 
 TEACHER = (
-    f"--config {{at}}/none.yaml name={MINILM} texts=[{{at}}/own.jsonl] batch_size=1"
+    f"--config {{at}}/eval.yaml name={MINILM} texts=[{{at}}/own.jsonl] batch_size=1"
     " output_dir={into}"
 )
 EVALUATION = (
-    "--config {at}/none.yaml output_dir={into} model.name={model} model.quantization=none"
+    "--config {at}/eval.yaml output_dir={into} model.name={model} model.quantization=none"
     " model.precision=float32 model.adapter={at}/made/stage2/final data.root={at}/eval_data"
     " data.image_root={at}/eval_data/eval_images data.suite={at}/suite.yaml data.cache={at}/cache"
     " batch_size=4"
 )
 REPORT = (
-    "--config {at}/none.yaml models.base={at}/made/base models.tuned={at}/made/eval baseline=base"
+    "--config {at}/eval.yaml models.base={at}/made/base models.tuned={at}/made/eval baseline=base"
     " suite={at}/suite.yaml published=false output={into}/report.json html={into}/page.html"
 )
 DEMO_DATA = (
@@ -138,7 +138,7 @@ class Workshop:
         self._straight: dict[str, Straight] = {}
         write_material(root, model)
         (root / "own.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
-        (root / "none.yaml").write_text("{}\n")
+        (root / "eval.yaml").write_text("{}\n")  # for all that need no file
         write_eval_suite(root / "eval_data", root / "suite.yaml", queries=8)
 
     def place(self, name: str) -> Path:
