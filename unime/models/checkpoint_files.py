@@ -20,7 +20,8 @@ WEIGHTS = ".safetensors"
 PICKLE = "adapter_model.bin"  # peft's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Numbers that stand for themselves, in safetensors' words; some old files hold positions.
-WHOLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
+WHOLE = FLOATS | {"I64", "I32", "BOOL"}  # positions and masks
 COUNTS, MANY = ("layer", "depth", "block", "num_labels"), 10_000  # what has objects made for each
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
@@ -161,7 +162,8 @@ def _count(path: Path) -> int:
     with safe_open(regular(path), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 (it is no dictionary)
             tensor = file.get_slice(name)
-            if (kind := tensor.get_dtype()) not in WHOLE:
+            kind = tensor.get_dtype()
+            if kind not in (FLOATS if name.endswith("weight") else WHOLE):
                 raise ValueError(
                     f"{name} is of {kind}: quantised weights; expected full ones, of which"
                     " model.quantization makes 4 or 8 bits"
