@@ -23,6 +23,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 WHOLE = FLOATS | {"I64", "I32", "BOOL"}  # positions and masks
 COUNTS, MANY = ("layer", "depth", "block", "num_labels"), 10_000  # what has objects made for each
+WRITES, MOST_LETTERS = ("content", "prepend"), 1000
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
     "unexpected_keys": "has weights not of",
@@ -93,6 +94,19 @@ def check_processor(source: Source) -> None:
             " has none: docs/own_model.md says how to give it eyes)"
         )
     check_names(source.folder, "model.processor")
+    _check_growth(source.folder / "tokenizer.json")
+
+
+def _check_growth(path: Path) -> None:
+    """Refuse a tokenizer that writes enormously much in place of a letter."""
+    if not path.is_file():
+        return
+    written = 1  # letters
+    parts = read_json(path, key="model.processor").get("normalizer")
+    for key, value in _entries(parts if isinstance(parts, dict) else {}):
+        written *= max(1, len(value)) if key in WRITES and isinstance(value, str) else 1
+    key, most = f"model.processor: {path}: normalizer", MOST_LETTERS
+    require(written <= most, key, f"{written} letters for one", f"at most {most}")
 
 
 def check_config(source: Source) -> None:
