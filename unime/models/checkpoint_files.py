@@ -141,8 +141,9 @@ def _entries(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every key of a configuration and of its parts, and what it is."""
     for key, entry in value.items():
         yield key, entry
-        if isinstance(entry, dict):
-            yield from _entries(entry)
+        for part in entry if isinstance(entry, list) else [entry]:
+            if isinstance(part, dict):
+                yield from _entries(part)
 
 
 def check_weights(source: Source) -> int:
