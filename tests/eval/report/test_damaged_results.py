@@ -143,7 +143,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "long texts": (
         lambda p: lines_of(p / LINES, query=dict.fromkeys(("text", "instruction"), LONG)), None),
     "long names of pictures": (
-        lambda p: lines_of(p / LINES, query={"images": ["/x/" + "y" * 1_000_000]}), None),
+        lambda p: lines_of(p / LINES, query={"images": ["y" * 1_000_000]}), None),
+    "paths of no file": (
+        lambda p: lines_of(p / LINES, query={"images": ["\0", "\ud800", "x" * 5000, ""]}), None),
     "deep brackets": (lambda p: (p / LINES).write_text("[" * 100_000), "OK-VQA_pred"),
 }  # fmt: skip
 
@@ -151,7 +153,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files(name: str, models: dict[str, Path], tmp_path: Path) -> None:
     attack, said = HOSTILE[name]
-    attack(models["after_stage_2"])
+    for folder in models.values() if said is None else [models["after_stage_2"]]:
+        attack(folder)
     found = report_and_page(models, tmp_path / "page.html")
     assert (said is None) == (found is None), found
     assert said is None or (said in str(found) and "\n" not in str(found))
