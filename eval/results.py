@@ -11,7 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from eval.tasks.suites import is_modality
 from unime.config.values import without_none
 from unime.errors import DataError
-from unime.runtime.files import is_name, read_json
+from unime.runtime.files import read_json
+from unime.runtime.names import is_name
 
 LARGEST = 1e15  # of a number: seconds, queries, …
 RANGES = (  # of scores

@@ -52,7 +52,7 @@ from unime.models.hub import FINAL, NamedBase, inside_of_run, trained_base
 from unime.runtime.environment import git_commit, installed_versions
 from unime.runtime.files import read_json, write_json
 from unime.runtime.folder_lock import new_folder
-from unime.runtime.for_others import for_others
+from unime.runtime.names import for_others
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 

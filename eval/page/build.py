@@ -23,7 +23,7 @@ from eval.page.pictures import Pictures
 from eval.page.scores import our_scores, provenance, score_tables, settings, task_scores
 from eval.remarks import notes
 from unime.runtime.files import write_aside, writing
-from unime.runtime.for_others import for_others
+from unime.runtime.names import for_others
 
 PARTS = Path(__file__).parent / "static"
 SCRIPTS = ("page.js", "scores.js", "matrices.js", "map.js", "gallery.js")  # in this order

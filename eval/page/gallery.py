@@ -9,7 +9,7 @@ from eval.page.files import TaskFiles, item_of
 from eval.page.pictures import Pictures
 from unime.inputs.images import sample_frames
 from unime.inputs.items import Item
-from unime.runtime.for_others import LONGEST
+from unime.runtime.names import LONGEST
 
 FRAMES = 4  # of a video
 

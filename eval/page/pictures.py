@@ -14,7 +14,7 @@ from PIL import Image
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.images import READERS, load_image
-from unime.runtime.files import LONGEST_NAME
+from unime.runtime.names import LONGEST_NAME
 
 SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
 MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"

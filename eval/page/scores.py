@@ -7,7 +7,7 @@ from typing import Any
 from eval.page.files import Files, TaskFiles
 from eval.remarks import said
 from eval.results import TaskResult
-from unime.runtime.for_others import for_others
+from unime.runtime.names import for_others
 
 
 def our_scores(report: dict[str, Any], key: str) -> list[list[float] | None]:

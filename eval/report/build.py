@@ -27,7 +27,7 @@ from eval.report.published_rows import published_for
 from eval.tasks.suites import Task, load_suite
 from unime.config import ReportConfig
 from unime.errors import ConfigError
-from unime.runtime.for_others import for_others
+from unime.runtime.names import for_others
 
 SIGNS = ("tied_queries", "mean_similarity", "effective_rank", "num_items")
 OF_A_MODEL = ("encoder", "model", "adapter", "inputs")

@@ -8,7 +8,7 @@ from typing import Any, cast
 from eval.results import Scores, TaskResult
 from eval.tasks.suites import Task
 from unime.errors import DataError
-from unime.runtime.for_others import for_others
+from unime.runtime.names import for_others
 
 OF_A_COMMON_KIND = (  # of "inputs"
     *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),

@@ -34,7 +34,7 @@ from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetri
 from unime.config.values import pairs, read_node
 from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, require
-from unime.runtime.files import LONGEST_NAME, is_name
+from unime.runtime.names import LONGEST_NAME, is_name
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be

@@ -79,7 +79,7 @@ def _run_child(action: Callable[[], object], write: int, said: Path) -> None:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout, sys.stderr = (open(place, "w", closefd=False) for place in (1, 2))
+    sys.stdout, sys.stderr = (open(place, "w", 1, closefd=False) for place in (1, 2))
     faulthandler.disable()
     try:
         returned = json.dumps(action()).encode()

@@ -105,7 +105,7 @@ def test_one_result_a_task_and_a_report(
     found = results(folder / "out")
     assert sorted(found) == sorted(TASKS)
     facts = {path.name for path in (folder / "out").iterdir() if path.suffix != ".json"}
-    assert facts == {"config.yaml", "commit.txt", "versions.txt", "embeddings", "image"}
+    assert facts == {".lock", "config.yaml", "commit.txt", "versions.txt", "embeddings", "image"}
     for task, result in found.items():
         assert f"{task}: hit@1 {result['score']:.1%} of 5 queries" in printed
         assert result["values"] == expected_hits(folder, task, encoder)

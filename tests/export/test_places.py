@@ -21,7 +21,7 @@ from tests.support.exported_runs import REPORT, train_small
 from tests.support.page_files import report_on, write_results
 from unime.config import Stage1Config, Stage2Config, build_config, dump_config
 from unime.runtime.files import write_json
-from unime.runtime.for_others import LONGEST, for_others
+from unime.runtime.names import LONGEST, for_others
 
 HOME = Path.home() / "someone"
 

@@ -27,11 +27,12 @@ pytestmark = pytest.mark.faults
 MARK = "UNIME_TEST_FAULTS"  # in the environment of all that a case has started
 ENDS = 60.0  # seconds, for all other processes; an import of torch is part of it
 NUMBERS = count()
+STEPS = ("optim.steps=60", "run.save_every=5")  # more than there is time for after a kill
 CASES = [  # program, ranks, who is killed, after which step, or task; None: while it starts
-    ("stage1", 2, "launcher", 3), ("stage1", 2, "rank 0", 1), ("stage1", 2, "rank 1", 5),
-    ("stage1", 2, "launch.sh", 4), ("stage1", 1, "launcher", 6), ("stage1", 2, "launcher", None),
-    ("stage2", 2, "launcher", 2), ("stage2", 2, "rank 0", 6), ("stage2", 2, "rank 1", None),
-    ("stage2", 1, "launch.sh", 3), ("eval", 2, "launcher", 1), ("eval", 2, "rank 1", 0),
+    ("stage1", 2, "launcher", 8), ("stage1", 2, "rank 0", 1), ("stage1", 2, "rank 1", 20),
+    ("stage1", 2, "launch.sh", 4), ("stage1", 1, "launcher", 12), ("stage1", 2, "launcher", None),
+    ("stage2", 2, "launcher", 2), ("stage2", 2, "rank 0", 16), ("stage2", 2, "rank 1", None),
+    ("stage2", 1, "launch.sh", 13), ("eval", 2, "launcher", 1), ("eval", 2, "rank 1", 0),
 ]  # fmt: skip
 Started = Callable[[str, int, bool], Launch]
 
@@ -64,7 +65,7 @@ class Case:
 
     def start(self) -> Launch:
         root, into = self.workshop.root, self.workshop.place(self.name)
-        words = ["optim.steps=8"]
+        words = list(STEPS)
         if self.name == "eval":
             words = [w for w in self.workshop.words("eval")[2:] if not w.startswith("output_dir=")]
         return Launch(
@@ -163,6 +164,7 @@ def test_all_end_when_one_is_killed_and_the_same_command_goes_on(
     while alive(own.mark):
         assert time.monotonic() - began < ENDS, f"outlive the {who}: {alive(own.mark)}"
         time.sleep(0.1)
+    assert not (folder / "finished.json").exists(), "went on without what was killed"
     print(f"all gone after {time.monotonic() - began:.1f} s", file=sys.stderr)
     found = PROGRAMS[name].outcome(own.start().done())
     other = {key for key in found.keys() | expected if found.get(key) != expected.get(key)}

@@ -14,7 +14,7 @@ from unime.config.data import FOLLOW_LINKS
 from unime.config.model import InputConfig, ModelConfig
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Settings, setting
 from unime.errors import require
-from unime.runtime.files import LONGEST_NAME, is_name
+from unime.runtime.names import LONGEST_NAME, is_name
 
 
 @dataclass

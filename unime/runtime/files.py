@@ -23,9 +23,6 @@ from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
-LONGEST_NAME = (
-    100  # bytes of a name that others chose; "_sample.safetensors.partial" goes behind it
-)
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
 MANY_FILES = 10_000  # behind links
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
@@ -96,20 +93,6 @@ def writing(key: str, path: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{key}: {path} cannot be written: {reason}", key) from error
-
-
-def is_name(value: object) -> bool:
-    """Whether a name that others chose can be that of a file or folder of its own in one of ours:
-    it stays there, nothing hides it, and what is put behind it leaves it short enough."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value.encode("utf-8", "replace")) <= LONGEST_NAME
-        and value.isprintable()
-        and value == value.strip()
-        and not value.startswith(".")
-        and "/" not in value
-        and "\\" not in value
-    )
 
 
 def append(path: Path, content: str | bytes) -> None:

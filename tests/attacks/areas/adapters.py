@@ -138,7 +138,7 @@ PLACES: Deeds = {
     "description-linked": lambda: link(DESCRIPTION, "../outside/notes.txt"),
 }
 SECOND = f"{ADAPTER}/{LAYER}"  # as a plain adapter of peft
-NAMES = ("model.adapter", "run/final", "encoder.json", "adapter_config.json")
+NAMES = ("model.name", "model.adapter", "run/final", "encoder.json", "adapter_config.json")
 
 
 def build() -> None:

@@ -210,4 +210,4 @@ def attacks() -> list[Attack]:
     ]
 
 
-AREA = Area("settings", build, attacks, ("value-environment", "suite-modality-up"))
+AREA = Area("settings", build, attacks, ("file-python", "suite-modality-up"))

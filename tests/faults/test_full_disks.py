@@ -1,5 +1,5 @@
 """On a full disk every program ends with one line, and the same command finishes once there is
-room: ./launch.sh test -m faults tests/faults/test_disks.py"""
+room: ./launch.sh test -m faults tests/faults/test_full_disks.py"""
 
 from __future__ import annotations
 

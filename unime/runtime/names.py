@@ -1,4 +1,4 @@
-"""What may be shown of a text that a stranger chose, or that names places on this machine."""
+"""Names and texts that strangers chose, and those that strangers see."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+LONGEST_NAME = 100  # bytes; "_sample.safetensors.partial" goes behind it
 LONGEST = 600  # characters of a text
 # An absolute path within a sentence. Slashes within words and addresses begin none.
 PLACE = re.compile(r"(?<![\w.:/-])(~|/)[^\s'\"`,;:|()<>\[\]]*/[^\s'\"`,;:|()<>\[\]]+")
 # What a terminal would obey, and halves of characters, which no file in UTF-8 holds.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def is_name(value: object) -> bool:
+    """Whether a name that others chose can be that of a file or folder of its own in one of ours:
+    it stays there, nothing hides it, and what is put behind it leaves it short enough."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value.encode("utf-8", "replace")) <= LONGEST_NAME
+        and value.isprintable()
+        and value == value.strip()
+        and not value.startswith(".")
+        and "/" not in value
+        and "\\" not in value
+    )
 
 
 def for_others(value: Any, longest: int | None = LONGEST) -> Any:
