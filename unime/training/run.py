@@ -31,7 +31,7 @@ from unime.config import Stage2Config, dump_config
 from unime.config.descriptions import summary
 from unime.data.survey import Rows, check_variety, survey
 from unime.errors import ConfigError, DataError, require_package
-from unime.models.adapter_files import adapter_folders
+from unime.models.adapter_files import adapter_folders, read_weights
 from unime.models.hub import find_adapter
 from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
@@ -212,7 +212,7 @@ def _earlier_start(
     on."""
     folder = checkpoint.latest(output_dir)
     finished = output_dir / FINISHED
-    is_finished = finished.exists() and (output_dir / "final").is_dir()
+    is_finished = finished.exists() and _is_whole(output_dir / "final")
     if finished.exists():
         state = _read_finished(finished)
     elif folder is not None:
@@ -234,6 +234,14 @@ def _earlier_start(
         raise ConfigError(f"{what}, but no checkpoint to go on from; {elsewhere}")
     log.warning("%s; resume.force: going on all the same", what)
     return False, folder, state["data"]
+
+
+def _is_whole(final: Path) -> bool:
+    """Whether it holds adapters that can be read; else they are written again."""
+    try:
+        return bool([read_weights(folder, False) for folder in adapter_folders(final)])
+    except (ConfigError, DataError):
+        return False
 
 
 def _read_finished(path: Path) -> dict[str, Any]:
