@@ -120,24 +120,31 @@ class Forks:
         return Fork(self, pid, log)
 
     def stop(self) -> None:
-        self.process.kill()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self.process.wait()
         self._log.close()
 
 
-def serve() -> dict[str, Any] | None:
-    """Answer until there is nothing more to answer; in a fork, return what it has to run."""
+def serve() -> dict[str, Any]:
+    """Answer until the tests are gone, and end what still runs then; in a fork, return what it has
+    to run."""
+    running = set()
     for line in sys.stdin:
         asked = json.loads(line)
         if "status_of" in asked:
             pid, status = os.waitpid(asked["status_of"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if pid else None
+            running.discard(pid)
         else:
             answer = os.fork()
             if not answer:
                 return dict(asked)
+            running.add(answer)
         print(json.dumps(answer), flush=True)
-    return None
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)  # one that is stopped too
+    os._exit(0)
 
 
 def become(asked: dict[str, Any]) -> None:
@@ -184,5 +191,4 @@ def watcher(watch: Watch) -> Callable[[str, tuple[Any, ...]], None]:
 if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
-    if (task := serve()) is not None:
-        become(task)
+    become(serve())

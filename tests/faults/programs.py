@@ -20,8 +20,10 @@ from tests.support.stand_in import TIMING
 from unime.data.teacher_store import open_store, text_key
 
 Outcome = dict[str, Any]
+PAGE = 4096  # bytes
 OF_A_START = {"starts.jsonl", "commit.txt", "versions.txt", "config.yaml"}  # and not of its work
 SECONDS = {"seconds", "items_per_second", "num_encoded", "pairs_per_second", *TIMING}
+TIMED = {*SECONDS, "state.json"}  # in digests.json: of a file that has seconds in it
 TEXTS = [f"{WORDS[n % 14]} {WORDS[n * 5 % 14]} {n} " * (1 + n % 4) for n in range(96)]
 
 
@@ -79,7 +81,7 @@ def of_evaluation(folder: Path) -> Outcome:
 
 def untimed(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: untimed(own) for key, own in value.items() if key not in SECONDS}
+        return {key: untimed(own) for key, own in value.items() if key not in TIMED}
     return value
 
 
@@ -124,7 +126,7 @@ class Straight:
     outcome: Outcome
     seconds: float
     changes: list[str]  # of files and folders, in their order
-    size: int  # of all files, in bytes
+    size: int  # of all files, in bytes, each in whole pages
 
 
 class Workshop:
@@ -174,7 +176,8 @@ class Workshop:
             assert fork.wait() == 0, fork.said[-4000:]
             seconds = time.monotonic() - began
             changes = (self.root / f"{name}.changes").read_text().splitlines()
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+            size = sum(-(-size // PAGE) * PAGE for size in sizes)
             self._straight[name] = Straight(program.outcome(folder), seconds, changes, size)
             shutil.copytree(folder, self.root / "made" / name, symlinks=True)
             if name == "eval":
