@@ -32,7 +32,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
 
-from eval.report.table import markdown, table_sections, title_of
+from eval.report.table import markdown, table_sections, title_of, without_elements
 from unime.config import (
     ExportConfig,
     ExportForm,
@@ -162,7 +162,8 @@ def read_report(path: str | None) -> tuple[str | None, list[str]]:
         remarks = remarks_on_report(report)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
-    return "\n".join([f"{title}:\n\n{table}", *(f"- {line}" for line in remarks)]), remarks
+    lines = [f"{title}:\n\n{table}", *(f"- {line}" for line in remarks)]
+    return without_elements("\n".join(lines)), remarks
 
 
 def write_card(

@@ -17,6 +17,7 @@ from eval.results import TaskResult, problem_of_kinds
 from unime.errors import DataError
 from unime.inputs.items import Item
 
+LONGEST_LINE = 10_000_000  # bytes, of which the page shows some hundreds
 LINE = {  # of <task>_pred.jsonl
     "prediction": list[str], "label": list[str], "scores": list[float], "gold_score": float,
     "tied": int | None, "query": dict, "gold": list[dict], "top": list[dict],
@@ -62,6 +63,9 @@ class Predictions:
             return self._parsed(file.readline(), number)
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        if len(line) > LONGEST_LINE:
+            size = f"{len(line) / 1e6:.1f} MB, expected {LONGEST_LINE / 1e6:g} at most"
+            raise DataError(f"{self.path}, row {number}: a line of {size}")
         try:
             row = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report, notes, warnings_of_report
-from eval.report.table import Rows, ends, markdown, narrow_table, percent, table_sections, title_of
+from eval.report.table import (
+    Rows,
+    ends,
+    markdown,
+    narrow_table,
+    percent,
+    table_sections,
+    title_of,
+    without_elements,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +39,7 @@ def markdown_report(report: Report) -> str:
         table = published_table(report, benchmark)
         parts += [f"{found['title']}:", markdown(table[0], [table[1:]])]
         parts += [f"- {found['note']}"] if found["note"] else []
-    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    return without_elements("\n\n".join(part.rstrip("\n") for part in parts) + "\n")
 
 
 def paired_title(report: Report) -> str:

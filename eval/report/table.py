@@ -117,6 +117,11 @@ def title_of(report: Report) -> str:
     return f"{what} in %, 95 % intervals ({report['suite']}{cut})"
 
 
+def without_elements(text: str) -> str:
+    """Markdown in which no name or text of others is an element of HTML."""
+    return text.replace("<", "&lt;")
+
+
 def markdown(header: list[str], sections: list[Rows]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *chain(*sections)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
