@@ -67,7 +67,7 @@ class Predictions:
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         if len(line) > LONGEST_LINE:
-            raise DataError(f"{self.path}, row {number}: more than {LONGEST_LINE} bytes")
+            raise DataError(f"{self.path}, row {number}: a line of more than {LONGEST_LINE} bytes")
         try:
             row = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
