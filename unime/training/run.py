@@ -25,13 +25,14 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from unime.config import Stage2Config, dump_config
 from unime.config.descriptions import summary
 from unime.data.survey import Rows, check_variety, survey
 from unime.errors import ConfigError, DataError, require_package
-from unime.models.adapter_files import adapter_folders, read_weights
+from unime.models.adapter_files import adapter_folders
 from unime.models.hub import find_adapter
 from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
@@ -237,11 +238,15 @@ def _earlier_start(
 
 
 def _is_whole(final: Path) -> bool:
-    """Whether it holds adapters that can be read; else they are written again."""
+    """Whether there is something, and all of it can be read; else it is written again."""
+    found = sorted(final.rglob("*.safetensors"))
     try:
-        return bool([read_weights(folder, False) for folder in adapter_folders(final)])
-    except (ConfigError, DataError):
+        for path in found:
+            with safe_open(regular(path), framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
         return False
+    return bool(found)
 
 
 def _read_finished(path: Path) -> dict[str, Any]:
