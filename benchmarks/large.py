@@ -62,7 +62,7 @@ def rows() -> dict[str, Row]:
         "ranking": Row(f"{{:,}} candidates of each of {QUERIES} queries ranked", 200_000,
                        nothing, rank, vectors),
         "rows": Row("{:,} rows of stage 2 read and looked at, without pictures", 830_000,
-                    make_rows, read_rows, "the number of rows; texts stay on the disk"),
+                    make_rows, read_rows, "the number of rows and their texts"),
         "store": Row("a teacher's store of {:,} texts opened, and 1,024 of them read", 1_000_000,
                      make_store, read_store, mapped),
         "report": Row("report of {:,} results (78 tasks) of 1,000 queries, and its page", 780,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -21,9 +22,11 @@ from tqdm import tqdm
 
 from eval.evaluation import Evaluation
 from eval.remarks import warnings_of
+from eval.result_files import side_files
 from eval.tasks.suites import load_suite
 from unime.config import EvalConfig, load_config
 from unime.errors import DataError
+from unime.runtime.files import regular
 from unime.runtime.program import run_program
 
 PATIENCE = timedelta(hours=2)
@@ -34,6 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     suite = load_suite(config.data.suite, config.data.tasks)
     waiting = InitProcessGroupKwargs(timeout=PATIENCE)  # while the main process ranks and writes
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
+    for name, task in suite.items():  # a folder in a result's place, before hours of work
+        folder = Path(config.output_dir)
+        for path in (folder / f"{name}.json", *side_files(folder / task.modality, name)):
+            regular(path)
     failed: dict[str, str] = {}
     with closing(Evaluation(config, accelerator)) as evaluation:
         for name, task in suite.items():

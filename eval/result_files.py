@@ -24,7 +24,8 @@ from unime.runtime.files import write_aside
 
 SAMPLED = 50  # queries and their targets: the matrices of the paper's figures are 50 x 50
 FRAMES = 8  # of a video that are named there
-SHOWN = 3  # items that a line of the predictions holds in full
+SHOWN = 3  # items of each kind that a line of the predictions holds in full,
+LONGEST_TEXT = 100_000  # of texts so many characters
 
 
 @dataclass
@@ -94,6 +95,8 @@ def most_relevant(relevance: Relevance) -> list[int]:
 def _plain(item: Item) -> dict[str, Any]:
     """An item for people: of a video some of its frames, and how many there are."""
     found = {key: value for key, value in asdict(item).items() if value and key != "spacing"}
+    if len(item.text) > LONGEST_TEXT:
+        found |= {"text": item.text[:LONGEST_TEXT] + "…"}
     if item.video:
         found |= {"video": sample_frames(item.video, FRAMES), "num_saved_frames": len(item.video)}
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 from unime.config import CheckConfig, build_config
 from unime.config.loader import parse_words, program_parser
 from unime.data.stores.check import check_store, find_stores
-from unime.errors import ConfigError
+from unime.errors import ConfigError, in_a_line
 from unime.runtime.program import run_program
 
 
@@ -40,7 +40,7 @@ def parse(argv: list[str] | None) -> CheckConfig:
     try:
         config = build_config(CheckConfig, None, [*args.overrides, "store=STORE"])
     except ConfigError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {in_a_line(error)}\n")
     return replace(config, store=os.path.expanduser(args.store))
 
 

@@ -32,7 +32,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from omegaconf import OmegaConf
 
-from eval.report.table import markdown, table_sections, title_of
+from eval.report.table import as_words, markdown, table_sections, title_of
 from unime.config import (
     ExportConfig,
     ExportForm,
@@ -42,7 +42,7 @@ from unime.config import (
     build_config,
 )
 from unime.config.loader import parse_words, program_parser
-from unime.errors import ConfigError
+from unime.errors import ConfigError, in_a_line
 from unime.export.exporting import export_adapter, export_merged
 from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
@@ -108,7 +108,7 @@ def parse(argv: list[str] | None) -> ExportConfig:
     try:
         config = build_config(ExportConfig, None, words)
     except ConfigError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {in_a_line(error)}\n")
     run, output_dir = map(os.path.expanduser, (args.run, args.output_dir))
     config = replace(config, run=run, output_dir=output_dir)
     return replace(config, push_to_hub=args.push_to_hub or config.push_to_hub)
@@ -162,7 +162,8 @@ def read_report(path: str | None) -> tuple[str | None, list[str]]:
         remarks = remarks_on_report(report)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"report: {path} is not a report of eval.report: {error!r}") from None
-    return "\n".join([f"{title}:\n\n{table}", *(f"- {line}" for line in remarks)]), remarks
+    lines = [f"{as_words(title)}:\n\n{table}", *(f"- {as_words(line)}" for line in remarks)]
+    return "\n".join(lines), remarks
 
 
 def write_card(

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 SHOWN = 200  # characters of a value that an error quotes
+LONGEST_LINE = 2000  # characters of a message, of longer ones the begin and the end
 
 
 class ConfigError(ValueError):
@@ -41,6 +42,17 @@ class DataError(ValueError):
 
 class RunError(Exception):
     """A run that cannot go on: loss or gradient not finite, disk or memory full."""
+
+
+def in_a_line(error: object) -> str:
+    """A message as a terminal is shown it: one line of bounded length, of letters and no commands,
+    whatever a stranger's value in it."""
+    text = str(error)
+    if len(text) > LONGEST_LINE:
+        text = f"{text[: LONGEST_LINE // 2]} … {text[-LONGEST_LINE // 2 :]}"
+    return "".join(
+        one if one.isprintable() else repr(one)[1:-1] for one in " ".join(text.split("\n"))
+    )
 
 
 def in_words(error: Exception) -> str:

@@ -39,8 +39,8 @@ def write_page(
     examples: int = 8,
     map_points: int = 1000,
     max_megabytes: float = 24,
-) -> None:
-    """Write the page and say how large it is, and what it does not show.
+) -> str:
+    """Write the page.
 
     Args:
         report: the content of report.json.
@@ -48,6 +48,9 @@ def write_page(
         examples: queries of each task in the gallery.
         map_points: queries and targets in the map, of all tasks together.
         max_megabytes: of thumbnails; the pictures beyond are left out and counted.
+
+    Returns:
+        How large it is, and what it does not show.
 
     Raises:
         ConfigError: the page cannot be written.
@@ -62,7 +65,7 @@ def write_page(
         write_aside(path, page)
     shown = f"{len(content['gallery'])} examples, {len(pictures.uris)} pictures"
     not_shown = "".join(f", {count} {kind}" for kind, count in sorted(pictures.counts.items()))
-    print(f"written: {path} ({len(page.encode()) / 1e6:.1f} MB: {shown}{not_shown})")
+    return f"written: {path} ({len(page.encode()) / 1e6:.1f} MB: {shown}{not_shown})"
 
 
 def render(content: dict[str, Any]) -> str:

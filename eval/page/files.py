@@ -26,6 +26,10 @@ ITEM = {
     "images": list[str] | None, "video": list[str] | None,
 }  # fmt: skip
 
+LONGEST_LINE = (
+    1 << 23
+)  # bytes: twice seven items of the longest texts that are kept (result_files.py)
+
 
 class Predictions:
     """The lines of a <task>_pred.jsonl, which may be large: all are looked at once, but only
@@ -45,7 +49,7 @@ class Predictions:
         self._begins: list[int] = []
         place = 0
         with path.open("rb") as file:  # of bytes, a line ends at "\n" alone: not at U+2028
-            for line in file:
+            while line := file.readline(LONGEST_LINE + 1):
                 if line.strip():
                     row = self._parsed(line, len(self.hits))
                     self._begins.append(place)
@@ -62,6 +66,8 @@ class Predictions:
             return self._parsed(file.readline(), number)
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{self.path}, row {number}: a line of more than {LONGEST_LINE} bytes")
         try:
             row = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
@@ -48,7 +49,7 @@ class Pictures:
         with ThreadPool(READERS) as pool:
             for path, (uri, problem) in zip(paths, pool.imap(self._thumbnail, paths), strict=True):
                 if problem:
-                    kind = UNREADABLE if Path(path).is_file() else MISSING
+                    kind = UNREADABLE if os.path.isfile(path) else MISSING
                     self._wanted[path], self.problems[path] = kind, problem
                     self.counts[kind] += 1
                 elif uri not in places and used + len(uri) > max_bytes:

@@ -42,18 +42,19 @@ def write_report(config: ReportConfig) -> None:
     for name, board in zip(config.leaderboard, boards, strict=True):
         with writing(f"leaderboard.{name}", board):
             write_leaderboard(report, name, board, config.leaderboard[name])
+    last: list[str] = []
+    if config.html is not None:  # first: what is damaged there would leave half a report
+        from eval.page.build import write_page  # which needs torch
+
+        models = {name: Path(folder) for name, folder in config.models.items()}
+        last.append(write_page(report, models, Path(config.html)))
     output = Path(config.output)
     with writing("output", output):
         write_json(output, report)
         write_aside(output.with_suffix(".md"), markdown_report(report))
     print_report(report)
-    for path in [output, output.with_suffix(".md"), *boards]:
-        print(f"written: {path}")
-    if config.html is not None:
-        from eval.page.build import write_page  # which needs torch
-
-        models = {name: Path(folder) for name, folder in config.models.items()}
-        write_page(report, models, Path(config.html))
+    written = [output, output.with_suffix(".md"), *boards]
+    print("\n".join([*(f"written: {path}" for path in written), *last]))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report, notes, warnings_of_report
-from eval.report.table import Rows, ends, markdown, narrow_table, percent, table_sections, title_of
+from eval.report.table import (
+    Rows,
+    as_words,
+    ends,
+    markdown,
+    narrow_table,
+    percent,
+    table_sections,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,13 +28,15 @@ def markdown_report(report: Report) -> str:
     title only where the table does not speak for itself."""
     parts = [markdown(*table_sections(report, published=True))]
     if report["limit"] is not None or len(report["published"]) + len(report["paired"]):
-        parts = [title_of(report), *parts]
+        parts = [as_words(title_of(report)), *parts]
     warnings = warnings_of_report(report)
-    parts = ["\n".join(f"- **warning**: {words}" for words in warnings)] * bool(warnings) + parts
-    parts += ["\n".join(f"- {note}" for note in notes(report))] if notes(report) else []
+    parts = ["\n".join(f"- **warning**: {as_words(words)}" for words in warnings)] * bool(
+        warnings
+    ) + parts
+    parts += ["\n".join(f"- {as_words(note)}" for note in notes(report))] if notes(report) else []
     paired = paired_rows(report)
     if paired:
-        parts += [f"{paired_title(report)}:", markdown(paired[0], [paired[1:]])]
+        parts += [f"{as_words(paired_title(report))}:", markdown(paired[0], [paired[1:]])]
     for benchmark, found in report["published"].items():
         table = published_table(report, benchmark)
         parts += [f"{found['title']}:", markdown(table[0], [table[1:]])]

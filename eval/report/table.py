@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,12 @@ def title_of(report: Report) -> str:
 
 def markdown(header: list[str], sections: list[Rows]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *chain(*sections)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(as_words, line))} |" for line in lines) + "\n"
+
+
+def as_words(text: str) -> str:
+    """A text, a stranger's name for one, in which Markdown finds no elements and no cells."""
+    return html.escape(" ".join(text.splitlines()), quote=False).replace("|", "\\|")
 
 
 def narrow_table(title: str, names: Sequence[str]) -> Table:

@@ -188,7 +188,7 @@ def _found(outcome: str, detail: str) -> dict[str, Any]:
 
 def _refused(attack: Attack, status: Any, text: str) -> dict[str, Any]:
     """A refusal is one line that begins with "error: ", or a line for each task that failed."""
-    at = text.rfind("error: ")
+    at = max((found.start() for found in re.finditer(r"(?m)(?<![^\r\n])error: ", text)), default=-1)
     if " tasks failed:" in text:
         lines = text[text.rindex(" tasks failed:") :].strip().split("\n")[1:]
     elif at >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +31,16 @@ def tasks_failed() -> None:
     raise SystemExit(1)
 
 
+def two_lines() -> None:
+    print("error: x.json:\ngot 7", file=sys.stderr)
+    raise SystemExit(2)
+
+
 OUTCOMES: dict[str, tuple[str, Callable[[], Any]]] = {
     "a file by name": ("refused", raises(DataError("x.json, row 1: got 7"))),
     "a run by name": ("refused", raises(RunError("x.json: no"))),
     "the other file": ("unnamed", raises(ConfigError("y.json, row 1: got 7"))),
-    "in two lines": ("unnamed", raises(ConfigError("x.json:\ngot 7"))),
+    "in two lines": ("unnamed", two_lines),
     "one task of two": ("unnamed", tasks_failed),
     "a status alone": ("traceback", raises(SystemExit(3))),
     "another error": ("traceback", raises(KeyError("x.json"))),

@@ -23,7 +23,8 @@ from unime.planning.planner import make_plan
 
 DOCS = ROOT / "docs"
 MEASURED = [
-    json.loads((DOCS / f"results/{name}.json").read_text()) for name in ("gpu", "gpu_second")
+    json.loads((DOCS / f"results/{name}.json").read_text())
+    for name in ("gpu", "gpu_second", "gpu_third")
 ]
 
 

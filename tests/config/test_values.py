@@ -195,9 +195,29 @@ def test_interpolations_work_in_words_and_files(
     assert (config.model.revision, config.run.output_dir) == ("4e53218", "d/0")
     with pytest.raises(ConfigError, match="no value for run.output_dir"):
         build_config(Stage2Config, STAGE2, ["run.output_dir=???"])
-    path = file_of(tmp_path, LEAST[TeacherConfig] + "batch_size: ${oc.decode:'8'}\nprompt: ${name}")
-    config = build_config(TeacherConfig, path)
+    path = file_of(tmp_path, LEAST[TeacherConfig] + "prompt: ${name}")
+    config = build_config(TeacherConfig, path, ["batch_size=${oc.decode:'8'}"])
     assert (config.batch_size, config.prompt) == (8, "n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${oc.env:PLACE}",
+        "a/${ oc.env :PLACE}",
+        "${oc.decode:'8'}",
+        "${${name}:PLACE}",
+        "${a${name}}",
+    ],
+)
+def test_a_file_calls_no_function(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE", "secret")
+    path = file_of(tmp_path, LEAST[TeacherConfig] + f'prompt: "{text}"')
+    with pytest.raises(ConfigError, match="prompt: got .* for the command line") as error:
+        build_config(TeacherConfig, path)
+    assert "secret" not in str(error.value)
 
 
 # Paths, numbers, mappings ------------------------------------------------------------------------

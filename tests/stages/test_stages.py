@@ -112,8 +112,9 @@ def test_stages_go_on_where_they_stopped(
     forward = Encoder.forward
 
     def interrupted(self: Encoder, *inputs: Any) -> Tensor:
-        monkeypatch.undo()  # once
-        os.kill(os.getpid(), signal.SIGINT)
+        if self.training:  # not while it is loaded, which tries it out
+            monkeypatch.undo()  # once
+            os.kill(os.getpid(), signal.SIGINT)
         return forward(self, *inputs)
 
     for stage, straight, settings in runs:

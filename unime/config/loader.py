@@ -26,7 +26,7 @@ from yaml.nodes import ScalarNode
 from unime.config.descriptions import NAME, commented, help_of, settings_of
 from unime.config.values import expected_of, read_node, without_none
 from unime.config.yaml_files import parse_yaml, read_yaml
-from unime.errors import ConfigError, UnknownKeyError
+from unime.errors import ConfigError, UnknownKeyError, in_a_line
 
 T = TypeVar("T")
 COMMAND_LINE = "command line"
@@ -43,7 +43,7 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
     try:
         config = build_config(cls, args.config.expanduser(), args.overrides)
     except ConfigError as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, f"error: {in_a_line(error)}\n")
     if args.print_config:
         print(commented(config))
         parser.exit(0)
@@ -91,6 +91,7 @@ def build_config(cls: type[T], path: Path | None, overrides: list[str] | None = 
             settings = _read_file(cls, path)
     with _naming(COMMAND_LINE, cls):
         for word in words:
+            _check_characters(word)
             _apply(settings, cls, word)
     try:
         return _made(cls, settings)
@@ -130,6 +131,11 @@ def _read_file(cls: type, path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):  # ${…} alone
         raise ConfigError(f"got {settings!r}, expected {expected_of(cls)}")
     return settings
+
+
+def _check_characters(word: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in word):  # Python's for a byte that is none
+        raise ConfigError(f"got {word!r}, expected a text in UTF-8")
 
 
 def _apply(settings: dict[str, Any], cls: type, word: str) -> None:

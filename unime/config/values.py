@@ -28,7 +28,8 @@ from unime.errors import ConfigError, UnknownKeyError, require
 SHOWN = 80  # characters of a list or mapping that an error quotes
 TAG = "tag:yaml.org,2002:"
 # A number with an exponent, which YAML 1.1 takes for a text unless it has a dot and a sign.
-EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)e[-+]?\d+", re.IGNORECASE)
+EXPONENT = re.compile(r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)e[-+]?\d+", re.IGNORECASE)
+CALL = re.compile(r"\$\{[^{}]*(:|\$\{)")  # ${oc.env:HOME}, or a name that is put together
 BOOLS = yaml.SafeLoader.bool_values  # true, yes, on, …
 
 
@@ -59,7 +60,7 @@ def read_node(node: Node, hint: Any, key: str, typed: bool) -> Any:
     inner, optional = without_none(hint)
     if isinstance(node, ScalarNode):
         if "${" in node.value or node.value == "???":
-            return node.value
+            return _reference(node.value, key, typed)
         if inner is not Any and node.tag == f"{TAG}null":
             if not optional:
                 raise _refusal(node, hint, key)
@@ -139,12 +140,21 @@ def _read_scalar(node: Node, hint: Any, key: str, typed: bool) -> Any:
         raise _refusal(node, hint, key) from None
 
 
+def _reference(text: str, key: str, typed: bool) -> str:
+    """A text with ``${…}`` in it. A file may be another's: what calls one of OmegaConf's functions,
+    as for the environment, has to be typed."""
+    expected = "a value, or ${key} of another setting; ${function:…} is for the command line"
+    require(typed or CALL.search(text) is None, key, shorten(text, SHOWN), expected)
+    return text
+
+
 def _free_value(node: Node, key: str) -> Any:
     """Where every type is allowed: what YAML says, dates as texts."""
     if isinstance(node, MappingNode):
         return {name: _free_value(value, join(key, name)) for name, value in pairs(node, Any, key)}
     if isinstance(node, SequenceNode):
         return [_free_value(value, f"{key}[{n}]") for n, value in enumerate(node.value)]
+    _reference(node.value, key, False)
     if node.style is None and EXPONENT.fullmatch(node.value):
         return float(node.value)
     if node.tag in (f"{TAG}null", f"{TAG}bool", f"{TAG}int", f"{TAG}float"):

@@ -20,8 +20,10 @@ WEIGHTS = ".safetensors"
 PICKLE = "adapter_model.bin"  # peft's
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Numbers that stand for themselves, in safetensors' words; some old files hold positions.
-WHOLE = {"F64", "F32", "F16", "BF16", "I64", "I32", "BOOL"}
+FLOATS = {"F64", "F32", "F16", "BF16"}
+WHOLE = FLOATS | {"I64", "I32", "BOOL"}  # positions and masks
 COUNTS, MANY = ("layer", "depth", "block", "num_labels"), 10_000  # what has objects made for each
+WRITES, MOST_LETTERS = ("content", "prepend"), 1000
 INCOMPLETE = {
     "missing_keys": "lacks weights of",
     "unexpected_keys": "has weights not of",
@@ -92,6 +94,19 @@ def check_processor(source: Source) -> None:
             " has none: docs/own_model.md says how to give it eyes)"
         )
     check_names(source.folder, "model.processor")
+    _check_growth(source.folder / "tokenizer.json")
+
+
+def _check_growth(path: Path) -> None:
+    """Refuse a tokenizer that writes enormously much in place of a letter."""
+    if not path.is_file():
+        return
+    written = 1  # letters
+    parts = read_json(path, key="model.processor").get("normalizer")
+    for key, value in _entries(parts if isinstance(parts, dict) else {}):
+        written *= max(1, len(value)) if key in WRITES and isinstance(value, str) else 1
+    key, most = f"model.processor: {path}: normalizer", MOST_LETTERS
+    require(written <= most, key, f"{written} letters for one", f"at most {most}")
 
 
 def check_config(source: Source) -> None:
@@ -126,8 +141,9 @@ def _entries(value: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every key of a configuration and of its parts, and what it is."""
     for key, entry in value.items():
         yield key, entry
-        if isinstance(entry, dict):
-            yield from _entries(entry)
+        for part in entry if isinstance(entry, list) else [entry]:
+            if isinstance(part, dict):
+                yield from _entries(part)
 
 
 def check_weights(source: Source) -> int:
@@ -161,7 +177,8 @@ def _count(path: Path) -> int:
     with safe_open(regular(path), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 (it is no dictionary)
             tensor = file.get_slice(name)
-            if (kind := tensor.get_dtype()) not in WHOLE:
+            kind = tensor.get_dtype()
+            if kind not in (FLOATS if name.endswith("weight") else WHOLE):
                 raise ValueError(
                     f"{name} is of {kind}: quantised weights; expected full ones, of which"
                     " model.quantization makes 4 or 8 bits"

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-SECONDS = 10  # of computing
+SECONDS = 2  # of computing, of which a template takes a hundredth
 MEMORY = 2 << 30  # bytes beyond what the process has already
 ANSWER = 1 << 24  # bytes
 PATIENCE = 10  # times the seconds, on a machine that has other things to do

@@ -23,6 +23,8 @@ from unime.errors import ConfigError, DataError
 
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
+APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
 LARGE_FILE = 1 << 28  # bytes: from here on the tensors of a file are sampled
 MANY_FILES = 10_000  # behind links
 PIECE_SIZE = 1 << 16  # bytes at a tensor's begin, middle and end
@@ -96,9 +98,13 @@ def writing(key: str, path: Path) -> Iterator[None]:
 
 
 def append(path: Path, content: str | bytes) -> None:
-    """Add to the end of a file, on the disk when this returns; a kill may leave a part of it."""
+    """Add to the end of a file, on the disk when this returns; a kill may leave a part of it.
+
+    Raises:
+        OSError: it cannot be written, or is a link, which may lead to any other file.
+    """
     is_new = not path.exists()
-    with path.open("ab") as file:
+    with os.fdopen(os.open(path, APPENDING, 0o666), "ab") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fdatasync(file.fileno())

@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unime.errors import ConfigError, DataError, RunError, in_words
+from unime.errors import ConfigError, DataError, RunError, in_a_line, in_words
 from unime.runtime.interruption import heed_ctrl_c
 from unime.runtime.launcher import LAUNCHED_BY, end_with
 from unime.runtime.lost_ranks import OTHER_RANKS_WAIT, explain_collective, rank
@@ -93,7 +93,7 @@ def _told(error: Exception) -> tuple[str, int] | None:
 def _end(text: str, status: int) -> NoReturn:
     if rank() != 0:
         time.sleep(OTHER_RANKS_WAIT)  # where rank 0 fails as well, the launcher ends this one
-    print(text, file=sys.stderr, flush=True)
+    print(in_a_line(text), file=sys.stderr, flush=True)
     if (ranks := _ranks()) is not None and ranks.get_world_size() > 1:
         os._exit(status)  # leaving in good order may wait for ranks that wait for this one
     raise SystemExit(status)

@@ -25,6 +25,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from unime.config import Stage2Config, dump_config
@@ -212,7 +213,7 @@ def _earlier_start(
     on."""
     folder = checkpoint.latest(output_dir)
     finished = output_dir / FINISHED
-    is_finished = finished.exists() and (output_dir / "final").is_dir()
+    is_finished = finished.exists() and _is_whole(output_dir / "final")
     if finished.exists():
         state = _read_finished(finished)
     elif folder is not None:
@@ -234,6 +235,18 @@ def _earlier_start(
         raise ConfigError(f"{what}, but no checkpoint to go on from; {elsewhere}")
     log.warning("%s; resume.force: going on all the same", what)
     return False, folder, state["data"]
+
+
+def _is_whole(final: Path) -> bool:
+    """Whether there is something, and all of it can be read; else it is written again."""
+    found = sorted(final.rglob("*.safetensors"))
+    try:
+        for path in found:
+            with safe_open(regular(path), framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return bool(found)
 
 
 def _read_finished(path: Path) -> dict[str, Any]:

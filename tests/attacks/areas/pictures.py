@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.attacks.damage import Deeds, cut, flipped, link, not_a_file, remove, renamed, write
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
+from unime.data.tables import image_folder
 from unime.inputs.images import load_image
-from unime.inputs.items import video_frames
 
 FORMATS = {
     "jpg": "JPEG", "png": "PNG", "webp": "WEBP", "gif": "GIF", "bmp": "BMP", "dib": "DIB",
@@ -47,7 +47,7 @@ def load(path: str) -> Any:
 
 def frames() -> list[str]:
     """The frames, all of which are read."""
-    found = list(video_frames("frames"))
+    found = list(image_folder(".", ".", []).frames("frames"))
     for path in found:
         load_image(path, LIMIT)
     return found

@@ -44,7 +44,7 @@ def models(results: Written, tmp_path: Path) -> dict[str, Path]:
 
 def written(results: Written, path: Path, **options: Any) -> tuple[str, dict[str, Any]]:
     """The page and the data in it."""
-    write_page(*results, path, map_points=40, **options)
+    print(write_page(*results, path, map_points=40, **options))
     page = path.read_text(encoding="utf-8")
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     return page, json.loads(data)

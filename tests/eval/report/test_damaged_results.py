@@ -143,7 +143,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "long texts": (
         lambda p: lines_of(p / LINES, query=dict.fromkeys(("text", "instruction"), LONG)), None),
     "long names of pictures": (
-        lambda p: lines_of(p / LINES, query={"images": ["/x/" + "y" * 1_000_000]}), None),
+        lambda p: lines_of(p / LINES, query={"images": ["y" * 1_000_000]}), None),
+    "a line of many megabytes": (
+        lambda p: lines_of(p / LINES, label=["x" * 10**7]), "OK-VQA_pred.jsonl, row 0: a line of"),
+    "paths of no file": (
+        lambda p: lines_of(p / LINES, query={"images": ["\0", "\ud800", "x" * 5000, ""]}), None),
     "deep brackets": (lambda p: (p / LINES).write_text("[" * 100_000), "OK-VQA_pred"),
 }  # fmt: skip
 
@@ -151,7 +155,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str | None]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files(name: str, models: dict[str, Path], tmp_path: Path) -> None:
     attack, said = HOSTILE[name]
-    attack(models["after_stage_2"])
+    for folder in models.values() if said is None else [models["after_stage_2"]]:
+        attack(folder)
     found = report_and_page(models, tmp_path / "page.html")
     assert (said is None) == (found is None), found
     assert said is None or (said in str(found) and "\n" not in str(found))
@@ -188,16 +193,18 @@ def test_names_of_models_are_names(name: str) -> None:
         ReportConfig({name: "folder"}, "suite", output="r.json")
 
 
-def test_a_models_name_is_no_markup(
+def test_a_models_name_is_no_markup_and_no_element(
     models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    named = {f"[/{name}]": folder for name, folder in models.items()}
+    named = {f"[/{name}]<img src=x>": folder for name, folder in models.items()}
     suite = models["before"].with_name("generated.yaml")
     settings = {"models": {n: str(f) for n, f in named.items()}, "suite": str(suite)}
-    settings |= {"output": f"{tmp_path}/report.json", "baseline": "[/before]"}
+    settings |= {"output": f"{tmp_path}/report.json", "baseline": "[/before]<img src=x>"}
     (tmp_path / "report.yaml").write_text(json.dumps(settings))
     report_main(["--config", str(tmp_path / "report.yaml")])
-    assert "[/before]" in capsys.readouterr().out
+    assert "[/before]<img" in capsys.readouterr().out
+    tables = (tmp_path / "report.md").read_text()
+    assert "[/before]&lt;img" in tables and "<" not in tables
 
 
 INSERTED = b"&a |*a |<<: |!!int |!!python/object:os.system |[|{|\0|\xff|${oc.env:HOME}|\n---\n|? "

@@ -142,7 +142,7 @@ def test_the_page_and_the_leaderboards_file(
 ) -> None:
     """Both are called with what they need, where they are asked for."""
     called: list[Any] = []
-    monkeypatch.setattr("eval.page.build.write_page", lambda *words: called.append(words))
+    monkeypatch.setattr("eval.page.build.write_page", lambda *w: called.append(w) or "written")
     monkeypatch.setattr(
         "eval.report.__main__.write_leaderboard", lambda *words: called.append(words)
     )
