@@ -32,7 +32,7 @@ CASES = [  # program, ranks, who is killed, after which step, or task; None: whi
     ("stage1", 2, "launcher", 8), ("stage1", 2, "rank 0", 1), ("stage1", 2, "rank 1", 20),
     ("stage1", 2, "launch.sh", 4), ("stage1", 1, "launcher", 12), ("stage1", 2, "launcher", None),
     ("stage2", 2, "launcher", 2), ("stage2", 2, "rank 0", 16), ("stage2", 2, "rank 1", None),
-    ("stage2", 1, "launch.sh", 13), ("eval", 2, "launcher", 1), ("eval", 2, "rank 1", 0),
+    ("stage2", 1, "launch.sh", 13), ("eval", 2, "launcher", 1), ("eval", 2, "rank 1", 1),
 ]  # fmt: skip
 Started = Callable[[str, int, bool], Launch]
 
@@ -68,6 +68,7 @@ class Case:
         words = list(STEPS)
         if self.name == "eval":
             words = [w for w in self.workshop.words("eval")[2:] if not w.startswith("output_dir=")]
+            words.append("batch_size=1")  # there is time for a kill
         return Launch(
             root, str(into.relative_to(root)), *words, stage=self.name, ranks=self.ranks,
             config="cpu_two_ranks" if self.ranks > 1 else "cpu", script=self.script,
