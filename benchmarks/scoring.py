@@ -136,7 +136,7 @@ def make_task(settings: Settings, store: EmbeddingStore, number: int) -> StoredT
         row[chosen] = 1 / 32 if change > 0 else 0.0
     everything = torch.from_numpy(np.concatenate([vectors, targets]))
     keys = [
-        (number * len(everything) + place).to_bytes(KEY_BYTES, "big")
+        (1 + number * len(everything) + place).to_bytes(KEY_BYTES, "big")
         for place in range(len(everything))
     ]
     store.add(keys, everything, [False] * len(keys))

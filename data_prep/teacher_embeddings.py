@@ -26,6 +26,7 @@ from unime.models.checkpoint_files import Source
 from unime.models.explaining import in_one_line
 from unime.models.hub import fetch
 from unime.models.sentence_layout import check_modules, packaged_model
+from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
@@ -42,6 +43,7 @@ SPARE = 2  # tokens that a tokenizer may put before a text of its own accord
 def main(argv: list[str] | None = None) -> None:
     config = load_config(TeacherConfig, argv)
     found = read_texts(config.texts, config.columns)
+    lock_folder("output_dir", Path(config.output_dir))  # before a model is loaded for nothing
     model = load_teacher(config)
     dimension = model.get_embedding_dimension()
     if dimension is None:

@@ -434,5 +434,5 @@ def test_a_teacher_without_room_embeds_nothing(
     monkeypatch.setattr(
         embedding_store.shutil, "disk_usage", lambda folder: usage._replace(free=9 * 45 - 1)
     )
-    with pytest.raises(ConfigError, match=r"output_dir: .* 9 more embeddings need .* MB are free"):
+    with pytest.raises(ConfigError, match=r"output_dir: .* 9 more embeddings need .* are free"):
         write_store(tmp_path, TEXTS, META, lambda texts: pytest.fail("embedded"), 4)

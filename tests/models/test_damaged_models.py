@@ -223,6 +223,10 @@ REFUSED: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("run/encoder.json/inputs", {"resolution": "90000000..90000001"}, "max_image_pixels"),
         ("run/encoder.json/inputs", {"max_tiles": 10**9}, "inputs.max_tiles: got 1000000000"),
         ("run/encoder.json/inputs", {"num_frames": 10**9}, "inputs.num_frames: got 1000000000"),
+        *(
+            ("base/processor_config.json/image_processor", {name: value}, f"{value} as {name}")
+            for name, value in (("temporal_patch_size", 60_000), ("patch_size", 0))
+        ),
         (
             "base/processor_config.json/image_processor",
             {"size": {"shortest_edge": 10**9, "longest_edge": 10**10}},

@@ -150,10 +150,25 @@ def test_optimizer_tensors_that_are_not_the_parameters_own_are_refused(
     """Though nobody wrote down what they were."""
     shutil.copytree(stopped, folder := tmp_path / "run")
     (folder / STEP / "digests.json").unlink()
+    with pytest.raises(ConfigError, match=f"{STEP}: cannot be read .*digests.json is not there"):
+        fit(make_config(folder))
+    state = json.loads((folder / STEP / "state.json").read_text())
+    del state["digests"]  # as of an older version
+    (folder / STEP / "state.json").write_text(json.dumps(state))
     path = folder / STEP / "optimizer.safetensors"
     save_file(change(load_file(path)), path)
     with pytest.raises(ConfigError, match=f"{STEP}: cannot be read .*{said}.*delete this folder"):
         fit(make_config(folder))
+
+
+def test_a_final_that_is_not_what_was_written_is_written_again(tmp_path: Path) -> None:
+    config = make_config(tmp_path, steps=2)
+    fit(config)
+    (path,) = (tmp_path / "final").rglob("*.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    fit(config)
+    assert path.read_bytes() == whole
 
 
 def test_metrics_are_read_as_far_as_whole_lines_go(tmp_path: Path) -> None:

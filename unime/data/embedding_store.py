@@ -170,8 +170,8 @@ class EmbeddingStore(StoredEmbeddings):
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ConfigError(
-                f"{self._key}: {self.folder}: {count:,} more embeddings need {needed / 1e6:,.1f}"
-                f" MB, {free / 1e6:,.1f} MB are free"
+                f"{self._key}: {self.folder}: {count:,} more embeddings need {needed:,}"
+                f" bytes, {free:,} are free"
             )
 
     def add(self, keys: Sequence[bytes], vectors: Tensor, truncated: Sequence[bool]) -> None:

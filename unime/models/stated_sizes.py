@@ -27,6 +27,10 @@ MANY = 10_000  # crops or frames of a picture or video
 SIDES = ("size", "crop_size", "pad_size", "max_image_size", "image_grid_pinpoints", "tile_size")
 NUMBERS = ("max_patches", "min_patches", "num_crops", "dynamic_hd", "max_image_tiles", "num_frames")
 SIDE = 8192  # pixels
+PATCHES, PATCH = (
+    ("patch_size", "temporal_patch_size", "merge_size"),
+    256,
+)  # of what a picture is cut
 
 
 def check_plan(folder: Path, numbers: int, code: bool = False, auto_class: Any = None) -> None:
@@ -100,6 +104,12 @@ def check_pictures(processor: Any) -> None:
         part = getattr(processor, kind, None)
         # Qwen-VL's edges are numbers of pixels, of which the larger makes large pictures smaller
         areas = hasattr(type(part), "temporal_patch_size")
+        for name in PATCHES:
+            for _, value in _numbers(name, getattr(part, name, None)):
+                if not 1 <= value <= PATCH:
+                    raise ConfigError(
+                        f"model.processor: its {kind} has {value} as {name}, expected 1 to {PATCH}"
+                    )
         for name in (*SIDES, *NUMBERS, "min_pixels"):
             for key, value in _numbers(name, getattr(part, name, None)):
                 if key == "max_pixels" or (key == "longest_edge" and areas):

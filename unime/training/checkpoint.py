@@ -14,7 +14,6 @@ of the data needs no state: the batch of a step is a pure function of the seed a
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -30,7 +29,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unime.errors import ConfigError, DataError, RunError
-from unime.runtime.files import PARTIAL, check_kinds, read_json, regular, sync, write_json
+from unime.runtime.digests import check_digests, digests_below
+from unime.runtime.files import PARTIAL, check_kinds, read_json, sync, write_json
 from unime.training.random_state import load_random_state, save_random_state
 from unime.training.sharding import load_optimizer_tensors, optimizer_tensors
 
@@ -70,21 +70,16 @@ def check(folder: Path, only: str | None = None) -> None:
     down no digests).
 
     Raises:
-        ConfigError: they differ, or cannot be read.
+        ConfigError: they differ, cannot be read, or the digests are lost.
     """
     path = folder / DIGESTS
     try:
+        if not path.exists() and "digests" in read_json(folder / "state.json"):
+            raise DataError(f"{DIGESTS} is not there")
         written = read_json(path) if path.exists() else {}
-        for name, digest in written.items():
-            if only in (None, name) and _digest(regular(folder / name)) != digest:
-                raise DataError(f"{name} is not what was written: cut or damaged")
+        check_digests(folder, {n: d for n, d in written.items() if only in (None, n)})
     except (OSError, DataError) as error:
         raise unreadable(folder, error) from None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -143,13 +138,11 @@ def save(
         sync(states)
         if accelerator.is_main_process:
             save_file(moments, partial / "optimizer.safetensors")
-            write_json(partial / "state.json", state)
+            write_json(partial / "state.json", state | {"digests": DIGESTS})
 
     def end() -> None:
         if accelerator.is_main_process:
-            files = sorted(path for path in partial.rglob("*") if path.is_file())
-            digests = {str(path.relative_to(partial)): _digest(path) for path in files}
-            write_json(partial / DIGESTS, digests)
+            write_json(partial / DIGESTS, digests_below(partial))
             sync(partial)
             os.replace(partial, folder)
             sync(folder.parent, below=False)

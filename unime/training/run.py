@@ -34,6 +34,7 @@ from unime.data.survey import Rows, check_variety, survey
 from unime.errors import ConfigError, DataError, require_package
 from unime.models.adapter_files import adapter_folders
 from unime.models.hub import find_adapter
+from unime.runtime.digests import check_digests
 from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import append, check_kinds, read_json, regular
@@ -213,9 +214,10 @@ def _earlier_start(
     on."""
     folder = checkpoint.latest(output_dir)
     finished = output_dir / FINISHED
-    is_finished = finished.exists() and _is_whole(output_dir / "final")
+    is_finished = False
     if finished.exists():
         state = _read_finished(finished)
+        is_finished = _is_whole(output_dir / "final", state)
     elif folder is not None:
         state = checkpoint.read_state(folder)
     else:
@@ -237,14 +239,15 @@ def _earlier_start(
     return False, folder, state["data"]
 
 
-def _is_whole(final: Path) -> bool:
-    """Whether there is something, and all of it can be read; else it is written again."""
-    found = sorted(final.rglob("*.safetensors"))
+def _is_whole(final: Path, state: dict[str, Any]) -> bool:
+    """Whether it is what was written, as far as an older version wrote that down; else it is
+    written again."""
     try:
-        for path in found:
+        check_digests(final, state.get("digests", {}))
+        for path in (found := sorted(final.rglob("*.safetensors"))):
             with safe_open(regular(path), framework="pt"):
                 pass
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError):
         return False
     return bool(found)
 

@@ -25,6 +25,7 @@ from unime.data.survey import Rows
 from unime.errors import ConfigError, RunError
 from unime.losses import LossOutput
 from unime.models.encoder import Encoder
+from unime.runtime.digests import digests_below
 from unime.runtime.distributed import gather_numbers, whole
 from unime.runtime.files import write_json
 from unime.runtime.interruption import typed_command
@@ -262,6 +263,7 @@ class Trainer:
                 "best": self._best(),
                 "data": run.data,
                 "identity": run.identity,
+                "digests": digests_below(final),
             }
             write_json(run.output_dir / FINISHED, outcome)
         run.accelerator.wait_for_everyone()

@@ -173,6 +173,6 @@ def add_digests(folder: Path, facts: dict[str, Any], rows: Rows) -> None:
 def hint(folder: Path) -> str:
     """What to do about damaged rows."""
     return (
-        f"`./launch.sh check {folder} repair=true` takes out what is damaged, and the command that"
-        " made the store embeds it again"
+        f"`./launch.sh check {folder} repair=true` takes out what is damaged, for the command that"
+        " made the store to embed again, or says that nothing of it can be kept"
     )
