@@ -173,7 +173,9 @@ def _on_every_rank(
         remove_stale(output_dir)
     former = latest(output_dir)
     kept = f"the one before it is complete: {former}" if former else "there is none before it"
-    raise RunError(f"the checkpoint of step {step} could not be written{error}; {kept}")
+    raise RunError(
+        f"{output_dir}: the checkpoint of step {step} could not be written{error}; {kept}"
+    )
 
 
 def restore(
