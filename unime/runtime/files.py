@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -47,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
     the block is left in good order. If it fails, what was there stays, and what was written goes.
 
     Raises:
-        IsADirectoryError: a file would take the place of a folder.
+        OSError: it cannot be written; names `path`. Or a file would take the place of a folder.
     """
     aside, former = (path.with_name(path.name + end) for end in (PARTIAL, ".replaced"))
     _remove(aside)  # of a run that was killed, this and the next
@@ -64,10 +65,24 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
         sync(path.parent, below=False)
         _remove(former)
+    except Exception as error:
+        if (named := _of_path(error, path)) is error:
+            raise
+        raise named from error
     finally:
         if former.exists() and not path.exists():
             former.rename(path)
         _remove(aside)
+
+
+def _of_path(error: Exception, path: Path) -> Exception:
+    """An error of the system with the path that it is about, also one of a library in Rust, whose
+    exceptions tell it by their words alone; any other as it is."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number is None or getattr(error, "filename", None) is not None:
+        return error
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _remove(path: Path) -> None:
