@@ -76,7 +76,7 @@ def load_batches(
         if "Communication with the workers" in reason:
             raise _not_handed_over(error, key) from None
         if "DataLoader worker" in reason:
-            raise DataError(f"{reason} Out of memory? Fewer workers ({key}) need less") from None
+            raise _killed(reason, key) from None
         raise
     finally:
         batches.close()
@@ -112,7 +112,7 @@ def _batches(
     try:
         yield ahead.pop()
         for batch in packed:
-            yield _unpacked(batch, key)
+            yield _unpacked(batch, key, getattr(packed, "_workers", []))
     finally:
         _end_workers(packed)
 
@@ -124,13 +124,23 @@ def _made(make: Callable[[Any], T], one: Any) -> T:
         raise DataError(in_words(error)) from error
 
 
-def _unpacked(batch: bytes | Exception, key: str) -> Any:
+def _unpacked(batch: bytes | Exception, key: str, workers: Sequence[Any]) -> Any:
     if isinstance(batch, Exception):
         raise batch
     try:
         return unpack(batch)
     except Exception as error:
+        for worker in workers:  # what one that was killed has sent cannot be fetched any more
+            if worker.exitcode:
+                reason = (
+                    f"DataLoader worker (pid {worker.pid}) ended with status {worker.exitcode}."
+                )
+                raise _killed(reason, key) from None
         raise _not_handed_over(error, key) from None
+
+
+def _killed(reason: str, key: str) -> DataError:
+    return DataError(f"{reason} Out of memory? Fewer workers ({key}) need less")
 
 
 def _not_handed_over(error: Exception, key: str) -> ConfigError:
