@@ -14,12 +14,7 @@ from tests.faults.programs import Workshop
 pytestmark = pytest.mark.faults
 KILLED = {"teacher": 6, "stage1": 5, "stage2": 6, "eval": 6, "report": 5, "export": 5,
           "miniatures": 5, "demo_data": 2}  # fmt: skip
-FAST = ("stage1", 0)
-CASES = [
-    pytest.param(name, number, marks=[pytest.mark.fast] if (name, number) == FAST else [])
-    for name, count in KILLED.items()
-    for number in range(count)
-]
+CASES = [(name, number) for name, count in KILLED.items() for number in range(count)]
 
 
 def kill(workshop: Workshop, name: str, draw: random.Random, aimed: bool) -> int:

@@ -31,10 +31,7 @@ def refusal(fork: Fork, holder: int) -> str | None:
 
 @pytest.mark.parametrize(
     ("first", "others"),
-    [
-        *((name, tuple(PROGRAMS)) for name in PROGRAMS),
-        pytest.param("stage1", ("stage1", "miniatures"), marks=pytest.mark.fast),
-    ],
+    [(name, tuple(PROGRAMS)) for name in PROGRAMS],
 )
 def test_the_second_program_says_who_is_there(
     workshop: Workshop, first: str, others: Sequence[str]
