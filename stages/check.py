@@ -13,10 +13,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from unime.config import CheckConfig, build_config
-from unime.config.loader import parse_words, program_parser
+from unime.config import CheckConfig
+from unime.config.loader import built, parse_words, program_parser
 from unime.data.stores.check import check_store, find_stores
-from unime.errors import ConfigError, in_a_line
 from unime.runtime.program import run_program
 
 
@@ -40,10 +39,7 @@ def parse(argv: list[str] | None) -> CheckConfig:
     parser = program_parser(CheckConfig)
     parser.add_argument("store", metavar="STORE")
     args = parse_words(parser, argv)
-    try:
-        config = build_config(CheckConfig, None, [*args.overrides, "store=STORE"])
-    except ConfigError as error:
-        parser.exit(2, f"error: {in_a_line(error)}\n")
+    config = built(parser, CheckConfig, None, [*args.overrides, "store=STORE"])
     return replace(config, store=os.path.expanduser(args.store))
 
 

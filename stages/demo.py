@@ -28,8 +28,9 @@ from typing import Annotated, Any
 from unime.config import dump_config, load_config
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
 from unime.errors import DataError, require
+from unime.runtime.digests import folder_digest
 from unime.runtime.environment import code_digest, git_commit, write_facts
-from unime.runtime.files import folder_digest, read_json, write_json
+from unime.runtime.files import read_json, write_json
 from unime.runtime.folder_lock import LENT, lock_folder
 from unime.runtime.program import run_program
 

@@ -39,10 +39,9 @@ from unime.config import (
     ModelConfig,
     Precision,
     Quantization,
-    build_config,
 )
-from unime.config.loader import parse_words, program_parser
-from unime.errors import ConfigError, in_a_line
+from unime.config.loader import built, parse_words, program_parser
+from unime.errors import ConfigError
 from unime.export.exporting import export_adapter, export_merged
 from unime.export.model_card import Exported, model_card
 from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
@@ -105,10 +104,7 @@ def parse(argv: list[str] | None) -> ExportConfig:
     parser.add_argument("--push-to-hub", metavar="REPOSITORY")
     args = parse_words(parser, argv)
     words = [*args.overrides, "run=RUN", "output_dir=OUT"]
-    try:
-        config = build_config(ExportConfig, None, words)
-    except ConfigError as error:
-        parser.exit(2, f"error: {in_a_line(error)}\n")
+    config = built(parser, ExportConfig, None, words)
     run, output_dir = map(os.path.expanduser, (args.run, args.output_dir))
     config = replace(config, run=run, output_dir=output_dir)
     return replace(config, push_to_hub=args.push_to_hub or config.push_to_hub)

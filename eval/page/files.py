@@ -26,9 +26,8 @@ ITEM = {
     "images": list[str] | None, "video": list[str] | None,
 }  # fmt: skip
 
-LONGEST_LINE = (
-    1 << 23
-)  # bytes: twice seven items of the longest texts that are kept (result_files.py)
+# bytes: twice seven items of the longest texts that are kept (result_files.py)
+LONGEST_LINE = 1 << 23
 
 
 class Predictions:

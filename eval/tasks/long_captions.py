@@ -113,8 +113,8 @@ def _read_files(place: Path, source: EvalSource) -> tuple[dict[str, str], dict[s
                 for key, path in pictures.items()
             }
             return kept, {key: opened.read(names[path]) for key, path in captions.items()}
-    # damaged, with a password, or packed in another way
-    except (OSError, BadZipFile, zlib.error, RuntimeError, NotImplementedError, DataError) as error:
+    # damaged; with a password, or packed in another way (RuntimeErrors)
+    except (OSError, BadZipFile, zlib.error, RuntimeError, DataError) as error:
         raise DataError(f"{place}: cannot read it: {error}") from None
 
 

@@ -26,7 +26,7 @@ from unime.config import LoraSettings, ModelConfig
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
-from unime.runtime.files import folder_digest
+from unime.runtime.digests import folder_digest
 
 WRONG = (None, "x", -1, 10**9, 1e308, float("nan"), True, [], ["x"], [[0]], {}, {"a": 1})
 ADAPTER = "00-rank2/adapter_config.json"
@@ -293,7 +293,7 @@ def test_a_linked_adapter_is_part_of_the_digest(whole, tmp_path):
 
 
 def test_a_link_to_everything_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("unime.runtime.files.MANY_FILES", 10)
+    monkeypatch.setattr("unime.runtime.digests.MANY_FILES", 10)
     (tmp_path / "model").mkdir()
     (tmp_path / "other").mkdir()
     for number in range(11):

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
-from unime.runtime import files
-from unime.runtime.files import folder_digest
+from unime.runtime import digests
+from unime.runtime.digests import folder_digest
 from unime.training.identity import changes, run_identity
 
 
@@ -89,7 +89,7 @@ def test_folders_are_equal_by_names_and_contents(tmp_path: Path) -> None:
 def test_every_tensor_of_a_large_file_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGE_FILE", 1 << 19)
+    monkeypatch.setattr(digests, "LARGE_FILE", 1 << 19)
     tensors = {"layers.0": torch.zeros(1 << 18), "projector": torch.zeros(3),
                "layers.1": torch.zeros(1 << 18)}  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_every_tensor_of_a_large_file_counts(
 def test_other_large_files_count_whole(
     begin: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LARGE_FILE", 10_000)
+    monkeypatch.setattr(digests, "LARGE_FILE", 10_000)
     found = set()
     for name in ("model.safetensors", "rows.arrow"):
         for place in (1_000, 300_000, 599_999):

@@ -40,14 +40,21 @@ def load_config(cls: type[T], argv: list[str] | None = None) -> T:
         "--print-config", action="store_true", help="show the resolved config and exit"
     )
     args = parse_words(parser, argv)
-    try:
-        config = build_config(cls, args.config.expanduser(), args.overrides)
-    except ConfigError as error:
-        parser.exit(2, f"error: {in_a_line(error)}\n")
+    config = built(parser, cls, args.config.expanduser(), args.overrides)
     if args.print_config:
         print(commented(config))
         parser.exit(0)
     return config
+
+
+def built(
+    parser: argparse.ArgumentParser, cls: type[T], path: Path | None, overrides: list[str]
+) -> T:
+    """What `build_config` makes of these; where they cannot be used the program ends with why."""
+    try:
+        return build_config(cls, path, overrides)
+    except ConfigError as error:
+        parser.exit(2, f"error: {in_a_line(error)}\n")
 
 
 def program_parser(cls: type) -> argparse.ArgumentParser:

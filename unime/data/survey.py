@@ -14,7 +14,8 @@ from typing import Any
 from unime.data.datasets import TextRow
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
-from unime.runtime.files import add_pieces, regular
+from unime.runtime.digests import add_pieces
+from unime.runtime.files import regular
 
 Rows = Sequence[TextRow] | Sequence[Pair]
 PIECE_SIZE = 1 << 12  # bytes at a picture's begin, middle and end

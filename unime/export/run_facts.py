@@ -38,14 +38,8 @@ def signs_of_collapse(run: Path) -> list[str]:
         lines = read_text(root / "metrics.jsonl").splitlines()
         rows = [row for row in map(json.loads, lines) if row["step"] <= last]
         sign = of_batch([row for row in rows if "learning_rate" in row][-1])  # of training
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-        KeyError,
-        TypeError,
-        IndexError,
-    ):  # others', or none
+    # of other versions, or none
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, IndexError):
         return []
     return [f"the last steps of its training say {sign}"] if sign else []
 

@@ -13,7 +13,8 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from unime.errors import ConfigError, require
-from unime.runtime.files import add_folder, read_json, regular
+from unime.runtime.digests import add_folder
+from unime.runtime.files import read_json, regular
 
 PROCESSOR = ("processor_config.json", "preprocessor_config.json")
 WEIGHTS = ".safetensors"

@@ -27,10 +27,8 @@ MANY = 10_000  # crops or frames of a picture or video
 SIDES = ("size", "crop_size", "pad_size", "max_image_size", "image_grid_pinpoints", "tile_size")
 NUMBERS = ("max_patches", "min_patches", "num_crops", "dynamic_hd", "max_image_tiles", "num_frames")
 SIDE = 8192  # pixels
-PATCHES, PATCH = (
-    ("patch_size", "temporal_patch_size", "merge_size"),
-    256,
-)  # of what a picture is cut
+PATCHES = ("patch_size", "temporal_patch_size", "merge_size")  # what a picture is cut into
+PATCH = 256
 
 
 def check_plan(folder: Path, numbers: int, code: bool = False, auto_class: Any = None) -> None:

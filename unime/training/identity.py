@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from unime.errors import ConfigError
-from unime.runtime.files import folder_digest
+from unime.runtime.digests import folder_digest
 
 MAY_DIFFER = {  # no other result, dropout masks aside
     "run.output_dir",
