@@ -5,9 +5,9 @@ A folder for each tower (`tower_fingerprint`); in it a file for each process tha
 no other touches, so that ranks and programs share the folder without waiting for each other. A file
 is records, one behind the other:
 
-    magic, lengths of head and body, key, digest of all of it | head: JSON | body: tensors
+    magic, lengths of head and body, key, checksum of all of it | head: JSON | body: tensors
 
-A record counts when all of it is there, and is compared with its digest whenever it is read: one
+A record counts when all of it is there, and is held against its checksum whenever it is read: one
 that a kill cut off, or the disk damaged, is computed again. It is a cache, so nothing waits for the
 disk, and a disk that is full ends the writing, not the run. Records are read, not mapped: what cuts
 a mapped file ends the process that looks at it, and they leave for the device anyway.
@@ -15,7 +15,6 @@ a mapped file ends the process that looks at it, and they leave for the device a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from zlib import crc32
 
 import torch
 
@@ -36,8 +36,8 @@ log = logging.getLogger("unime")
 
 KEY = "inputs.feature_store"
 MAGIC, END = b"UFS1", ".features"
-START = struct.Struct("<4sIQ16s16s")  # magic, bytes of head and body, key, digest
-DIGEST = 16  # bytes, the last of the start
+START = struct.Struct("<4sIQ16sI")  # magic, bytes of head and body, key, CRC-32
+CHECKED = START.size - 4  # bytes of it that stand before the checksum
 ALIGNMENT = 16  # of the body, so that any type may lie there
 TYPES = {str(kind).removeprefix("torch."): kind for kind in (torch.float32, torch.float16)}
 TYPES["bfloat16"] = torch.bfloat16
@@ -176,14 +176,9 @@ def _record(key: bytes, features: Features) -> bytes:
     head = json.dumps(tensors).encode()
     head += b" " * (-(START.size + len(head)) % ALIGNMENT)
     body = b"".join(map(memory_of, features.values()))
-    start = START.pack(MAGIC, len(head), len(body), key, bytes(DIGEST))[:-DIGEST]
-    return start + _digest(start, head + body) + head + body
-
-
-def _digest(start: bytes, content: bytes | bytearray | memoryview) -> bytes:
-    digest = hashlib.blake2b(start, digest_size=DIGEST)
-    digest.update(content)
-    return digest.digest()
+    start = START.pack(MAGIC, len(head), len(body), key, 0)[:CHECKED]
+    checksum = crc32(body, crc32(start + head))
+    return b"".join([start, checksum.to_bytes(4, "little"), head, body])
 
 
 def _features(key: bytes, record: bytearray) -> Features:
@@ -192,10 +187,9 @@ def _features(key: bytes, record: bytearray) -> Features:
     Raises:
         DamagedError: it is not the one that was written.
     """
-    _, head, _, written, digest = START.unpack_from(record)
+    _, head, _, written, checksum = START.unpack_from(record)
     whole = memoryview(record)
-    start = bytes(whole[: START.size - DIGEST])
-    if written != key or _digest(start, whole[START.size :]) != digest:
+    if written != key or crc32(whole[START.size :], crc32(whole[:CHECKED])) != checksum:
         raise DamagedError
     at, features = START.size + head, {}
     for name, kind, shape in json.loads(bytes(whole[START.size : at])):
