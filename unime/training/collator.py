@@ -11,7 +11,7 @@ from torch import Tensor
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, item_digest, item_key, media_digest
 from unime.inputs.padding import Sample
-from unime.models.features.frozen import split_media
+from unime.models.features.frozen import Media, set_apart
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.workers import named
 from unime.training.chunks import Batch, ChunkLimits
@@ -34,16 +34,21 @@ class Collator:
         advice: what a row that cannot be prepared is told beside its fault.
         apart: whether what items show is kept apart from their chunks, so that a frozen vision
             tower sees it once a step (`Encoder.reuses_features`).
+        keyed: whether it is also known by its content, for a store (`Encoder.feature_store`).
     """
 
     advice = ""
 
     def __init__(
-        self, item_processor: ItemProcessor, limits: ChunkLimits, apart: bool = False
+        self,
+        item_processor: ItemProcessor,
+        limits: ChunkLimits,
+        apart: bool = False,
+        keyed: bool = False,
     ) -> None:
         self.item_processor = item_processor
         self.limits = limits
-        self.apart = apart
+        self.apart, self.keyed = apart, keyed
 
     def _batch(
         self, groups: Mapping[str, tuple[Sequence[Item], Sequence[str]]], row_ids: list[str]
@@ -51,7 +56,7 @@ class Collator:
         """The groups' items (each with the id of its row) in chunks, equal ones once; labels are
         still missing."""
         samples: list[Sample] = []
-        media: dict[bytes, Sample] = {}
+        shown: list[bytes] = []  # what tells their media apart
         cuts: list[int] = []  # of each sample's texts
         distinct: dict[str, list[int]] = {}  # those that a group is the first to have
         number_of: dict[bytes, int] = {}
@@ -64,10 +69,13 @@ class Collator:
                     number_of[key] = len(samples)
                     distinct[group].append(len(samples))
                     cut_before = self.item_processor.num_truncated
-                    sample = self._in_row(row_id, self.item_processor, item)
-                    samples.append(self._apart(item, sample, media) if self.apart else sample)
+                    samples.append(self._in_row(row_id, self.item_processor, item))
+                    shown.append(media_digest(item) if self.apart else b"")
                     cuts.append(self.item_processor.num_truncated - cut_before)
                 numbers.append(number_of[key])
+        media = Media()
+        if self.apart:
+            samples, media = set_apart(samples, shown, self.keyed)
         lengths = {
             group: [len(samples[n]["input_ids"]) for n in of] for group, of in distinct.items()
         }
@@ -87,20 +95,10 @@ class Collator:
             groups={group: len(items) for group, (items, _) in groups.items()},
             labels={},
             row_ids=row_ids,
-            media=list(media.values()),
-            media_keys=list(media),
+            media=media,
             order=None if order == list(range(len(order))) else torch.tensor(order),
             num_truncated=sum(cuts[sample] for sample in numbers),
         )
-
-    def _apart(self, item: Item, sample: Sample, media: dict[bytes, Sample]) -> Sample:
-        """The sample with the place of what it shows among the batch's media instead of it."""
-        rest, unit = split_media(sample)
-        if unit is None:
-            return sample
-        key = media_digest(item)
-        media.setdefault(key, unit)
-        return rest | {"media": torch.tensor([list(media).index(key)])}
 
     def _in_row(self, row_id: str, prepare: Callable[[Item], T], item: Item) -> T:
         try:
@@ -124,7 +122,7 @@ class PairCollator(Collator):
 
     Args:
         verified: whether the rows were looked at before training (``data.verify_images``).
-        apart: see :class:`Collator`.
+        apart, keyed: see :class:`Collator`.
     """
 
     def __init__(
@@ -133,8 +131,9 @@ class PairCollator(Collator):
         limits: ChunkLimits,
         verified: bool = True,
         apart: bool = False,
+        keyed: bool = False,
     ) -> None:
-        super().__init__(item_processor, limits, apart)
+        super().__init__(item_processor, limits, apart, keyed)
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:

@@ -9,7 +9,7 @@ moved; those of any rows make up the argument again.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -37,30 +37,39 @@ def split_media(sample: Sample) -> tuple[Sample, Sample | None]:
 
 @dataclass
 class Media:
-    """What the items of a batch show, each distinct unit once, with its key (`media_key`)."""
+    """What the items of a batch show, each distinct unit once; keys (`media_key`) for a store."""
 
     units: list[Sample] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
 
 
-def set_apart(samples: Sequence[Sample]) -> tuple[list[Sample], Media]:
+def set_apart(
+    samples: Sequence[Sample], same: Sequence[bytes] | None = None, keyed: bool = True
+) -> tuple[list[Sample], Media]:
     """Samples whose pixels are set apart: in their place "media" is the number of a unit, which
-    `with_features` resolves in any batch that they join into."""
+    `with_features` resolves in any batch that they join into.
+
+    Args:
+        same: of each sample, equal where the media are; None: their keys, which take longer.
+        keyed: whether units get keys.
+    """
     rests, media, numbers = [], Media(), dict[bytes, int]()
-    for sample in samples:
+    for place, sample in enumerate(samples):
         rest, unit = split_media(sample)
         if unit is not None:
-            key = media_key(unit)
-            number = numbers.setdefault(key, len(numbers))
+            told = media_key(unit) if same is None else same[place]
+            number = numbers.setdefault(told, len(numbers))
             rest["media"] = torch.tensor([number])
             if number == len(media.units):
                 media.units.append(unit)
-                media.keys.append(key)
+                media.keys += [media_key(unit) if same is not None else told] * keyed
         rests.append(rest)
     return rests, media
 
 
-def with_features(part: dict[str, Any], features: Sequence[Features]) -> dict[str, Any]:
+def with_features(
+    part: dict[str, Any], features: Sequence[Features] | Mapping[int, Features]
+) -> dict[str, Any]:
     """A batch of `set_apart` samples as the encoder takes it.
 
     Args:
