@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.support.engine_cases import loss_fn, pairs
 from tests.support.exported_runs import shake
-from unime.config import LoraSettings
+from unime.config import InputConfig, LoraSettings
 from unime.inputs.items import Item, Pair
 from unime.models.encoder import Encoder
 from unime.training.chunks import Batch, ChunkLimits
@@ -103,3 +103,21 @@ def test_the_tower_sees_a_picture_once(encoder: Encoder, tmp_path: Path) -> None
     pictures.clear()
     step(encoder, PairCollator(encoder.processor, LIMITS)(rows))
     assert sum(pictures) == 2 * 8  # the item with another question is another item
+
+
+def test_a_later_epoch_runs_no_tower(load_tiny, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """With the gradient of the first; nor does a later run."""
+    kept = InputConfig(feature_store=str(tmp_path / "kept"))
+    rows, epochs = pairs(tmp_path), []
+    for inputs in (None, kept, kept):
+        torch.manual_seed(0)
+        encoder = load_tiny("qwen3_vl", lora=LoraSettings(rank=2, dropout=0.0), inputs=inputs)
+        calls: list[int] = []
+        encoder.model.visual.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        for _ in range(2):
+            batch = PairCollator(encoder.processor, LIMITS, apart=True)(rows)
+            found = torch.cat([one.flatten() for one in step(shake(encoder).train(), batch)])
+            epochs.append((len(calls), found))
+    counts, (plain, *others) = zip(*epochs, strict=True)
+    assert counts[0] > 0 and counts[1:] == (2 * counts[0], counts[0], counts[0], 0, 0)
+    assert max((other - plain).norm() for other in others) < 1e-5 * plain.norm()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair, item_digest, item_key, media_digest
+from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
+from unime.models.features.fingerprint import media_key
 from unime.models.features.frozen import split_media
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.workers import named
@@ -65,7 +66,7 @@ class Collator:
                     distinct[group].append(len(samples))
                     cut_before = self.item_processor.num_truncated
                     sample = self._in_row(row_id, self.item_processor, item)
-                    samples.append(self._apart(item, sample, media) if self.apart else sample)
+                    samples.append(self._apart(sample, media) if self.apart else sample)
                     cuts.append(self.item_processor.num_truncated - cut_before)
                 numbers.append(number_of[key])
         lengths = {
@@ -93,12 +94,12 @@ class Collator:
             num_truncated=sum(cuts[sample] for sample in numbers),
         )
 
-    def _apart(self, item: Item, sample: Sample, media: dict[bytes, Sample]) -> Sample:
+    def _apart(self, sample: Sample, media: dict[bytes, Sample]) -> Sample:
         """The sample with the place of what it shows among the batch's media instead of it."""
         rest, unit = split_media(sample)
         if unit is None:
             return sample
-        key = media_digest(item)
+        key = media_key(unit)
         media.setdefault(key, unit)
         return rest | {"media": torch.tensor([list(media).index(key)])}
 

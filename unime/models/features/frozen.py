@@ -9,7 +9,7 @@ moved; those of any rows make up the argument again.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +60,9 @@ def set_apart(samples: Sequence[Sample]) -> tuple[list[Sample], Media]:
     return rests, media
 
 
-def with_features(part: dict[str, Any], features: Sequence[Features]) -> dict[str, Any]:
+def with_features(
+    part: dict[str, Any], features: Sequence[Features] | Mapping[int, Features]
+) -> dict[str, Any]:
     """A batch of `set_apart` samples as the encoder takes it.
 
     Args:
