@@ -73,7 +73,6 @@ def main(argv: list[str] | None = None) -> None:
         ChunkLimits.of(config.optim),
         verified=config.data.verify_images,
         apart=encoder.reuses_features and not run.shards_weights,
-        keyed=encoder.feature_store is not None,
     )
 
     def loss(

@@ -122,7 +122,7 @@ def test_in_a_second_epoch_the_tower_sees_nothing(load_tiny, tmp_path: Path) -> 
         pictures = seen_by_tower(shake(encoder).train())
         for count in (seen, 0):
             pictures.clear()
-            batch = PairCollator(encoder.processor, LIMITS, apart=True, keyed=True)(rows)
+            batch = PairCollator(encoder.processor, LIMITS, apart=True)(rows)
             gradients.append(step(encoder, batch))
             assert sum(pictures) == count
     for others in gradients[1:]:

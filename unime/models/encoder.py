@@ -201,9 +201,9 @@ class Encoder(nn.Module):
         problem = (
             f"{self.backbone.family} takes no features in place of pixels"
             if not self.takes_features
-            else "lora.train names parts that see"
-            if self._sees_anew
-            else "the engine splits the vision tower's weights over processes"
+            else "vision tower or projector train, or draw dropout"
+            if self.trained_parts and not self.reuses_features
+            else "the engine splits the weights of the vision tower over processes"
             if sharded
             else ""
         )
@@ -366,18 +366,13 @@ class Encoder(nn.Module):
         tower and projector train nothing, and draw no dropout."""
         return (
             self.takes_features
-            and not self._sees_anew
+            and not SEEING & set(self.trained_parts)
             and not any(
                 frozen.draws_dropout(module)
                 for name, module in self.base.named_modules()
                 if self.backbone.part_of(name) in SEEING
             )
         )
-
-    @property
-    def _sees_anew(self) -> bool:
-        """Whether what makes features is trained."""
-        return bool(SEEING & set(self.trained_parts))
 
     @torch.no_grad()
     def features_of(self, media: Sequence[Sample]) -> list[frozen.Features]:

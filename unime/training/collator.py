@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair, item_digest, item_key, media_digest
+from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
 from unime.models.features.frozen import Media, set_apart
 from unime.models.item_processor import ItemProcessor
@@ -34,21 +34,16 @@ class Collator:
         advice: what a row that cannot be prepared is told beside its fault.
         apart: whether what items show is kept apart from their chunks, so that a frozen vision
             tower sees it once a step (`Encoder.reuses_features`).
-        keyed: whether it is also known by its content, for a store (`Encoder.feature_store`).
     """
 
     advice = ""
 
     def __init__(
-        self,
-        item_processor: ItemProcessor,
-        limits: ChunkLimits,
-        apart: bool = False,
-        keyed: bool = False,
+        self, item_processor: ItemProcessor, limits: ChunkLimits, apart: bool = False
     ) -> None:
         self.item_processor = item_processor
         self.limits = limits
-        self.apart, self.keyed = apart, keyed
+        self.apart = apart
 
     def _batch(
         self, groups: Mapping[str, tuple[Sequence[Item], Sequence[str]]], row_ids: list[str]
@@ -56,7 +51,6 @@ class Collator:
         """The groups' items (each with the id of its row) in chunks, equal ones once; labels are
         still missing."""
         samples: list[Sample] = []
-        shown: list[bytes] = []  # what tells their media apart
         cuts: list[int] = []  # of each sample's texts
         distinct: dict[str, list[int]] = {}  # those that a group is the first to have
         number_of: dict[bytes, int] = {}
@@ -70,12 +64,11 @@ class Collator:
                     distinct[group].append(len(samples))
                     cut_before = self.item_processor.num_truncated
                     samples.append(self._in_row(row_id, self.item_processor, item))
-                    shown.append(media_digest(item) if self.apart else b"")
                     cuts.append(self.item_processor.num_truncated - cut_before)
                 numbers.append(number_of[key])
         media = Media()
         if self.apart:
-            samples, media = set_apart(samples, shown, self.keyed)
+            samples, media = set_apart(samples)
         lengths = {
             group: [len(samples[n]["input_ids"]) for n in of] for group, of in distinct.items()
         }
@@ -122,7 +115,7 @@ class PairCollator(Collator):
 
     Args:
         verified: whether the rows were looked at before training (``data.verify_images``).
-        apart, keyed: see :class:`Collator`.
+        apart: see :class:`Collator`.
     """
 
     def __init__(
@@ -131,9 +124,8 @@ class PairCollator(Collator):
         limits: ChunkLimits,
         verified: bool = True,
         apart: bool = False,
-        keyed: bool = False,
     ) -> None:
-        super().__init__(item_processor, limits, apart, keyed)
+        super().__init__(item_processor, limits, apart)
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:

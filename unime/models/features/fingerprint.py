@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from unime.backbones.backbone import Backbone
 from unime.inputs.padding import Sample
 
+KEY_BYTES = 16
 # of a configuration: the decoder's, and what says nothing of the numbers
 OTHERS = ("text_config", "_name_or_path", "architectures", "dtype", "quantization_config")
 
@@ -22,11 +23,11 @@ OTHERS = ("text_config", "_name_or_path", "architectures", "dtype", "quantizatio
 def media_key(media: Sample) -> bytes:
     """Of one unit of media: of its pixels and whatever goes with them, so of everything that shaped
     them (the file, resolution, tiles, frames, the processor's own settings and code)."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()  # twice as fast as BLAKE2b on processors that know it
     for name, value in sorted(media.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(memory_of(value))
-    return digest.digest()
+    return digest.digest()[:KEY_BYTES]
 
 
 def tower_fingerprint(base: PreTrainedModel, backbone: Backbone) -> str:
