@@ -127,7 +127,7 @@ class InputConfig(Settings, section="inputs"):
     feature_store: FilePath | None = setting(
         None,
         "folder that keeps what a frozen vision tower makes of pictures, for later epochs, runs "
-        "and evaluations; null: none",
+        "and evaluations of this project's own models; null: none",
     )
     feature_store_gib: Positive[float] = setting(
         20.0, "that the folder may hold; when it does, no more are written"
