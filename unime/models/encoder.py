@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unime.backbones.backbone import Backbone
+from unime.backbones.last_token import last_token_alone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
@@ -298,7 +299,8 @@ class Encoder(nn.Module):
     def embed(self, parts: Sequence[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
         """Embed the parts of one batch (`ItemProcessor.parts`): (B, D) on the CPU, in its order."""
         device = next(self.parameters()).device
-        rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
+        with last_token_alone(self.base.get_decoder(), self.backbone.family):  # left by `collate`
+            rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
         return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
 
     @property
