@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from unime.backbones.backbone import Backbone
 from unime.backbones.families import BACKBONES
+from unime.backbones.last_token import LastTokenAlone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
@@ -85,6 +86,8 @@ class Encoder(nn.Module):
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
         self.feature_store: FeatureStore | None = None
+        known = BACKBONES.get(backbone.family) is backbone
+        self._last_token = LastTokenAlone(base.get_decoder() if known else None)
 
     @classmethod
     def load(
@@ -226,7 +229,8 @@ class Encoder(nn.Module):
     def forward(
         self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
     ) -> Tensor:
-        """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
+        """Embed one batch, padded on either side, or the parts of a chunk, padded on the left as
+        `processor.parts` has them: of their last layer only the last column is computed.
 
         Args:
             inputs: with pixels, or in their place "features": of each row that shows media, in
@@ -248,13 +252,13 @@ class Encoder(nn.Module):
                 # The blank first where it is a forward of its own: backward then reaches the layers
                 # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
                 both = self.processor.with_blank_image(part)
-                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
+                embedded = torch.cat([self._embed(batch, True) for batch in both[::-1]][::-1])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
-                rows.append(self._embed(part))
+                rows.append(self._embed(part, True))
         return torch.cat(rows)
 
-    def _embed(self, inputs: dict[str, Any]) -> Tensor:
+    def _embed(self, inputs: dict[str, Any], padded_left: bool = False) -> Tensor:
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
         if self.decoder_only and not self.backbone.whole_for_texts:
@@ -266,7 +270,10 @@ class Encoder(nn.Module):
             inputs = self._precise(inputs)
             if "features" in inputs:
                 inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
+        self._last_token.active = padded_left
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
+        # what is checkpointed is computed once more while the gradient is
+        self._last_token.active &= getattr(self.base, "is_gradient_checkpointing", False)
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
