@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -197,7 +197,7 @@ def test_ours_is_the_encoder(load_tiny, tiny_model, items):
     size = encoder.processor.hf_processor.image_processor.size
     assert budget["image"]["size"]["longest_edge"] == size["longest_edge"]
     assert budget["video"]["cap_pixels_per_frame"] is True, "as Qwen's own code has it"
-    assert described == asdict(encoder.processor.inputs)
+    assert described == encoder.processor.inputs.decisive()
     assert "TEXT\nSummary above sentence in one word:" in prompts["text"]
     assert "Summary above image in one word:" in prompts["image"]
     assert not any(embedder.refuses(item) for item in items)
