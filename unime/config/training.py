@@ -57,7 +57,13 @@ class Schedule(Enum):
 
 
 TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
+GRAPHS = Bounds("auto, or GiB, 0 or more", lambda size: size == "auto" or is_size(size))
+BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the global batch; changes no result"
 STEPS = Bounds("auto, or a number of steps", lambda after: re.fullmatch("auto|[0-9]+", str(after)))
+
+
+def is_size(value: float | str) -> bool:
+    return not isinstance(value, str) and value >= 0
 
 
 @dataclass
@@ -80,6 +86,11 @@ class OptimConfig(Settings, section="optim"):
     max_grad_norm: Positive[float] | None = setting(1.0, "of all gradients; null: no clipping")
     target_chunk_size: Positive[int] | None = setting(None, "of the targets; null: as many")
     chunk_tokens: Positive[int] | None = setting(None, "and no more tokens; null: any")
+    graph_memory: Annotated[float | str, GRAPHS] = setting(
+        "auto",
+        "GiB that the graphs of chunks may take, so that these chunks are embedded once a step and "
+        "not twice; auto: what a GPU has left, none on a CPU; 0: gradient caching as published",
+    )
     auto_chunk: bool = setting(False, "halve chunks when the GPU's memory is full, and go on")
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")
     on_nonfinite: OnNonfinite = setting(
@@ -160,6 +171,7 @@ class DistillationLossConfig(Settings, section="loss"):
         "count a text's similarity to itself: 1.0, which at small temperatures takes nearly all "
         "the mass of each row in teacher and student alike, and with it the gradient",
     )
+    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
 
 @dataclass
@@ -178,6 +190,7 @@ class HardNegativeLossConfig(Settings, section="loss"):
         "hardest negatives cost more than they would in a collapsed model, ln(1 + k), all count "
         "instead (docs/decisions.md); 0: hard negatives from the first step, as the paper says",
     )
+    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
     def __post_init__(self) -> None:
         super().__post_init__()
