@@ -32,6 +32,7 @@ INPUT_DEFAULTS: dict[str, Any] = {
     "resolution": "native",
     "max_tiles": 0,
     "num_frames": 8,
+    "jpeg_draft": False,
 }
 
 
@@ -123,6 +124,12 @@ class InputConfig(Settings, section="inputs"):
         "null: as trained, else 0",
     )
     num_frames: Positive[int] | None = setting(None, "of a video; null: as trained, else 8")
+    jpeg_draft: bool | None = setting(
+        None,
+        "JPEGs of more than twice the resolution are decoded at a half, a quarter or an eighth of "
+        "their size, which is faster and changes their pixels a little; null: as trained, else "
+        "false",
+    )
     max_image_pixels: Positive[int] = setting(50_000_000, "larger files are refused")
     feature_store: FilePath | None = setting(
         None,
@@ -139,6 +146,9 @@ class InputConfig(Settings, section="inputs"):
         size = Resolution.parse(self.resolution).least if self.resolution is not None else 0
         most = f"at most inputs.max_image_pixels={self.max_image_pixels} pixels"
         require(size <= self.max_image_pixels, "inputs.resolution", self.resolution, most)
+        drafts_nothing = self.jpeg_draft and self.resolution == INPUT_DEFAULTS["resolution"]
+        expected = "false where inputs.resolution is native, which keeps every pixel"
+        require(not drafts_nothing, "inputs.jpeg_draft", self.jpeg_draft, expected)
         for name, limit in (("max_tiles", MAX_TILES), ("num_frames", MAX_FRAMES)):
             number = getattr(self, name)
             require((number or 0) <= limit, f"inputs.{name}", number, f"at most {limit}")

@@ -162,6 +162,8 @@ def compare(
                 note(check_equal(what, found, precision))
         elif encoder.processor.resolution != Resolution():
             otherwise = [f"pictures that are not {encoder.processor.inputs.resolution}", *otherwise]
+        if not code and encoder.processor.inputs.jpeg_draft:
+            otherwise.append("JPEGs of more than twice the resolution (inputs.jpeg_draft)")
         for kind in otherwise:
             note(f"sentence-transformers embeds otherwise than the run: {kind}")
     for kind, why in limits.items():

@@ -59,7 +59,8 @@ class ItemProcessor:
             backbone.pixel_range(hf_processor, *self.resolution.pixels)
             self.resolution = Resolution()  # its processor does it, wherever the model is loaded
         limit = inputs.max_image_pixels
-        self.read_media = MediaReader(self.num_frames, limit, self.resolution, of_frames)
+        draft = bool(inputs.jpeg_draft)
+        self.read_media = MediaReader(self.num_frames, limit, self.resolution, of_frames, draft)
         video_processor: Any = getattr(hf_processor, "video_processor", None)
         if getattr(video_processor, "cap_pixels_per_frame", False) is None:
             # As Qwen's own code and MMEB-V2 do, which transformers leaves to a later release.

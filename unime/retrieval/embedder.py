@@ -71,7 +71,8 @@ class BaselineEmbedder(Embedder):
         self.inputs = filled = inputs.filled()
         size = Resolution.parse(str(filled.resolution))
         frames = int(filled.num_frames or 0)
-        self.read_media = MediaReader(frames, filled.max_image_pixels, size, size)
+        draft = bool(filled.jpeg_draft)
+        self.read_media = MediaReader(frames, filled.max_image_pixels, size, size, draft)
 
     @property
     def device(self) -> torch.device:
