@@ -26,7 +26,7 @@ from unime.config import (
 from unime.data.datasets import TextRow
 from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, distillation_loss
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.loop import train
 from unime.training.metrics import read_lines

@@ -22,7 +22,7 @@ from unime.data.datasets import TextRow
 from unime.data.sampler import GlobalBatchSampler, Mixing
 from unime.errors import ConfigError
 from unime.losses import distillation_loss
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
 from unime.training.schedule import learning_rate

@@ -32,7 +32,7 @@ from unime.config import OnCollapse, OnNonfinite
 from unime.data.datasets import TextRow
 from unime.errors import ConfigError, RunError
 from unime.runtime import interruption
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
-        patch.setattr("unime.training.random_state.save_file", save_or_fail)
+        patch.setattr("unime.training.checkpoints.random_state.save_file", save_or_fail)
         patch.setattr("tests.support.stand_in.save_file", save_or_fail)
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(

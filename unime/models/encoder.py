@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unime.backbones.backbone import Backbone
+from unime.backbones.families import BACKBONES
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
@@ -35,6 +36,7 @@ from unime.models.belonging import check_fits, check_not_merged, describe_base
 from unime.models.chat_format import check_carries
 from unime.models.checkpoint_files import Checkpoint
 from unime.models.explaining import explained
+from unime.models.features import frozen
 from unime.models.hub import locate
 from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
@@ -199,6 +201,8 @@ class Encoder(nn.Module):
         """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
 
         Args:
+            inputs: with pixels, or in their place "features": of each row that shows media, in
+                their order (`features_of`).
             blank: parts whose texts get a blank image beside them, so that the vision tower runs
                 (and is in the graph) although it changes nothing.
 
@@ -222,7 +226,7 @@ class Encoder(nn.Module):
                 rows.append(self._embed(part))
         return torch.cat(rows)
 
-    def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _embed(self, inputs: dict[str, Any]) -> Tensor:
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
         if self.decoder_only and not self.backbone.whole_for_texts:
@@ -231,10 +235,9 @@ class Encoder(nn.Module):
             for key in self.backbone.required_keys:
                 if key not in inputs:
                     raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
-            inputs = {  # pixels alone: rounded seconds would be other positions
-                key: value.to(self.precision) if "pixel_values" in key else value
-                for key, value in inputs.items()
-            }
+            inputs = self._precise(inputs)
+            if "features" in inputs:
+                inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
@@ -243,6 +246,13 @@ class Encoder(nn.Module):
             # Texts where only vision or projector train: a graph that gives all of them zeros.
             pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
         return functional.normalize(pooled, dim=1)
+
+    def _precise(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """In the model's precision, pixels alone: rounded seconds would be other positions."""
+        return {
+            key: value.to(self.precision) if "pixel_values" in key else value
+            for key, value in inputs.items()
+        }
 
     @torch.no_grad()
     def encode(
@@ -300,6 +310,37 @@ class Encoder(nn.Module):
         device = next(self.parameters()).device
         rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
         return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether `forward` takes features in place of pixels: a known family's own does."""
+        known = BACKBONES.get(self.backbone.family) is self.backbone
+        return known and not self.decoder_only and frozen.takes_features(self.model)
+
+    @property
+    def reuses_features(self) -> bool:
+        """Whether features that were computed once are those of every pass, in training too: vision
+        tower and projector train nothing, and draw no dropout."""
+        parts = {"vision", "projector"}
+        return (
+            self.takes_features
+            and not parts & set(self.trained_parts)
+            and not any(
+                frozen.draws_dropout(module)
+                for name, module in self.base.named_modules()
+                if self.backbone.part_of(name) in parts
+            )
+        )
+
+    @torch.no_grad()
+    def features_of(self, media: Sequence[Sample]) -> list[frozen.Features]:
+        """What vision tower and projector make of units of media (`frozen.split_media`).
+
+        Raises:
+            ValueError: an output that cannot be split by unit.
+        """
+        device = next(self.parameters()).device
+        return frozen.compute(self.model, [self._precise(send_to_device(m, device)) for m in media])
 
     @property
     def trained_parts(self) -> list[str]:

@@ -27,6 +27,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.target_chunk_size",
     "optim.chunk_tokens",
     "optim.auto_chunk",
+    "optim.graph_memory",
     "optim.on_nonfinite",
     "optim.on_collapse",
     "data.verify_images",  # the rows are compared

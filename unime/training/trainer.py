@@ -30,9 +30,11 @@ from unime.runtime.distributed import gather_numbers, whole
 from unime.runtime.files import write_json
 from unime.runtime.interruption import typed_command
 from unime.runtime.workers import load_batches, named
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
+from unime.training.engines import graph_memory
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
+from unime.training.graph_memory import GIB, GraphMemory
 from unime.training.metrics import Metrics
 from unime.training.run import FINISHED, Run
 from unime.training.schedule import learning_rate, total_steps
@@ -83,6 +85,7 @@ class Trainer:
         unit = "texts" if stage == 1 else "pairs"
         self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.watch = Watch(self.optim, stage, size, steps)
+        self.graphs = GraphMemory(graph_memory(run.accelerator, self.optim), run.accelerator.device)
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         if run.checkpoint is not None:
             try:
@@ -169,7 +172,9 @@ class Trainer:
                 batch,
                 lambda embeddings, labels: loss_fn(embeddings, labels, self.step),
                 signum,
+                self.graphs,
             )
+            self.graphs.end()
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
@@ -180,13 +185,15 @@ class Trainer:
                 self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
             self.optimizer.zero_grad()
         values["learning_rate"] = rate
+        values["kept_graphs"] = float(self.graphs.kept)
         self.step += 1
         if words := self.watch.add(self.step, values):
             self.run.log.warning("%s", words)
         return values
 
-    def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
-        """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
+    def make_room(self, collate: Collate, error: ChunkTooLarge) -> None:
+        """Keep fewer graphs, or make chunks smaller where ``optim.auto_chunk`` allows it; the loss
+        and its gradient stay what they are.
 
         Raises:
             RunError: it does not, or a chunk is a single item; says what to try.
@@ -194,6 +201,8 @@ class Trainer:
         limits = collate.limits
         smaller = limits.halved()
         where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
+        if self._keeps_fewer_graphs(where, error):
+            return
         if smaller is None:
             raise RunError(
                 f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
@@ -203,10 +212,31 @@ class Trainer:
             auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
             raise RunError(f"{where} with {limits}; try {smaller}{auto}")
         collate.limits = smaller
+        self._begin_again()
+        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
+
+    def _keeps_fewer_graphs(self, where: str, error: ChunkTooLarge) -> bool:
+        """Whether any rank kept some, and all can take the step again."""
+        accelerator, kept = self.run.accelerator, self.graphs.kept
+        if not error.everywhere:
+            if kept:
+                where = f"{where} with {kept} graphs kept; try optim.graph_memory=0"
+                raise RunError(f"{where}, or a number of GiB")
+            return False
+        shrinks = self.graphs.shrink()
+        if not int(gather_numbers(accelerator, shrinks).max()):
+            return False
+        self._begin_again()
+        self.run.log.warning(
+            "%s with %d graphs kept; going on with %.2f GiB of them at most",
+            where, kept, (self.graphs.limit or 0.0) / GIB,
+        )  # fmt: skip
+        return True
+
+    def _begin_again(self) -> None:
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
 
     def save(self) -> None:
         """Write the checkpoint of the last complete step, unless it is there."""
@@ -220,6 +250,7 @@ class Trainer:
             "metrics": self.metrics.state,
             **self.watch.state,
             "validation": validation,
+            "kept_graphs": self.graphs.kept,
             "world_size": run.accelerator.num_processes,
             "data": run.data,
             "identity": run.identity,
