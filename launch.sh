@@ -48,8 +48,8 @@ Environment:
   UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
-                           processes of stage1, stage2 and eval; 1 for test and bench). Fewer where other
-                           programs need the cores too: threads that wait for each other are slow
+                           processes of stage1, stage2 and eval; 1 for test and bench). Fewer where
+                           other programs need the cores too: waiting threads are slow
 EOF
 }
 

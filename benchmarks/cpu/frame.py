@@ -154,7 +154,9 @@ def medians(seconds: dict[str, list[float]]) -> Result:
     }
 
 
-def described(name: str, found: Result, figures: dict[str, float | None], goals: Sequence[Goal]) -> Result:
+def described(
+    name: str, found: Result, figures: dict[str, float | None], goals: Sequence[Goal]
+) -> Result:
     """What is written of a benchmark."""
     known = {package.lower(): version for package, version in installed_versions().items()}
     return {

@@ -90,7 +90,9 @@ class Gallery:
         more = self.random.choices(WORDS, k=max(0, count - len(own)))
         return " ".join([*own, *more])
 
-    def captioned(self, count: int, sides: tuple[int, int], words: tuple[int, int]) -> Iterator[Row]:
+    def captioned(
+        self, count: int, sides: tuple[int, int], words: tuple[int, int]
+    ) -> Iterator[Row]:
         """Pictures with captions, of lengths between the two of each."""
         for _ in range(count):
             path, caption = self.picture(self.random.randint(*sides))
@@ -133,8 +135,9 @@ def duplicated(root: Path, size: int) -> Material:
     ask = "Find an image caption describing the given everyday image."
     found = [*gallery.captioned(2 * size, (64, 64), (7, 14))]
     rows += [(f"{SHOWN}{ask}\n", path, text, "") for _, path, text, _ in found[:size]]
-    ask, own = "Find me an everyday image that matches the given caption:", "Represent the given image."
-    rows += [
-        (f"{ask} {text}\n", "", f"{SHOWN}{own}\n", path) for _, path, text, _ in found[size:]
-    ]
+    ask, own = (
+        "Find me an everyday image that matches the given caption:",
+        "Represent the given image.",
+    )
+    rows += [(f"{ask} {text}\n", "", f"{SHOWN}{own}\n", path) for _, path, text, _ in found[size:]]
     return Material(root, size, gallery.what, rows).save()

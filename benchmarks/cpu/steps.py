@@ -77,13 +77,13 @@ class StepBenchmark:
         peer = Peer(material, folder / "peer")
         sides: list[Side] = [Theirs(peer, mini_batch_size=size) for size in (CHUNK, *self.sizes)]
         lengths = [
-            int(column["attention_mask"].sum())
-            for batch in sides[0].prepare()
-            for column in batch
+            int(column["attention_mask"].sum()) for batch in sides[0].prepare() for column in batch
         ]
         mean = sum(lengths) / (2 * len(material.rows))
         for items in self.budgets:
-            sides.append(Theirs(peer, mini_batch_size=CHUNK, mini_batch_num_tokens=round(items * mean)))
+            sides.append(
+                Theirs(peer, mini_batch_size=CHUNK, mini_batch_num_tokens=round(items * mean))
+            )
         expected = sides[0].first_step()
         agreement = {side.name: compare(side.first_step(), expected) for side in sides[1:]}
         missing = {}
@@ -98,7 +98,10 @@ class StepBenchmark:
             agreement[name] = compare(ours.first_step(), expected)
             sides.append(ours)
         for name, of in agreement.items():
-            print(f"{name}: loss apart {of['loss apart']:.1e}, gradient {of['gradient apart']:.1e}", flush=True)
+            print(
+                f"{name}: loss apart {of['loss apart']:.1e}, gradient {of['gradient apart']:.1e}",
+                flush=True,
+            )
         return sides, {"first step": agreement, "missing": missing, "mean tokens": mean}
 
     def shown(self, result: Result) -> str:
@@ -114,13 +117,14 @@ class StepBenchmark:
         return table(heads, rows)
 
 
-
 STEP = StepBenchmark(
     "step",
     "64 pairs of 64-pixel pictures and captions of about 7 words, chunks of 8",
     even,
     {
-        NONE: Goal("pairs per CPU second against sentence-transformers, equal chunks, graph_memory=0", 1.3),
+        NONE: Goal(
+            "pairs per CPU second against sentence-transformers, equal chunks, graph_memory=0", 1.3
+        ),
         KEPT: Goal("the same with graphs kept", 1.8),
         STORE: Goal("the same with the feature store, from the second epoch on", 2.3),
     },

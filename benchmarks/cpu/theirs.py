@@ -63,7 +63,11 @@ class Theirs:
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         self.name = f"sentence-transformers, {shown if cached else 'no cache'}"
         self.peer = peer
-        kind = losses.CachedMultipleNegativesRankingLoss if cached else losses.MultipleNegativesRankingLoss
+        kind = (
+            losses.CachedMultipleNegativesRankingLoss
+            if cached
+            else losses.MultipleNegativesRankingLoss
+        )
         self.loss = kind(peer.model, scale=1 / 0.05, **settings)
 
     def prepare(self) -> list[Features]:
