@@ -21,13 +21,22 @@ from pathlib import Path
 import torch
 
 from benchmarks.cpu import steps
+from benchmarks.cpu.flops import FlopsBenchmark
 from benchmarks.cpu.frame import Benchmark, Result, goals_table, save
+from benchmarks.cpu.memory import MemoryBenchmark
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (steps.STEP, steps.MIXED, steps.DUPLICATES)
+    benchmark.name: benchmark
+    for benchmark in (
+        steps.STEP,
+        steps.MIXED,
+        steps.DUPLICATES,
+        MemoryBenchmark(),
+        FlopsBenchmark(),
+    )
 }
 PROGRAMS = {  # with words of their own
     "scoring": "scores from stored embeddings, beside a loop over queries",

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.cpu.frame import Goal, Result, Side, compare, described, interleaved
 from benchmarks.cpu.material import Material, duplicated, even, mixed
 from benchmarks.cpu.ours import CHUNK, Ours
-from benchmarks.cpu.theirs import Peer, Theirs
+from benchmarks.cpu.theirs import Peer, Theirs, export
 from benchmarks.markdown import table
 from unime.errors import ConfigError
 
@@ -74,7 +74,7 @@ class StepBenchmark:
 
     def _sides(self, material: Material, folder: Path, small: bool) -> tuple[list[Side], Result]:
         """The sides whose first step is that of theirs, and how far each is from it."""
-        peer = Peer(material, folder / "peer")
+        peer = Peer(material, export(material, folder / "peer"))
         sides: list[Side] = [Theirs(peer, mini_batch_size=size) for size in (CHUNK, *self.sizes)]
         lengths = [
             int(column["attention_mask"].sum()) for batch in sides[0].prepare() for column in batch

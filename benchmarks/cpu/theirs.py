@@ -22,20 +22,31 @@ from unime.models.encoder import Encoder
 from unime.models.hub import locate
 
 Features = list[dict[str, Any]]
+TEMPERATURE = 0.05  # as ours in `SAME`
+
+
+def export(material: Material, folder: Path) -> Path:
+    """Our base as they load it, prompt and pooling included.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+    """
+    require_package("sentence_transformers", "bench", "bench")
+    config = configured(material, folder)
+    plain = Encoder.load(config.model, config.inputs)
+    save_merged(plain, folder, "5GB", locate(config.model).base.folder, code=False)
+    return folder
 
 
 class Peer:
-    """Their model: our base, exported as they load it, with the same adapters on its transformer."""
+    """Their model: what `export` wrote, with our adapters on its transformer."""
 
-    def __init__(self, material: Material, folder: Path) -> None:
-        require_package("sentence_transformers", "bench", "bench")
+    def __init__(self, material: Material, exported: Path) -> None:
         from sentence_transformers import SentenceTransformer  # slow to import
 
-        config = configured(material, folder)
-        plain = Encoder.load(config.model, config.inputs)
-        save_merged(plain, folder / "model", "5GB", locate(config.model).base.folder, code=False)
+        config = configured(material, exported)
         self.encoder = loaded(config)  # of its own, whose transformer they get
-        self.model = SentenceTransformer(str(folder / "model"), device="cpu")
+        self.model = SentenceTransformer(str(exported), device="cpu")
         self.model[0].model = self.encoder.model
         self.model.train()
         self.parameters = dict(self.encoder.trainable_named_parameters())
@@ -63,12 +74,8 @@ class Theirs:
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         self.name = f"sentence-transformers, {shown if cached else 'no cache'}"
         self.peer = peer
-        kind = (
-            losses.CachedMultipleNegativesRankingLoss
-            if cached
-            else losses.MultipleNegativesRankingLoss
-        )
-        self.loss = kind(peer.model, scale=1 / 0.05, **settings)
+        kind = f"{'Cached' * cached}MultipleNegativesRankingLoss"
+        self.loss = getattr(losses, kind)(peer.model, scale=1 / TEMPERATURE, **settings)
 
     def prepare(self) -> list[Features]:
         return [self._features(index) for index in range(len(self.peer.pairs))]
