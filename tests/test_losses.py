@@ -20,7 +20,6 @@ from unime.losses import (
     hard_negative_loss,
     instruction_loss,
     negatives_of,
-    without_diagonal,
 )
 
 
@@ -39,11 +38,6 @@ def labels_of(query: list[int], target: list[int], positives: list[int]) -> dict
     is_positive[positives] = True
     keys = {"query_key": torch.tensor(query), "target_key": torch.tensor(target)}
     return keys | {"is_positive": is_positive}
-
-
-def test_without_diagonal() -> None:
-    matrix = torch.arange(9).view(3, 3)
-    assert without_diagonal(matrix).tolist() == [[1, 2], [3, 5], [6, 7]]
 
 
 @pytest.mark.parametrize("include_diagonal", [False, True])

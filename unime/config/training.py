@@ -58,6 +58,7 @@ class Schedule(Enum):
 
 TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
 GRAPHS = Bounds("auto, or GiB, 0 or more", lambda size: size == "auto" or is_size(size))
+BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the global batch; changes no result"
 STEPS = Bounds("auto, or a number of steps", lambda after: re.fullmatch("auto|[0-9]+", str(after)))
 
 
@@ -170,6 +171,7 @@ class DistillationLossConfig(Settings, section="loss"):
         "count a text's similarity to itself: 1.0, which at small temperatures takes nearly all "
         "the mass of each row in teacher and student alike, and with it the gradient",
     )
+    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
 
 @dataclass
@@ -188,6 +190,7 @@ class HardNegativeLossConfig(Settings, section="loss"):
         "hardest negatives cost more than they would in a collapsed model, ln(1 + k), all count "
         "instead (docs/decisions.md); 0: hard negatives from the first step, as the paper says",
     )
+    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

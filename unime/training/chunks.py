@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -84,6 +84,10 @@ class Batch:
     groups: dict[str, int]  # rows of each: "text", or "query" and "target"
     labels: dict[str, Tensor]
     row_ids: list[str]
+    # What a frozen vision tower has to see, each picture once: its inputs, whose places the parts
+    # have as "media", and by what they are known in other batches.
+    media: list[dict[str, Tensor]] = field(default_factory=list)
+    media_keys: list[bytes] = field(default_factory=list)
     order: Tensor | None = None  # (rows of all groups,) in the chunks' rows; None: as they are
     num_truncated: int = 0
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair, item_digest, item_key
+from unime.inputs.items import Item, Pair, item_digest, item_key, media_digest
 from unime.inputs.padding import Sample
+from unime.models.features.frozen import split_media
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.workers import named
 from unime.training.chunks import Batch, ChunkLimits
@@ -31,13 +32,18 @@ class Collator:
     Attributes:
         limits: of the batch's chunks; may change between two batches.
         advice: what a row that cannot be prepared is told beside its fault.
+        apart: whether what items show is kept apart from their chunks, so that a frozen vision
+            tower sees it once a step (`Encoder.reuses_features`).
     """
 
     advice = ""
 
-    def __init__(self, item_processor: ItemProcessor, limits: ChunkLimits) -> None:
+    def __init__(
+        self, item_processor: ItemProcessor, limits: ChunkLimits, apart: bool = False
+    ) -> None:
         self.item_processor = item_processor
         self.limits = limits
+        self.apart = apart
 
     def _batch(
         self, groups: Mapping[str, tuple[Sequence[Item], Sequence[str]]], row_ids: list[str]
@@ -45,6 +51,7 @@ class Collator:
         """The groups' items (each with the id of its row) in chunks, equal ones once; labels are
         still missing."""
         samples: list[Sample] = []
+        media: dict[bytes, Sample] = {}
         cuts: list[int] = []  # of each sample's texts
         distinct: dict[str, list[int]] = {}  # those that a group is the first to have
         number_of: dict[bytes, int] = {}
@@ -57,7 +64,8 @@ class Collator:
                     number_of[key] = len(samples)
                     distinct[group].append(len(samples))
                     cut_before = self.item_processor.num_truncated
-                    samples.append(self._in_row(row_id, self.item_processor, item))
+                    sample = self._in_row(row_id, self.item_processor, item)
+                    samples.append(self._apart(item, sample, media) if self.apart else sample)
                     cuts.append(self.item_processor.num_truncated - cut_before)
                 numbers.append(number_of[key])
         lengths = {
@@ -79,9 +87,20 @@ class Collator:
             groups={group: len(items) for group, (items, _) in groups.items()},
             labels={},
             row_ids=row_ids,
+            media=list(media.values()),
+            media_keys=list(media),
             order=None if order == list(range(len(order))) else torch.tensor(order),
             num_truncated=sum(cuts[sample] for sample in numbers),
         )
+
+    def _apart(self, item: Item, sample: Sample, media: dict[bytes, Sample]) -> Sample:
+        """The sample with the place of what it shows among the batch's media instead of it."""
+        rest, unit = split_media(sample)
+        if unit is None:
+            return sample
+        key = media_digest(item)
+        media.setdefault(key, unit)
+        return rest | {"media": torch.tensor([list(media).index(key)])}
 
     def _in_row(self, row_id: str, prepare: Callable[[Item], T], item: Item) -> T:
         try:
@@ -105,12 +124,17 @@ class PairCollator(Collator):
 
     Args:
         verified: whether the rows were looked at before training (``data.verify_images``).
+        apart: see :class:`Collator`.
     """
 
     def __init__(
-        self, item_processor: ItemProcessor, limits: ChunkLimits, verified: bool = True
+        self,
+        item_processor: ItemProcessor,
+        limits: ChunkLimits,
+        verified: bool = True,
+        apart: bool = False,
     ) -> None:
-        super().__init__(item_processor, limits)
+        super().__init__(item_processor, limits, apart)
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:

@@ -33,9 +33,11 @@ from torch import Tensor, nn
 
 from unime.inputs.padding import shows_images
 from unime.losses import LossFunction, LossOutput
+from unime.models.encoder import Encoder
 from unime.runtime.distributed import gather_numbers, gather_rows
 from unime.training.chunks import Batch
 from unime.training.engines import in_lockstep
+from unime.training.features import FeaturesOfStep
 from unime.training.graph_memory import GraphMemory
 
 Inputs = tuple[Any, ...]  # what the encoder takes for a chunk
@@ -93,6 +95,9 @@ def cached_backward(
         ChunkTooLarge: a chunk did not fit into the memory of any rank.
     """
     step = _Step(accelerator, model, signum, graphs)
+    step.features = FeaturesOfStep(
+        cast(Encoder, accelerator.unwrap_model(model)), batch, accelerator.device
+    )
     chunks, in_one_pass = step.agree(batch)
     parts = step.embed(chunks, in_one_pass)
     embeddings = torch.cat([part.detach() for part in parts]).requires_grad_()  # (rows, D)
@@ -120,6 +125,7 @@ class _Step:
         self.accelerator, self.model, self.signum = accelerator, model, signum
         self.graphs = graphs or GraphMemory()
         self.graphs.begin()
+        self.features: FeaturesOfStep | None = None
         self.lockstep = in_lockstep(accelerator)
         self.out_of_memory = False
         self.began = _random_state(accelerator.device)
@@ -197,7 +203,10 @@ class _Step:
         """A chunk's embeddings; only it is on the device."""
         measuring = self.graphs.measured(inputs[0]) if measured else nullcontext()
         with torch.set_grad_enabled(graph), measuring:
-            part = self.model(*send_to_device(inputs, self.accelerator.device)).float()
+            chunk, *blank = inputs
+            if self.features is not None:
+                chunk = self.features.beside(chunk)
+            part = self.model(send_to_device(chunk, self.accelerator.device), *blank).float()
         return part.detach() if measured and self.graphs.exceeded() else part
 
     def _exchange(self) -> None:

@@ -30,6 +30,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.graph_memory",
     "optim.on_nonfinite",
     "optim.on_collapse",
+    "loss.block_memory",
     "data.verify_images",  # the rows are compared
     "data.follow_links",
     "validation.every",

@@ -1,0 +1,166 @@
+"""InfoNCE over the hardest negatives that a filter takes for true ones."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own convention)
+from torch import Tensor
+
+from unime.config import HardNegativeLossConfig, OnShort
+from unime.losses.blocks import Numbers, Similarities
+from unime.losses.negatives import Negatives
+from unime.losses.output import LossOutput
+
+LEVEL_ROUNDING = 1e-3  # equal similarities cost ln(1 + k) to rounding, which must not decide
+
+
+def hard_negative_loss(
+    queries: Tensor,
+    candidates: Tensor,
+    positive_index: Tensor,
+    is_negative: Negatives | Tensor,
+    config: HardNegativeLossConfig,
+    step: int | None = None,
+) -> LossOutput:
+    """InfoNCE over the positive and the k hardest negatives that survive the false-negative filter
+    (paper 3.3, equations 3 and 4), or over all negatives until hard ones may begin.
+
+    A negative more similar to the query than ``positive + false_negative_margin`` is taken for a
+    false one and dropped; of the rest the ``num_hard_negatives`` most similar stay. What was
+    dropped never comes back: with fewer than k left the empty places are masked, or
+    (``on_short: repeat``, the paper's way) filled by repeating those that are left, hardest first.
+    With none left the loss of that query is exactly zero.
+
+    Args:
+        queries: unit-norm (Q, D).
+        candidates: unit-norm (C, D); positives, explicit negatives, everything in the pool.
+        positive_index: the row of `candidates` that is right for each query (Q,).
+        is_negative: which candidates may serve as a query's negatives (Q, C); of equal ones at most
+            one, and no right answer (:class:`Negatives`).
+        step: optimizer steps taken so far; None: long after ``hard_negatives_after``.
+    """
+
+    def hardest(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
+        positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
+        may = is_negative[place]  # (B, C)
+        with torch.no_grad():
+            is_false = false_negatives(similarity, positive, may, config.false_negative_margin)
+            index, kept = _hardest(similarity, may & ~is_false, config)  # (B, k) each
+        negatives = similarity.gather(1, index).masked_fill(~kept, float("-inf"))  # (B, k)
+        level = {"level": kept.sum(dim=1).add(1).double().log().sum()}
+        numbers = _numbers(positive, negatives, may.sum(dim=1), is_false.sum(dim=1), config)
+        return _info_nce(positive, negatives, config.temperature), level | numbers
+
+    def all_count(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
+        """And none is taken for false."""
+        positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
+        may = is_negative[place]  # (B, C)
+        negatives = similarity.masked_fill(~may, float("-inf"))  # (B, C)
+        count = may.sum(dim=1)
+        numbers = _numbers(positive, negatives, count, torch.zeros_like(count), config)
+        return _info_nce(positive, negatives, config.temperature), numbers
+
+    similarities = Similarities(queries, candidates, config.block_memory)
+    begun = _hard_negatives_begun(config, step)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and begun is not False):
+        total, sums = similarities.total(hardest)
+    hard = total.detach()
+    if begun is None:  # collapse lies downhill from above the level that it costs
+        begun = bool(hard < (1 - LEVEL_ROUNDING) * sums["level"])
+    if not begun:
+        total, sums = similarities.total(all_count)
+    count = len(queries)
+    stats = _stats(sums, count) | {
+        "hard_negative_loss": hard / count,
+        "hard_negatives": hard.new_tensor(float(begun)),
+    }
+    return LossOutput(total / count, stats)
+
+
+def _info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """The sum over queries, of similarities (B, 1) and (B, N), -inf where there is none."""
+    logits = torch.cat([positive, negatives], dim=1) / temperature  # (B, 1 + N)
+    right = logits.new_zeros(len(logits), dtype=torch.long)
+    return F.cross_entropy(logits, right, reduction="sum")
+
+
+def _hard_negatives_begun(config: HardNegativeLossConfig, step: int | None) -> bool | None:
+    """Whether a batch at this step is past ``hard_negatives_after``; None, with ``auto``: where its
+    hard negatives cost less than they would in a collapsed model, in which all similarities are
+    equal, ln(1 + k)."""
+    after = config.hard_negatives_after
+    if config.num_hard_negatives is None or after == 0 or step is None:
+        return True
+    return None if after == "auto" else step >= int(after)
+
+
+def false_negatives(
+    similarity: Tensor, positive: Tensor, is_negative: Tensor, margin: float | None
+) -> Tensor:
+    """Negatives that the filter takes for false: more similar than ``positive + margin`` (Q, C).
+
+    Args:
+        similarity: of queries and candidates (Q, C).
+        positive: of queries and their positives (Q, 1).
+        is_negative: which candidates may be negatives at all (Q, C).
+        margin: beta; None: no filter.
+    """
+    if margin is None:
+        return torch.zeros_like(is_negative)
+    return is_negative & (similarity > positive + margin)
+
+
+def _hardest(
+    similarity: Tensor, eligible: Tensor, config: HardNegativeLossConfig
+) -> tuple[Tensor, Tensor]:
+    """Indices of the k most similar eligible candidates, and which of these places are filled."""
+    wanted = config.num_hard_negatives or similarity.shape[1]
+    top = similarity.masked_fill(~eligible, float("-inf")).topk(min(wanted, similarity.shape[1]))
+    kept = top.values > float("-inf")
+    if config.on_short is OnShort.mask:
+        return top.indices, kept
+    left = kept.sum(dim=1, keepdim=True)  # (B, 1); topk puts the filled places first
+    places = torch.arange(wanted, device=similarity.device) % left.clamp(min=1)  # (B, k)
+    return top.indices.gather(1, places), (left > 0).expand(-1, wanted)
+
+
+@torch.no_grad()
+def _numbers(
+    positive: Tensor,
+    negatives: Tensor,
+    count: Tensor,
+    false: Tensor,
+    config: HardNegativeLossConfig,
+) -> Numbers:
+    """What `_stats` are made of, added up over a block.
+
+    Args:
+        positive, negatives: similarities (B, 1) and (B, k).
+        count, false: how many negatives a query has, and which of them the filter drops (B,).
+    """
+    hardest = negatives.amax(dim=1)  # (B,); -inf: no negative left
+    some = torch.isfinite(hardest)
+    return {
+        "positive": positive.sum(dtype=torch.double),
+        "hardest": hardest[some].sum(dtype=torch.double),
+        "right": ((positive[:, 0] > hardest) & some).sum(),
+        "some": some.sum(),
+        "negatives": count.sum(),
+        "filtered": false.sum(),
+        "filtered_queries": (false > 0).sum(),
+        "short_queries": (count - false < (config.num_hard_negatives or 0)).sum(),
+    }
+
+
+def _stats(sums: Numbers, queries: int) -> dict[str, Tensor]:
+    return {
+        "positive_similarity": sums["positive"] / queries,
+        # of the queries that have a negative; NaN, which is not logged, where none has
+        "hardest_negative_similarity": sums["hardest"] / sums["some"],
+        "accuracy": sums["right"] / sums["some"],
+        "distinct_negatives": sums["negatives"] / queries,
+        "filtered_share": sums["filtered"] / sums["negatives"].clamp(min=1),
+        "filtered_queries": sums["filtered_queries"] / queries,
+        "short_queries": sums["short_queries"],
+        "empty_queries": queries - sums["some"],
+    }
