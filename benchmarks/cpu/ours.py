@@ -75,7 +75,9 @@ class Ours:
         run.take_data(dataset, dataset.task_sizes, {"queries": 2, "targets": 2})
         sampler = GlobalBatchSampler(dataset.task_sizes, material.size, config.data.mixing, 0)
         self.config, self.encoder = config, encoder
-        self.collate = PairCollator(encoder.processor, ChunkLimits.of(config.optim))
+        self.collate = PairCollator(
+            encoder.processor, ChunkLimits.of(config.optim), apart=encoder.reuses_features
+        )
         self.trainer = Trainer(run, encoder, dataset, sampler)
         self.pairs = batches(list(dataset), material.size)
 
