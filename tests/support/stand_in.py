@@ -33,7 +33,7 @@ from unime.training.metrics import read_lines
 from unime.training.run import start_run
 
 WIDTH = 12
-TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib")
+TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib", "kept_graphs")
 
 
 class StandIn(nn.Module):

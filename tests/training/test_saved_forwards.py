@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.support.engine_cases import loss_fn, pairs
 from tests.support.exported_runs import shake
-from unime.config import LoraSettings
+from unime.config import InputConfig, LoraSettings
 from unime.inputs.items import Item, Pair
 from unime.models.encoder import Encoder
 from unime.training.chunks import Batch, ChunkLimits
@@ -91,15 +91,39 @@ def test_the_tower_sees_a_picture_once(encoder: Encoder, tmp_path: Path) -> None
     rows.append(
         Pair(Item("Another question.", rows[0].query.images), Item("an answer"), row_id="x")
     )
-    tower = encoder.model.visual
-    pictures: list[int] = []
-    tower.register_forward_pre_hook(  # type: ignore[operator]
-        lambda module, args, kwargs: pictures.append(len(kwargs["grid_thw"])), with_kwargs=True
-    )
+    pictures = seen_by_tower(encoder)
     batch = PairCollator(encoder.processor, LIMITS, apart=True)(rows)
     assert not any("pixel_values" in part for chunk in batch.chunks for part in chunk)
     step(encoder, batch)
-    assert sum(pictures) == 7 == sum(len(unit["image_grid_thw"]) for unit in batch.media)
+    assert sum(pictures) == 7 == sum(len(unit["image_grid_thw"]) for unit in batch.media.units)
     pictures.clear()
     step(encoder, PairCollator(encoder.processor, LIMITS)(rows))
     assert sum(pictures) == 2 * 8  # the item with another question is another item
+
+
+def seen_by_tower(encoder: Encoder) -> list[int]:
+    """How many pictures each of its forwards sees, from now on."""
+    pictures: list[int] = []
+    encoder.model.visual.register_forward_pre_hook(  # type: ignore[operator]
+        lambda module, args, kwargs: pictures.append(len(kwargs["grid_thw"])), with_kwargs=True
+    )
+    return pictures
+
+
+def test_in_a_second_epoch_the_tower_sees_nothing(load_tiny, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Where features are kept on the disk: nor in another run, nor for other adapters."""
+    rows, gradients = twice(tmp_path), []
+    for seen in (7, 0):
+        encoder = load_tiny(
+            "qwen2_vl",
+            inputs=InputConfig(feature_store=str(tmp_path / "store")),
+            lora=LoraSettings(rank=2, dropout=0.0),
+        )
+        pictures = seen_by_tower(shake(encoder).train())
+        for count in (seen, 0):
+            pictures.clear()
+            batch = PairCollator(encoder.processor, LIMITS, apart=True)(rows)
+            gradients.append(step(encoder, batch))
+            assert sum(pictures) == count
+    for others in gradients[1:]:
+        assert all(map(torch.equal, gradients[0], others))

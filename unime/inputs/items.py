@@ -118,18 +118,6 @@ def item_digest(item: Item) -> bytes:
     return digest.digest()
 
 
-def media_digest(item: Item) -> bytes:
-    """KEY_BYTES bytes that are equal for items that show the same images and the same video, by
-    their content.
-
-    Raises:
-        DataError: an image that cannot be read.
-    """
-    shown = [image_digest(path) for path in (*item.images, *item.video)]
-    parts = b"".join([len(item.images).to_bytes(4, "big"), *shown])
-    return hashlib.blake2b(parts, digest_size=KEY_BYTES).digest()
-
-
 def image_digest(path: str) -> bytes:
     """Of the file's content, which is read once in a process, unless it changes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from unime.backbones.backbone import Backbone
 from unime.backbones.families import BACKBONES
+from unime.backbones.last_token import LastTokenAlone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
@@ -37,6 +39,8 @@ from unime.models.chat_format import check_carries
 from unime.models.checkpoint_files import Checkpoint
 from unime.models.explaining import explained
 from unime.models.features import frozen
+from unime.models.features.fingerprint import tower_fingerprint
+from unime.models.features.store import FeatureStore
 from unime.models.hub import locate
 from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
@@ -44,7 +48,11 @@ from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
 from unime.runtime.progress import progress_bar
 
+log = logging.getLogger("unime")
+
 DECODER_KEYS = ("input_ids", "attention_mask")
+SEEING = {"vision", "projector"}
+Parts = Sequence[tuple[list[int], dict[str, Tensor]]]  # of a batch (`ItemProcessor.parts`)
 
 
 class Encoder(nn.Module):
@@ -77,6 +85,9 @@ class Encoder(nn.Module):
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
+        self.feature_store: FeatureStore | None = None
+        known = BACKBONES.get(backbone.family) is backbone
+        self._last_token = LastTokenAlone(base.get_decoder() if known else None)
 
     @classmethod
     def load(
@@ -171,6 +182,8 @@ class Encoder(nn.Module):
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
         encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
         encoder._try_out()
+        if inputs.feature_store and not decoder_only:
+            encoder._keep_features(inputs, sharded)
         return encoder
 
     @torch.no_grad()
@@ -186,6 +199,24 @@ class Encoder(nn.Module):
         if not vectors.isfinite().all():
             raise ConfigError("model.name: its vectors are not finite: damaged weights?")
 
+    def _keep_features(self, inputs: InputConfig, sharded: bool) -> None:
+        """Open the store of what vision tower and projector make, where they stay as they are."""
+        problem = (
+            f"{self.backbone.family} takes no features in place of pixels"
+            if not self.takes_features
+            else "vision tower or projector train, or draw dropout"
+            if self.trained_parts and not self.reuses_features
+            else "the engine splits the weights of the vision tower over processes"
+            if sharded
+            else ""
+        )
+        if problem:
+            log.warning("inputs.feature_store: not used: %s", problem)
+            return
+        fingerprint = tower_fingerprint(self.base, self.backbone)
+        most = int(inputs.feature_store_gib * 2**30)
+        self.feature_store = FeatureStore(Path(str(inputs.feature_store)), fingerprint, most)
+
     @property
     def base(self) -> PreTrainedModel:
         """The whole model, adapters inside, of which only a part is registered."""
@@ -198,7 +229,8 @@ class Encoder(nn.Module):
     def forward(
         self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
     ) -> Tensor:
-        """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
+        """Embed one batch, padded on either side, or the parts of a chunk, padded on the left as
+        `processor.parts` has them: of their last layer only the last column is computed.
 
         Args:
             inputs: with pixels, or in their place "features": of each row that shows media, in
@@ -220,13 +252,13 @@ class Encoder(nn.Module):
                 # The blank first where it is a forward of its own: backward then reaches the layers
                 # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
                 both = self.processor.with_blank_image(part)
-                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
+                embedded = torch.cat([self._embed(batch, True) for batch in both[::-1]][::-1])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
-                rows.append(self._embed(part))
+                rows.append(self._embed(part, True))
         return torch.cat(rows)
 
-    def _embed(self, inputs: dict[str, Any]) -> Tensor:
+    def _embed(self, inputs: dict[str, Any], padded_left: bool = False) -> Tensor:
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
         if self.decoder_only and not self.backbone.whole_for_texts:
@@ -238,7 +270,10 @@ class Encoder(nn.Module):
             inputs = self._precise(inputs)
             if "features" in inputs:
                 inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
+        self._last_token.active = padded_left
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
+        # what is checkpointed is computed once more while the gradient is
+        self._last_token.active &= getattr(self.base, "is_gradient_checkpointing", False)
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
@@ -289,7 +324,7 @@ class Encoder(nn.Module):
                     samples = [
                         self._sample(key[0], n) for key, n in zip(batch, firsts, strict=True)
                     ]
-                    rows = self.embed(self.processor.parts(samples))
+                    rows = self.embed(*self.parts(samples))
                     if bad := first_unsound(rows):
                         raise DataError(f"items[{firsts[bad[0]]}]: {bad[1]}")
                     for key, row in zip(batch, rows, strict=True):
@@ -305,10 +340,25 @@ class Encoder(nn.Module):
         except DataError as error:
             raise DataError(f"items[{index}]: {error}") from error
 
-    def embed(self, parts: Sequence[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
-        """Embed the parts of one batch (`ItemProcessor.parts`): (B, D) on the CPU, in its order."""
+    def parts(self, samples: Sequence[Sample]) -> tuple[Parts, frozen.Media | None]:
+        """What `embed` takes of one batch; media apart, where features are kept."""
+        if self.feature_store is None:
+            return self.processor.parts(samples), None
+        rests, media = frozen.set_apart(samples)
+        return self.processor.parts(rests), media
+
+    def embed(self, parts: Parts, media: frozen.Media | None = None) -> Tensor:
+        """Embed the parts of one batch: (B, D) on the CPU, in its order.
+
+        Args:
+            media: of parts whose media were set apart (`parts`).
+        """
         device = next(self.parameters()).device
-        rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
+        inputs = [part for _, part in parts]
+        if media is not None:
+            features = self.features(media)
+            inputs = [frozen.with_features(part, features) for part in inputs]
+        rows = self([send_to_device(part, device) for part in inputs]).float().cpu()
         return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
 
     @property
@@ -321,14 +371,13 @@ class Encoder(nn.Module):
     def reuses_features(self) -> bool:
         """Whether features that were computed once are those of every pass, in training too: vision
         tower and projector train nothing, and draw no dropout."""
-        parts = {"vision", "projector"}
         return (
             self.takes_features
-            and not parts & set(self.trained_parts)
+            and not SEEING & set(self.trained_parts)
             and not any(
                 frozen.draws_dropout(module)
                 for name, module in self.base.named_modules()
-                if self.backbone.part_of(name) in parts
+                if self.backbone.part_of(name) in SEEING
             )
         )
 
@@ -341,6 +390,21 @@ class Encoder(nn.Module):
         """
         device = next(self.parameters()).device
         return frozen.compute(self.model, [self._precise(send_to_device(m, device)) for m in media])
+
+    def features(self, media: frozen.Media) -> list[frozen.Features]:
+        """Of each unit, on the model's device: out of the store, if there is one, else computed
+        (`features_of`) and put there."""
+        if self.feature_store is None:
+            return self.features_of(media.units)
+        found = dict(zip(media.keys, self.feature_store.get(media.keys), strict=True))
+        missing = [n for n, key in enumerate(media.keys) if found[key] is None]
+        if missing:
+            keys = [media.keys[n] for n in missing]
+            computed = self.features_of([media.units[n] for n in missing])
+            self.feature_store.put(keys, computed)
+            found |= dict(zip(keys, computed, strict=True))
+        device = next(self.parameters()).device
+        return [cast(frozen.Features, send_to_device(found[key], device)) for key in media.keys]
 
     @property
     def trained_parts(self) -> list[str]:

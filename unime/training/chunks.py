@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from unime.config import OptimConfig
+from unime.models.features.frozen import Media
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,7 @@ class Batch:
     groups: dict[str, int]  # rows of each: "text", or "query" and "target"
     labels: dict[str, Tensor]
     row_ids: list[str]
-    # What a frozen vision tower has to see, each picture once: its inputs, whose places the parts
-    # have as "media", and by what they are known in other batches.
-    media: list[dict[str, Tensor]] = field(default_factory=list)
-    media_keys: list[bytes] = field(default_factory=list)
+    media: Media = field(default_factory=Media)  # set apart, which the parts name by number
     order: Tensor | None = None  # (rows of all groups,) in the chunks' rows; None: as they are
     num_truncated: int = 0
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair, item_digest, item_key, media_digest
+from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
-from unime.models.features.frozen import split_media
+from unime.models.features.frozen import Media, set_apart
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.workers import named
 from unime.training.chunks import Batch, ChunkLimits
@@ -51,7 +51,6 @@ class Collator:
         """The groups' items (each with the id of its row) in chunks, equal ones once; labels are
         still missing."""
         samples: list[Sample] = []
-        media: dict[bytes, Sample] = {}
         cuts: list[int] = []  # of each sample's texts
         distinct: dict[str, list[int]] = {}  # those that a group is the first to have
         number_of: dict[bytes, int] = {}
@@ -64,10 +63,12 @@ class Collator:
                     number_of[key] = len(samples)
                     distinct[group].append(len(samples))
                     cut_before = self.item_processor.num_truncated
-                    sample = self._in_row(row_id, self.item_processor, item)
-                    samples.append(self._apart(item, sample, media) if self.apart else sample)
+                    samples.append(self._in_row(row_id, self.item_processor, item))
                     cuts.append(self.item_processor.num_truncated - cut_before)
                 numbers.append(number_of[key])
+        media = Media()
+        if self.apart:
+            samples, media = set_apart(samples)
         lengths = {
             group: [len(samples[n]["input_ids"]) for n in of] for group, of in distinct.items()
         }
@@ -87,20 +88,10 @@ class Collator:
             groups={group: len(items) for group, (items, _) in groups.items()},
             labels={},
             row_ids=row_ids,
-            media=list(media.values()),
-            media_keys=list(media),
+            media=media,
             order=None if order == list(range(len(order))) else torch.tensor(order),
             num_truncated=sum(cuts[sample] for sample in numbers),
         )
-
-    def _apart(self, item: Item, sample: Sample, media: dict[bytes, Sample]) -> Sample:
-        """The sample with the place of what it shows among the batch's media instead of it."""
-        rest, unit = split_media(sample)
-        if unit is None:
-            return sample
-        key = media_digest(item)
-        media.setdefault(key, unit)
-        return rest | {"media": torch.tensor([list(media).index(key)])}
 
     def _in_row(self, row_id: str, prepare: Callable[[Item], T], item: Item) -> T:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from unime.models.encoder import Encoder
-from unime.models.features.frozen import Features
+from unime.models.features.frozen import Features, Media, with_features
 from unime.training.chunks import Batch
 
 SHARE_OF_GPU = 0.1  # of its memory, which features may take; those beyond it wait on the host
@@ -29,14 +29,14 @@ class FeaturesOfStep:
         named = [n for part in chunk if "media" in part for n in part["media"].tolist()]
         missing = [n for n in dict.fromkeys(named) if n not in self._known]
         if missing:
-            units = [self.batch.media[n] for n in missing]
-            for n, features in zip(missing, self.encoder.features_of(units), strict=True):
+            media = self.batch.media
+            units, keys = (
+                [media.units[n] for n in missing],
+                [media.keys[n] for n in missing if media.keys],
+            )
+            for n, features in zip(missing, self.encoder.features(Media(units, keys)), strict=True):
                 self._known[n] = self._kept(features)
-        return [self._with_features(part) if "media" in part else part for part in chunk]
-
-    def _with_features(self, part: dict[str, Any]) -> dict[str, Any]:
-        rest = {key: value for key, value in part.items() if key != "media"}
-        return rest | {"features": [self._known[n] for n in part["media"].tolist()]}
+        return [with_features(part, self._known) for part in chunk]
 
     def _kept(self, features: Features) -> Features:
         if self.device.type != "cuda":

@@ -47,6 +47,11 @@ class GraphMemory:
         """Chunks of this step whose graph is kept."""
         return len(self._sizes)
 
+    @property
+    def used(self) -> float:
+        """Bytes of these graphs."""
+        return sum(self._sizes)
+
     def begin(self) -> None:
         """A step begins."""
         self._sizes = []
@@ -55,7 +60,7 @@ class GraphMemory:
         """Whether the graph of a chunk should fit; of the first of its kind there is no telling."""
         if self.limit is None:
             return not self._sizes
-        return self.limit > 0 and sum(self._sizes) + self._expected(chunk) <= self.limit
+        return self.limit > 0 and self.used + self._expected(chunk) <= self.limit
 
     @contextmanager
     def measured(self, chunk: Chunk) -> Iterator[None]:
@@ -77,7 +82,7 @@ class GraphMemory:
 
     def exceeded(self) -> bool:
         """Whether the graph just measured is one too many; it is then not counted any more."""
-        if self.limit is None or sum(self._sizes) <= self.limit:
+        if self.limit is None or self.used <= self.limit:
             return False
         self._sizes.pop()
         return True
@@ -89,13 +94,13 @@ class GraphMemory:
             free, total = torch.cuda.mem_get_info(self.device)
             mine = free + torch.cuda.memory_reserved(self.device)
             left = mine - torch.cuda.max_memory_allocated(self.device) - RESERVE * total
-            self.limit = sum(self._sizes) + max(0.0, left)
+            self.limit = self.used + max(0.0, left)
 
     def shrink(self) -> bool:
         """There was no memory: keep half as much. False: no graph was kept."""
         if not self._sizes:
             return False
-        self.limit = sum(self._sizes) / 2 if len(self._sizes) > 1 else 0.0
+        self.limit = self.used / 2 if len(self._sizes) > 1 else 0.0
         return True
 
     def _expected(self, chunk: Chunk) -> float:

@@ -38,6 +38,8 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "validation.image_root",
     "validation.follow_links",
     "optim.gradient_checkpointing",
+    "inputs.feature_store",
+    "inputs.feature_store_gib",
 }
 
 

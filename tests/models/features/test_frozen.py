@@ -1,6 +1,7 @@
 """Features of a vision tower in place of pixels: the same vectors, and when they may be kept.
 
-python -m pytest tests/models/features/test_frozen.py
+./launch.sh test tests/models/features/test_frozen.py
+UNIME_BACKBONES_RESULTS=docs/results/backbones.json …    also writes what was measured
 """
 
 from __future__ import annotations
@@ -12,39 +13,34 @@ import torch
 
 from tests.support.embedding import difference, embed
 from tests.support.exported_runs import shake
-from tests.support.tiny.models import FAMILIES, PARTS, lora_parts
+from tests.support.launching import add_results
+from tests.support.tiny.models import ALL, PARTS, WITH_PHI3_V
 from unime.config import InputConfig, LoraSettings
 from unime.inputs.items import Item
 from unime.inputs.padding import SEQUENCE_KEYS, shows_images
 from unime.models.encoder import Encoder
+from unime.models.features import frozen
 from unime.models.features.frozen import draws_dropout, split_media
 
-WITH_PIXELS = ("mllama", "phi4_multimodal")  # whose forward takes nothing else
+WITH_PIXELS = ("mllama", "phi4_multimodal", "phi3_v")  # whose forward takes nothing else
+QUICK = ("llava_onevision", "qwen3_vl", "smolvlm")  # a tensor for videos, layers, lists
 
 
 def with_features(encoder: Encoder, samples: list[Any]) -> list[Any]:
-    """Parts as the cached step makes them: media by number, their features beside what is left."""
-    rests, media = [], []
-    for sample in samples:
-        rest, unit = split_media(sample)
-        if unit is not None:
-            rest["media"] = torch.tensor([len(media)])
-            media.append(unit)
-        rests.append(rest)
-    features = encoder.features_of(media)
+    """Parts as the cached step makes them: media by number, then their features in their place."""
+    rests, media = frozen.set_apart(samples)
+    features = encoder.features(media)
     parts = encoder.processor.parts(rests)
-    for _, part in parts:
-        assert not any("pixel" in key for key in part)
-        if "media" in part:
-            part["features"] = [features[index] for index in part.pop("media").tolist()]
-    return parts
+    assert not any("pixel" in key for _, part in parts for key in part)
+    return [(places, frozen.with_features(part, features)) for places, part in parts]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", WITH_PHI3_V)
 def test_features_give_the_vectors_of_pixels(family, items, pictures, load_tiny):
     encoder = load_tiny(family, inputs=InputConfig(num_frames=4)).eval()
     assert encoder.takes_features == (family not in WITH_PIXELS)
     if family in WITH_PIXELS:
+        add_results("UNIME_BACKBONES_RESULTS", family, {"features": None})
         assert not encoder.reuses_features
         return
     videos = [Item("what happens?", video=(pictures[1],) * 4), Item(video=(pictures[3],) * 4)]
@@ -52,7 +48,9 @@ def test_features_give_the_vectors_of_pixels(family, items, pictures, load_tiny)
     samples = [encoder.processor(item) for item in mixed]
     expected = embed(encoder, mixed)
     with torch.no_grad():
-        assert difference(encoder.embed(with_features(encoder, samples)), expected) < 1e-6
+        found = difference(encoder.embed(with_features(encoder, samples)), expected)
+        add_results("UNIME_BACKBONES_RESULTS", family, {"features": found})
+        assert found < 1e-6
         for order in ([0, 5], [1, 4, 2], [6, 3, 0, 8]):
             parts = with_features(encoder, [samples[place] for place in order])
             assert difference(encoder.embed(parts), expected[order]) < 1e-5
@@ -97,7 +95,10 @@ def test_a_tower_that_draws_dropout_is_not_reused(load_tiny):
     assert not encoder.reuses_features
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [f if f in QUICK else pytest.param(f, marks=pytest.mark.backbones) for f in ALL],
+)
 def test_gradients_are_those_of_pixels(family, items, load_tiny):
     lora = LoraSettings(rank=2, dropout=0.0)
     encoder = shake(load_tiny(family, lora=lora)).train()
@@ -110,4 +111,4 @@ def test_gradients_are_those_of_pixels(family, items, load_tiny):
         encoder.embed(parts)[:, 0].sum().backward()
         found.append([p.grad.clone() for _, p in encoder.trainable_named_parameters()])
     assert any(gradient.any() for gradient in found[0])
-    assert lora_parts(family) and max(map(difference, *found)) < 1e-6
+    assert max(map(difference, *found)) < 1e-6

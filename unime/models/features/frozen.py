@@ -9,7 +9,8 @@ moved; those of any rows make up the argument again.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unime.inputs.padding import SEQUENCE_KEYS, Sample, join
+from unime.models.features.fingerprint import media_key
 
 Features = dict[str, Tensor]  # of one unit: its tokens (T, D), or (entries, tokens, D), by place
 
@@ -31,6 +33,52 @@ def split_media(sample: Sample) -> tuple[Sample, Sample | None]:
         return sample, None
     rest = {key: value for key, value in sample.items() if not key.startswith("pixel")}
     return rest, {key: value for key, value in sample.items() if key not in SEQUENCE_KEYS}
+
+
+@dataclass
+class Media:
+    """What the items of a batch show, each distinct unit once; keys (`media_key`) for a store."""
+
+    units: list[Sample] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+
+
+def set_apart(
+    samples: Sequence[Sample], same: Sequence[bytes] | None = None, keyed: bool = True
+) -> tuple[list[Sample], Media]:
+    """Samples whose pixels are set apart: in their place "media" is the number of a unit, which
+    `with_features` resolves in any batch that they join into.
+
+    Args:
+        same: of each sample, equal where the media are; None: their keys, which take longer.
+        keyed: whether units get keys.
+    """
+    rests, media, numbers = [], Media(), dict[bytes, int]()
+    for place, sample in enumerate(samples):
+        rest, unit = split_media(sample)
+        if unit is not None:
+            told = media_key(unit) if same is None else same[place]
+            number = numbers.setdefault(told, len(numbers))
+            rest["media"] = torch.tensor([number])
+            if number == len(media.units):
+                media.units.append(unit)
+                media.keys += [media_key(unit) if same is not None else told] * keyed
+        rests.append(rest)
+    return rests, media
+
+
+def with_features(
+    part: dict[str, Any], features: Sequence[Features] | Mapping[int, Features]
+) -> dict[str, Any]:
+    """A batch of `set_apart` samples as the encoder takes it.
+
+    Args:
+        features: of the units, by their numbers.
+    """
+    if "media" not in part:
+        return part
+    rest = {key: value for key, value in part.items() if key != "media"}
+    return {**rest, "features": [features[number] for number in part["media"].tolist()]}
 
 
 def takes_features(model: nn.Module) -> bool:
