@@ -24,6 +24,7 @@ from benchmarks.cpu import steps
 from benchmarks.cpu.flops import FlopsBenchmark
 from benchmarks.cpu.frame import Benchmark, Result, goals_table, save
 from benchmarks.cpu.memory import MemoryBenchmark
+from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
@@ -36,6 +37,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         steps.DUPLICATES,
         MemoryBenchmark(),
         FlopsBenchmark(),
+        EncodingBenchmark(),
+        LossBenchmark(),
     )
 }
 PROGRAMS = {  # with words of their own

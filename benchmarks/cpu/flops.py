@@ -110,7 +110,8 @@ def least_of(ours: Ours, batch: int) -> float:
 def embed(ours: Ours, item: Item) -> None:
     """Forward and backward of one item."""
     encoder = ours.encoder
-    encoder(encoder.processor.collate([encoder.processor(item)])).sum().backward()
+    parts = encoder.processor.parts([encoder.processor(item)])
+    encoder([part for _, part in parts]).sum().backward()
 
 
 def look(ours: Ours, item: Item) -> None:
