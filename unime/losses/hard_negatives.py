@@ -40,41 +40,35 @@ def hard_negative_loss(
         step: optimizer steps taken so far; None: long after ``hard_negatives_after``.
     """
 
-    def hardest(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
-        positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
-        may = is_negative[place]  # (B, C)
-        with torch.no_grad():
-            is_false = false_negatives(similarity, positive, may, config.false_negative_margin)
-            index, kept = _hardest(similarity, may & ~is_false, config)  # (B, k) each
-        negatives = similarity.gather(1, index).masked_fill(~kept, float("-inf"))  # (B, k)
-        level = {"level": kept.sum(dim=1).add(1).double().log().sum()}
-        numbers = _numbers(positive, negatives, may.sum(dim=1), is_false.sum(dim=1), config)
-        return _info_nce(positive, negatives, config.temperature), level | numbers
-
-    def all_count(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
-        """And none is taken for false."""
-        positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
-        may = is_negative[place]  # (B, C)
-        negatives = similarity.masked_fill(~may, float("-inf"))  # (B, C)
-        count = may.sum(dim=1)
-        numbers = _numbers(positive, negatives, count, torch.zeros_like(count), config)
-        return _info_nce(positive, negatives, config.temperature), numbers
-
     similarities = Similarities(queries, candidates, config.block_memory)
+
+    def total(k: int | None, margin: float | None) -> tuple[Tensor, Numbers]:
+        def of_block(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
+            positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
+            may = is_negative[place]  # (B, C)
+            with torch.no_grad():
+                is_false = false_negatives(similarity, positive, may, margin)
+            negatives = _hardest(similarity, may & ~is_false, k, config.on_short)  # (B, k)
+            numbers = _numbers(positive, negatives, may, is_false, config)
+            return _info_nce(positive, negatives, config.temperature), numbers
+
+        return similarities.total(of_block)
+
     begun = _hard_negatives_begun(config, step)
     with torch.set_grad_enabled(torch.is_grad_enabled() and begun is not False):
-        total, sums = similarities.total(hardest)
-    hard = total.detach()
-    if begun is None:  # collapse lies downhill from above the level that it costs
+        loss, sums = total(config.num_hard_negatives, config.false_negative_margin)
+    hard = loss.detach()
+    if begun is None:  # above the level of a collapsed model, collapse lies downhill
         begun = bool(hard < (1 - LEVEL_ROUNDING) * sums["level"])
-    if not begun:
-        total, sums = similarities.total(all_count)
+    if not begun:  # all count, and none is taken for false
+        del loss, sums  # and with them two gradients
+        loss, sums = total(None, None)
     count = len(queries)
     stats = _stats(sums, count) | {
         "hard_negative_loss": hard / count,
         "hard_negatives": hard.new_tensor(float(begun)),
     }
-    return LossOutput(total / count, stats)
+    return LossOutput(loss / count, stats)
 
 
 def _info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
@@ -110,37 +104,42 @@ def false_negatives(
     return is_negative & (similarity > positive + margin)
 
 
-def _hardest(
-    similarity: Tensor, eligible: Tensor, config: HardNegativeLossConfig
-) -> tuple[Tensor, Tensor]:
-    """Indices of the k most similar eligible candidates, and which of these places are filled."""
-    wanted = config.num_hard_negatives or similarity.shape[1]
-    top = similarity.masked_fill(~eligible, float("-inf")).topk(min(wanted, similarity.shape[1]))
-    kept = top.values > float("-inf")
-    if config.on_short is OnShort.mask:
-        return top.indices, kept
-    left = kept.sum(dim=1, keepdim=True)  # (B, 1); topk puts the filled places first
-    places = torch.arange(wanted, device=similarity.device) % left.clamp(min=1)  # (B, k)
-    return top.indices.gather(1, places), (left > 0).expand(-1, wanted)
+def _hardest(similarity: Tensor, eligible: Tensor, k: int | None, on_short: OnShort) -> Tensor:
+    """The similarities of the k most similar eligible candidates (B, k), -inf in a place that is
+    not filled; with null those of all (B, C)."""
+    if k is None:
+        return similarity.masked_fill(~eligible, float("-inf"))
+    with torch.no_grad():
+        masked = similarity.masked_fill(~eligible, float("-inf"))
+        top = masked.topk(min(k, similarity.shape[1]))
+        index, kept = top.indices, top.values > float("-inf")
+        if on_short is OnShort.repeat:
+            left = kept.sum(dim=1, keepdim=True)  # (B, 1); topk puts the filled places first
+            places = torch.arange(k, device=similarity.device) % left.clamp(min=1)  # (B, k)
+            index, kept = index.gather(1, places), (left > 0).expand(-1, k)
+    return similarity.gather(1, index).masked_fill(~kept, float("-inf"))
 
 
 @torch.no_grad()
 def _numbers(
     positive: Tensor,
     negatives: Tensor,
-    count: Tensor,
-    false: Tensor,
+    is_negative: Tensor,
+    is_false: Tensor,
     config: HardNegativeLossConfig,
 ) -> Numbers:
     """What `_stats` are made of, added up over a block.
 
     Args:
         positive, negatives: similarities (B, 1) and (B, k).
-        count, false: how many negatives a query has, and which of them the filter drops (B,).
+        is_negative, is_false: of these the filter drops those (B, C).
     """
+    count, false = is_negative.sum(dim=1), is_false.sum(dim=1)  # (B,)
     hardest = negatives.amax(dim=1)  # (B,); -inf: no negative left
     some = torch.isfinite(hardest)
+    filled = negatives.isfinite().sum(dim=1)  # (B,)
     return {
+        "level": filled.add(1).double().log().sum(),  # what these cost in a collapsed model
         "positive": positive.sum(dtype=torch.double),
         "hardest": hardest[some].sum(dtype=torch.double),
         "right": ((positive[:, 0] > hardest) & some).sum(),

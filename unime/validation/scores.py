@@ -171,7 +171,7 @@ class HeldOutPairs:
 
 
 def first_of_each(keys: Sequence[Hashable]) -> list[int]:
-    """Where each key comes for the first time, without the N x N comparisons of losses.is_first."""
+    """Where each key comes for the first time."""
     first: dict[Hashable, int] = {}
     for place, key in enumerate(keys):
         first.setdefault(key, place)
