@@ -1,5 +1,5 @@
-"""What every benchmark against a peer does: both sides take the same first step, then turns; medians
-of CPU seconds are compared, and one file has all of it.
+"""What every benchmark against a peer does: both sides take the same first step, then turns;
+medians of CPU seconds are compared, and one file has all of it.
 
 CPU seconds of one thread are what counts, since others may use the machine; wall seconds stand
 beside them.
@@ -7,6 +7,7 @@ beside them.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -106,9 +107,9 @@ def compare(first: FirstStep, second: FirstStep) -> Result:
         "loss": first.loss,
         "of theirs": second.loss,
         "loss apart": abs(first.loss - second.loss) / abs(second.loss),
-        "gradient apart": (apart / whole) ** 0.5,
+        "gradient apart": (apart / whole) ** 0.5 if whole else math.inf,
     }
-    if max(found["loss apart"], found["gradient apart"]) > AGREEMENT:
+    if not all(found[key] <= AGREEMENT for key in ("loss apart", "gradient apart")):
         raise RunError(
             f"the sides' first steps differ: loss {first.loss:.7f} and {second.loss:.7f}, gradient "
             f"by {found['gradient apart']:.1e}; expected at most {AGREEMENT:.0e}, no time is given"

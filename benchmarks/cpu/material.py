@@ -1,7 +1,7 @@
 """Pairs of pictures and captions in the files that stage 2 reads, made without a download.
 
-Pictures are Tux Paint's stamps where they are installed (`apt-get install tuxpaint-stamps-default`),
-else drawn; captions are theirs, brought to a length with drawn words.
+Pictures are Tux Paint's stamps where they are installed (`apt-get install
+tuxpaint-stamps-default`), else drawn; captions are theirs, brought to a length with drawn words.
 """
 
 from __future__ import annotations

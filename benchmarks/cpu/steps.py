@@ -68,8 +68,10 @@ class StepBenchmark:
             of["pairs per CPU second"] = pairs / of["step"]
         figures = {goal.figure: times[side]["ratio, step"] if side in times else None
                    for side, goal in self.goals.items()}  # fmt: skip
-        found = {"about": self.about, "pairs": pairs, "repeat": turns, "small": small,
-                 "pictures": material.pictures, **told, "best of theirs": best, "sides": times}  # fmt: skip
+        found = {
+            "about": self.about, "pairs": pairs, "repeat": turns, "small": small,
+            "pictures": material.pictures, **told, "best of theirs": best, "sides": times,
+        }  # fmt: skip
         return described(self.name, found, figures, list(self.goals.values()))
 
     def _sides(self, material: Material, folder: Path, small: bool) -> tuple[list[Side], Result]:
@@ -106,14 +108,14 @@ class StepBenchmark:
 
     def shown(self, result: Result) -> str:
         """Every side of a result, as a table."""
+        columns = ("step", "ratio, step", "with preparation", "ratio, with preparation",
+                   "pairs per CPU second")  # fmt: skip
         rows = [
-            [name, f"{of['step']:.2f}", f"{of['ratio, step']:.2f}×", f"{of['with preparation']:.2f}",
-             f"{of['ratio, with preparation']:.2f}×", f"{of['pairs per CPU second']:.1f}"]
+            [name, *(f"{of[column]:.2f}{'×' * ('ratio' in column)}" for column in columns)]
             for name, of in result["sides"].items()
-        ]  # fmt: skip
-        heads = (
-            "side", "CPU seconds", "best of theirs / this", "with preparation", "ratio", "pairs per CPU second",
-        )  # fmt: skip
+        ]
+        heads = ("side", "CPU seconds", "best of theirs / this", "with preparation", "ratio",
+                 "pairs per CPU second")  # fmt: skip
         return table(heads, rows)
 
 

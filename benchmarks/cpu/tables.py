@@ -1,6 +1,6 @@
 """The tables of docs/performance.md from what `./launch.sh bench` wrote, which docs/results keeps.
 
-    .venv/bin/python -m benchmarks.cpu.tables docs/performance.md runs/bench docs/results/bench.json
+.venv/bin/python -m benchmarks.cpu.tables docs/performance.md runs/bench docs/results/bench.json
 """
 
 from __future__ import annotations
