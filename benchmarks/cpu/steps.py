@@ -144,8 +144,8 @@ MIXED = StepBenchmark(
     },
     pairs=64,
     repeat=5,
-    sizes=(4, 16),
-    budgets=(4, 8, 16),
+    sizes=(16,),
+    budgets=(8, 16),
 )
 DUPLICATES = StepBenchmark(
     "duplicates",
