@@ -99,7 +99,7 @@ def test_frames_and_resolution_are_heeded(tiny_dual, photos):
     size = described.pop("pixel_budget")["image"]["size"]
     assert size and all(embedder.image_processor.size[name] == side for name, side in size.items())
     shown = {"resolution": "30x24", "num_frames": 3, "max_image_pixels": 50_000_000}
-    unset = {"prompt": None, "max_tiles": None}
+    unset = {"prompt": None, "max_tiles": None, "jpeg_draft": False}
     assert described == shown | unset | {"max_text_tokens": LENGTH}
 
 
