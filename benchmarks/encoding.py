@@ -4,9 +4,10 @@
 
 Random adapters on `assets/base` are merged and exported; both sides load that folder. Pictures
 (Tux Paint's stamps, else drawn) have 64 to 330 pixels a side and stand beside a few words; texts
-have 4 to 90 words; small pictures have 64 pixels, short texts 1 to 7 words. No two items are
-but in the last row, where 3 of 10 were there before. Each side takes its best batch size. CPU seconds of one thread in turns, from files to
-vectors, the files' digests, by which ours finds equal items, among them.
+have 4 to 90 words; small pictures have 64 pixels, short texts 1 to 7 words. No two items are alike,
+but in the last row, where 3 of 10 were there before. Each side takes its best batch size. CPU
+seconds of one thread in turns, from files to vectors, the files' digests, by which ours finds equal
+items, among them.
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ def test_frames_and_resolution_are_heeded(tiny_dual, photos):
     size = described.pop("pixel_budget")["image"]["size"]
     assert size and all(embedder.image_processor.size[name] == side for name, side in size.items())
     shown = {"resolution": "30x24", "num_frames": 3, "max_image_pixels": 50_000_000}
+    shown |= {"jpeg_draft": False}
     unset = {"prompt": None, "max_tiles": None}
     assert described == shown | unset | {"max_text_tokens": LENGTH}
 
