@@ -4,9 +4,10 @@
 
 Random adapters on `assets/base` are merged and exported; both sides load that folder. Pictures
 (Tux Paint's stamps, else drawn) have 64 to 330 pixels a side and stand beside a few words; texts
-have 4 to 90 words. No two items are alike, but in the last row, which has the duplicates of MMEB's
-rows. Each side takes its best batch size. CPU seconds of one thread in turns, from files to
-vectors, the files' digests, by which ours finds equal items, among them.
+have 4 to 90 words; small pictures have 64 pixels, short texts 1 to 7 words. No two items are alike,
+but in the last row, where 3 of 10 were there before. Each side takes its best batch size. CPU
+seconds of one thread in turns, from files to vectors, the files' digests, by which ours finds equal
+items, among them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from unime.runtime.files import write_json
 BASE = ROOT / "assets/base"
 BATCH_SIZES = (4, 8, 16, 32)
 SIDES, WORDS = (64, 330), (4, 90)  # of pictures in pixels, and of texts
+SMALL, SHORT = (64, 64), (1, 7)
 GOAL = 1.3
 AGREEMENT = 1e-5
 COPIES = 3  # of 10 items of the last row so many are there already
@@ -144,25 +146,33 @@ def gather(folder: Path, count: int) -> dict[str, list[Item]]:
     draw.shuffle(found)
     vocabulary = " ".join(caption for _, caption in found) or "a small red bird over the sea"
     known = sorted(set(vocabulary.split()))
-    pictures, texts = [], []
-    for number in range(count):
-        side = draw.randint(*SIDES)
-        path = folder / f"{number}.{'jpg' if number % 2 else 'png'}"
+
+    def shown(number: int, sides: tuple[int, int]) -> Item:
+        side = draw.randint(*sides)
+        path = folder / f"{number}-{side}.{'jpg' if number % 2 else 'png'}"
         image = picture(number, side)
         if number < len(found):
             image = Image.open(Path(PACKAGE) / found[number][0]).convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image.convert("RGB").resize((side, side)).save(path)
-        pictures.append(Item(f"{number} {said(draw, known, 5)}", images=(str(path),)))
-    for number in range(2 * count):
-        texts.append(Item(f"{number} {said(draw, known, draw.randint(*WORDS))}"))
+        return Item(f"{number} {said(draw, known, 5)}", images=(str(path),))
+
+    def text(number: int, words: tuple[int, int]) -> Item:
+        return Item(f"{number} {said(draw, known, draw.randint(*words))}")
+
+    pictures = [shown(number, SIDES) for number in range(count)]
+    small = [shown(number, SMALL) for number in range(count, 3 * count)]
+    texts = [text(number, WORDS) for number in range(2 * count)]
+    short = [text(number, SHORT) for number in range(2 * count, 4 * count)]
     mixed = [*pictures, *texts]
     again = [*mixed, *draw.choices(mixed, k=round(len(mixed) * COPIES / (10 - COPIES)))]
     for items in (mixed, again):
         draw.shuffle(items)
     return {
         "pictures with words": pictures,
+        "small pictures with words": small,
         "texts": texts,
+        "short texts": short,
         "both": mixed,
         f"both, {COPIES} of 10 again": again,
     }

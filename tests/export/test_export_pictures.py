@@ -153,7 +153,7 @@ def test_without_code_a_size_is_for_others_to_do(pictures, tiny_model, tmp_path)
 def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatch):
     """The export's own check looks at odd pictures, not only at those that all read alike."""
     train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    monkeypatch.setattr("unime.inputs.images.as_seen", lambda image: image.convert("RGB"))
+    monkeypatch.setattr("unime.inputs.images.as_seen", lambda image, _: image.convert("RGB"))
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
