@@ -57,6 +57,9 @@ def speed(found: Result) -> str:
     for row in found["cases"]:
         case = row["case"]
         others = [name for name in ("tf32", "autocast") if case[name]]
+        kept = row.get("kept graphs", 0)
+        others += [f"{kept} graphs kept"] * bool(kept)
+        others += ["LoRA on the language model"] * (case.get("train") == ["llm"])
         others += ["no dropout"] * (not case["dropout"]) + ["eager"] * (
             case["attention"] == "eager"
         )
