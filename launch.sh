@@ -57,6 +57,12 @@ usage_of() { # COMMAND's lines of it
   usage | sed -n "s|^  \($1 \)|Usage: ./launch.sh \1|p"
 }
 
+test_processes() { # one a core; with more than four, memory is short before time is
+  local cores
+  cores=$(getconf _NPROCESSORS_ONLN)
+  echo $((cores < 4 ? cores : 4))
+}
+
 module_of() {
   case $1 in
     demo | plan | export | check) echo "stages.$1" ;;
@@ -333,6 +339,8 @@ case $command in
   demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    # all of it in several processes, each with a whole file at a time
+    [[ $# -gt 0 ]] || set -- -n "$(test_processes)" --dist loadfile
     run_python -m pytest "$@"
     ;;
   bench)

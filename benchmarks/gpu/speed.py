@@ -54,6 +54,8 @@ OTHERS = (
     Case(PAIRS, 16, tf32=True),
     Case(PAIRS, 16, autocast=True),
     Case(PAIRS, 16, dropout=0.0),
+    Case(PAIRS, 16, train=LLM, graph_memory="auto", compile=True),
+    Case(PAIRS, 64, train=LLM, checkpointing=True, compile=True),
     Case(PAIRS, 64, checkpointing=True, quantization="nf4"),
     Case(PAIRS, 16, quantization="nf4"),
     Case(PAIRS, 8, attention="eager"),

@@ -19,6 +19,7 @@ from unime.models.encoder import Encoder
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.grad_cache import cached_backward
 from unime.training.graph_memory import GraphMemory
+from unime.training.kernels.choices import compile_layers
 
 TOKENS = 32  # of a question and of a caption
 GIB = 2**30
@@ -40,6 +41,7 @@ class Case:
     tf32: bool = False  # of products of adapters, which are float32
     autocast: bool = False  # the products of adapters in bfloat16
     graph_memory: float | str = 0  # GiB of kept graphs, or auto
+    compile: bool = False  # the repeated layers
     train: tuple[str, ...] = ("llm", "projector", "vision")  # without the last two: features once
 
     def config(self, material: Material, small: bool) -> Stage2PlanConfig:
@@ -78,6 +80,8 @@ class Setting:
         torch.manual_seed(0)  # equal fresh adapters
         options = {} if trains else {"lora": None}
         encoder = planned_encoder(config, device=self.device, dequantised=dequantised, **options)
+        if case.compile:
+            compile_layers(encoder)
         return encoder.train(trains)
 
     def batch(self, encoder: Encoder, case: Case) -> Batch:

@@ -30,6 +30,7 @@ from unime.config.training import (
     OnNonfinite,
     OnShort,
     OptimConfig,
+    Optimizer,
     ResumeConfig,
     RunConfig,
     Schedule,

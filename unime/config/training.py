@@ -56,6 +56,13 @@ class Schedule(Enum):
     constant = "constant"
 
 
+class Optimizer(Enum):
+    """Its moments in float32, or by bitsandbytes in 8 bits."""
+
+    adamw = "adamw"
+    adamw_8bit = "adamw_8bit"
+
+
 TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
 GRAPHS = Bounds("auto, or GiB, 0 or more", lambda size: size == "auto" or is_size(size))
 BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the global batch; changes no result"
@@ -93,6 +100,13 @@ class OptimConfig(Settings, section="optim"):
     )
     auto_chunk: bool = setting(False, "halve chunks when the GPU's memory is full, and go on")
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")
+    optimizer: Optimizer = setting(
+        Optimizer.adamw, "adamw_8bit: moments in 8 bits, a quarter of their memory"
+    )
+    compile: bool = setting(
+        False, "let torch compile the repeated layers, minutes at the start; needs a C++ compiler"
+    )
+    tf32: bool = setting(False, "products of float32 in TF32, on NVIDIA GPUs: 10 bits of mantissa")
     on_nonfinite: OnNonfinite = setting(
         OnNonfinite.stop, "at a loss or gradient that is not finite"
     )

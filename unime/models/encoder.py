@@ -88,6 +88,7 @@ class Encoder(nn.Module):
         self.feature_store: FeatureStore | None = None
         known = BACKBONES.get(backbone.family) is backbone
         self._last_token = LastTokenAlone(base.get_decoder() if known else None)
+        self._is_checkpointed = False  # asking the model costs a walk through it in every chunk
 
     @classmethod
     def load(
@@ -181,6 +182,7 @@ class Encoder(nn.Module):
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
         encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
+        encoder._is_checkpointed = gradient_checkpointing
         encoder._try_out()
         if inputs.feature_store and not decoder_only:
             encoder._keep_features(inputs, sharded)
@@ -273,7 +275,7 @@ class Encoder(nn.Module):
         self._last_token.active = padded_left
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
         # what is checkpointed is computed once more while the gradient is
-        self._last_token.active &= getattr(self.base, "is_gradient_checkpointing", False)
+        self._last_token.active &= self._is_checkpointed
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)

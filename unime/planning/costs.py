@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unime.config import Engine, Precision, Quantization, Stage1PlanConfig, Stage2PlanConfig
+from unime.config import (
+    Engine,
+    Optimizer,
+    Precision,
+    Quantization,
+    Stage1PlanConfig,
+    Stage2PlanConfig,
+)
 from unime.planning.architecture import PARTS_IN_ORDER, Architecture, Block, ItemShape, Linear
 from unime.training.engines import SHARDS_WEIGHTS
 
@@ -101,6 +108,7 @@ def memory_parts(
     moments_on = gpus if engine is not Engine.ddp else 1
     gradients_on = gpus if engine not in (Engine.ddp, Engine.zero1) else 1
     gradients = 2 if engine is Engine.ddp and gpus > 1 else 1  # DDP's buckets are copies of them
+    bits = 32 if config.optim.optimizer is Optimizer.adamw else 8
     kind = config.model.quantization
     name = "" if kind is Quantization.none else f", {kind.value}"
     return {
@@ -109,7 +117,7 @@ def memory_parts(
         f"other weights, {config.model.precision.value}": architecture.other_bytes / weights_on,
         "adapters, float32": 4 * (trained + frozen) / weights_on,
         "gradients, float32": 4 * gradients * trained / gradients_on,
-        "optimizer, two float32 moments": 8 * trained / moments_on,
+        f"optimizer, two {bits}-bit moments": 2 * bits // 8 * trained / moments_on,
         "activations of one chunk": activation_bytes(config, architecture, chunk),
         "workspace of one layer": workspace_bytes(config, architecture, chunk),
         "gathered embeddings": gathered_bytes(config, architecture),

@@ -24,6 +24,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from unime.config import OptimConfig, Quantization, Stage1Config, Stage2Config
 from unime.config.values import load_yaml
 from unime.errors import ConfigError, require_package
+from unime.training.kernels.choices import check_kernels
 
 StageConfig = Stage1Config | Stage2Config
 ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
@@ -56,6 +57,7 @@ def make_accelerator(config: StageConfig) -> Accelerator:
         warnings.filterwarnings("ignore", ".*torch.distributed.*deprecated", FutureWarning)
     asked = _engine_asked_for()
     if asked is not None:
+        check_kernels(asked, config)
         check_combination(asked, config)  # DeepSpeed may compile for minutes once it is imported
     warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
     accelerator = Accelerator(
@@ -74,6 +76,7 @@ def make_accelerator(config: StageConfig) -> Accelerator:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     _check_processes(accelerator)
     check_combination(engine_of(accelerator), config)
+    check_kernels(engine_of(accelerator), config)
     if accelerator.state.deepspeed_plugin is not None:
         settings = accelerator.state.deepspeed_plugin.deepspeed_config
         _fill_deepspeed(settings, config, accelerator.num_processes)

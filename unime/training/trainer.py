@@ -35,6 +35,7 @@ from unime.training.chunks import Batch
 from unime.training.engines import graph_memory
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.training.graph_memory import GIB, GraphMemory
+from unime.training.kernels.choices import choose_precision, compile_layers, make_optimizer
 from unime.training.metrics import Metrics
 from unime.training.out_of_memory import Collate, smaller
 from unime.training.run import FINISHED, Run
@@ -87,14 +88,10 @@ class Trainer:
             except ConfigError as error:
                 raise checkpoint.unreadable(run.checkpoint, error) from error
         run.log.info("%s", encoder.describe())
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=self.optim.learning_rate,
-            betas=(self.optim.beta1, self.optim.beta2),
-            eps=self.optim.epsilon,
-            weight_decay=self.optim.weight_decay,
-            fused=True,
-        )
+        optimizer = make_optimizer(self.parameters.values(), self.optim)
+        choose_precision(self.optim)
+        if self.optim.compile:
+            run.log.info("%d layers are compiled as they are met", compile_layers(encoder))
         self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)
         self.parameters = dict(encoder.trainable_named_parameters())  # FSDP2 has replaced them
         set_seed(run.config.run.seed, device_specific=True)  # dropout differs from rank to rank

@@ -18,6 +18,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from unime.errors import DataError
 from unime.runtime.distributed import whole
 
+STATES = ("state1", "state2")  # of bitsandbytes' AdamW, beside "step"
+SCALES = ("absmax1", "absmax2", "qmap1", "qmap2")  # of those that are in 8 bits; small ones are not
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, beside "step"
 
 
@@ -33,7 +35,8 @@ def optimizer_tensors(
     zero = _zero(optimizer)
     if zero is None:
         return {
-            f"{name}/{entry}": whole(value).contiguous()
+            # 8-bit moments share their quantiles, which a file of tensors may not
+            f"{name}/{entry}": whole(torch.as_tensor(value)).contiguous().clone()
             for name, parameter in parameters.items()
             for entry, value in optimizer.state.get(parameter, {}).items()
         }
@@ -63,19 +66,24 @@ def load_optimizer_tensors(
     zero = _zero(optimizer)
     if not tensors:
         return
-    _check(tensors, parameters)
+    is_8bit = _is_8bit(optimizer)
+    if is_8bit:
+        _check_8bit(tensors, parameters)
+    else:
+        _check(tensors, parameters)
     if zero is not None:
         _load_zero(tensors, parameters, zero)
         return
     index = {name: position for position, name in enumerate(parameters)}
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         name, entry = key.rsplit("/", 1)
         parameter = parameters[name]
         if isinstance(parameter, DTensor) and entry != "step":
             placed = value.to(parameter.device)
             value = distribute_tensor(placed, parameter.device_mesh, parameter.placements)
-        state.setdefault(index[name], {})[entry] = value
+        counted = is_8bit and entry == "step"
+        state.setdefault(index[name], {})[entry] = int(value) if counted else value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
@@ -91,6 +99,31 @@ def _check(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
             raise DataError(f"'{key}' of the optimizer: got {got}, expected float32 of {shape}")
         if missing := [other for other in entries if f"{name}/{other}" not in tensors]:
             raise DataError(f"the optimizer lacks '{name}/{missing[0]}'")
+
+
+def _is_8bit(optimizer: torch.optim.Optimizer) -> bool:
+    inner = getattr(optimizer, "optimizer", optimizer)  # in accelerate's wrapper
+    return type(inner).__module__.startswith("bitsandbytes.")
+
+
+def _check_8bit(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    for name in {key.rpartition("/")[0] for key in tensors}:
+        own = {
+            key.rpartition("/")[2]: t for key, t in tensors.items() if key.startswith(f"{name}/")
+        }
+        if name not in parameters:
+            raise DataError(f"'{name}' of the optimizer belongs to no parameter that is trained")
+        is_small = own.get("state1", next(iter(own.values()))).dtype == torch.float32
+        expected = {*STATES, "step"} | (set() if is_small else set(SCALES))
+        if own.keys() != expected:
+            found, wanted = sorted(own), sorted(expected)
+            raise DataError(f"'{name}' of the optimizer: got {found}, expected {wanted}")
+        for entry in STATES:
+            kind = torch.float32 if is_small else torch.uint8
+            if own[entry].shape != parameters[name].shape or own[entry].dtype != kind:
+                got = f"{own[entry].dtype} of shape {tuple(own[entry].shape)}"
+                shape = tuple(parameters[name].shape)
+                raise DataError(f"'{name}/{entry}' of the optimizer: got {got}, expected {shape}")
 
 
 def _whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
