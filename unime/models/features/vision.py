@@ -100,14 +100,15 @@ class Vision:
 
     def features(self, media: frozen.Media) -> list[frozen.Features]:
         """Of each unit, on the model's device: out of the store, if there is one, else computed and
-        put there."""
+        put there; each alone then, so that it is the same to the last bit whoever needs it first,
+        beside whatever else."""
         if self.store is None:
             return self.compute(media.units)
         found = dict(zip(media.keys, self.store.get(media.keys), strict=True))
         missing = [n for n, key in enumerate(media.keys) if found[key] is None]
         if missing:
             keys = [media.keys[n] for n in missing]
-            computed = self.compute([media.units[n] for n in missing])
+            computed = [one for n in missing for one in self.compute([media.units[n]])]
             self.store.put(keys, computed)
             found |= dict(zip(keys, computed, strict=True))
         return [cast(frozen.Features, send_to_device(found[k], self._device)) for k in media.keys]
