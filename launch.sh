@@ -34,6 +34,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
+  bench NAME|all [--small]      measures this project beside its peers, on one thread
 
 The first call makes a virtual environment (.venv in the checkout) and installs everything into
 it, in the versions of requirements.lock; later calls use it as it is. Programs run in the checkout:
@@ -47,8 +48,8 @@ Environment:
   UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
-                           processes of stage1, stage2 and eval; 1 for test). Fewer where other
-                           programs need the cores too: threads that wait for each other are slow
+                           processes of stage1, stage2 and eval; 1 for test and bench). Fewer where
+                           other programs need the cores too: waiting threads are slow
 EOF
 }
 
@@ -56,9 +57,16 @@ usage_of() { # COMMAND's lines of it
   usage | sed -n "s|^  \($1 \)|Usage: ./launch.sh \1|p"
 }
 
+test_processes() { # one a core; with more than four, memory is short before time is
+  local cores
+  cores=$(getconf _NPROCESSORS_ONLN)
+  echo $((cores < 4 ? cores : 4))
+}
+
 module_of() {
   case $1 in
     demo | plan | export | check) echo "stages.$1" ;;
+    bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
     stage2) echo stages.stage2_instruct ;;
@@ -294,7 +302,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -324,14 +332,20 @@ case $command in
     shift
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  check | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
   demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    # all of it in several processes, each with a whole file at a time
+    [[ $# -gt 0 ]] || set -- -n "$(test_processes)" --dist loadfile
     run_python -m pytest "$@"
+    ;;
+  bench)
+    export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    run_python -m "$program" "$@"
     ;;
   lint) lint ;;
   prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;

@@ -1,8 +1,8 @@
-"""The tables of docs/backbones.md from what tests/test_pipeline.py measured, put into it.
+"""The tables of docs/backbones.md from what two test files measured, put into it.
 
 rm -f docs/results/backbones.json
 UNIME_BACKBONES_RESULTS=docs/results/backbones.json ./launch.sh test tests/test_pipeline.py \\
-    -m "backbones or not backbones"
+    tests/models/features/test_frozen.py -m "backbones or not backbones"
 .venv/bin/python -m benchmarks.backbones_table docs/results/backbones.json docs/backbones.md
 """
 
@@ -34,6 +34,13 @@ def families(
 def training(found: dict[str, Any]) -> list[str]:
     kinds = ["yes" if found["learned"].get(kind, 0) > 0 else NOT_RUN for kind in KINDS]
     return [*kinds, ", ".join(found["trained"])]
+
+
+def features(found: dict[str, Any]) -> list[str]:
+    value = found.get("features", NOT_RUN)
+    if isinstance(value, float):
+        return [f"{value:.0e}" if value else "0"]
+    return [value or "no"]
 
 
 def quantised(found: dict[str, Any]) -> list[str]:
@@ -71,6 +78,10 @@ def tables(results: dict[str, Any]) -> str:
         )
         + ".",
         families((*KINDS, "LoRA on"), results, training),
+        "**Features once**: largest difference of a coordinate between vectors of pixels and of"
+        " what vision tower and projector made of them apart, items of all kinds in one batch; no:"
+        " the model's forward takes pixels alone (transformers' `mm_encoder_outputs` is missing).",
+        families(("features once",), results, features),
         "**NF4** (double quantisation), after training: largest difference of a coordinate between"
         " the vector of an item alone and the same item in one padded batch with all others.",
         families(KINDS, results, quantised),

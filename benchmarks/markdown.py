@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 NOT_RUN = "–"
 
 
@@ -23,8 +22,9 @@ def table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines(heads, rows))
 
 
-def fill(document: str, content: str) -> str:
-    """`document` with `content` between its two marks."""
-    before, _, rest = document.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+def fill(document: str, content: str, mark: str = "tables") -> str:
+    """`document` with `content` between its two marks of that name."""
+    begin, end = (f"<!-- {mark}: {place} -->" for place in ("begin", "end"))
+    before, _, rest = document.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"

@@ -39,7 +39,7 @@ def show(plan: Plan, console: Console) -> None:
     """Print the plan: what it is of, memory, FLOPs and hours, and what they rest on."""
     config, step = plan.config, plan.step
     size = config.optim.batch_size_per_device
-    passes = "one pass" if plan.chunks == 1 else f"{plan.chunks} chunks, two passes"
+    passes = "one pass" if plan.chunks == 1 else f"{plan.chunks} chunks, of {plan.kept} one pass"
     console.print(f"{config.model.name}: {plan.parameters:,} parameters with adapters,")
     console.print(f"  of which {plan.trained:,} are trained ({', '.join(config.lora.train)})")
     console.print(f"{plan.steps} steps of {config.gpus} × {size} = {config.gpus * size} rows;")
@@ -51,9 +51,6 @@ def show(plan: Plan, console: Console) -> None:
     verdict = "fits" if plan.fits else "DOES NOT FIT"
     total = f"all ({verdict} {config.gpu}, {plan.gpu.memory_gib:g})"
     console.print(_table("memory of one GPU", "GiB", plan.memory, total, _gib))
-    if step.images and plan.chunks > 1:
-        kept = _gib(plan.cached_features)
-        console.print(f"  vision features kept between the passes would take {kept} GiB more\n")
     console.print(_table("a step on one GPU", "TFLOP", plan.flops, "all", _tera))
     console.print(f"  {plan.seconds_per_step:.3g} s a step, {plan.hours:.2f} hours in all\n")
     console.print("Assumed:")

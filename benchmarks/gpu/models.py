@@ -80,8 +80,11 @@ class Material:
     pairs: list[Pair]
     samples: dict[Item, Sample] = field(default_factory=dict)
 
-    def batch(self, processor: ItemProcessor, limits: ChunkLimits, size: int) -> Batch:
-        return PairCollator(_Remembering(processor, self.samples), limits)(self.pairs[:size])  # type: ignore[arg-type]
+    def batch(
+        self, processor: ItemProcessor, limits: ChunkLimits, size: int, apart: bool = False
+    ) -> Batch:
+        collate = PairCollator(_Remembering(processor, self.samples), limits, apart=apart)  # type: ignore[arg-type]
+        return collate(self.pairs[:size])
 
 
 class _Remembering:

@@ -31,22 +31,31 @@ from unime.planning.planner import make_plan
 from unime.retrieval.encoding import encode
 from unime.retrieval.unime_embedder import UnimeEmbedder
 from unime.training.grad_cache import ChunkTooLarge
+from unime.training.graph_memory import GraphMemory
 
 PEAK = GPUS["h100-80g"].tflops * 1e12
 Step = Callable[[], Any]
 PAIRS = 32
+LLM = ("llm",)
 CASES = (
+    Case(PAIRS, 16, graph_memory="auto"),
     Case(PAIRS, 16),
-    Case(PAIRS, 8),  # as shipped, but for 4-bit weights
+    Case(PAIRS, 8, graph_memory="auto"),  # as shipped, but for 4-bit weights
+    Case(PAIRS, 8),
+    Case(PAIRS, 16, checkpointing=True, graph_memory="auto"),
+    Case(PAIRS, 16, checkpointing=True),
+    Case(PAIRS, 64, checkpointing=True),
+    Case(PAIRS, 16, train=LLM, graph_memory="auto"),
+    Case(PAIRS, 16, train=LLM),
+    Case(PAIRS, 16, train=LLM, checkpointing=True, graph_memory="auto"),
+    Case(PAIRS, 64, train=LLM, checkpointing=True),
+)
+OTHERS = (
     Case(PAIRS, 16, tf32=True),
     Case(PAIRS, 16, autocast=True),
     Case(PAIRS, 16, dropout=0.0),
-    Case(PAIRS, 16, checkpointing=True),
-    Case(PAIRS, 32, checkpointing=True),
-    Case(PAIRS, 64, checkpointing=True),
-    Case(PAIRS, 64, checkpointing=True, autocast=True),
-)
-OTHERS = (
+    Case(PAIRS, 16, train=LLM, graph_memory="auto", compile=True),
+    Case(PAIRS, 64, train=LLM, checkpointing=True, compile=True),
     Case(PAIRS, 64, checkpointing=True, quantization="nf4"),
     Case(PAIRS, 16, quantization="nf4"),
     Case(PAIRS, 8, attention="eager"),
@@ -56,7 +65,11 @@ OF_7B = (
     Case(16, 4, checkpointing=True, quantization="nf4"),  # as shipped
     Case(16, 16, checkpointing=True, quantization="nf4"),
 )
-SMALL = (Case(4, 2), Case(4, 8, checkpointing=True, quantization="nf4"))
+SMALL = (
+    Case(4, 2, graph_memory=1),
+    Case(4, 2, train=LLM),
+    Case(4, 8, checkpointing=True, quantization="nf4"),
+)
 
 
 def speed(
@@ -66,7 +79,7 @@ def speed(
     rows: list[Result] = found.setdefault("cases", [])
     encoder, loaded = None, None
     for case in SMALL if setting.small else cases:
-        model = replace(case, batch=0, chunk=0, tf32=False, autocast=False)
+        model = replace(case, batch=0, chunk=0, tf32=False, autocast=False, graph_memory=0)
         try:
             if model != loaded:
                 encoder = None
@@ -101,11 +114,19 @@ def measure(setting: Setting, encoder: Encoder, case: Case) -> Result:
     optimizer = adamw(encoder)
     reset_peak(setting)
     loaded = allocated(setting)
+    graphs = GraphMemory(case.graph_memory, setting.device)
+
+    def step() -> None:
+        setting.step(encoder, batch, graphs)
+        graphs.end()
+
     with arithmetic(setting, case):
-        seconds = time_steps(setting, optimizer, lambda: setting.step(encoder, batch))
+        seconds = time_steps(setting, optimizer, step)
     return {
         "case": asdict(case),
         "chunks": len(batch.chunks),
+        "kept graphs": graphs.kept,
+        "GiB of them": graphs.used / GIB,
         "seconds": seconds,
         "pairs/s": case.batch / statistics.median(seconds),
         "loaded GiB": loaded,
@@ -132,7 +153,9 @@ def time_steps(
 
 def kernels(setting: Setting) -> Result:
     """Where the time of a step goes, in two chunks and in one pass."""
-    cases = SMALL if setting.small else (Case(16, 16), Case(32, 64, checkpointing=True))
+    cases = (
+        (SMALL[0], SMALL[-1]) if setting.small else (Case(16, 16), Case(32, 64, checkpointing=True))
+    )
     found: Result = {}
     for name, case in zip(("two passes", "one pass"), cases, strict=True):
         found[name] = profiled(setting, case)

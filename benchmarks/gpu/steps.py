@@ -18,6 +18,8 @@ from unime.losses import LossOutput, instruction_loss
 from unime.models.encoder import Encoder
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.grad_cache import cached_backward
+from unime.training.graph_memory import GraphMemory
+from unime.training.kernels.choices import compile_layers
 
 TOKENS = 32  # of a question and of a caption
 GIB = 2**30
@@ -38,6 +40,9 @@ class Case:
     dropout: float = 0.05
     tf32: bool = False  # of products of adapters, which are float32
     autocast: bool = False  # the products of adapters in bfloat16
+    graph_memory: float | str = 0  # GiB of kept graphs, or auto
+    compile: bool = False  # the repeated layers
+    train: tuple[str, ...] = ("llm", "projector", "vision")  # without the last two: features once
 
     def config(self, material: Material, small: bool) -> Stage2PlanConfig:
         return step_config(
@@ -50,6 +55,8 @@ class Case:
             f"optim.batch_size_per_device={self.batch}",
             f"optim.chunk_size={self.chunk}",
             f"optim.gradient_checkpointing={self.checkpointing}",
+            f"optim.graph_memory={self.graph_memory}",
+            f"lora.train=[{', '.join(self.train)}]",
             "gpu=h100-80g",
             f"plan.text_tokens={TOKENS}",
             "plan.image_side=96",
@@ -73,14 +80,17 @@ class Setting:
         torch.manual_seed(0)  # equal fresh adapters
         options = {} if trains else {"lora": None}
         encoder = planned_encoder(config, device=self.device, dequantised=dequantised, **options)
+        if case.compile:
+            compile_layers(encoder)
         return encoder.train(trains)
 
     def batch(self, encoder: Encoder, case: Case) -> Batch:
         limits = ChunkLimits.of(case.config(self.material, self.small).optim)
-        return self.material.batch(encoder.processor, limits, case.batch)
+        apart = encoder.vision.reuses_features
+        return self.material.batch(encoder.processor, limits, case.batch, apart)
 
-    def step(self, encoder: Encoder, batch: Batch) -> LossOutput:
-        return cached_backward(self.accelerator, encoder, batch, info_nce)
+    def step(self, encoder: Encoder, batch: Batch, graphs: GraphMemory | None = None) -> LossOutput:
+        return cached_backward(self.accelerator, encoder, batch, info_nce, graphs=graphs)
 
 
 def info_nce(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:

@@ -56,7 +56,10 @@ def speed(found: Result) -> str:
     rows = []
     for row in found["cases"]:
         case = row["case"]
-        others = [name for name in ("tf32", "autocast") if case[name]]
+        others = [name for name in ("tf32", "autocast", "compile") if case.get(name)]
+        kept = row.get("kept graphs", 0)
+        others += [f"{kept} graphs kept"] * bool(kept)
+        others += ["LoRA on the language model"] * (case.get("train") == ["llm"])
         others += ["no dropout"] * (not case["dropout"]) + ["eager"] * (
             case["attention"] == "eager"
         )

@@ -12,6 +12,7 @@ from unime.runtime.names import for_others
 
 OF_A_COMMON_KIND = (  # of "inputs"
     *("num_frames", "resolution", "prompt", "max_image_pixels", "max_tiles", "max_text_tokens"),
+    "jpeg_draft",
 )
 Results = dict[str, TaskResult]  # task -> what a model has of it
 

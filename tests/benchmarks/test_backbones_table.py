@@ -21,7 +21,8 @@ def test_every_family_was_measured() -> None:
     assert set(RESULTS) == set(BACKBONES)
     for family, found in RESULTS.items():
         assert found.keys() == {
-            "alone", "exported", "learned", "sentence_transformers", "trained", "video",
+            "alone", "exported", "features", "learned", "sentence_transformers", "trained",
+            "video",
         }, family  # fmt: skip
         assert max(found["alone"].values()) < 1e-5
         theirs = found["sentence_transformers"]

@@ -69,7 +69,8 @@ def sections(folder: Path, *names: str) -> dict[str, Any]:
 
 
 def test_a_step_is_exact(tmp_path: Path) -> None:
-    assert sections(tmp_path, "float64")["float64"]["worst"] < 1e-12
+    found = sections(tmp_path, "float64")["float64"]
+    assert found["worst"] < 1e-12 and found["graphs kept, against none"] == 0
 
 
 @pytest.mark.engines

@@ -28,9 +28,10 @@ from unime.training.engines import SHARDS_WEIGHTS, _fill_deepspeed, check_combin
 
 ROUNDING = ("bfloat16", "autocast")
 IN_PARTS = {"in_parts", "in_parts_llm", "in_parts_one_pass"}  # refused where weights are sharded
+KEPT = {"kept", "kept_some", "kept_checkpointing"}  # not kept there either
 FAST = {
-    "ddp": ["llava_lora", "dropout_checkpointing"],
-    "zero2": ["qlora", "in_parts"],  # the order of gradients is its own trap
+    "ddp": ["llava_lora", "dropout_checkpointing", "kept"],
+    "zero2": ["qlora", "in_parts", "kept_some"],  # the order of gradients is its own trap
     "zero3": ["llava_qlora", "text_first"],
     "fsdp2": ["lora"],
 }
@@ -72,6 +73,9 @@ def judge(engine: str, found: dict[str, Any]) -> None:
             assert result["whole"] < result["own_rounding"] * (1 + casts_more), (case, result)
         else:
             assert result["whole"] < 5e-6 and result["worst"] < 1e-5, (case, result)
+        if case in KEPT:
+            some = case == "kept_some"
+            assert all(0 < n < result["chunks"] if some else n > 1 for n in result["kept"]), result
 
 
 @pytest.mark.engines
@@ -93,7 +97,7 @@ def test_two_ranks_equal_a_plain_step(engine: str, engine_folder: Path, two_rank
 def test_every_case(engine: str, count: int, engine_folder: Path, tmp_path: Path) -> None:
     refused = {"autocast"} if engine.startswith("zero") else set()
     if engine.removesuffix("_offload") in SHARDS_WEIGHTS:
-        refused |= IN_PARTS
+        refused |= IN_PARTS | KEPT
     cases = [name for name in CASES if name not in refused]
     ranks = Ranks(tmp_path, count)
     try:
@@ -110,6 +114,7 @@ def test_every_case(engine: str, count: int, engine_folder: Path, tmp_path: Path
         ("zero3", {"quantization": Quantization.int8}, "'int8' with zero3, expected nf4 or none"),
         ("fsdp2", {"quantization": Quantization.int8}, "or use DDP or ZeRO-2"),
         ("zero2", {"auto_chunk": True}, "optim.auto_chunk: got true with zero2, expected false"),
+        ("fsdp2", {"graph_memory": 2.0}, "optim.graph_memory: got 2.0 with fsdp2, expected auto"),
         ("zero3", {"use_dora": True}, "lora.use_dora: got true with zero3, expected false"),
     ],
 )

@@ -250,7 +250,7 @@ def test_what_a_model_cannot_tell_apart_is_at_chance(
 
     def embed(self: UnimeEmbedder, inputs: Any) -> torch.Tensor:
         rows = sees(self, inputs)
-        for places, part in inputs:
+        for places, part in inputs[0]:
             if blind_to == "everything" or "pixel_values" in part:
                 rows[places] = self.dimension**-0.5
         return rows

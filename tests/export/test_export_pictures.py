@@ -65,7 +65,11 @@ def test_odd_pictures_are_odd(odd):
 def test_odd_pictures_have_the_vectors_of_training(
     family, resolution, odd, tiny_model, tmp_path, capsys
 ):
-    encoder = train_small(tiny_model(family), tmp_path / "run", InputConfig(resolution=resolution))
+    drafted = None if resolution == "native" else Resolution.parse(resolution)
+    inputs = InputConfig(resolution=resolution, jpeg_draft=drafted is not None)
+    encoder = train_small(tiny_model(family), tmp_path / "run", inputs)
+    odd["a large JPEG"] = str(tmp_path / "odd/large.jpg")
+    Image.effect_noise((400, 300), 90).convert("RGB").save(odd["a large JPEG"])
     out = tmp_path / "out"
     export.main([str(tmp_path / "run"), str(out)])
     assert "odd pictures, each a file: largest" in capsys.readouterr().out
@@ -76,14 +80,15 @@ def test_odd_pictures_have_the_vectors_of_training(
     right = embed(encoder, items)
     assert difference(embed(load_exact(out), items), right) < 1e-5
     settings = json.loads((out / "sentence_bert_config.json").read_text())
-    assert settings.get("resolution") == (None if resolution == "native" else resolution)
+    for key in ("resolution", "jpeg_draft"):
+        assert settings.get(key) == (None if resolution == "native" else resolution)
     encoded = [base64.b64encode(Path(path).read_bytes()).decode() for path in paths]
     for way in (
         paths,
         [Image.open(path) for path in paths],
         [{"image": path} for path in paths],
         [f"data:image/png;base64,{text}" for text in encoded],
-        [np.asarray(load_image(path, InputConfig().max_image_pixels)) for path in paths],
+        [np.asarray(load_image(path, inputs.max_image_pixels, drafted)) for path in paths],
         [[{"role": "user", "content": [{"type": "image", "path": path}]}] for path in paths],
     ):
         vectors = model.encode(way, batch_size=len(paths), convert_to_tensor=True)
@@ -148,7 +153,7 @@ def test_without_code_a_size_is_for_others_to_do(pictures, tiny_model, tmp_path)
 def test_code_that_reads_otherwise_is_found_out(tiny_model, tmp_path, monkeypatch):
     """The export's own check looks at odd pictures, not only at those that all read alike."""
     train_small(tiny_model("qwen2_vl"), tmp_path / "run")
-    monkeypatch.setattr("unime.inputs.images.as_seen", lambda image: image.convert("RGB"))
+    monkeypatch.setattr("unime.inputs.images.as_seen", lambda image, _: image.convert("RGB"))
     with pytest.raises(RunError, match="odd pictures, each a file: largest difference"):
         export.main([str(tmp_path / "run"), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -108,10 +108,10 @@ def test_flops_are_those_of_the_flop_counter(tiny_model, tmp_path, family, train
     inputs = inputs_of(encoder, tmp_path, 4)
     text, image, _ = item_shapes(config, architecture)
     step = replace(load_of_step(config, text, image), texts=0)
-    flops = step_flops(config, architecture, step, in_one_pass=True)
+    flops = step_flops(config, architecture, step)
     with FlopCounterMode(display=False) as counter:
         embeddings = encoder(inputs)
-    assert flops["the only pass"] == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert flops["embedding every item"] == pytest.approx(counter.get_total_flops(), rel=1e-3)
     with FlopCounterMode(display=False) as both:
         embeddings.square().sum().backward()
     measured = counter.get_total_flops() + both.get_total_flops()
@@ -143,15 +143,39 @@ def test_gradient_caching_and_checkpointing_cost_a_pass_each(tiny_model):
     folder = tiny_model("qwen2_vl")
     plain = (folder, ["llm"], "none", "float32")
     once = make_plan(settings(*plain))
-    cached = make_plan(settings(*plain, "optim.chunk_size=2"))
-    words = ("optim.chunk_size=2", "optim.gradient_checkpointing=true")
+    cached = make_plan(settings(*plain, "optim.chunk_size=2", "optim.graph_memory=0"))
+    words = ("optim.chunk_size=2", "optim.graph_memory=0", "optim.gradient_checkpointing=true")
     again = make_plan(settings(*plain, *words))
     assert (once.chunks, cached.chunks) == (1, 4)
-    forward = once.flops["the only pass"]
-    assert sum(cached.flops.values()) == pytest.approx(sum(once.flops.values()) + forward)
+    forward = once.flops["embedding every item"]
+    second = cached.flops["embedding again what kept no graph"]
+    assert 0 < second < forward  # the frozen tower sees a picture once
+    assert sum(cached.flops.values()) == pytest.approx(sum(once.flops.values()) + second)
+    every = [f"lora.train=[{', '.join(ALL_PARTS)}]", "optim.chunk_size=2", "optim.graph_memory=0"]
+    trained = make_plan(settings(*plain, *every)).flops
+    assert trained["embedding again what kept no graph"] == trained["embedding every item"]
     recomputed = again.flops["recomputed (checkpointing)"]
     assert 0 < recomputed < forward  # the frozen tower is not
     assert again.memory["activations of one chunk"] < cached.memory["activations of one chunk"]
+
+
+def test_graphs_that_fit_are_kept(tiny_model):
+    """As many as the setting, or what is left of the GPU, has room for; where weights are sharded
+    none."""
+    words = (tiny_model("qwen2_vl"), ["llm"], "none", "float32", "optim.chunk_size=2")
+    all_kept = make_plan(settings(*words))
+    graph = all_kept.memory["activations of one chunk"]
+    assert (all_kept.chunks, all_kept.kept) == (4, 4)
+    assert all_kept.flops["embedding again what kept no graph"] == 0
+    image = all_kept.step.image.image_tokens
+    width = read_architecture(ModelConfig(str(words[0])), LoraSettings()).hidden_size
+    assert all_kept.memory["vision features of a step"] == 4 * image * width * 4
+    assert graph < all_kept.memory["graphs that are kept beside it"] < 3 * graph  # texts are short
+    some = make_plan(settings(*words, f"optim.graph_memory={1.1 * graph / 2**30:.12f}"))
+    assert (some.kept, some.memory["graphs that are kept beside it"]) == (1, 0)
+    config = settings(*words)
+    config.plan.engine = Engine.zero3
+    assert make_plan(config).kept == 0
 
 
 def test_engines_share_what_they_say(tiny_model):
@@ -253,8 +277,9 @@ def test_program(tiny_model, monkeypatch, capsys):
     runpy.run_module("stages.plan", run_name="__main__")  # as python -m does
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "1000 steps of 4 × 128 = 512 rows;" in lines
-    assert "256 items on each GPU in 32 chunks, two passes" in lines
-    assert "cached vision features 0.000" in lines
+    assert "256 items on each GPU in 32 chunks, of 32 one pass" in lines
+    assert not any(line.startswith("vision features") for line in lines)  # its tower trains
+    assert any(line.startswith("graphs that are kept beside it") for line in lines)
     assert any(line.startswith("all (fits custom, 3) 2.") for line in lines)
     for name in ("weights of the language model, nf4", "activations of one chunk", "backward"):
         assert any(line.startswith(name) for line in lines), name

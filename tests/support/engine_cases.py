@@ -42,6 +42,7 @@ from unime.training.chunks import Batch, ChunkLimits
 from unime.training.collator import PairCollator
 from unime.training.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
 from unime.training.grad_cache import _Step, cached_backward
+from unime.training.graph_memory import GraphMemory
 
 LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
 OFFLOADED = {"device": "cpu"}
@@ -72,8 +73,10 @@ class Case:
     limits: ChunkLimits = field(default=ChunkLimits(3, 2))
     mixed_precision: str = "no"
     text_queries: bool = False  # the first chunk of every rank is without images
+    graph_memory: float = 0.0  # GiB
 
 
+SOME = 3 / 2**10  # GiB: some of a rank's graphs, not all
 QWEN, LLAVA, NEXT = "qwen2_vl", "llava_onevision", "llava_next"
 MLLAMA = "mllama"  # whose rows of no, one or two images share no forward
 CASES = {
@@ -97,6 +100,9 @@ CASES = {
     "in_parts_llm": Case(MLLAMA, "lora", ("llm",)),  # which attends to images itself
     "in_parts_one_pass": Case(MLLAMA, "qlora", limits=ChunkLimits(99, 99)),
     "autocast": Case(QWEN, "lora", mixed_precision="bf16"),
+    "kept": Case(QWEN, "lora", dropout=0.3, graph_memory=1.0),
+    "kept_some": Case(QWEN, "qlora", graph_memory=SOME),
+    "kept_checkpointing": Case(LLAVA, "lora", checkpointing=True, graph_memory=1.0),
 }
 
 
@@ -153,11 +159,6 @@ def local_gradients(encoder: Encoder) -> dict[str, Tensor]:
     }
 
 
-def by_group(rows: Tensor, batch: Batch) -> dict[str, Tensor]:
-    ordered = rows if batch.order is None else rows[batch.order]
-    return dict(zip(batch.groups, ordered.split(list(batch.groups.values())), strict=True))
-
-
 def plain(case: Case, folder: Path, rows: list[Pair], engine: str) -> dict[str, Tensor]:
     """One un-chunked step over the global batch, in one process: no cache, no engine."""
     encoder = build(case, folder, engine)
@@ -166,7 +167,7 @@ def plain(case: Case, folder: Path, rows: list[Pair], engine: str) -> dict[str, 
     (parts,) = batch.chunks
     with torch.autocast("cpu", torch.bfloat16, case.mixed_precision == "bf16"):
         embedded = torch.cat([encoder(part) for part in parts])
-    embeddings = by_group(embedded, batch)
+    embeddings = batch.by_group(embedded)
     loss_fn(embeddings, batch.labels).loss.backward()
     return local_gradients(encoder)
 
@@ -180,8 +181,7 @@ def keeping_graphs(
     torch.manual_seed(100 + rank())
     with accelerator.autocast():
         parts = torch.cat([encoder(*inputs).float() for inputs in chunks])
-    own = by_group(parts[: sum(batch.groups.values())], batch)
-    embeddings = {name: gather_rows(rows) for name, rows in own.items()}
+    embeddings = {name: gather_rows(rows) for name, rows in batch.by_group(parts).items()}
     labels = {name: gather_rows(value) for name, value in batch.labels.items()}
     loss_fn(embeddings, labels).loss.backward()
     gradients = local_gradients(encoder)
@@ -193,13 +193,18 @@ def keeping_graphs(
 
 def cached(
     case: Case, encoder: Encoder, batch: Batch, accelerator: Accelerator
-) -> dict[str, Tensor]:
-    """The gradient that the prepared model holds after the cached step, just before AdamW's."""
+) -> tuple[dict[str, Tensor], list[int]]:
+    """The gradient that the prepared model holds after the cached step, just before AdamW's; and
+    how many graphs were kept in it and in the step before."""
+    graphs = GraphMemory(case.graph_memory)
     parameters = [p for _, p in encoder.trainable_named_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     model, optimizer = accelerator.prepare(encoder, optimizer)
-    cached_backward(accelerator, model, batch, loss_fn)  # a step before, which moves nothing,
-    optimizer.step()  # but could leave something behind
+    # a step before, which moves nothing, but could leave something behind
+    cached_backward(accelerator, model, batch, loss_fn, graphs=graphs)
+    kept = [graphs.kept]
+    graphs.end()
+    optimizer.step()
     optimizer.zero_grad()
     named = dict(encoder.trainable_named_parameters())
     found: dict[str, Tensor] = {}
@@ -212,14 +217,15 @@ def cached(
 
         wrapped.engine.step = instead_of_stepping
     torch.manual_seed(100 + rank())
-    cached_backward(accelerator, model, batch, loss_fn)
+    cached_backward(accelerator, model, batch, loss_fn, graphs=graphs)
+    kept.append(graphs.kept)
     if wrapped is None:
         for name, parameter in named.items():
             gradient = parameter.grad
             found[name] = (
                 torch.zeros(parameter.shape) if gradient is None else whole(gradient).clone()
             )
-    return {name.removeprefix("module."): gradient for name, gradient in found.items()}
+    return {name.removeprefix("module."): gradient for name, gradient in found.items()}, kept
 
 
 def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, object]:
@@ -268,14 +274,15 @@ def run(name: str, engine: str, folder: Path) -> None:
     encoder = build(case, folder, engine)
     world = accelerator.num_processes
     first, last = SPLITS[world][rank()], SPLITS[world][rank() + 1]
-    batch = PairCollator(encoder.processor, case.limits)(rows[first:last])
+    apart = encoder.vision.reuses_features and engine not in SHARDS_WEIGHTS
+    batch = PairCollator(encoder.processor, case.limits, apart=apart)(rows[first:last])
     rounds = case.precision != "float32" or case.mixed_precision != "no"
     if case.dropout or rounds:
         expected = keeping_graphs(case, folder, batch, accelerator)
     else:
         expected = plain(case, folder, rows, engine)
-    found = cached(case, encoder, batch, accelerator)
-    result = errors(found, expected) | {"chunks": len(batch.chunks), "ranks": world}
+    found, kept = cached(case, encoder, batch, accelerator)
+    result = errors(found, expected) | {"chunks": len(batch.chunks), "ranks": world, "kept": kept}
     if rounds:  # how far plain steps in two precisions are apart
         exact = replace(case, precision="float32", mixed_precision="no")
         found, expected = (plain(one, folder, rows, engine) for one in (case, exact))

@@ -26,14 +26,14 @@ from unime.config import (
 from unime.data.datasets import TextRow
 from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, distillation_loss
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.loop import train
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
 
 WIDTH = 12
-TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib")
+TIMING = ("texts_per_second", "tokens_per_second", "seconds", "memory_gib", "kept_graphs")
 
 
 class StandIn(nn.Module):

@@ -20,7 +20,7 @@ from torch import nn
 
 from unime.errors import ConfigError, RunError
 from unime.runtime.files import write_json
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 
 SEED = 5
 

@@ -19,6 +19,7 @@ from unime.losses import LossOutput, distillation_loss, instruction_loss
 from unime.runtime.distributed import gather_rows
 from unime.training.chunks import Batch
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
+from unime.training.graph_memory import GraphMemory
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
 KEYS = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
@@ -45,7 +46,10 @@ def rows(count: int, seed: int) -> Tensor:
 
 
 def make_batch(query: Tensor, target: Tensor, labels: dict[str, Tensor], chunk: int) -> Batch:
-    chunks = [[{"x": part}] for part in torch.cat([query, target]).split(chunk)]
+    chunks = [
+        [{"x": part, "attention_mask": torch.ones(len(part), 4)}]
+        for part in torch.cat([query, target]).split(chunk)
+    ]
     return Batch(chunks, {"query": len(query), "target": len(target)}, labels, [])
 
 
@@ -108,6 +112,60 @@ def test_dropout_draws_the_same_masks_twice() -> None:
     pair_loss(embeddings, batch.labels).loss.backward()
     assert torch.equal(after, torch.rand(1))
     assert_close(gradients(model), gradients(kept))
+
+
+GRAPH = 2032 / 2**30  # GiB of a chunk of 4 rows of ToyEncoder with dropout
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(0.0, 0), (0.5 * GRAPH, 0), (1.5 * GRAPH, 1), (4.0 * GRAPH, 4), (1.0, 5)]
+)
+def test_kept_graphs_change_no_number(limit: float, kept: int) -> None:
+    """Of 5 chunks as many keep their graph as fit, and are embedded once; gradients and random
+    stream are the same to the last bit."""
+    batch = whole_batch(4)
+    accelerator = Accelerator(cpu=True)
+    found = []
+    for graphs in (GraphMemory(limit), None):
+        model = ToyEncoder(dropout=0.5)
+        calls: list[object] = []
+        model.register_forward_hook(lambda *_, calls=calls: calls.append(None))
+        torch.manual_seed(7)
+        for _ in range(2):  # measured in the first step, expected in the second
+            calls.clear()
+            cached_backward(accelerator, model, batch, pair_loss, graphs=graphs)
+            if graphs is not None:
+                assert (graphs.kept, len(calls)) == (kept, 10 - kept)
+                graphs.end()
+        found.append([torch.rand(1), *gradients(model)])
+    assert all(map(torch.equal, *found))
+
+
+def test_graphs_make_way_when_memory_is_full() -> None:
+    """Half as much is kept each time, then none; after that there is nothing to give."""
+    model, batch, graphs = ToyEncoder(), whole_batch(4), GraphMemory(1.0)
+    kept = []
+    for _ in range(5):
+        cached_backward(Accelerator(cpu=True), model, batch, pair_loss, graphs=graphs)
+        kept.append(graphs.kept)
+        graphs.end()
+        if not graphs.shrink():
+            break
+    assert kept == [5, 2, 1, 0]
+
+
+def test_what_is_measured_of_a_forward() -> None:
+    """What autograd keeps, and the result; not what a forward only passes through."""
+    graphs = GraphMemory(1.0)
+    layers = nn.Sequential(nn.Linear(100, 200), nn.Tanh(), nn.Linear(200, 100))
+    part = {"x": torch.randn(50, 100), "attention_mask": torch.ones(50, 1)}
+    sizes = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), graphs.measured([part]):
+            result = layers(part["x"])
+        sizes.append(graphs._sizes[-1])
+        del result
+    assert sizes == [4 * 50 * (200 + 100), 4 * 50 * 100]  # Tanh keeps its output alone
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from unime.data.datasets import TextRow
 from unime.data.sampler import GlobalBatchSampler, Mixing
 from unime.errors import ConfigError
 from unime.losses import distillation_loss
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
 from unime.training.schedule import learning_rate
@@ -36,8 +36,8 @@ def test_metrics_and_files(straight: Path) -> None:
     assert list(lines[0]) == [
         "step", "loss", "grad_norm", "teacher_correlation", "teacher_mean_similarity",
         "mean_similarity", "effective_rank", "distinct_items",
-        "skipped_steps", "learning_rate", "truncated_texts", "tokens", "padding_share",
-        "memory_gib", "texts_per_second", "tokens_per_second", "seconds",
+        "skipped_steps", "learning_rate", "kept_graphs", "truncated_texts", "tokens",
+        "padding_share", "memory_gib", "texts_per_second", "tokens_per_second", "seconds",
     ]  # fmt: skip
     assert lines[0]["texts_per_second"] is None and lines[1]["texts_per_second"] > 0
     assert lines[0]["seconds"] < lines[2]["seconds"]

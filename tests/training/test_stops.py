@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +33,7 @@ from unime.config import OnCollapse, OnNonfinite
 from unime.data.datasets import TextRow
 from unime.errors import ConfigError, RunError
 from unime.runtime import interruption
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
@@ -123,7 +124,7 @@ def test_a_full_disk_leaves_the_former_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", save_or_fail)
-        patch.setattr("unime.training.random_state.save_file", save_or_fail)
+        patch.setattr("unime.training.checkpoints.random_state.save_file", save_or_fail)
         patch.setattr("tests.support.stand_in.save_file", save_or_fail)
         patch.setattr(Path, "write_bytes", write_bytes)
         with pytest.raises(
@@ -173,6 +174,38 @@ def test_chunks_are_halved_until_they_fit(
     fits = fit(make_config(tmp_path / "fits"), dropout=0.0, collator=LimitedCollator(1))
     ours, theirs = list(halved.parameters()), list(fits.parameters())
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+class HoldsTwoGraphs(StandIn):
+    """A device whose memory holds the graphs of two chunks."""
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        alive = [graph for graph in vars(self).setdefault("graphs", []) if graph() is not None]
+        if len(alive) == 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("no memory")
+        rows = super().forward(chunk)
+        self.graphs = alive + [weakref.ref(rows)] * rows.requires_grad
+        return rows
+
+
+def test_graphs_make_way_until_they_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the step that has no memory for them; parameters, dropout too, are the same to the last
+    bit, and so are those of a run that is stopped and goes on with fewer graphs."""
+    kept = {"graph_memory": 1.0}
+    fit(
+        make_config(tmp_path / "kept", **kept),
+        encoder=HoldsTwoGraphs(0.3),
+        collator=LimitedCollator(2),
+    )
+    said = capsys.readouterr().err
+    assert "step 1: out of cpu memory with 2 graphs kept; going on with 0.00 GiB" in said
+    assert "1 of 4 chunks keep their graph (0.00 GiB) and are embedded once" in said
+    fit(make_config(tmp_path / "none"), encoder=StandIn(0.3), collator=LimitedCollator(2))
+    assert_same(outcome(tmp_path / "kept"), outcome(tmp_path / "none"))
+    lines = [read_lines(tmp_path / name / "metrics.jsonl")[-1] for name in ("kept", "none")]
+    assert [line["kept_graphs"] for line in lines] == [1, 0]
+    newest = checkpoint.latest(tmp_path / "kept")
+    assert newest is not None and checkpoint.read_state(newest)["kept_graphs"] == 1
 
 
 def test_out_of_memory_says_what_to_try(tmp_path: Path) -> None:

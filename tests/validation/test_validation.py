@@ -47,7 +47,7 @@ from unime.inputs.items import Item, item_key
 from unime.losses import distillation_loss
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.engines import check_combination
 from unime.validation.hold_out import choose, hold_out
 from unime.validation.measure import Validation

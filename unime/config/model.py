@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ INPUT_DEFAULTS: dict[str, Any] = {
     "resolution": "native",
     "max_tiles": 0,
     "num_frames": 8,
+    "jpeg_draft": False,
 }
 
 
@@ -123,7 +124,21 @@ class InputConfig(Settings, section="inputs"):
         "null: as trained, else 0",
     )
     num_frames: Positive[int] | None = setting(None, "of a video; null: as trained, else 8")
+    jpeg_draft: bool | None = setting(
+        None,
+        "JPEGs of more than twice the resolution are decoded at a half, a quarter or an eighth of "
+        "their size, which is faster and changes their pixels a little; null: as trained, else "
+        "false",
+    )
     max_image_pixels: Positive[int] = setting(50_000_000, "larger files are refused")
+    feature_store: FilePath | None = setting(
+        None,
+        "folder that keeps what a frozen vision tower makes of pictures, for later epochs, runs "
+        "and evaluations of this project's own models; null: none",
+    )
+    feature_store_gib: Positive[float] = setting(
+        20.0, "that the folder may hold; when it does, no more are written"
+    )
 
     def __post_init__(self) -> None:
         """Bound what a checkpoint may ask for, too (:meth:`filled`)."""
@@ -131,9 +146,16 @@ class InputConfig(Settings, section="inputs"):
         size = Resolution.parse(self.resolution).least if self.resolution is not None else 0
         most = f"at most inputs.max_image_pixels={self.max_image_pixels} pixels"
         require(size <= self.max_image_pixels, "inputs.resolution", self.resolution, most)
+        drafts_nothing = self.jpeg_draft and self.resolution == INPUT_DEFAULTS["resolution"]
+        expected = "false where inputs.resolution is native, which keeps every pixel"
+        require(not drafts_nothing, "inputs.jpeg_draft", self.jpeg_draft, expected)
         for name, limit in (("max_tiles", MAX_TILES), ("num_frames", MAX_FRAMES)):
             number = getattr(self, name)
             require((number or 0) <= limit, f"inputs.{name}", number, f"at most {limit}")
+
+    def decisive(self) -> dict[str, Any]:
+        """Those settings that decide what a model is shown, by name."""
+        return {name: v for name, v in asdict(self).items() if not name.startswith("feature_store")}
 
     def filled(self, trained: Mapping[str, Any] | None = None) -> InputConfig:
         """These settings with every null replaced: by what a checkpoint was trained with, else by

@@ -64,8 +64,13 @@ class Optimizer(Enum):
 
 
 TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
+GRAPHS = Bounds("auto, or GiB, 0 or more", lambda size: size == "auto" or is_size(size))
 BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the global batch; changes no result"
 STEPS = Bounds("auto, or a number of steps", lambda after: re.fullmatch("auto|[0-9]+", str(after)))
+
+
+def is_size(value: float | str) -> bool:
+    return not isinstance(value, str) and value >= 0
 
 
 @dataclass
@@ -88,6 +93,11 @@ class OptimConfig(Settings, section="optim"):
     max_grad_norm: Positive[float] | None = setting(1.0, "of all gradients; null: no clipping")
     target_chunk_size: Positive[int] | None = setting(None, "of the targets; null: as many")
     chunk_tokens: Positive[int] | None = setting(None, "and no more tokens; null: any")
+    graph_memory: Annotated[float | str, GRAPHS] = setting(
+        "auto",
+        "GiB that the graphs of chunks may take, so that these chunks are embedded once a step and "
+        "not twice; auto: what a GPU has left, none on a CPU; 0: gradient caching as published",
+    )
     auto_chunk: bool = setting(False, "halve chunks when the GPU's memory is full, and go on")
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")
     optimizer: Optimizer = setting(

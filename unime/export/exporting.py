@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ def export_adapter(model: ModelConfig, folder: Path, config: ExportConfig) -> Ex
     print(line, flush=True)
     return Exported(
         encoder.hidden_size,
-        asdict(encoder.processor.inputs),
+        encoder.processor.inputs.decisive(),
         {"all": ADAPTER},
         [line],
         model=model,
@@ -85,7 +85,7 @@ def export_merged(model: ModelConfig, folder: Path, config: ExportConfig) -> Exp
             gc.collect()
             encoder = Encoder.load(model, InputConfig(), device=device, dequantised=True)
         encoder.adapters.merge()
-        inputs = asdict(encoder.processor.inputs)
+        inputs = encoder.processor.inputs.decisive()
         merged = embed_kinds(encoder, items)
         before = {"none": "", "nf4": "de-quantised and "}.get(model.quantization.value, "rounded, ")
         found = difference(merged, trained)
@@ -162,6 +162,8 @@ def compare(
                 note(check_equal(what, found, precision))
         elif encoder.processor.resolution != Resolution():
             otherwise = [f"pictures that are not {encoder.processor.inputs.resolution}", *otherwise]
+        if not code and encoder.processor.inputs.jpeg_draft:
+            otherwise.append("JPEGs of more than twice the resolution (inputs.jpeg_draft)")
         for kind in otherwise:
             note(f"sentence-transformers embeds otherwise than the run: {kind}")
     for kind, why in limits.items():

@@ -129,6 +129,8 @@ def _write_sentence_transformers(
         kind = "reading_transformer.ReadingTransformer"
         if processor.resolution != Resolution():  # else its own processor does it
             transformer["resolution"] = processor.inputs.resolution
+        if processor.inputs.jpeg_draft:
+            transformer["jpeg_draft"] = processor.inputs.resolution
         for name in READING:
             text = (PACKAGE / name).read_text(encoding="utf-8").replace("unime.inputs.", ".")
             (folder / Path(name).name).write_text(text, encoding="utf-8")

@@ -28,11 +28,14 @@ CHANNELS = (1, 3, 4)
 
 
 class ReadingTransformer(Transformer):
-    config_keys = [*Transformer.config_keys, "resolution"]  # noqa: RUF012 (as its parent has it)
+    config_keys = [*Transformer.config_keys, "resolution", "jpeg_draft"]  # noqa: RUF012 (as its parent has it)
 
-    def __init__(self, *args: Any, resolution: str = "native", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, resolution: str = "native", jpeg_draft: str = "native", **kwargs: Any
+    ) -> None:
+        """`jpeg_draft`: the resolution for which a JPEG may be decoded smaller."""
         super().__init__(*args, **kwargs)
-        self.resolution = resolution
+        self.resolution, self.jpeg_draft = resolution, jpeg_draft
 
     def preprocess(self, inputs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return super().preprocess([self._prepared(value) for value in inputs], *args, **kwargs)
@@ -74,13 +77,17 @@ class ReadingTransformer(Transformer):
 
     def _seen(self, value: Any) -> Image.Image:
         if isinstance(value, Image.Image):
-            picture = as_seen(value)
+            picture = as_seen(value, self._least(value))
         elif isinstance(value, str):
             with open_picture(_file(value)) as image:
-                picture = as_seen(image)
+                picture = as_seen(image, self._least(image))
         else:
             picture = as_seen(_of_array(np.asarray(value)))
         return Resolution.parse(self.resolution).apply(picture)
+
+    def _least(self, image: Image.Image) -> tuple[int, int] | None:
+        drafted = Resolution.parse(self.jpeg_draft)
+        return None if drafted == Resolution() else drafted.drafted(image.size)
 
 
 def _names_picture(text: str) -> bool:

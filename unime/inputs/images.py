@@ -14,6 +14,7 @@ from unime.errors import DataError
 from unime.inputs.items import Item
 from unime.inputs.picture_files import open_picture, readable_formats
 from unime.inputs.pixels import as_seen
+from unime.inputs.resolution import Resolution
 from unime.runtime.files import regular
 from unime.runtime.progress import progress_bar
 
@@ -30,8 +31,11 @@ def sample_frames(frames: Sequence[str], count: int) -> list[str]:
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count, dtype=int)]
 
 
-def load_image(path: str, max_pixels: int) -> Image.Image:
+def load_image(path: str, max_pixels: int, drafted: Resolution | None = None) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
+
+    Args:
+        drafted: a JPEG may be decoded smaller that is much larger than this (inputs.jpeg_draft).
 
     Raises:
         DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
@@ -42,7 +46,7 @@ def load_image(path: str, max_pixels: int) -> Image.Image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height} pixels"
                 raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}")
-            return as_seen(image)
+            return as_seen(image, None if drafted is None else drafted.drafted(image.size))
     except DataError:
         raise
     except FileNotFoundError:

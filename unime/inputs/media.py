@@ -51,6 +51,7 @@ class MediaReader:
     max_pixels: int  # of a picture
     resolution: Resolution
     frame_resolution: Resolution
+    jpeg_draft: bool = False
 
     def __call__(
         self, item: Item, load: Callable[[str], Image.Image] | None = None
@@ -63,7 +64,9 @@ class MediaReader:
         Raises:
             DataError: an image that cannot be read, is too large or a strip.
         """
-        load = load or (lambda path: load_image(path, self.max_pixels))
+        # of frames, since a family may bring pictures to their resolution by itself
+        drafted = self.frame_resolution if self.jpeg_draft else None
+        load = load or (lambda path: load_image(path, self.max_pixels, drafted))
 
         def shown(path: str, resolution: Resolution) -> Image.Image:
             picture = load(path)

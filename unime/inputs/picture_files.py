@@ -166,6 +166,20 @@ def load_whole(image: Image.Image) -> None:
         _check_rows(image, file)
 
 
+def draft(image: Image.Image, least: tuple[int, int]) -> None:
+    """Let a JPEG that is not read yet be decoded smaller, but not smaller than `least`.
+
+    Raises:
+        ValueError: it is made to be slow, which is told by its own size.
+    """
+    file = getattr(image, "fp", None)
+    if image.format in ("JPEG", "MPO") and file is not None and getattr(image, "tile", None):
+        here = file.tell()
+        _check_jpeg(image, file)
+        file.seek(here)
+        image.draft(image.mode, least)
+
+
 def _check_jpeg(image: Any, file: IO[bytes]) -> None:
     if image.info.get("progressive"):
         file.seek(0)

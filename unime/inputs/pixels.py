@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from unime.inputs.picture_files import load_whole
+from unime.inputs.picture_files import draft, load_whole
 
 MAX_SIDE = 100_000  # pixels; Pillow keeps a pointer for each row, of 1 pixel too
 TURNS = {  # by EXIF's orientation
@@ -28,9 +28,13 @@ DEEP = ("I", "F")  # modes of 32 bits; those of 16 begin with "I;16"
 BITS, PHOTOMETRIC, MOST, S_LEAST, S_MOST = 258, 262, 281, 340, 341
 
 
-def as_seen(image: Image.Image) -> Image.Image:
+def as_seen(image: Image.Image, least: tuple[int, int] | None = None) -> Image.Image:
     """A picture (of an animation the frame it stands at) as a model is shown it: upright, in RGB of
     8 bits, on white where it is transparent, in its own size.
+
+    Args:
+        least: (width, height) in pixels of the file, above which a JPEG may be decoded at a half, a
+            quarter or an eighth of its size; None: it may not.
 
     Raises:
         ValueError: 32-bit values of which nothing says which are black and white; a side of
@@ -40,6 +44,8 @@ def as_seen(image: Image.Image) -> Image.Image:
     if max(image.size) > MAX_SIDE:
         size = f"{image.width} x {image.height} pixels"
         raise ValueError(f"{size}, a side of more than {MAX_SIDE}")
+    if least is not None:
+        draft(image, least)
     tiles = getattr(image, "tile", None)  # until it is loaded
     rawmode = tiles[0].args if tiles else None
     load_whole(image)  # which turns a TIFF

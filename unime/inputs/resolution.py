@@ -60,6 +60,14 @@ class Resolution:
         rounded = math.floor if scale < 1 else math.ceil  # stays within the range
         return max(1, rounded(width * scale)), max(1, rounded(height * scale))
 
+    def drafted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The least (width, height) that a picture of such a size may be decoded at: twice what it
+        becomes, however it is turned."""
+        width, height = self.size_of(size)
+        if self.size is not None:
+            width = height = max(width, height)
+        return 2 * width, 2 * height
+
     def apply(self, picture: Image.Image) -> Image.Image:
         """Resize a picture, or leave it as it is.
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unime.backbones.backbone import Backbone
+from unime.backbones.families import BACKBONES
+from unime.backbones.last_token import LastTokenAlone
 from unime.backbones.layers import is_quantised
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
@@ -35,6 +37,8 @@ from unime.models.belonging import check_fits, check_not_merged, describe_base
 from unime.models.chat_format import check_carries
 from unime.models.checkpoint_files import Checkpoint
 from unime.models.explaining import explained
+from unime.models.features import frozen
+from unime.models.features.vision import Vision
 from unime.models.hub import locate
 from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
@@ -43,6 +47,7 @@ from unime.runtime.files import replacing
 from unime.runtime.progress import progress_bar
 
 DECODER_KEYS = ("input_ids", "attention_mask")
+Parts = Sequence[tuple[list[int], dict[str, Tensor]]]  # of a batch (`ItemProcessor.parts`)
 
 
 class Encoder(nn.Module):
@@ -75,6 +80,10 @@ class Encoder(nn.Module):
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
+        self.vision = Vision(None if decoder_only else self.model, base, backbone, self.precision)
+        known = BACKBONES.get(backbone.family) is backbone
+        self._last_token = LastTokenAlone(base.get_decoder() if known else None)
+        self._is_checkpointed = False  # asking the model costs a walk through it in every chunk
 
     @classmethod
     def load(
@@ -168,7 +177,10 @@ class Encoder(nn.Module):
         backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, base.config)
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
         encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
+        encoder._is_checkpointed = gradient_checkpointing
         encoder._try_out()
+        if inputs.feature_store and not decoder_only:
+            encoder.vision.open_store(inputs, sharded)
         return encoder
 
     @torch.no_grad()
@@ -196,9 +208,12 @@ class Encoder(nn.Module):
     def forward(
         self, inputs: dict[str, Tensor] | list[dict[str, Tensor]], blank: Sequence[bool] = ()
     ) -> Tensor:
-        """Embed one batch of `processor.collate`, padded on either side, or the parts of a chunk.
+        """Embed one batch, padded on either side, or the parts of a chunk, padded on the left as
+        `processor.parts` has them: of their last layer only the last column is computed.
 
         Args:
+            inputs: with pixels, or in their place "features": of each row that shows media, in
+                their order (`vision`).
             blank: parts whose texts get a blank image beside them, so that the vision tower runs
                 (and is in the graph) although it changes nothing.
 
@@ -216,13 +231,13 @@ class Encoder(nn.Module):
                 # The blank first where it is a forward of its own: backward then reaches the layers
                 # in the order of a rank that has an image, by which ZeRO-2 tells gradients apart.
                 both = self.processor.with_blank_image(part)
-                embedded = torch.cat([self._embed(batch) for batch in both[::-1]][::-1])
+                embedded = torch.cat([self._embed(batch, True) for batch in both[::-1]][::-1])
                 rows.append(embedded[:-1] + 0 * embedded[-1:].sum())
             else:
-                rows.append(self._embed(part))
+                rows.append(self._embed(part, True))
         return torch.cat(rows)
 
-    def _embed(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _embed(self, inputs: dict[str, Any], padded_left: bool = False) -> Tensor:
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
         if self.decoder_only and not self.backbone.whole_for_texts:
@@ -231,11 +246,13 @@ class Encoder(nn.Module):
             for key in self.backbone.required_keys:
                 if key not in inputs:
                     raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
-            inputs = {  # pixels alone: rounded seconds would be other positions
-                key: value.to(self.precision) if "pixel_values" in key else value
-                for key, value in inputs.items()
-            }
+            inputs = self.vision.precise(inputs)
+            if "features" in inputs:
+                inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
+        self._last_token.active = padded_left
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
+        # what is checkpointed is computed once more while the gradient is
+        self._last_token.active &= self._is_checkpointed
         mask = inputs["attention_mask"]
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
         pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
@@ -279,7 +296,7 @@ class Encoder(nn.Module):
                     samples = [
                         self._sample(key[0], n) for key, n in zip(batch, firsts, strict=True)
                     ]
-                    rows = self.embed(self.processor.parts(samples))
+                    rows = self.embed(*self.parts(samples))
                     if bad := first_unsound(rows):
                         raise DataError(f"items[{firsts[bad[0]]}]: {bad[1]}")
                     for key, row in zip(batch, rows, strict=True):
@@ -295,10 +312,25 @@ class Encoder(nn.Module):
         except DataError as error:
             raise DataError(f"items[{index}]: {error}") from error
 
-    def embed(self, parts: Sequence[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
-        """Embed the parts of one batch (`ItemProcessor.parts`): (B, D) on the CPU, in its order."""
+    def parts(self, samples: Sequence[Sample]) -> tuple[Parts, frozen.Media | None]:
+        """What `embed` takes of one batch; media apart, where features are kept."""
+        if self.vision.store is None:
+            return self.processor.parts(samples), None
+        rests, media = frozen.set_apart(samples)
+        return self.processor.parts(rests), media
+
+    def embed(self, parts: Parts, media: frozen.Media | None = None) -> Tensor:
+        """Embed the parts of one batch: (B, D) on the CPU, in its order.
+
+        Args:
+            media: of parts whose media were set apart (`parts`).
+        """
         device = next(self.parameters()).device
-        rows = self([send_to_device(part, device) for _, part in parts]).float().cpu()
+        inputs = [part for _, part in parts]
+        if media is not None:
+            features = self.vision.features(media)
+            inputs = [frozen.with_features(part, features) for part in inputs]
+        rows = self([send_to_device(part, device) for part in inputs]).float().cpu()
         return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
 
     @property
@@ -308,8 +340,7 @@ class Encoder(nn.Module):
         A batch of texts leaves the last two without gradients (and LLaVA never reads its last
         vision layer), which DDP has to be told: ``find_unused_parameters``.
         """
-        named = self.base.named_parameters()
-        return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
+        return self.backbone.trained_parts(self.base)
 
     def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.named_parameters():

@@ -32,12 +32,17 @@ def explained(model: ModelConfig, key: str = "model.name") -> Iterator[None]:
         if kind == "OutOfMemoryError":  # torch's, of a GPU: program.py says what helps
             raise
         if "trust_remote_code" in str(error) and not model.trust_remote_code:
-            raise ConfigError(
-                f"model.trust_remote_code: {model.name} brings its own code, which runs only"
-                " where this is true; read it first, and pin model.revision"
-            ) from error
+            raise ConfigError(own_code(str(model.name))) from error
         name = model.adapter or model.name if key == "model.adapter" else model.name
         raise ConfigError(f"{key}: {name} cannot be loaded: {in_one_line(error)}") from error
+
+
+def own_code(name: str) -> str:
+    """What is said of a model whose code was not asked for."""
+    return (
+        f"model.trust_remote_code: {name} brings its own code, which runs only where this is true;"
+        " read it first, and pin model.revision"
+    )
 
 
 def in_one_line(error: BaseException) -> str:

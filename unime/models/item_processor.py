@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unime.backbones.backbone import Backbone
+from unime.backbones.direct_call import DirectCall
 from unime.config import InputConfig
 from unime.errors import DataError
 from unime.inputs.items import Item
@@ -58,7 +59,8 @@ class ItemProcessor:
             backbone.pixel_range(hf_processor, *self.resolution.pixels)
             self.resolution = Resolution()  # its processor does it, wherever the model is loaded
         limit = inputs.max_image_pixels
-        self.read_media = MediaReader(self.num_frames, limit, self.resolution, of_frames)
+        draft = bool(inputs.jpeg_draft)
+        self.read_media = MediaReader(self.num_frames, limit, self.resolution, of_frames, draft)
         video_processor: Any = getattr(hf_processor, "video_processor", None)
         if getattr(video_processor, "cap_pixels_per_frame", False) is None:
             # As Qwen's own code and MMEB-V2 do, which transformers leaves to a later release.
@@ -73,6 +75,7 @@ class ItemProcessor:
             special.add(getattr(hf_processor, name, None) or "")
         self._control = ControlTokens(special, backbone.placeholder)
         self.control_tokens = self._control.longest_first
+        self._call = DirectCall(hf_processor)
         self._blank: Sample | None = None
 
     def __call__(self, item: Item, load: Callable[[str], Image.Image] | None = None) -> Sample:
@@ -133,12 +136,16 @@ class ItemProcessor:
         if not images and not frames and self.backbone.text_inputs is not None:
             return self.backbone.text_inputs(self.hf_processor, prompt)
         bos = self.tokenizer.bos_token
+        begins = not (bos and prompt.startswith(bos))
+        shown = ([images] if self.backbone.nested_images else images) if images else None
+        if not frames:
+            return self._call(prompt, shown, begins)
         return self.hf_processor(
             text=[prompt],
-            images=([images] if self.backbone.nested_images else images) if images else None,
+            images=shown,
             return_tensors="pt",
-            add_special_tokens=not (bos and prompt.startswith(bos)),
-            **(_video_inputs(frames) if frames else {}),
+            add_special_tokens=begins,
+            **_video_inputs(frames),
         )
 
     def _check(self, output: Mapping[str, Tensor]) -> None:

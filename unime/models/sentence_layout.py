@@ -11,6 +11,7 @@ from typing import Any
 from unime.config import INPUT_DEFAULTS, InputConfig
 from unime.errors import ConfigError, require
 from unime.models.checkpoint_files import PICKLE, PICKLES, Source, check_names
+from unime.models.explaining import own_code
 from unime.runtime.files import inside, read_json
 
 MODULES = "modules.json"
@@ -112,7 +113,7 @@ def check_modules(source: Source, code: bool = False, key: str = "model.name") -
     modules = read_modules(folder, key) if (folder / MODULES).is_file() else []
     for kind in (module["type"] for module in modules):
         if not (code or kind.startswith("sentence_transformers.")):
-            raise ConfigError(f"{key}: {folder / MODULES}: {kind} is not of sentence-transformers")
+            raise ConfigError(f"{own_code(source.name)} ({folder / MODULES}: {kind})")
     parts = {folder, *(folder / module["path"] for module in modules)}
     for part in sorted(part for part in parts if part.is_dir()):
         check_names(part, key)

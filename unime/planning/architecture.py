@@ -22,6 +22,7 @@ from unime.backbones.layers import is_linear
 from unime.config import LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError
 from unime.inputs.padding import Sample, shows_images
+from unime.models.features.frozen import takes_features
 
 PARTS_IN_ORDER = ("vision", "projector", "llm")  # as an image passes through them
 ABSMAX_BLOCK = 64  # weights that share a scale in NF4 (QLoRA, arXiv 2305.14314; bitsandbytes 0.50)
@@ -72,6 +73,7 @@ class Architecture:
     patch_side: int  # pixels
     patches_per_tile: int | None  # where the vision tower has one image size
     class_tokens: int  # which it adds to the patches of a tile
+    takes_features: bool  # in place of pixels, so that a frozen tower runs once a step
 
     @property
     def patches_per_row(self) -> int:
@@ -133,6 +135,7 @@ def read_architecture(
         patch_side=cast(nn.Conv2d, patch).kernel_size[-1] if patch is not None else 1,
         patches_per_tile=_patches_per_tile(config),
         class_tokens=sum("class_embedding" in name for name, _ in core.named_parameters()),
+        takes_features=not decoder_only and takes_features(core),
     )
 
 

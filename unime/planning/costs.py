@@ -17,6 +17,7 @@ from unime.config import (
     Stage2PlanConfig,
 )
 from unime.planning.architecture import PARTS_IN_ORDER, Architecture, Block, ItemShape, Linear
+from unime.training.engines import SHARDS_WEIGHTS
 
 PlannedConfig = Stage1PlanConfig | Stage2PlanConfig
 DROPOUT_MASK = 1  # bytes an element on a GPU
@@ -56,28 +57,39 @@ def adapter_parameters(config: PlannedConfig, architecture: Architecture) -> tup
 
 
 def step_flops(
-    config: PlannedConfig, architecture: Architecture, step: Load, in_one_pass: bool
+    config: PlannedConfig, architecture: Architecture, step: Load, again: float = 0.0
 ) -> dict[str, float]:
-    """One step on one GPU: with gradient caching every item is encoded twice, and its blocks a
-    third time where they are checkpointed. Backward, a frozen weight costs one more product (the
-    gradient of its input), in the parts that a gradient reaches; an adapter's weights cost two."""
-    forward = backward = again = 0.0
+    """One step on one GPU: every item is embedded, a share of them `again` (gradient caching), of
+    a frozen vision tower that is seen once (`reuses_features`) the language model's part alone; the
+    blocks once more where they are checkpointed. Backward, a frozen weight costs one more product
+    (the gradient of its input), in the parts that a gradient reaches; an adapter's weights cost
+    two."""
+    forward = second = backward = recomputed = 0.0
     reached = reached_parts(config)
+    once = ("vision", "projector") if reuses_features(config, architecture) else ()
     for part in PARTS_IN_ORDER:
         linears = [linear for linear in architecture.linears if linear.part == part]
         blocks = [block for block in architecture.blocks if block.part == part]
         here, back = _products(config, linears, blocks, step, part)
         forward += here
+        second += 0.0 if part in once else again * here
         if part in reached:
             backward += back
             inside = [linear for block in blocks for linear in block.linears]
-            again += _products(config, inside, blocks, step, part)[0]
+            recomputed += _products(config, inside, blocks, step, part)[0]
     return {
-        "first pass, without a graph": 0.0 if in_one_pass else forward,
-        "second pass, with a graph" if not in_one_pass else "the only pass": forward,
-        "recomputed (checkpointing)": again if config.optim.gradient_checkpointing else 0.0,
+        "embedding every item": forward,
+        "embedding again what kept no graph": second,
+        "recomputed (checkpointing)": recomputed if config.optim.gradient_checkpointing else 0.0,
         "backward": backward,
     }
+
+
+def reuses_features(config: PlannedConfig, architecture: Architecture) -> bool:
+    """Whether the vision tower sees a picture once a step."""
+    trains = {"vision", "projector"} & set(config.lora.train)
+    whole = config.plan.engine.value not in SHARDS_WEIGHTS
+    return architecture.takes_features and whole and not trains
 
 
 def reached_parts(config: PlannedConfig) -> list[str]:
@@ -109,7 +121,6 @@ def memory_parts(
         "activations of one chunk": activation_bytes(config, architecture, chunk),
         "workspace of one layer": workspace_bytes(config, architecture, chunk),
         "gathered embeddings": gathered_bytes(config, architecture),
-        "cached vision features": 0.0,  # none: both passes run the vision tower
         "CUDA and the rest": config.plan.overhead_gib * 2**30,
     }
 

@@ -7,6 +7,7 @@ of `PlanConfig`; docs/planner.md says how near it comes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
@@ -26,14 +27,17 @@ from unime.planning.architecture import (
 from unime.planning.costs import (
     Load,
     PlannedConfig,
+    activation_bytes,
     adapter_parameters,
     bytes_per_value,
     memory_parts,
+    reuses_features,
     step_flops,
 )
 from unime.planning.gpus import Gpu, gpu_named
 from unime.training.chunks import ChunkLimits
-from unime.training.engines import check_combination
+from unime.training.engines import KEEPS_GRAPHS, check_combination
+from unime.training.graph_memory import GIB, RESERVE
 from unime.training.schedule import total_steps
 
 STAGE1_ROWS = 273_000  # the paper's texts (Table 6)
@@ -53,8 +57,8 @@ class Plan:
     step: Load
     chunks: int  # of a step
     steps: int
+    kept: int  # chunks whose graph is kept between the passes
     memory: dict[str, float]
-    cached_features: float  # bytes of vision features if the two passes shared them
     flops: dict[str, float]
     notes: list[str]
 
@@ -89,7 +93,12 @@ def make_plan(config: PlannedConfig) -> Plan:
     largest = max(chunks, key=lambda chunk: chunk.rows("llm"))
     trained, frozen = adapter_parameters(config, architecture)
     steps, rows = number_of_steps(config)
-    kept = step.images * image.image_tokens * architecture.hidden_size * bytes_per_value(config)
+    memory = memory_parts(config, architecture, largest)
+    features = step.images * image.image_tokens * architecture.hidden_size
+    if len(chunks) > 1 and reuses_features(config, architecture):
+        memory["vision features of a step"] = features * bytes_per_value(config)
+    kept, taken = kept_graphs(config, architecture, chunks, gpu, sum(memory.values()))
+    memory["graphs that are kept beside it"] = taken
     return Plan(
         config=config,
         gpu=gpu,
@@ -98,9 +107,9 @@ def make_plan(config: PlannedConfig) -> Plan:
         step=step,
         chunks=len(chunks),
         steps=steps,
-        memory=memory_parts(config, architecture, largest),
-        cached_features=kept,
-        flops=step_flops(config, architecture, step, in_one_pass=len(chunks) == 1),
+        kept=kept,
+        memory=memory,
+        flops=step_flops(config, architecture, step, 1 - kept / len(chunks)),
         notes=_notes(config, architecture.backbone.family, counted_by, rows),
     )
 
@@ -153,6 +162,33 @@ def chunks_of_step(config: PlannedConfig, step: Load) -> list[Load]:
         kinds = [has_image[group][item] for group, items in chunk.items() for item in items]
         chunks.append(replace(step, texts=kinds.count(False), images=kinds.count(True)))
     return chunks
+
+
+def kept_graphs(
+    config: PlannedConfig,
+    architecture: Architecture,
+    chunks: list[Load],
+    gpu: Gpu,
+    needed: float,
+) -> tuple[int, float]:
+    """How many chunks keep their graph between the passes (``optim.graph_memory``), and the bytes
+    of these graphs that are not one chunk's.
+
+    Args:
+        needed: bytes of a step that keeps none.
+    """
+    if len(chunks) == 1:
+        return 1, 0.0
+    if config.plan.engine.value not in KEEPS_GRAPHS:
+        return 0, 0.0
+    sizes = [activation_bytes(config, architecture, chunk) for chunk in chunks]
+    limit = config.optim.graph_memory
+    if isinstance(limit, str):  # auto
+        room = max(sizes) + (1 - RESERVE) * gpu.memory_gib * GIB - needed
+    else:
+        room = limit * GIB
+    kept = sum(taken <= room for taken in accumulate(sizes))
+    return kept, max(0.0, sum(sizes[:kept]) - max(sizes))
 
 
 def number_of_steps(config: PlannedConfig) -> tuple[int, str]:

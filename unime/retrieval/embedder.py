@@ -8,7 +8,7 @@ SigLIP, …; dual_encoder.py) or ``encoder: sentence_transformers`` (sentence_en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +71,8 @@ class BaselineEmbedder(Embedder):
         self.inputs = filled = inputs.filled()
         size = Resolution.parse(str(filled.resolution))
         frames = int(filled.num_frames or 0)
-        self.read_media = MediaReader(frames, filled.max_image_pixels, size, size)
+        draft = bool(filled.jpeg_draft)
+        self.read_media = MediaReader(frames, filled.max_image_pixels, size, size, draft)
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +80,7 @@ class BaselineEmbedder(Embedder):
 
     def described(self, max_text_tokens: int | None, prompt: str | None = None) -> dict[str, Any]:
         own = {"prompt": prompt, "max_text_tokens": max_text_tokens, "max_tiles": None}
-        return asdict(self.inputs) | own
+        return self.inputs.decisive() | own
 
 
 def own_text(item: Item) -> str:

@@ -55,7 +55,7 @@ def settings_fingerprint(config: EvalConfig, found: Found, inputs: InputConfig) 
     Args:
         inputs: as they are, see `inputs_of`.
     """
-    settings = json.dumps([plain(config.model), plain(inputs)], sort_keys=True)
+    settings = json.dumps([plain(config.model), inputs.decisive()], sort_keys=True)
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
     found.add_to(digest)
     return digest.hexdigest()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
 from unime.inputs.items import Item
-from unime.models.encoder import Encoder
+from unime.models.encoder import Encoder, Parts
+from unime.models.features.frozen import Media
 from unime.models.prompts import render
 from unime.retrieval.embedder import Embedder, Prepared, pixel_budget
 
@@ -31,10 +31,10 @@ class UnimeEmbedder(Embedder):
             before = processor.num_truncated
             samples.append(processor(item))
             truncated.append(processor.num_truncated > before)
-        return Prepared(processor.parts(samples), truncated)
+        return Prepared(self.encoder.parts(samples), truncated)
 
-    def embed(self, inputs: list[tuple[list[int], dict[str, Tensor]]]) -> Tensor:
-        return self.encoder.embed(inputs)  # (B, D)
+    def embed(self, inputs: tuple[Parts, Media | None]) -> Tensor:
+        return self.encoder.embed(*inputs)  # (B, D)
 
     def describe(self) -> dict[str, Any]:
         """Also the prompts themselves, of a text and of an image, and the processor's limits."""
@@ -45,4 +45,4 @@ class UnimeEmbedder(Embedder):
             "image": render(Item(images=("IMAGE",)), own, backbone, preset),
         }
         budget = {"pixel_budget": pixel_budget(own)}
-        return asdict(processor.inputs) | {"prompts": prompts} | budget
+        return processor.inputs.decisive() | {"prompts": prompts} | budget

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from unime.config import OptimConfig
+from unime.models.features.frozen import Media
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,24 @@ class Batch:
 
     A chunk is a list of parts, one of each group that it holds items of, each padded on its own.
     The chunks' rows, taken in `order`, are those of the groups, one group after the other, and the
-    rows of a group are the rows of its labels.
+    rows of a group are the rows of its labels. Equal items share a row of the chunks.
     """
 
     chunks: list[list[dict[str, Tensor]]]
     groups: dict[str, int]  # rows of each: "text", or "query" and "target"
     labels: dict[str, Tensor]
     row_ids: list[str]
-    order: Tensor | None = None  # (rows of all groups,); None: as they are
+    media: Media = field(default_factory=Media)  # set apart, which the parts name by number
+    order: Tensor | None = None  # (rows of all groups,) in the chunks' rows; None: as they are
     num_truncated: int = 0
+
+    def by_group(self, rows: Tensor) -> dict[str, Tensor]:
+        """The chunks' rows (n, …) as those of each group; what is left over at their end belongs to
+        none."""
+        of_items = rows[: sum(self.groups.values())]
+        if self.order is not None:
+            of_items = rows[self.order.to(rows.device)]
+        return dict(zip(self.groups, of_items.split(list(self.groups.values())), strict=True))
 
     @property
     def num_tokens(self) -> tuple[int, int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair, item_key
+from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
+from unime.models.features.frozen import Media, set_apart
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.workers import named
 from unime.training.chunks import Batch, ChunkLimits
@@ -18,6 +19,7 @@ from unime.training.chunks import Batch, ChunkLimits
 if TYPE_CHECKING:
     from unime.data.datasets import TextRow
 
+T = TypeVar("T")
 NOT_VERIFIED = (
     "; data.verify_images=true finds such rows before training, and data.on_bad_row=drop leaves"
     " them out"
@@ -30,50 +32,72 @@ class Collator:
     Attributes:
         limits: of the batch's chunks; may change between two batches.
         advice: what a row that cannot be prepared is told beside its fault.
+        apart: whether what items show is kept apart from their chunks, so that a frozen vision
+            tower sees it once a step (`Encoder.reuses_features`).
     """
 
     advice = ""
 
-    def __init__(self, item_processor: ItemProcessor, limits: ChunkLimits) -> None:
+    def __init__(
+        self, item_processor: ItemProcessor, limits: ChunkLimits, apart: bool = False
+    ) -> None:
         self.item_processor = item_processor
         self.limits = limits
+        self.apart = apart
 
     def _batch(
         self, groups: Mapping[str, tuple[Sequence[Item], Sequence[str]]], row_ids: list[str]
     ) -> Batch:
-        """The groups' items (each with the id of its row) in chunks; labels are still missing."""
-        truncated = self.item_processor.num_truncated
-        samples: dict[str, list[Sample]] = {}
+        """The groups' items (each with the id of its row) in chunks, equal ones once; labels are
+        still missing."""
+        samples: list[Sample] = []
+        cuts: list[int] = []  # of each sample's texts
+        distinct: dict[str, list[int]] = {}  # those that a group is the first to have
+        number_of: dict[bytes, int] = {}
+        numbers: list[int] = []  # which sample each item of all groups is
         for group, (items, item_rows) in groups.items():
-            samples[group] = []
+            distinct[group] = []
             for item, row_id in zip(items, item_rows, strict=True):
-                try:
-                    samples[group].append(self.item_processor(item))
-                except Exception as error:  # whatever a processor raises
-                    told = named(f"row {row_id}", error)
-                    raise DataError(f"{told}{self.advice}") from error
-        lengths = {group: [len(s["input_ids"]) for s in of] for group, of in samples.items()}
-        plan = self.limits.plan(lengths)
-        first, start = {}, 0  # the first row of each group
-        for group, of in samples.items():
-            first[group], start = start, start + len(of)
+                key = self._in_row(row_id, item_digest, item)
+                if key not in number_of:
+                    number_of[key] = len(samples)
+                    distinct[group].append(len(samples))
+                    cut_before = self.item_processor.num_truncated
+                    samples.append(self._in_row(row_id, self.item_processor, item))
+                    cuts.append(self.item_processor.num_truncated - cut_before)
+                numbers.append(number_of[key])
+        media = Media()
+        if self.apart:
+            samples, media = set_apart(samples)
+        lengths = {
+            group: [len(samples[n]["input_ids"]) for n in of] for group, of in distinct.items()
+        }
         chunks: list[list[dict[str, Tensor]]] = []
-        rows: list[int] = []
-        for planned in plan:
+        encoded: list[int] = []  # the sample of each row of the chunks
+        for planned in self.limits.plan(lengths):
             chunks.append([])
             for group, chosen in planned.items():
-                together = [samples[group][item] for item in chosen]
-                for places, part in self.item_processor.parts(together):
+                of_part = [distinct[group][place] for place in chosen]
+                for places, part in self.item_processor.parts([samples[n] for n in of_part]):
                     chunks[-1].append(part)
-                    rows += [first[group] + chosen[place] for place in places]
+                    encoded += [of_part[place] for place in places]
+        row_of = {sample: row for row, sample in enumerate(encoded)}
+        order = [row_of[sample] for sample in numbers]
         return Batch(
             chunks=chunks,
-            groups={group: len(of) for group, of in samples.items()},
+            groups={group: len(items) for group, (items, _) in groups.items()},
             labels={},
             row_ids=row_ids,
-            order=None if rows == sorted(rows) else torch.tensor(rows).argsort(),
-            num_truncated=self.item_processor.num_truncated - truncated,
+            media=media,
+            order=None if order == list(range(len(order))) else torch.tensor(order),
+            num_truncated=sum(cuts[sample] for sample in numbers),
         )
+
+    def _in_row(self, row_id: str, prepare: Callable[[Item], T], item: Item) -> T:
+        try:
+            return prepare(item)
+        except Exception as error:  # whatever a processor raises
+            raise DataError(f"{named(f'row {row_id}', error)}{self.advice}") from error
 
 
 class TextCollator(Collator):
@@ -91,12 +115,17 @@ class PairCollator(Collator):
 
     Args:
         verified: whether the rows were looked at before training (``data.verify_images``).
+        apart: see :class:`Collator`.
     """
 
     def __init__(
-        self, item_processor: ItemProcessor, limits: ChunkLimits, verified: bool = True
+        self,
+        item_processor: ItemProcessor,
+        limits: ChunkLimits,
+        verified: bool = True,
+        apart: bool = False,
     ) -> None:
-        super().__init__(item_processor, limits)
+        super().__init__(item_processor, limits, apart)
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:

@@ -21,7 +21,7 @@ from accelerate.utils import (
 )
 from transformers.integrations import unset_hf_deepspeed_config
 
-from unime.config import Quantization, Stage1Config, Stage2Config
+from unime.config import OptimConfig, Quantization, Stage1Config, Stage2Config
 from unime.config.values import load_yaml
 from unime.errors import ConfigError, require_package
 from unime.training.kernels.choices import check_kernels
@@ -30,6 +30,7 @@ StageConfig = Stage1Config | Stage2Config
 ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
 LOCKSTEP = ("zero1", "zero2", "zero3", "fsdp2")
 SHARDS_WEIGHTS = ("zero3", "fsdp2")
+KEEPS_GRAPHS = ("single", "ddp", "zero1", "zero2")  # of several chunks at a time
 REFUSED = (  # of DeepSpeed's settings, and of those of zero_optimization by how they begin
     "data_types",
     "communication_data_type",
@@ -133,6 +134,12 @@ def check_combination(engine: str, config: StageConfig) -> None:
             " memory there leaves the others waiting in the middle of a chunk; choose"
             " optim.chunk_size by ./launch.sh plan, or use DDP"
         )
+    if engine not in KEEPS_GRAPHS and optim.graph_memory not in ("auto", 0):
+        raise ConfigError(
+            f"optim.graph_memory: got {optim.graph_memory} with {engine}, expected auto or 0: a"
+            " graph there refers to weights that are given back after each forward; use DDP or"
+            " ZeRO-2"
+        )
     if engine in SHARDS_WEIGHTS and config.validation.every is not None:
         raise ConfigError(
             f"validation.every: got {config.validation.every} with {engine}, expected null: every"
@@ -144,6 +151,12 @@ def check_combination(engine: str, config: StageConfig) -> None:
             f"lora.use_dora: got true with {engine}, expected false: DoRA takes norms of whole"
             " weights, which are sharded there; use DDP or ZeRO-2"
         )
+
+
+def graph_memory(accelerator: Accelerator, optim: OptimConfig) -> float | str:
+    """``optim.graph_memory``, of which "auto" is none where `KEEPS_GRAPHS` has the engine not."""
+    auto = optim.graph_memory == "auto" and engine_of(accelerator) not in KEEPS_GRAPHS
+    return 0.0 if auto else optim.graph_memory
 
 
 def _asked_for(engine: str) -> bool:

@@ -1,13 +1,15 @@
 """One contrastive step over a batch of any size in the memory of one chunk (GradCache,
 arXiv 2101.06983), with the exact gradient of the un-chunked step, on every engine.
 
-    1. embed every chunk without a graph, remembering the random state it began with
+    1. embed every chunk, the first few (graph_memory.py) with a graph that is kept, the others
+       without, remembering the random state each began with
     2. compute the loss of the *global* batch and its gradient with respect to every embedding
-    3. embed every chunk again, with a graph and the same random state, and back-propagate
-       <embedding, its gradient>
+    3. back-propagate <embedding, its gradient> of every chunk, in their order: through the graphs
+       that were kept, each freed at once, then through those of the others, embedded again with
+       the same random state
 
-A batch that is one chunk on every rank takes the plain step instead: one pass that keeps its graph,
-in the same memory.
+The numbers are the same however many graphs are kept, to the last bit. A batch that is one chunk on
+every rank keeps its graph, which takes no more memory: it is embedded once.
 
 Where a chunk alone may exchange something (DeepSpeed, FSDP2: in lockstep), ranks agree up front on
 the number of chunks, and on the modules each runs: a rank with fewer repeats one of its own with a
@@ -31,9 +33,12 @@ from torch import Tensor, nn
 
 from unime.inputs.padding import shows_images
 from unime.losses import LossFunction, LossOutput
+from unime.models.encoder import Encoder
 from unime.runtime.distributed import gather_numbers, gather_rows
 from unime.training.chunks import Batch
 from unime.training.engines import in_lockstep
+from unime.training.features import FeaturesOfStep
+from unime.training.graph_memory import GraphMemory
 
 Inputs = tuple[Any, ...]  # what the encoder takes for a chunk
 OUT_OF_MEMORY = 1 << 10  # above all signals
@@ -66,6 +71,7 @@ def cached_backward(
     batch: Batch,
     loss_fn: LossFunction,
     signum: Callable[[], int] = lambda: 0,
+    graphs: GraphMemory | None = None,
 ) -> LossOutput:
     """Back-propagate `loss_fn` of the global batch; gradients are complete on return (DeepSpeed has
     then taken its optimizer step as well, which belongs to its last backward).
@@ -79,6 +85,7 @@ def cached_backward(
         batch: this rank's chunks and its rows of the labels, on the CPU.
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none.
+        graphs: how many graphs are kept; None: none, gradient caching as published.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
@@ -87,27 +94,21 @@ def cached_backward(
         StepLeft: a signal reached any rank.
         ChunkTooLarge: a chunk did not fit into the memory of any rank.
     """
-    step = _Step(accelerator, model, signum)
+    step = _Step(accelerator, model, signum, graphs)
+    step.features = FeaturesOfStep(
+        cast(Encoder, accelerator.unwrap_model(model)), batch, accelerator.device
+    )
     chunks, in_one_pass = step.agree(batch)
     parts = step.embed(chunks, in_one_pass)
-    embeddings = torch.cat(parts)[: sum(batch.groups.values())]  # (rows of all groups, D)
-    if not in_one_pass:
-        embeddings.requires_grad_()
+    embeddings = torch.cat([part.detach() for part in parts]).requires_grad_()  # (rows, D)
     labels = send_to_device(batch.labels, accelerator.device)
-    ordered = embeddings if batch.order is None else embeddings[batch.order.to(embeddings.device)]
-    groups = zip(batch.groups, ordered.split(list(batch.groups.values())), strict=True)
     output = loss_fn(
-        {group: gather_rows(rows) for group, rows in groups},
+        {group: gather_rows(rows) for group, rows in batch.by_group(embeddings).items()},
         {name: gather_rows(rows) for name, rows in labels.items()},
     )
-    loss = output.loss * accelerator.num_processes
-    if in_one_pass:
-        step.backward(loss)
-    else:
-        (gradient,) = torch.autograd.grad(loss, embeddings)
-        filler = sum(len(part) for part in parts) - len(gradient)
-        gradient = torch.cat([gradient, gradient.new_zeros(filler, gradient.shape[1])])
-        step.embed_again(chunks, gradient.split([len(part) for part in parts]))
+    (gradient,) = torch.autograd.grad(output.loss * accelerator.num_processes, embeddings)
+    sizes = [len(part) for part in parts]
+    step.backward(chunks, parts, gradient.split(sizes))
     return LossOutput(output.loss.detach(), output.stats)
 
 
@@ -115,9 +116,16 @@ class _Step:
     """What the two passes share: when to synchronise, replay random numbers, or leave."""
 
     def __init__(
-        self, accelerator: Accelerator, model: nn.Module, signum: Callable[[], int]
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        signum: Callable[[], int],
+        graphs: GraphMemory | None = None,
     ) -> None:
         self.accelerator, self.model, self.signum = accelerator, model, signum
+        self.graphs = graphs or GraphMemory()
+        self.graphs.begin()
+        self.features: FeaturesOfStep | None = None
         self.lockstep = in_lockstep(accelerator)
         self.out_of_memory = False
         self.began = _random_state(accelerator.device)
@@ -156,40 +164,50 @@ class _Step:
         grouped = getattr(getattr(encoder, "backbone", None), "group", None) is not None
         return bool({"vision", "projector"} & trained) or grouped
 
-    def embed(self, chunks: list[Inputs], keep_graph: bool) -> list[Tensor]:
-        """Step 1, or with `keep_graph` the forward of the plain step; left together at the end."""
+    def embed(self, chunks: list[Inputs], in_one_pass: bool) -> list[Tensor]:
+        """Pass 1: embeddings of every chunk, of the first ones with their graph; left together at
+        the end."""
         parts: list[Tensor] = []
-        with torch.set_grad_enabled(keep_graph), self._last_backward(keep_graph):
+        keeps = True  # until one has no room: so the order of the backward passes stays the same
+        with self._last_backward(in_one_pass):
             for inputs in chunks:
                 if self._leaves():
                     break
                 self.random_states.append(_random_state(self.accelerator.device))
+                keeps = keeps and (in_one_pass or self.graphs.has_room(inputs[0]))
                 with self._memory():
-                    parts.append(self._forward(inputs))
+                    part = self._forward(inputs, keeps and not in_one_pass, keeps)
+                    keeps = part.requires_grad
+                    parts.append(part)
         self._leave_together()
         return parts
 
-    def embed_again(self, chunks: list[Inputs], gradients: tuple[Tensor, ...]) -> None:
-        """Step 3."""
+    def backward(
+        self, chunks: list[Inputs], parts: list[Tensor], gradients: tuple[Tensor, ...]
+    ) -> None:
+        """Pass 3; empties `parts`, so that each graph is freed when it has been used."""
         last = len(chunks) - 1
         for index, (inputs, gradient) in enumerate(zip(chunks, gradients, strict=True)):
             if self._leaves():
                 break
             with self._last_backward(index == last), self._memory():
-                with self._replayed(index):
-                    again = self._forward(inputs)
-                self.accelerator.backward((again * gradient).sum())
+                part = parts.pop(0)
+                if not part.requires_grad:
+                    with self._replayed(index):
+                        part = self._forward(inputs)
+                self.accelerator.backward((part * gradient).sum())
+                del part
         self._exchange()
 
-    def backward(self, loss: Tensor) -> None:
-        """Of the plain step."""
-        with self._last_backward(True), self._memory():
-            self.accelerator.backward(loss)
-        self._exchange()
-
-    def _forward(self, inputs: Inputs) -> Tensor:
+    def _forward(self, inputs: Inputs, measured: bool = False, graph: bool = True) -> Tensor:
         """A chunk's embeddings; only it is on the device."""
-        return self.model(*send_to_device(inputs, self.accelerator.device)).float()
+        measuring = self.graphs.measured(inputs[0]) if measured else nullcontext()
+        with torch.set_grad_enabled(graph), measuring:
+            chunk, *blank = inputs
+            if self.features is not None:
+                chunk = self.features.beside(chunk)
+            part = self.model(send_to_device(chunk, self.accelerator.device), *blank).float()
+        return part.detach() if measured and self.graphs.exceeded() else part
 
     def _exchange(self) -> None:
         """The mean of all ranks' gradients, where the last backward has not exchanged them; the

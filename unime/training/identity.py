@@ -27,6 +27,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.target_chunk_size",
     "optim.chunk_tokens",
     "optim.auto_chunk",
+    "optim.graph_memory",
     "optim.on_nonfinite",
     "optim.on_collapse",
     "loss.block_memory",
@@ -37,6 +38,8 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "validation.image_root",
     "validation.follow_links",
     "optim.gradient_checkpointing",
+    "inputs.feature_store",
+    "inputs.feature_store_gib",
 }
 
 

@@ -57,7 +57,7 @@ def train(
                         _take_steps(trainer, batches, loss_fn, bar, interruption)
                     break
                 except ChunkTooLarge as error:
-                    trainer.make_chunks_smaller(collate, error)
+                    trainer.make_room(collate, error)
         trainer.finish()
     finally:
         for tracker in run.accelerator.trackers:

@@ -39,7 +39,7 @@ from unime.runtime.distributed import on_main
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import append, check_kinds, read_json, regular
 from unime.runtime.folder_lock import lock_folder
-from unime.training import checkpoint
+from unime.training.checkpoints import checkpoint
 from unime.training.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.training.identity import changes, run_identity
 

@@ -30,11 +30,14 @@ from unime.runtime.distributed import gather_numbers, whole
 from unime.runtime.files import write_json
 from unime.runtime.interruption import typed_command
 from unime.runtime.workers import load_batches, named
-from unime.training import checkpoint
-from unime.training.chunks import Batch, ChunkLimits
+from unime.training.checkpoints import checkpoint
+from unime.training.chunks import Batch
+from unime.training.engines import graph_memory
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
+from unime.training.graph_memory import GIB, GraphMemory
 from unime.training.kernels.choices import choose_precision, compile_layers, make_optimizer
 from unime.training.metrics import Metrics
+from unime.training.out_of_memory import Collate, smaller
 from unime.training.run import FINISHED, Run
 from unime.training.schedule import learning_rate, total_steps
 from unime.training.watch import Watch
@@ -51,14 +54,6 @@ class StageLoss(Protocol):
         step: int | None = None,
         /,
     ) -> LossOutput: ...
-
-
-class Collate(Protocol):
-    """See collator.Collator."""
-
-    limits: ChunkLimits
-
-    def __call__(self, rows: list[Any], /) -> Batch: ...
 
 
 class Trainer:
@@ -84,6 +79,8 @@ class Trainer:
         unit = "texts" if stage == 1 else "pairs"
         self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.watch = Watch(self.optim, stage, size, steps)
+        self.graphs = GraphMemory(graph_memory(run.accelerator, self.optim), run.accelerator.device)
+        self.steps_here, self._kept_told = 0, 0
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         if run.checkpoint is not None:
             try:
@@ -166,7 +163,10 @@ class Trainer:
                 batch,
                 lambda embeddings, labels: loss_fn(embeddings, labels, self.step),
                 signum,
+                self.graphs,
             )
+            self._tell_kept(batch)
+            self.graphs.end()
             max_norm = self.optim.max_grad_norm or math.inf
             norm = accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
             values = _floats(output, norm)
@@ -177,33 +177,35 @@ class Trainer:
                 self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
             self.optimizer.zero_grad()
         values["learning_rate"] = rate
+        values["kept_graphs"] = float(self.graphs.kept)
         self.step += 1
         if words := self.watch.add(self.step, values):
             self.run.log.warning("%s", words)
         return values
 
-    def make_chunks_smaller(self, collate: Collate, error: ChunkTooLarge) -> None:
-        """Where ``optim.auto_chunk`` allows it; the loss and its gradient stay what they are.
+    def make_room(self, collate: Collate, error: ChunkTooLarge) -> None:
+        """After a step for which there was no memory; the loss and its gradient stay what they are.
 
         Raises:
-            RunError: it does not, or a chunk is a single item; says what to try.
+            RunError: there is no way, or none that the settings allow; says what to try.
         """
-        limits = collate.limits
-        smaller = limits.halved()
         where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
-        if smaller is None:
-            raise RunError(
-                f"{where} with one item a chunk; try optim.gradient_checkpointing=true,"
-                " a smaller inputs.resolution, inputs.max_tiles or inputs.max_text_tokens"
-            )
-        if not (self.optim.auto_chunk and error.everywhere):
-            auto = "" if self.optim.auto_chunk else ", or optim.auto_chunk=true, which finds it"
-            raise RunError(f"{where} with {limits}; try {smaller}{auto}")
-        collate.limits = smaller
+        change = smaller(self.run.accelerator, self.optim, collate, self.graphs, error, where)
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.run.log.warning("%s with %s; going on with %s", where, limits, smaller)
+        self.run.log.warning("%s %s", where, change)
+
+    def _tell_kept(self, batch: Batch) -> None:
+        """How many graphs are kept, when that is first known."""
+        kept, self.steps_here = self.graphs.kept, self.steps_here + 1
+        if len(batch.chunks) > 1 and self.steps_here <= 2 and kept != self._kept_told:
+            self._kept_told = kept
+            self.run.log.info(
+                "%d of %d chunks keep their graph (%.2f GiB) and are embedded once"
+                " (optim.graph_memory=%s)",
+                kept, len(batch.chunks), self.graphs.used / GIB, self.optim.graph_memory,
+            )  # fmt: skip
 
     def save(self) -> None:
         """Write the checkpoint of the last complete step, unless it is there."""
@@ -217,6 +219,7 @@ class Trainer:
             "metrics": self.metrics.state,
             **self.watch.state,
             "validation": validation,
+            "kept_graphs": self.graphs.kept,
             "world_size": run.accelerator.num_processes,
             "data": run.data,
             "identity": run.identity,

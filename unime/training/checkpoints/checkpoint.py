@@ -31,8 +31,8 @@ from torch import nn
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime.digests import check_digests, digests_below
 from unime.runtime.files import PARTIAL, check_kinds, read_json, sync, write_json
-from unime.training.random_state import load_random_state, save_random_state
-from unime.training.sharding import load_optimizer_tensors, optimizer_tensors
+from unime.training.checkpoints.random_state import load_random_state, save_random_state
+from unime.training.checkpoints.sharding import load_optimizer_tensors, optimizer_tensors
 
 STEP_FOLDER = re.compile(r"step_\d{8,}")
 DIGESTS = "digests.json"

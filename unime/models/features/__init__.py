@@ -1,0 +1,1 @@
+"""What a frozen vision tower makes of pictures: computed once, and kept."""
