@@ -87,7 +87,13 @@ class Ours:
 
     def step(self, prepared: list[Batch]) -> None:
         for batch in prepared:
+            self._chunks = len(batch.chunks)
             self.trainer.take_step(batch, self._loss, lambda: 0)
+
+    @property
+    def kept(self) -> str:
+        """Graphs of the last step that were kept, of its chunks."""
+        return f"{self.trainer.graphs.kept} of {self._chunks}"
 
     def first_step(self) -> FirstStep:
         """Loss and gradients of the first batch; no parameter moves."""

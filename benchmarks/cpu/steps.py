@@ -59,6 +59,8 @@ class StepBenchmark:
             sides, told = self._sides(material, folder, small)
             turns = repeat or (1 if small else self.repeat)
             times = interleaved(sides, turns)
+            for side in sides:
+                times[side.name]["graphs kept"] = getattr(side, "kept", "none")
         theirs = {name: of for name, of in times.items() if name.startswith("sentence-")}
         best = {part: min(theirs, key=lambda name: theirs[name][part]) for part in PARTS}
         pairs = len(material.rows)
@@ -111,7 +113,7 @@ class StepBenchmark:
         columns = ("step", "ratio, step", "with preparation", "ratio, with preparation",
                    "pairs per CPU second")  # fmt: skip
         rows = [
-            [name, *(f"{of[column]:.2f}{'×' * ('ratio' in column)}" for column in columns)]
+            [name, *(f"{of[column]:.2f}{'×' * column.startswith('ratio')}" for column in columns)]
             for name, of in result["sides"].items()
         ]
         heads = ("side", "CPU seconds", "best of theirs / this", "with preparation", "ratio",
