@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         device=run.accelerator.device,
         gradient_checkpointing=config.optim.gradient_checkpointing,
         sharded=run.shards_weights,
+        packing=config.optim.packing,
     )
     teacher, own_limit = dataset.teacher, encoder.processor.inputs.max_text_tokens
     if teacher.cut_at not in (None, own_limit):

@@ -35,6 +35,7 @@ class Backbone:
     auto_class: str = AUTO_CLASSES[0]
     eager: tuple[str, ...] = ()  # parts of the configuration whose attention is right in eager only
     whole_for_texts: bool = False  # the decoder alone embeds texts otherwise than the model does
+    packed_positions: int = 1  # rows of positions by which texts are told apart; 0: no way to
     required_keys: tuple[str, ...] = ()  # inputs whose absence the model would not notice
     nested_images: bool = False  # the processor takes a list of images per text
     video: bool = False  # processor and model take videos; else a video is its frames, as images

@@ -41,6 +41,7 @@ def _qwen_vl(family: str, mergers: tuple[str, ...] = ("model.visual.merger",)) -
         required_keys=("mm_token_type_ids",),
         pixel_range=quirks.qwen_pixel_range,
         video=True,
+        packed_positions=4,
     )
 
 
@@ -89,6 +90,7 @@ BACKBONES = {
             text_inputs=quirks.text_as_prefix,
             # a prefix is not causal; the decoder alone is, but for batches without padding on sdpa
             whole_for_texts=True,
+            packed_positions=0,
             st_limits=(
                 ("text", "its tokenizer alone gets them, and returns no token_type_ids"),
                 ("mixed", "its processor puts <bos> inside of texts that stand beside images"),
@@ -131,6 +133,7 @@ BACKBONES = {
             call_processor=phi3_v.call_processor,
             importing=phi3_v.importable,
             adapt=phi3_v.adapt,
+            packed_positions=0,
             st_limits=(("all", "its own code has no AutoModel"),),
             tiles=phi3_v.tiles_of_crops,
             limit_name="original_max_position_embeddings",  # up to which its factors are one set

@@ -100,6 +100,11 @@ class OptimConfig(Settings, section="optim"):
     )
     auto_chunk: bool = setting(False, "halve chunks when the GPU's memory is full, and go on")
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")
+    packing: bool = setting(
+        False,
+        "stage 1: the texts of a chunk in one row without padding, each read as if alone; for "
+        "FlashAttention: others are slowed down by what they mask (docs/decisions.md)",
+    )
     optimizer: Optimizer = setting(
         Optimizer.adamw, "adamw_8bit: moments in 8 bits, a quarter of their memory"
     )
@@ -253,6 +258,8 @@ class Stage2Config(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_precision(self.model)
+        packing = self.optim != MISSING and self.optim.packing
+        require(not packing, "optim.packing", packing, "false: stage 2 does not read texts alone")
         margin = self.loss.false_negative_margin
         some = margin is None or margin > -2
         expected = "more than -2: two cosines differ by at most 2, so every negative is dropped"

@@ -19,6 +19,7 @@ from unime.backbones.backbone import Backbone
 from unime.backbones.families import BACKBONES
 from unime.backbones.last_token import LastTokenAlone
 from unime.backbones.layers import is_quantised
+from unime.backbones.packing import LAST, PROBES, check_apart, decoder_inputs, pack
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.images import longest_first
@@ -97,6 +98,7 @@ class Encoder(nn.Module):
         gradient_checkpointing: bool = False,
         sharded: bool = False,
         dequantised: bool = False,
+        packing: bool = False,
     ) -> Encoder:
         """Load the base model that `model` names, freeze it, and stack its adapters on it.
 
@@ -109,6 +111,7 @@ class Encoder(nn.Module):
                 then held in a floating type, which FSDP2 can split; their values are the same.
             dequantised: hold quantised weights as what they stand for, so that adapters can be
                 merged into them.
+            packing: of `decoder_only`, that packed texts are embedded (backbones/packing.py).
 
         Returns:
             The encoder on `device`, in evaluation mode.
@@ -122,7 +125,7 @@ class Encoder(nn.Module):
         with explained(model):
             return cls._load(
                 model, checkpoint, inputs or InputConfig(), lora, decoder_only,
-                torch.device(device), gradient_checkpointing, sharded, dequantised,
+                torch.device(device), gradient_checkpointing, sharded, dequantised, packing,
             )  # fmt: skip
 
     @classmethod
@@ -137,6 +140,7 @@ class Encoder(nn.Module):
         gradient_checkpointing: bool,
         sharded: bool,
         dequantised: bool,
+        packing: bool,
     ) -> Encoder:
         folder = checkpoint.base.folder
         adapter = checkpoint.adapter.folder if checkpoint.adapter else None
@@ -150,7 +154,7 @@ class Encoder(nn.Module):
             processor=checkpoint.elsewhere,
         )
         start = torch.device("cpu") if decoder_only else device
-        backbone, hf_processor, base = load_pretrained(named, checkpoint, start, sharded)
+        backbone, hf_processor, base = load_pretrained(named, checkpoint, start, sharded, packing)
         check_quantised(base, backbone, model.quantization, device)
         if dequantised:
             dequantise(base)
@@ -178,20 +182,25 @@ class Encoder(nn.Module):
         processor = ItemProcessor(hf_processor, backbone, inputs, backbone.most_tokens(base.config))
         encoder = cls(base, adapters, backbone, processor, described, decoder_only).to(device)
         encoder._is_checkpointed = gradient_checkpointing
-        encoder._try_out()
+        encoder._try_out(packing)
         if inputs.feature_store and not decoder_only:
             encoder.vision.open_store(inputs, sharded)
         return encoder
 
     @torch.no_grad()
-    def _try_out(self) -> None:
-        """Embed a text, and a picture where it sees any: what of its files does not fit each other
-        is then said before anything is done with it."""
+    def _try_out(self, packing: bool) -> None:
+        """Embed a text, and a picture where it sees any, and texts in a row where there will be
+        any: what does not fit each other is then said before anything is done with it."""
         blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
         items = [Item("a"), *[Item(images=("blank",))] * (not self.decoder_only)]
         samples = [self.processor(item, lambda _: blank) for item in items]
         training = self.training
         vectors = self.eval().embed(self.processor.parts(samples))
+        if packing:
+            texts = [self.processor(Item(text)) for text in PROBES]
+            alone = torch.cat([self.embed(self.processor.parts([text])) for text in texts])
+            packed = self.embed([(list(range(len(texts))), pack(texts))])
+            check_apart(packed, alone)
         self.train(training)
         if not vectors.isfinite().all():
             raise ConfigError("model.name: its vectors are not finite: damaged weights?")
@@ -213,7 +222,7 @@ class Encoder(nn.Module):
 
         Args:
             inputs: with pixels, or in their place "features": of each row that shows media, in
-                their order (`vision`).
+                their order (`vision`); or packed texts.
             blank: parts whose texts get a blank image beside them, so that the vision tower runs
                 (and is in the graph) although it changes nothing.
 
@@ -240,7 +249,10 @@ class Encoder(nn.Module):
     def _embed(self, inputs: dict[str, Any], padded_left: bool = False) -> Tensor:
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
-        if self.decoder_only and not self.backbone.whole_for_texts:
+        packed = inputs.get(LAST)
+        if packed is not None:
+            inputs = decoder_inputs(inputs, self.backbone)
+        elif self.decoder_only and not self.backbone.whole_for_texts:
             inputs = {key: inputs[key] for key in DECODER_KEYS}
         else:
             for key in self.backbone.required_keys:
@@ -249,13 +261,16 @@ class Encoder(nn.Module):
             inputs = self.vision.precise(inputs)
             if "features" in inputs:
                 inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
-        self._last_token.active = padded_left
+        self._last_token.active = padded_left and packed is None
         hidden = self.model(**inputs, use_cache=False).last_hidden_state  # (B, L, D)
         # what is checkpointed is computed once more while the gradient is
         self._last_token.active &= self._is_checkpointed
-        mask = inputs["attention_mask"]
-        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
-        pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()  # (B, D)
+        if packed is not None:
+            pooled = hidden[0, packed].float()  # (B, D)
+        else:
+            mask = inputs["attention_mask"]
+            last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
+            pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()
         if torch.is_grad_enabled() and not pooled.requires_grad:
             # Texts where only vision or projector train: a graph that gives all of them zeros.
             pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrain
 from unime.backbones.backbone import Backbone
 from unime.backbones.families import backbone_of
 from unime.backbones.layers import is_quantised
+from unime.backbones.packing import check_family
 from unime.config import ModelConfig, Quantization
 from unime.errors import ConfigError
 from unime.models.checkpoint_files import (
@@ -33,7 +34,11 @@ _REPACKS = "support_avx512bf16_for_cpu"
 
 
 def load_pretrained(
-    model: ModelConfig, checkpoint: Checkpoint, device: torch.device, sharded: bool
+    model: ModelConfig,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    sharded: bool,
+    packing: bool = False,
 ) -> tuple[Backbone, Any, PreTrainedModel]:
     """Load the processor of a checkpoint and its base, made fit for each other."""
     code = {"trust_remote_code": model.trust_remote_code}
@@ -54,6 +59,8 @@ def load_pretrained(
                 " rows, and where weights are sharded every rank has to take as many; use DDP"
                 " or ZeRO-2"
             )
+        if packing:
+            check_family(backbone)
         base = _load_base(model, folder, backbone, device, sharded)
         if backbone.adapt is not None:
             backbone.adapt(processor, base)

@@ -13,16 +13,18 @@ from unime.models.features.frozen import Media
 
 @dataclass(frozen=True)
 class ChunkLimits:
-    """How much is encoded at a time: so many items of a group, and so many tokens with padding."""
+    """How much is encoded at a time: so many items of a group, and so many tokens with padding, or
+    `packed`: in one row without."""
 
     items: int
     targets: int  # items of the group "target"
     tokens: int | None = None
+    packed: bool = False
 
     @classmethod
     def of(cls, optim: OptimConfig) -> ChunkLimits:
         targets = optim.target_chunk_size or optim.chunk_size
-        return cls(optim.chunk_size, targets, optim.chunk_tokens)
+        return cls(optim.chunk_size, targets, optim.chunk_tokens, optim.packing)
 
     def __str__(self) -> str:
         targets = "" if self.targets == self.items else f" optim.target_chunk_size={self.targets}"
@@ -34,7 +36,8 @@ class ChunkLimits:
         if self.items == self.targets == 1:
             return None
         tokens = None if self.tokens is None else max(1, self.tokens // 2)
-        return ChunkLimits(max(1, self.items // 2), max(1, self.targets // 2), tokens)
+        halves = max(1, self.items // 2), max(1, self.targets // 2)
+        return ChunkLimits(*halves, tokens, self.packed)
 
     def plan(self, lengths: Mapping[str, Sequence[int]]) -> list[dict[str, list[int]]]:
         """Which items of each group make up each chunk.
@@ -47,7 +50,7 @@ class ChunkLimits:
             lengths: tokens of each item, by group.
         """
         share = sum(len(of) / self._most(group) for group, of in lengths.items())
-        tokens = sum(len(of) * max(of, default=0) for of in lengths.values())
+        tokens = sum(self._tokens(of) for of in lengths.values())
         if share <= 1 and (self.tokens is None or tokens <= self.tokens):
             return [{group: list(range(len(of))) for group, of in lengths.items() if of}]
         return [
@@ -55,6 +58,9 @@ class ChunkLimits:
             for group, of in lengths.items()
             for chunk in self._cut(of, self._most(group))
         ]
+
+    def _tokens(self, lengths: Sequence[int]) -> int:
+        return sum(lengths) if self.packed else len(lengths) * max(lengths, default=0)
 
     def _most(self, group: str) -> int:
         return self.targets if group == "target" else self.items
@@ -65,7 +71,8 @@ class ChunkLimits:
         for item in longest_first:
             fits = bool(chunks) and len(chunks[-1]) < most
             if fits and self.tokens is not None:
-                fits = (len(chunks[-1]) + 1) * lengths[chunks[-1][0]] <= self.tokens
+                together = [lengths[other] for other in (*chunks[-1], item)]
+                fits = self._tokens(together) <= self.tokens
             if not fits:
                 chunks.append([])
             chunks[-1].append(item)
@@ -76,7 +83,8 @@ class ChunkLimits:
 class Batch:
     """One rank's part of a step: chunks that the encoder takes one by one, and what the loss needs.
 
-    A chunk is a list of parts, one of each group that it holds items of, each padded on its own.
+    A chunk is a list of parts, one of each group that it holds items of, each padded or packed on
+    its own.
     The chunks' rows, taken in `order`, are those of the groups, one group after the other, and the
     rows of a group are the rows of its labels. Equal items share a row of the chunks.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from unime.backbones.packing import pack
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
@@ -78,7 +79,7 @@ class Collator:
             chunks.append([])
             for group, chosen in planned.items():
                 of_part = [distinct[group][place] for place in chosen]
-                for places, part in self.item_processor.parts([samples[n] for n in of_part]):
+                for places, part in self._parts([samples[n] for n in of_part]):
                     chunks[-1].append(part)
                     encoded += [of_part[place] for place in places]
         row_of = {sample: row for row, sample in enumerate(encoded)}
@@ -92,6 +93,11 @@ class Collator:
             order=None if order == list(range(len(order))) else torch.tensor(order),
             num_truncated=sum(cuts[sample] for sample in numbers),
         )
+
+    def _parts(self, samples: list[Sample]) -> list[tuple[list[int], dict[str, Tensor]]]:
+        if self.limits.packed:
+            return [(list(range(len(samples))), pack(samples))]
+        return self.item_processor.parts(samples)
 
     def _in_row(self, row_id: str, prepare: Callable[[Item], T], item: Item) -> T:
         try:

@@ -28,6 +28,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "optim.chunk_tokens",
     "optim.auto_chunk",
     "optim.graph_memory",
+    "optim.packing",
     "optim.on_nonfinite",
     "optim.on_collapse",
     "loss.block_memory",
