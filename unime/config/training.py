@@ -102,8 +102,8 @@ class OptimConfig(Settings, section="optim"):
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")
     packing: bool = setting(
         False,
-        "stage 1: the texts of a chunk in one row without padding, each read as if alone; for "
-        "FlashAttention: others are slowed down by what they mask (docs/decisions.md)",
+        "stage 1: the texts of a chunk in one row without padding, each read as if alone; meant "
+        "for FlashAttention: the others compute what they mask, and are slower (docs/decisions.md)",
     )
     optimizer: Optimizer = setting(
         Optimizer.adamw, "adamw_8bit: moments in 8 bits, a quarter of their memory"
