@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         encoder.processor,
         ChunkLimits.of(config.optim),
         verified=config.data.verify_images,
-        apart=encoder.reuses_features and not run.shards_weights,
+        apart=encoder.vision.reuses_features and not run.shards_weights,
     )
 
     def loss(

@@ -76,7 +76,7 @@ class Ours:
         sampler = GlobalBatchSampler(dataset.task_sizes, material.size, config.data.mixing, 0)
         self.config, self.encoder = config, encoder
         self.collate = PairCollator(
-            encoder.processor, ChunkLimits.of(config.optim), apart=encoder.reuses_features
+            encoder.processor, ChunkLimits.of(config.optim), apart=encoder.vision.reuses_features
         )
         self.trainer = Trainer(run, encoder, dataset, sampler)
         self.pairs = batches(list(dataset), material.size)

@@ -86,7 +86,7 @@ class Setting:
 
     def batch(self, encoder: Encoder, case: Case) -> Batch:
         limits = ChunkLimits.of(case.config(self.material, self.small).optim)
-        apart = encoder.reuses_features
+        apart = encoder.vision.reuses_features
         return self.material.batch(encoder.processor, limits, case.batch, apart)
 
     def step(self, encoder: Encoder, batch: Batch, graphs: GraphMemory | None = None) -> LossOutput:

@@ -206,7 +206,7 @@ def test_saving_replaces_the_whole_folder(first, load_tiny, tmp_path):
 
 
 def test_inputs_are_those_of_training(first, load_tiny, tmp_path):
-    asked = InputConfig(prompt="e5v", resolution="16x16", num_frames=4)
+    asked = InputConfig(prompt="e5v", resolution="16x16", num_frames=4, jpeg_draft=True)
     load_tiny("qwen2_vl", lora=LoraSettings(), inputs=asked).save_adapters(tmp_path / "final")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -274,7 +274,7 @@ def run(name: str, engine: str, folder: Path) -> None:
     encoder = build(case, folder, engine)
     world = accelerator.num_processes
     first, last = SPLITS[world][rank()], SPLITS[world][rank() + 1]
-    apart = encoder.reuses_features and engine not in SHARDS_WEIGHTS
+    apart = encoder.vision.reuses_features and engine not in SHARDS_WEIGHTS
     batch = PairCollator(encoder.processor, case.limits, apart=apart)(rows[first:last])
     rounds = case.precision != "float32" or case.mixed_precision != "no"
     if case.dropout or rounds:

@@ -66,6 +66,11 @@ class Backbone:
         around = [root for root in roots if path == root or path.startswith(f"{root}.")]
         return roots[max(around, key=len)] if around else None
 
+    def trained_parts(self, model: nn.Module) -> list[str]:
+        """Which of llm, projector and vision hold trainable parameters."""
+        named = model.named_parameters()
+        return sorted({str(self.part_of(name)) for name, p in named if p.requires_grad})
+
     @property
     def not_quantised(self) -> list[str]:
         """Module paths for ``llm_int8_skip_modules``, which matches from the start of a path."""

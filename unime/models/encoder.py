@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -39,8 +38,7 @@ from unime.models.chat_format import check_carries
 from unime.models.checkpoint_files import Checkpoint
 from unime.models.explaining import explained
 from unime.models.features import frozen
-from unime.models.features.fingerprint import tower_fingerprint
-from unime.models.features.store import FeatureStore
+from unime.models.features.vision import Vision
 from unime.models.hub import locate
 from unime.models.item_processor import BLANK_SIDE, ItemProcessor
 from unime.models.loading import check_quantised, dequantise, load_pretrained
@@ -48,10 +46,7 @@ from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
 from unime.runtime.progress import progress_bar
 
-log = logging.getLogger("unime")
-
 DECODER_KEYS = ("input_ids", "attention_mask")
-SEEING = {"vision", "projector"}
 Parts = Sequence[tuple[list[int], dict[str, Tensor]]]  # of a batch (`ItemProcessor.parts`)
 
 
@@ -85,7 +80,7 @@ class Encoder(nn.Module):
         units = [name for name in base._no_split_modules or [] if name in present]
         self._no_split_modules = units  # what FSDP2 gathers at a time, by class name
         self._unregistered = (base, adapters)  # a tuple: nn.Module registers what it is assigned
-        self.feature_store: FeatureStore | None = None
+        self.vision = Vision(None if decoder_only else self.model, base, backbone, self.precision)
         known = BACKBONES.get(backbone.family) is backbone
         self._last_token = LastTokenAlone(base.get_decoder() if known else None)
         self._is_checkpointed = False  # asking the model costs a walk through it in every chunk
@@ -185,7 +180,7 @@ class Encoder(nn.Module):
         encoder._is_checkpointed = gradient_checkpointing
         encoder._try_out()
         if inputs.feature_store and not decoder_only:
-            encoder._keep_features(inputs, sharded)
+            encoder.vision.open_store(inputs, sharded)
         return encoder
 
     @torch.no_grad()
@@ -200,24 +195,6 @@ class Encoder(nn.Module):
         self.train(training)
         if not vectors.isfinite().all():
             raise ConfigError("model.name: its vectors are not finite: damaged weights?")
-
-    def _keep_features(self, inputs: InputConfig, sharded: bool) -> None:
-        """Open the store of what vision tower and projector make, where they stay as they are."""
-        problem = (
-            f"{self.backbone.family} takes no features in place of pixels"
-            if not self.takes_features
-            else "vision tower or projector train, or draw dropout"
-            if self.trained_parts and not self.reuses_features
-            else "the engine splits the weights of the vision tower over processes"
-            if sharded
-            else ""
-        )
-        if problem:
-            log.warning("inputs.feature_store: not used: %s", problem)
-            return
-        fingerprint = tower_fingerprint(self.base, self.backbone)
-        most = int(inputs.feature_store_gib * 2**30)
-        self.feature_store = FeatureStore(Path(str(inputs.feature_store)), fingerprint, most)
 
     @property
     def base(self) -> PreTrainedModel:
@@ -236,7 +213,7 @@ class Encoder(nn.Module):
 
         Args:
             inputs: with pixels, or in their place "features": of each row that shows media, in
-                their order (`features_of`).
+                their order (`vision`).
             blank: parts whose texts get a blank image beside them, so that the vision tower runs
                 (and is in the graph) although it changes nothing.
 
@@ -269,7 +246,7 @@ class Encoder(nn.Module):
             for key in self.backbone.required_keys:
                 if key not in inputs:
                     raise ValueError(f"{self.backbone.family} needs {key}, which is missing")
-            inputs = self._precise(inputs)
+            inputs = self.vision.precise(inputs)
             if "features" in inputs:
                 inputs[frozen.ARGUMENT] = frozen.as_argument(inputs.pop("features"))
         self._last_token.active = padded_left
@@ -283,13 +260,6 @@ class Encoder(nn.Module):
             # Texts where only vision or projector train: a graph that gives all of them zeros.
             pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
         return functional.normalize(pooled, dim=1)
-
-    def _precise(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """In the model's precision, pixels alone: rounded seconds would be other positions."""
-        return {
-            key: value.to(self.precision) if "pixel_values" in key else value
-            for key, value in inputs.items()
-        }
 
     @torch.no_grad()
     def encode(
@@ -344,7 +314,7 @@ class Encoder(nn.Module):
 
     def parts(self, samples: Sequence[Sample]) -> tuple[Parts, frozen.Media | None]:
         """What `embed` takes of one batch; media apart, where features are kept."""
-        if self.feature_store is None:
+        if self.vision.store is None:
             return self.processor.parts(samples), None
         rests, media = frozen.set_apart(samples)
         return self.processor.parts(rests), media
@@ -358,55 +328,10 @@ class Encoder(nn.Module):
         device = next(self.parameters()).device
         inputs = [part for _, part in parts]
         if media is not None:
-            features = self.features(media)
+            features = self.vision.features(media)
             inputs = [frozen.with_features(part, features) for part in inputs]
         rows = self([send_to_device(part, device) for part in inputs]).float().cpu()
         return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
-
-    @property
-    def takes_features(self) -> bool:
-        """Whether `forward` takes features in place of pixels: a known family's own does."""
-        known = BACKBONES.get(self.backbone.family) is self.backbone
-        return known and not self.decoder_only and frozen.takes_features(self.model)
-
-    @property
-    def reuses_features(self) -> bool:
-        """Whether features that were computed once are those of every pass, in training too: vision
-        tower and projector train nothing, and draw no dropout."""
-        return (
-            self.takes_features
-            and not SEEING & set(self.trained_parts)
-            and not any(
-                frozen.draws_dropout(module)
-                for name, module in self.base.named_modules()
-                if self.backbone.part_of(name) in SEEING
-            )
-        )
-
-    @torch.no_grad()
-    def features_of(self, media: Sequence[Sample]) -> list[frozen.Features]:
-        """What vision tower and projector make of units of media (`frozen.split_media`).
-
-        Raises:
-            ValueError: an output that cannot be split by unit.
-        """
-        device = next(self.parameters()).device
-        return frozen.compute(self.model, [self._precise(send_to_device(m, device)) for m in media])
-
-    def features(self, media: frozen.Media) -> list[frozen.Features]:
-        """Of each unit, on the model's device: out of the store, if there is one, else computed
-        (`features_of`) and put there."""
-        if self.feature_store is None:
-            return self.features_of(media.units)
-        found = dict(zip(media.keys, self.feature_store.get(media.keys), strict=True))
-        missing = [n for n, key in enumerate(media.keys) if found[key] is None]
-        if missing:
-            keys = [media.keys[n] for n in missing]
-            computed = self.features_of([media.units[n] for n in missing])
-            self.feature_store.put(keys, computed)
-            found |= dict(zip(keys, computed, strict=True))
-        device = next(self.parameters()).device
-        return [cast(frozen.Features, send_to_device(found[key], device)) for key in media.keys]
 
     @property
     def trained_parts(self) -> list[str]:
@@ -415,8 +340,7 @@ class Encoder(nn.Module):
         A batch of texts leaves the last two without gradients (and LLaVA never reads its last
         vision layer), which DDP has to be told: ``find_unused_parameters``.
         """
-        named = self.base.named_parameters()
-        return sorted({str(self.backbone.part_of(name)) for name, p in named if p.requires_grad})
+        return self.backbone.trained_parts(self.base)
 
     def trainable_named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.named_parameters():

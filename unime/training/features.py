@@ -29,12 +29,9 @@ class FeaturesOfStep:
         named = [n for part in chunk if "media" in part for n in part["media"].tolist()]
         missing = [n for n in dict.fromkeys(named) if n not in self._known]
         if missing:
-            media = self.batch.media
-            units, keys = (
-                [media.units[n] for n in missing],
-                [media.keys[n] for n in missing if media.keys],
-            )
-            for n, features in zip(missing, self.encoder.features(Media(units, keys)), strict=True):
+            whole = self.batch.media
+            media = Media([whole.units[n] for n in missing], [whole.keys[n] for n in missing])
+            for n, features in zip(missing, self.encoder.vision.features(media), strict=True):
                 self._known[n] = self._kept(features)
         return [with_features(part, self._known) for part in chunk]
 

@@ -29,7 +29,7 @@ QUICK = ("llava_onevision", "qwen3_vl", "smolvlm")  # a tensor for videos, layer
 def with_features(encoder: Encoder, samples: list[Any]) -> list[Any]:
     """Parts as the cached step makes them: media by number, then their features in their place."""
     rests, media = frozen.set_apart(samples)
-    features = encoder.features(media)
+    features = encoder.vision.features(media)
     parts = encoder.processor.parts(rests)
     assert not any("pixel" in key for _, part in parts for key in part)
     return [(places, frozen.with_features(part, features)) for places, part in parts]
@@ -38,10 +38,10 @@ def with_features(encoder: Encoder, samples: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("family", WITH_PHI3_V)
 def test_features_give_the_vectors_of_pixels(family, items, pictures, load_tiny):
     encoder = load_tiny(family, inputs=InputConfig(num_frames=4)).eval()
-    assert encoder.takes_features == (family not in WITH_PIXELS)
+    assert encoder.vision.takes_features == (family not in WITH_PIXELS)
     if family in WITH_PIXELS:
         add_results("UNIME_BACKBONES_RESULTS", family, {"features": None})
-        assert not encoder.reuses_features
+        assert not encoder.vision.reuses_features
         return
     videos = [Item("what happens?", video=(pictures[1],) * 4), Item(video=(pictures[3],) * 4)]
     mixed = [*items, videos[0], Item(images=(pictures[4],)), videos[1]]
@@ -61,7 +61,7 @@ def test_features_own_their_memory_and_move(family, items, load_tiny):
     """A unit that were a view of its batch's would be stored, or kept, with all of it."""
     encoder = load_tiny(family, precision="bfloat16")
     media = [split_media(encoder.processor(item))[1] for item in items if item.images]
-    for features in encoder.features_of(media):
+    for features in encoder.vision.compute(media):
         assert all(name.startswith("image") for name in features)
         assert (len(features) > 1) == (family == "qwen3_vl")
         for value in features.values():
@@ -81,18 +81,18 @@ def test_a_text_has_no_media(items, load_tiny):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_only_what_trains_nothing_is_reused(part, load_tiny):
-    assert load_tiny("qwen2_vl").reuses_features
+    assert load_tiny("qwen2_vl").vision.reuses_features
     encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=2, train=[part]))
-    assert encoder.takes_features and encoder.reuses_features == (part == "llm")
-    assert not load_tiny("qwen2_vl", decoder_only=True).takes_features
+    assert encoder.vision.takes_features and encoder.vision.reuses_features == (part == "llm")
+    assert not load_tiny("qwen2_vl", decoder_only=True).vision.takes_features
 
 
 def test_a_tower_that_draws_dropout_is_not_reused(load_tiny):
     encoder = load_tiny("llava")
     layer = encoder.model.vision_tower.encoder.layers[0]
-    assert encoder.reuses_features and not draws_dropout(torch.nn.Dropout(0.0))
+    assert encoder.vision.reuses_features and not draws_dropout(torch.nn.Dropout(0.0))
     layer.self_attn.dropout = 0.1
-    assert not encoder.reuses_features
+    assert not encoder.vision.reuses_features
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_tower_that_draws_dropout_is_not_reused(load_tiny):
 def test_gradients_are_those_of_pixels(family, items, load_tiny):
     lora = LoraSettings(rank=2, dropout=0.0)
     encoder = shake(load_tiny(family, lora=lora)).train()
-    if not encoder.takes_features:
+    if not encoder.vision.takes_features:
         return
     samples = [encoder.processor(item) for item in items]
     found = []

@@ -23,6 +23,7 @@ from unime.models.encoder import Encoder
 from unime.models.features.fingerprint import media_key, tower_fingerprint
 from unime.models.features.frozen import Features, set_apart
 from unime.models.features.store import END, FeatureStore
+from unime.models.features.vision import Vision
 from unime.retrieval.encoding import encode_items
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
@@ -157,13 +158,13 @@ def test_a_disk_that_fails_ends_the_writing_only(tmp_path, caplog):
 def calls(monkeypatch):
     """How many units each call of the tower was given."""
     found: list[int] = []
-    compute = Encoder.features_of
+    compute = Vision.compute
 
-    def counting(self: Encoder, media: Any) -> Any:
+    def counting(self: Vision, media: Any) -> Any:
         found.append(len(media))
         return compute(self, media)
 
-    monkeypatch.setattr(Encoder, "features_of", counting)
+    monkeypatch.setattr(Vision, "compute", counting)
     return found
 
 
@@ -174,11 +175,11 @@ def test_an_evaluation_sees_each_picture_once(precision, items, load_tiny, tmp_p
     assert calls == []
     asked = [*items, Item("What else?", images=items[1].images)]  # the same picture
     first = load_tiny("qwen3_vl", precision=precision, inputs=kept).encode(asked)
-    assert calls == [4]  # items with pictures
+    assert calls == [1] * 4  # items with pictures, each alone: the same beside whatever else
     assert difference(first[: len(items)], plain) < (1e-6 if precision == "float32" else 2e-2)
     again = UnimeEmbedder(load_tiny("qwen3_vl", precision=precision, inputs=kept))
     second = encode_items(Accelerator(cpu=True), again, asked, len(asked))
-    assert calls == [4] and torch.equal(second, first)
+    assert calls == [1] * 4 and torch.equal(second, first)
 
 
 def test_other_pixels_have_other_keys(items, load_tiny):
@@ -226,10 +227,10 @@ def test_where_it_cannot_be_used_the_log_says_why(load_tiny, tmp_path, caplog):
     kept = InputConfig(feature_store=str(tmp_path / "kept"))
     caplog.set_level(logging.WARNING)
     lora = LoraSettings(rank=2, train=["llm", "vision"])
-    assert load_tiny("qwen2_vl", inputs=kept, lora=lora).feature_store is None
+    assert load_tiny("qwen2_vl", inputs=kept, lora=lora).vision.store is None
     assert "not used: vision tower or projector train" in caplog.text
-    assert load_tiny("qwen2_vl", inputs=kept, sharded=True).feature_store is None
+    assert load_tiny("qwen2_vl", inputs=kept, sharded=True).vision.store is None
     assert "splits the weights of the vision tower" in caplog.text
     assert not (tmp_path / "kept").exists()
     lora = LoraSettings(rank=2)
-    assert load_tiny("qwen2_vl", inputs=kept, lora=lora).feature_store is not None
+    assert load_tiny("qwen2_vl", inputs=kept, lora=lora).vision.store is not None
