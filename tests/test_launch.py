@@ -54,7 +54,19 @@ def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "test", "lint", "prepare", "stage1", "stage2", "plan", "eval", "report", "check", "bench"],
+    [
+        "demo",
+        "test",
+        "lint",
+        "prepare",
+        "stage1",
+        "stage2",
+        "plan",
+        "eval",
+        "report",
+        "check",
+        "bench",
+    ],
 )
 def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
     status, output = checkout.launch(command, "--help")
