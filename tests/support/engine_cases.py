@@ -43,6 +43,7 @@ from unime.training.collator import PairCollator
 from unime.training.engines import SHARDS_WEIGHTS, engine_of, make_accelerator
 from unime.training.grad_cache import _Step, cached_backward
 from unime.training.graph_memory import GraphMemory
+from unime.training.kernels.lora_sum import add_in_one
 
 LOSS = HardNegativeLossConfig(temperature=0.05, num_hard_negatives=3, symmetric=True)
 OFFLOADED = {"device": "cpu"}
@@ -197,6 +198,7 @@ def cached(
     """The gradient that the prepared model holds after the cached step, just before AdamW's; and
     how many graphs were kept in it and in the step before."""
     graphs = GraphMemory(case.graph_memory)
+    add_in_one(encoder)
     parameters = [p for _, p in encoder.trainable_named_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     model, optimizer = accelerator.prepare(encoder, optimizer)

@@ -36,6 +36,7 @@ from unime.training.engines import graph_memory
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.training.graph_memory import GIB, GraphMemory
 from unime.training.kernels.choices import choose_precision, compile_layers, make_optimizer
+from unime.training.kernels.lora_sum import add_in_one
 from unime.training.metrics import Metrics
 from unime.training.out_of_memory import Collate, smaller
 from unime.training.run import FINISHED, Run
@@ -90,6 +91,7 @@ class Trainer:
         run.log.info("%s", encoder.describe())
         optimizer = make_optimizer(self.parameters.values(), self.optim)
         choose_precision(self.optim)
+        add_in_one(encoder)
         if self.optim.compile:
             run.log.info("%d layers are compiled as they are met", compile_layers(encoder))
         self.model, self.optimizer = run.accelerator.prepare(encoder.train(), optimizer)

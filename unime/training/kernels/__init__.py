@@ -1,1 +1,2 @@
-"""Ways to compute the same step faster or in less memory, each a setting of ``optim``."""
+"""Ways to compute the same step faster or in less memory; those that cost something are settings
+of ``optim``."""
