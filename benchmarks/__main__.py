@@ -25,6 +25,7 @@ from benchmarks.cpu.flops import FlopsBenchmark
 from benchmarks.cpu.frame import Benchmark, Result, goals_table, save
 from benchmarks.cpu.memory import MemoryBenchmark
 from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark
+from unime.runtime.environment import git_commit
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
@@ -63,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     quiet_transformers()
     benchmark = BENCHMARKS[arguments.name]
     print(f"{benchmark.name}: {benchmark.about}", flush=True)
+    commit = git_commit()  # of what runs, whatever the checkout is when it ends
     result = benchmark.measure(arguments.small, arguments.repeat)
+    result |= {"command": " ".join(["./launch.sh bench", *words]), "commit": commit}
     save(result, arguments.output)
     print(f"\n{benchmark.shown(result)}\n\n{goals_table([result])}")
 

@@ -35,6 +35,8 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
     assert checkout.ran()[1:] == ["-m", "eval.report", "--config", "some config.yaml"]
     checkout.launch("check", "runs/a store", "repair=true")
     assert checkout.ran()[1:] == ["-m", "stages.check", "runs/a store", "repair=true"]
+    checkout.launch("bench", "step", "--small")
+    assert checkout.ran()[1:] == ["-m", "benchmarks", "step", "--small"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,19 @@ def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "test", "lint", "prepare", "stage1", "stage2", "plan", "eval", "report", "check"],
+    [
+        "demo",
+        "test",
+        "lint",
+        "prepare",
+        "stage1",
+        "stage2",
+        "plan",
+        "eval",
+        "report",
+        "check",
+        "bench",
+    ],
 )
 def test_help_needs_no_set_up(checkout: Checkout, command: str) -> None:
     status, output = checkout.launch(command, "--help")
@@ -76,6 +90,7 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
         (("check",), "Usage: ./launch.sh check STORE"),
+        (("bench",), "Usage: ./launch.sh bench NAME"),
     ],
 )
 def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], message: str) -> None:

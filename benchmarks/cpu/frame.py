@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.markdown import table
 from unime.errors import RunError
-from unime.runtime.environment import device_name, git_commit, installed_versions
+from unime.runtime.environment import device_name, installed_versions
 from unime.runtime.files import write_json
 
 PACKAGES = (
@@ -163,7 +163,6 @@ def described(
     return {
         "name": name,
         "command": f"./launch.sh bench {name}",
-        "commit": git_commit(),
         "device": device_name(),
         "versions": {package: known.get(package) for package in PACKAGES},
         **found,

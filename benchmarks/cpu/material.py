@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -55,6 +56,9 @@ class Material:
         ]
 
 
+OWN = (64, 330)  # pixels of the longer side
+
+
 class Gallery:
     """Pictures and their captions, one after the other, each once.
 
@@ -70,19 +74,31 @@ class Gallery:
         self.random.shuffle(self.found)
         self.what = "Tux Paint's stamps" if self.found else "drawn"
 
-    def picture(self, side: int) -> tuple[str, str]:
-        """The next one, square and opaque: its path below the root, and its caption."""
+    def picture(self, side: int | None) -> tuple[str, str]:
+        """The next one, opaque: its path below the root, and its caption.
+
+        Args:
+            side: of a square; None: as it is, its longer side of `OWN` pixels.
+        """
         number, path = self.number, Path(f"pictures/{self.number}.png")
         self.number += 1
-        if number < len(self.found):
-            name, caption = self.found[number]
+        found = self._own if side is None else self.found
+        if number < len(found):
+            name, caption = found[number]
             image = Image.open(Path(PACKAGE) / name).convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         else:  # the stamps are over
-            image, caption = picture(number, side), ""
+            image, caption = picture(number, side or self.random.randint(*OWN)), ""
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-        image.convert("RGB").resize((side, side)).save(self.root / path)
+        size = image.size if side is None else (side, side)
+        image.convert("RGB").resize(size).save(self.root / path)
         return str(path), caption
+
+    @cached_property
+    def _own(self) -> list[tuple[str, str]]:
+        """The stamps of `OWN` pixels."""
+        sizes = {name: max(Image.open(Path(PACKAGE) / name).size) for name, _ in self.found}
+        return [entry for entry in self.found if OWN[0] <= sizes[entry[0]] <= OWN[1]]
 
     def words(self, count: int, begin: str = "") -> str:
         """So many words, of which no two are alike in a row of calls."""
@@ -90,12 +106,10 @@ class Gallery:
         more = self.random.choices(WORDS, k=max(0, count - len(own)))
         return " ".join([*own, *more])
 
-    def captioned(
-        self, count: int, sides: tuple[int, int], words: tuple[int, int]
-    ) -> Iterator[Row]:
-        """Pictures with captions, of lengths between the two of each."""
+    def captioned(self, count: int, side: int | None, words: tuple[int, int]) -> Iterator[Row]:
+        """Pictures with captions, of so many words at least and at most."""
         for _ in range(count):
-            path, caption = self.picture(self.random.randint(*sides))
+            path, caption = self.picture(side)
             text = self.words(self.random.randint(*words), f"{self.number} {caption}")
             yield (SHOWN, path, text, "")
 
@@ -103,13 +117,13 @@ class Gallery:
 def even(root: Path, size: int) -> Material:
     """Pictures of 64 pixels, captions of about 7 words."""
     gallery = Gallery(root)
-    return Material(root, size, gallery.what, [*gallery.captioned(size, (64, 64), (6, 8))]).save()
+    return Material(root, size, gallery.what, [*gallery.captioned(size, 64, (6, 8))]).save()
 
 
 def mixed(root: Path, size: int) -> Material:
-    """Captions of 4 to 90 words, pictures of 64 to 330 pixels."""
+    """Captions of 4 to 90 words, pictures of 64 to 330 pixels in sizes and shapes of their own."""
     gallery = Gallery(root)
-    return Material(root, size, gallery.what, [*gallery.captioned(size, (64, 330), (4, 90))]).save()
+    return Material(root, size, gallery.what, [*gallery.captioned(size, None, (4, 90))]).save()
 
 
 def duplicated(root: Path, size: int) -> Material:
@@ -133,7 +147,7 @@ def duplicated(root: Path, size: int) -> Material:
         asked = f"{SHOWN}Represent the given image with the following question: {question}\n"
         rows.append((asked, path, answer, ""))
     ask = "Find an image caption describing the given everyday image."
-    found = [*gallery.captioned(2 * size, (64, 64), (7, 14))]
+    found = [*gallery.captioned(2 * size, 64, (7, 14))]
     rows += [(f"{SHOWN}{ask}\n", path, text, "") for _, path, text, _ in found[:size]]
     ask, own = (
         "Find me an everyday image that matches the given caption:",

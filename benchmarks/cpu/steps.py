@@ -146,6 +146,7 @@ MIXED = StepBenchmark(
     },
     pairs=64,
     repeat=5,
+    others=(STORE,),
     sizes=(16,),
     budgets=(8, 16),
 )

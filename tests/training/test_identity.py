@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unime.config import ModelConfig, OptimConfig, PairData, PairSource, Stage2Config
+from unime.config import ModelConfig, OptimConfig, Optimizer, PairData, PairSource, Stage2Config
 from unime.runtime import digests
 from unime.runtime.digests import folder_digest
 from unime.training.identity import changes, run_identity
@@ -45,12 +45,12 @@ def test_settings_that_may_and_may_not_change() -> None:
     same.optim.gradient_checkpointing = True
     same.run.output_dir, same.run.log_every, same.run.save_every = "elsewhere", 1, 7
     same.run.save_total_limit, same.run.num_workers, same.run.trackers = 3, 8, []
-    assert changes(saved, run_identity(same, 1)) == []
+    assert changes(saved, run_identity(same, 1), same) == []
 
     other = make_config()
     other.data.sources["A-OKVQA"].rows = 5
     other.lora.train, other.optim.weight_decay = ["llm", "vision"], 0.1
-    assert changes(saved, run_identity(other, 1)) == [
+    assert changes(saved, run_identity(other, 1), other) == [
         "data.sources.A-OKVQA.rows: None -> 5",
         "lora.train: ['llm'] -> ['llm', 'vision']",
         "optim.weight_decay: 0.0 -> 0.1",
@@ -58,17 +58,30 @@ def test_settings_that_may_and_may_not_change() -> None:
     ]
 
 
+def test_a_setting_that_an_older_version_did_not_have() -> None:
+    """At its default the run is as before; at another value it is another run."""
+    config = make_config()
+    saved = run_identity(config, 1)
+    new = ("optim.compile", "optim.optimizer", "inputs.jpeg_draft", "validation.rows")
+    for key in new:
+        del saved["settings"][key]
+    assert changes(saved, run_identity(config, 1), config) == []
+    config.optim.optimizer = Optimizer.adamw_8bit
+    found = changes(saved, run_identity(config, 1), config)
+    assert found == ["optim.optimizer: None -> adamw_8bit"]
+
+
 @pytest.mark.parametrize("which", ["model.name", "model.adapter"])
 def test_another_model_under_the_same_name_is_another_run(which: str, tmp_path: Path) -> None:
     folders = {key: write_folder(tmp_path / key) for key in ("model.name", "model.adapter")}
     config = make_config(*map(str, folders.values()))
     saved = run_identity(config, 1)
-    assert changes(saved, run_identity(config, 1)) == []
+    assert changes(saved, run_identity(config, 1), config) == []
     (folders[which] / "encoder.json").write_text("[]")
-    (found,) = changes(saved, run_identity(config, 1))
+    (found,) = changes(saved, run_identity(config, 1), config)
     assert found.startswith(f"content of {which}: {saved['contents'][which]} -> ")
     shutil.rmtree(folders[which])
-    (found,) = changes(saved, run_identity(config, 1))
+    (found,) = changes(saved, run_identity(config, 1), config)
     assert found.endswith(" -> None")
 
 

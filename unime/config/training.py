@@ -96,7 +96,8 @@ class OptimConfig(Settings, section="optim"):
     graph_memory: Annotated[float | str, GRAPHS] = setting(
         "auto",
         "GiB that the graphs of chunks may take, so that these chunks are embedded once a step and "
-        "not twice; auto: what a GPU has left, none on a CPU; 0: gradient caching as published",
+        "not twice; auto: what a GPU has left, none on a CPU or with ZeRO and FSDP2; 0: gradient "
+        "caching as published",
     )
     auto_chunk: bool = setting(False, "halve chunks when the GPU's memory is full, and go on")
     gradient_checkpointing: bool = setting(False, "less memory, one more forward")

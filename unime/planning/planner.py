@@ -36,7 +36,7 @@ from unime.planning.costs import (
 )
 from unime.planning.gpus import Gpu, gpu_named
 from unime.training.chunks import ChunkLimits
-from unime.training.engines import KEEPS_GRAPHS, check_combination
+from unime.training.engines import KEEPS_GRAPHS, LOCKSTEP, check_combination
 from unime.training.graph_memory import GIB, RESERVE
 from unime.training.schedule import total_steps
 
@@ -184,6 +184,8 @@ def kept_graphs(
     sizes = [activation_bytes(config, architecture, chunk) for chunk in chunks]
     limit = config.optim.graph_memory
     if isinstance(limit, str):  # auto
+        if config.plan.engine.value in LOCKSTEP:
+            return 0, 0.0
         room = max(sizes) + (1 - RESERVE) * gpu.memory_gib * GIB - needed
     else:
         room = limit * GIB

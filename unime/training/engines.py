@@ -154,8 +154,9 @@ def check_combination(engine: str, config: StageConfig) -> None:
 
 
 def graph_memory(accelerator: Accelerator, optim: OptimConfig) -> float | str:
-    """``optim.graph_memory``, of which "auto" is none where `KEEPS_GRAPHS` has the engine not."""
-    auto = optim.graph_memory == "auto" and engine_of(accelerator) not in KEEPS_GRAPHS
+    """``optim.graph_memory``, of which "auto" is none in lockstep: a rank that runs out of memory
+    there cannot take the step again."""
+    auto = optim.graph_memory == "auto" and in_lockstep(accelerator)
     return 0.0 if auto else optim.graph_memory
 
 

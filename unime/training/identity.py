@@ -4,10 +4,12 @@ survey.py)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from unime.errors import ConfigError
 from unime.runtime.digests import folder_digest
@@ -83,9 +85,13 @@ def _contents(model: Any) -> dict[str, str]:
     }
 
 
-def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> list[str]:
     """ "loss.temperature: 0.02 -> 0.03" for everything in two identities that decides the result
-    and differs."""
+    and differs. A setting that an older version did not have is as before at its default.
+
+    Args:
+        config: of the class that `now` is of.
+    """
     found = []
     for part, prefix in (("settings", ""), ("contents", "content of ")):
         before, after = saved.get(part, {}), now[part]
@@ -93,8 +99,20 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             f"{prefix}{key}: {before.get(key)} -> {after.get(key)}"
             for key in sorted(before.keys() | after.keys())
             if key not in MAY_DIFFER and before.get(key) != after.get(key)
+            if key in before or after[key] != _default(config, key)
         ]
     sizes = saved["global_batch_size"], now["global_batch_size"]
     if sizes[0] != sizes[1]:
         found.append(f"global batch size: {sizes[0]} -> {sizes[1]}")
     return found
+
+
+def _default(config: Any, key: str) -> Any:
+    """Of a setting, by its dotted key, as an identity has it; MISSING: it has none, or is none."""
+    group, _, rest = key.partition(".")
+    if not is_dataclass(config) or group not in (known := {f.name: f for f in fields(config)}):
+        return MISSING
+    if rest:
+        return _default(getattr(config, group), rest)
+    default = known[group].default
+    return default.name if isinstance(default, Enum) else default

@@ -227,7 +227,7 @@ def _earlier_start(
         raise ConfigError(
             f"{output_dir}: holds a run already and resume.enabled is false; {elsewhere}"
         )
-    changed = changes(state["identity"], identity)
+    changed = changes(state["identity"], identity, config)
     if not changed:
         return is_finished, folder, state["data"]
     what = f"{output_dir}: holds a run with other settings ({'; '.join(changed)})"

@@ -80,7 +80,10 @@ class Trainer:
         unit = "texts" if stage == 1 else "pairs"
         self.metrics = Metrics(path, run.accelerator, every, size, steps, unit)
         self.watch = Watch(self.optim, stage, size, steps)
-        self.graphs = GraphMemory(graph_memory(run.accelerator, self.optim), run.accelerator.device)
+        limit = graph_memory(run.accelerator, self.optim)
+        self.graphs = GraphMemory(limit, run.accelerator.device)
+        if limit != self.optim.graph_memory:
+            run.log.info("optim.graph_memory=auto: no graph is kept with this engine")
         self.steps_here, self._kept_told = 0, 0
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         if run.checkpoint is not None:
