@@ -31,7 +31,6 @@ from unime.training.graph_memory import GraphMemory
 
 TEXTS = ["a", "two red birds over the sea, and a dog", "what is it?", "a cat", "b", "an old house"]
 REFUSED = "paligemma"
-SOFT = DistillationLossConfig(1.0, 1.0)  # which does not multiply what rounding changes
 
 
 def rows() -> list[TextRow]:
@@ -40,7 +39,7 @@ def rows() -> list[TextRow]:
 
 
 def loss_fn(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
-    return distillation_loss(embeddings["text"], labels["teacher"], SOFT)
+    return distillation_loss(embeddings["text"], labels["teacher"], DistillationLossConfig())
 
 
 def step(encoder: Encoder, limits: ChunkLimits, gib: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -67,6 +66,7 @@ def test_as_if_each_text_stood_alone(family: str, load_tiny: Callable[..., Encod
             load_tiny(family, packing=True, **options)
         return
     encoder = shake(load_tiny(family, packing=True, **options)).train()
+    encoder.double()  # in float32 the loss makes 1e-5 of what rounding changes, padding or not
     vectors, gradient = step(encoder, ChunkLimits(2, 2))
     for limits, gib in ((4, 0.0), (4, 1.0), (99, 0.0)):
         found, of_found = step(encoder, ChunkLimits(limits, limits, packed=True), gib)
