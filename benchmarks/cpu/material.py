@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
 from benchmarks.gpu.models import WORDS
 from benchmarks.stamps_data import PACKAGE, stamps, write
 from eval.miniatures.mmeb import picture
+from unime.inputs.images import load_image
+from unime.inputs.picture_files import open_picture
 
 COLUMNS = ("qry", "qry_image_path", "pos_text", "pos_image_path")
 SHOWN = "<|image_1|>\n"
@@ -56,6 +56,7 @@ class Material:
         ]
 
 
+MOST_PIXELS = 10**8
 OWN = (64, 330)  # pixels of the longer side
 
 
@@ -85,20 +86,23 @@ class Gallery:
         found = self._own if side is None else self.found
         if number < len(found):
             name, caption = found[number]
-            image = Image.open(Path(PACKAGE) / name).convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = load_image(str(Path(PACKAGE) / name), MOST_PIXELS)
         else:  # the stamps are over
             image, caption = picture(number, side or self.random.randint(*OWN)), ""
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         size = image.size if side is None else (side, side)
-        image.convert("RGB").resize(size).save(self.root / path)
+        image.resize(size).save(self.root / path)
         return str(path), caption
 
     @cached_property
     def _own(self) -> list[tuple[str, str]]:
         """The stamps of `OWN` pixels."""
-        sizes = {name: max(Image.open(Path(PACKAGE) / name).size) for name, _ in self.found}
-        return [entry for entry in self.found if OWN[0] <= sizes[entry[0]] <= OWN[1]]
+        kept = []
+        for name, caption in self.found:
+            with open_picture(Path(PACKAGE) / name) as image:
+                if OWN[0] <= max(image.size) <= OWN[1]:
+                    kept.append((name, caption))
+        return kept
 
     def words(self, count: int, begin: str = "") -> str:
         """So many words, of which no two are alike in a row of calls."""

@@ -32,10 +32,10 @@ from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.losses import distillation_loss
 from unime.models.encoder import Encoder
+from unime.training.checkpoints.sharding import load_optimizer_tensors, optimizer_tensors
 from unime.training.chunks import Batch
 from unime.training.grad_cache import cached_backward
 from unime.training.kernels.choices import check_kernels, compile_layers, make_optimizer
-from unime.training.sharding import load_optimizer_tensors, optimizer_tensors
 
 STAGE2 = ROOT / "configs/demo/stage2.yaml"
 
