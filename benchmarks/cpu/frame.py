@@ -181,10 +181,16 @@ def save(result: Result, folder: Path) -> None:
     write_json(folder / f"{result['name']}.json", result)
 
 
+def verdict(result: Result, is_met: bool) -> str:
+    if result.get("small"):
+        return "too small to say"
+    return "met" if is_met else "**falls short**"
+
+
 def goals_table(results: Sequence[Result]) -> str:
     """Every figure with its goal, whether it was met or not."""
     rows = [
-        [figure, of["shown"], of["goal"], "met" if of["met"] else "**falls short**"]
+        [figure, of["shown"], of["goal"], verdict(result, of["met"])]
         for result in results
         for figure, of in result["figures"].items()
     ]

@@ -65,7 +65,7 @@ class Optimizer(Enum):
 
 TRACKERS = ("tensorboard", "wandb")  # beside metrics.jsonl, which is always written
 GRAPHS = Bounds("auto, or GiB, 0 or more", lambda size: size == "auto" or is_size(size))
-BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the global batch; changes no result"
+BLOCK_MEMORY = "GiB of similarities at a time, so many rows of the batch; changes rounding alone"
 STEPS = Bounds("auto, or a number of steps", lambda after: re.fullmatch("auto|[0-9]+", str(after)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -41,7 +42,7 @@ from unime.models.explaining import explained
 from unime.models.features import frozen
 from unime.models.features.vision import Vision
 from unime.models.hub import locate
-from unime.models.item_processor import BLANK_SIDE, ItemProcessor
+from unime.models.item_processor import BLANK_SIDE, ItemProcessor, TooLongError
 from unime.models.loading import check_quantised, dequantise, load_pretrained
 from unime.models.sentence_layout import is_exported
 from unime.runtime.files import replacing
@@ -192,8 +193,10 @@ class Encoder(nn.Module):
         """Embed a text, and a picture where it sees any, and texts in a row where there will be
         any: what does not fit each other is then said before anything is done with it."""
         blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
-        items = [Item("a"), *[Item(images=("blank",))] * (not self.decoder_only)]
-        samples = [self.processor(item, lambda _: blank) for item in items]
+        samples = [self.processor(Item("a"))]
+        if not self.decoder_only:
+            with suppress(TooLongError):  # it can read texts all the same
+                samples.append(self.processor(Item(images=("blank",)), lambda _: blank))
         training = self.training
         vectors = self.eval().embed(self.processor.parts(samples))
         if packing:

@@ -30,6 +30,10 @@ BLANK_SIDE = 32  # pixels
 FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
 
 
+class TooLongError(DataError):
+    """An item of more tokens than the model reads."""
+
+
 class ItemProcessor:
     """One item to the inputs of one row, through the prompt and the family's own processor.
 
@@ -123,7 +127,7 @@ class ItemProcessor:
         keys += ["resolution"] if item.images or item.video else []
         keys += ["max_text_tokens"] if item.text else []
         lower = ", ".join(f"inputs.{key}" for key in keys)
-        raise DataError(
+        raise TooLongError(
             f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
             f" {self.backbone.limit_name}; to lower: {lower}"
         )

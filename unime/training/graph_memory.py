@@ -40,6 +40,7 @@ class GraphMemory:
         self.limit = float(limit) * GIB if limit != AUTO else None if self._on_gpu else 0.0
         self._sizes: list[float] = []  # of this step's graphs
         self._per_token: dict[frozenset[str], float] = {}  # the most bytes, by a chunk's inputs
+        self.largest = 0.0  # of a chunk, that was measured
         self._first_step = True
 
     @property
@@ -79,6 +80,7 @@ class GraphMemory:
         kind, per_token = _kind(chunk), size / _tokens(chunk)
         self._per_token[kind] = max(self._per_token.get(kind, 0.0), per_token)
         self._sizes.append(size)
+        self.largest = max(self.largest, size)
 
     def exceeded(self) -> bool:
         """Whether the graph just measured is one too many; it is then not counted any more."""

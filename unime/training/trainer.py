@@ -84,7 +84,7 @@ class Trainer:
         self.graphs = GraphMemory(limit, run.accelerator.device)
         if limit != self.optim.graph_memory:
             run.log.info("optim.graph_memory=auto: no graph is kept with this engine")
-        self.steps_here, self._kept_told = 0, 0
+        self.steps_here, self._kept_told = 0, -1
         self.parameters: dict[str, nn.Parameter] = dict(encoder.trainable_named_parameters())
         if run.checkpoint is not None:
             try:
@@ -204,12 +204,16 @@ class Trainer:
     def _tell_kept(self, batch: Batch) -> None:
         """How many graphs are kept, when that is first known."""
         kept, self.steps_here = self.graphs.kept, self.steps_here + 1
-        if len(batch.chunks) > 1 and self.steps_here <= 2 and kept != self._kept_told:
+        if len(batch.chunks) == 1 or self.graphs.limit == 0 or self.steps_here > 2:
+            return
+        if kept != self._kept_told:
             self._kept_told = kept
+            needed = (self.graphs.used or self.graphs.largest) / GIB
             self.run.log.info(
-                "%d of %d chunks keep their graph (%.2f GiB) and are embedded once"
-                " (optim.graph_memory=%s)",
-                kept, len(batch.chunks), self.graphs.used / GIB, self.optim.graph_memory,
+                "%d of %d chunks keep their graph and are embedded once (optim.graph_memory=%s; %s"
+                " %.3g GiB)",
+                kept, len(batch.chunks), self.optim.graph_memory,
+                "they take" if kept else "the first one would take", needed,
             )  # fmt: skip
 
     def save(self) -> None:

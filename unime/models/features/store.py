@@ -73,7 +73,7 @@ class FeatureStore:
         self.root, self.folder, self.most_bytes = folder, folder / fingerprint, most_bytes
         with writing(KEY, folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._places: dict[bytes, Place] = {}
+        self._places: dict[bytes, list[Place]] = {}  # whole ones, any of which may be damaged
         self._seen: dict[str, int] = {}  # bytes of each file whose records are known
         self._own = f"{uuid.uuid4().hex}{END}"
         self._closed = False  # to writing
@@ -100,7 +100,7 @@ class FeatureStore:
                 for key, record in zip(new, records, strict=True):
                     if own.write(record) != len(record):
                         raise OSError("the disk is full")
-                    self._places[key] = Place(self._own, offset, len(record))
+                    self._places.setdefault(key, []).append(Place(self._own, offset, len(record)))
                     offset += len(record)
         except OSError as error:  # what is behind a torn record would never be found
             self._close(f"cannot be written: {error}")
@@ -142,29 +142,28 @@ class FeatureStore:
                 length = START.size + head + body
                 if at + length > size:  # it is being written, or was when its writer was killed
                     break
-                self._places.setdefault(key, Place(path.name, at, length))
+                self._places.setdefault(key, []).append(Place(path.name, at, length))
                 at += length
         self._seen[path.name] = at
 
     def _read(self, key: bytes) -> Features | None:
-        place = self._places.get(key)
-        if place is None:
-            return None
-        path = self.folder / place.file
-        try:
-            with path.open("rb") as file:
-                file.seek(place.offset)
-                record = bytearray(place.size)
-                file.readinto(record)
-            return _features(key, record)
-        except FileNotFoundError:  # somebody made room
-            pass
-        except (OSError, DamagedError) as error:
-            reason = "damaged" if isinstance(error, DamagedError) else str(error)
-            log.warning(
-                "%s: %s, byte %d: %s; computed again", KEY, path, place.offset, reason
-            )  # fmt: skip
-        del self._places[key]
+        places = self._places.get(key, [])
+        while places:
+            place = places[0]
+            path = self.folder / place.file
+            try:
+                with path.open("rb") as file:
+                    file.seek(place.offset)
+                    record = bytearray(place.size)
+                    file.readinto(record)
+                return _features(key, record)
+            except FileNotFoundError:  # somebody made room
+                pass
+            except (OSError, DamagedError) as error:
+                reason = "damaged" if isinstance(error, DamagedError) else str(error)
+                log.warning("%s: %s, byte %d: %s", KEY, path, place.offset, reason)
+            places.pop(0)  # another run may have computed it again
+        self._places.pop(key, None)
         return None
 
 

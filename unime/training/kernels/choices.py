@@ -40,6 +40,9 @@ def check_kernels(engine: str, config: Stage1Config | Stage2Config) -> None:
         named = (os.environ.get("CXX", ""), *COMPILERS)
         expected = "false, or a C++ compiler, by which torch compiles: " + " or ".join(COMPILERS)
         require(any(map(shutil.which, named)), "optim.compile", True, expected)
+        limit, on_cpu = optim.graph_memory, not torch.cuda.is_available()
+        expected = "auto or 0 with optim.compile on a CPU, where a compiled graph is not measured"
+        require(not on_cpu or limit in ("auto", 0), "optim.graph_memory", limit, expected)
     has_gpu = torch.cuda.is_available()
     require(has_gpu or not optim.tf32, "optim.tf32", True, "false where there is no NVIDIA GPU")
 
@@ -53,8 +56,8 @@ def compile_layers(encoder: Encoder) -> int:
     """Let torch compile the repeated layers, once for all of them and for any shape; names of
     parameters stay, and checkpointing wraps what is compiled.
 
-    Dropout draws as without, so that both passes of the cached step, which are compiled apart, have
-    the same masks.
+    Both passes of the cached step draw the same dropout masks, though they are compiled apart; they
+    are others than without.
 
     Returns:
         How many layers there are.
