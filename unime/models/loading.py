@@ -150,6 +150,16 @@ def check_quantised(
             raise ConfigError(
                 f"model.quantization: nf4 on CPU needs widths that 64 divides, {name} has {width}"
             )
+        if quantization is Quantization.int8:
+            module.register_forward_pre_hook(_keep_scales)
+
+
+def _keep_scales(module: nn.Module, _: Any) -> None:
+    """On a CPU, peft's DoRA (0.21) gives an 8-bit layer a new weight without scales, as if it had
+    just been quantised; it keeps those it has."""
+    weight: Any = module.weight
+    if weight.CB is not None and weight.SCB is None:
+        weight.CB = None
 
 
 def dequantise(base: PreTrainedModel) -> None:
