@@ -49,7 +49,7 @@ GOALS = {
 @dataclass(frozen=True)
 class FlopsBenchmark:
     name: str = "flops"
-    about: str = "counted FLOPs of a step over the minimum, judged where lengths are equal; mixed ones have padding"
+    about: str = "counted FLOPs of a step over the minimum; judged where lengths are equal"
 
     def measure(self, small: bool, repeat: int | None = None) -> Result:
         size, sides = 8 if small else 32, {}
