@@ -101,6 +101,18 @@ def test_the_tower_sees_a_picture_once(encoder: Encoder, tmp_path: Path) -> None
     assert sum(pictures) == 2 * 8  # the item with another question is another item
 
 
+def test_pixels_go_with_the_last_step_of_a_batch(encoder: Encoder, tmp_path: Path) -> None:
+    """They are most of a batch, and a step that has no memory makes it anew."""
+    rows, found = twice(tmp_path), []
+    for last in (False, True):
+        batch = PairCollator(encoder.processor, LIMITS, apart=True)(rows)
+        encoder.zero_grad()
+        cached_backward(Accelerator(cpu=True), encoder, batch, loss_fn, last=last)
+        assert [bool(unit) for unit in batch.media.units] == [not last] * 6
+        found.append([p.grad.clone() for _, p in encoder.trainable_named_parameters()])
+    assert all(map(torch.equal, *found))
+
+
 def seen_by_tower(encoder: Encoder) -> list[int]:
     """How many pictures each of its forwards sees, from now on."""
     pictures: list[int] = []

@@ -15,10 +15,16 @@ SHARE_OF_GPU = 0.1  # of its memory, which features may take; those beyond it wa
 
 
 class FeaturesOfStep:
-    """Features of the batch's media, each unit once however many items show it."""
+    """Features of the batch's media, each unit once however many items show it.
 
-    def __init__(self, encoder: Encoder, batch: Batch, device: torch.device) -> None:
-        self.encoder, self.batch, self.device = encoder, batch, device
+    Args:
+        last: the batch takes no other step, so that its pixels go as they are seen.
+    """
+
+    def __init__(
+        self, encoder: Encoder, batch: Batch, device: torch.device, last: bool = False
+    ) -> None:
+        self.encoder, self.batch, self.device, self.last = encoder, batch, device, last
         self._known: dict[int, Features] = {}
         self._room = 0.0
         if device.type == "cuda":
@@ -33,6 +39,8 @@ class FeaturesOfStep:
             media = Media([whole.units[n] for n in missing], [whole.keys[n] for n in missing])
             for n, features in zip(missing, self.encoder.vision.features(media), strict=True):
                 self._known[n] = self._kept(features)
+                if self.last:
+                    whole.units[n] = {}
         return [with_features(part, self._known) for part in chunk]
 
     def _kept(self, features: Features) -> Features:

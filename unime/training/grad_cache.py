@@ -72,6 +72,7 @@ def cached_backward(
     loss_fn: LossFunction,
     signum: Callable[[], int] = lambda: 0,
     graphs: GraphMemory | None = None,
+    last: bool = False,
 ) -> LossOutput:
     """Back-propagate `loss_fn` of the global batch; gradients are complete on return (DeepSpeed has
     then taken its optimizer step as well, which belongs to its last backward).
@@ -86,6 +87,7 @@ def cached_backward(
         loss_fn: (embeddings by group, labels), each with the rows of all ranks, to the loss.
         signum: of a signal that reached this process, 0 if none.
         graphs: how many graphs are kept; None: none, gradient caching as published.
+        last: whether the batch takes no other step: its pixels then go as they are seen.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
@@ -96,7 +98,7 @@ def cached_backward(
     """
     step = _Step(accelerator, model, signum, graphs)
     step.features = FeaturesOfStep(
-        cast(Encoder, accelerator.unwrap_model(model)), batch, accelerator.device
+        cast(Encoder, accelerator.unwrap_model(model)), batch, accelerator.device, last
     )
     chunks, in_one_pass = step.agree(batch)
     parts = step.embed(chunks, in_one_pass)

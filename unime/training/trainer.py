@@ -169,6 +169,7 @@ class Trainer:
                 lambda embeddings, labels: loss_fn(embeddings, labels, self.step),
                 signum,
                 self.graphs,
+                last=True,
             )
             self._tell_kept(batch)
             self.graphs.end()
