@@ -132,7 +132,9 @@ def test_a_family_that_is_not_listed(items, load_tiny, monkeypatch):
     template = BACKBONES["llava_next"].chat_template
     others = {name: of for name, of in BACKBONES.items() if name != "llava_next"}
     monkeypatch.setattr("unime.backbones.families.BACKBONES", others)  # which keeps its own order
-    monkeypatch.setattr(Encoder, "_try_out", lambda _: None)  # without its chat template, see below
+    monkeypatch.setattr(
+        Encoder, "_try_out", lambda *_: None
+    )  # without its chat template, see below
     with pytest.warns(UserWarning, match="not in unime/backbones/families.py; assuming") as warned:
         encoder = load_tiny("llava_next", "nf4", lora=EVERY_PART)
     for assumed in (

@@ -161,7 +161,8 @@ class FeatureStore:
                 pass
             except (OSError, DamagedError) as error:
                 reason = "damaged" if isinstance(error, DamagedError) else str(error)
-                log.warning("%s: %s, byte %d: %s", KEY, path, place.offset, reason)
+                then = "another copy is read" if places[1:] else "computed again"
+                log.warning("%s: %s, byte %d: %s; %s", KEY, path, place.offset, reason, then)
             places.pop(0)  # another run may have computed it again
         self._places.pop(key, None)
         return None
