@@ -37,32 +37,25 @@ def split_media(sample: Sample) -> tuple[Sample, Sample | None]:
 
 @dataclass
 class Media:
-    """What the items of a batch show, each distinct unit once; keys (`media_key`) for a store."""
+    """What the items of a batch show, each distinct unit once, with its key (`media_key`)."""
 
     units: list[Sample] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)
 
 
-def set_apart(
-    samples: Sequence[Sample], same: Sequence[bytes] | None = None, keyed: bool = True
-) -> tuple[list[Sample], Media]:
+def set_apart(samples: Sequence[Sample]) -> tuple[list[Sample], Media]:
     """Samples whose pixels are set apart: in their place "media" is the number of a unit, which
-    `with_features` resolves in any batch that they join into.
-
-    Args:
-        same: of each sample, equal where the media are; None: their keys, which take longer.
-        keyed: whether units get keys.
-    """
+    `with_features` resolves in any batch that they join into."""
     rests, media, numbers = [], Media(), dict[bytes, int]()
-    for place, sample in enumerate(samples):
+    for sample in samples:
         rest, unit = split_media(sample)
         if unit is not None:
-            told = media_key(unit) if same is None else same[place]
-            number = numbers.setdefault(told, len(numbers))
+            key = media_key(unit)
+            number = numbers.setdefault(key, len(numbers))
             rest["media"] = torch.tensor([number])
             if number == len(media.units):
                 media.units.append(unit)
-                media.keys += [media_key(unit) if same is not None else told] * keyed
+                media.keys.append(key)
         rests.append(rest)
     return rests, media
 
