@@ -203,11 +203,11 @@ class _Step:
 
     def _forward(self, inputs: Inputs, measured: bool = False, graph: bool = True) -> Tensor:
         """A chunk's embeddings; only it is on the device."""
-        measuring = self.graphs.measured(inputs[0]) if measured else nullcontext()
+        chunk, *blank = inputs
+        measuring = self.graphs.measured(chunk) if measured else nullcontext()
+        if self.features is not None:  # which are kept beside the graph, and no part of it
+            chunk = self.features.beside(chunk)
         with torch.set_grad_enabled(graph), measuring:
-            chunk, *blank = inputs
-            if self.features is not None:
-                chunk = self.features.beside(chunk)
             part = self.model(send_to_device(chunk, self.accelerator.device), *blank).float()
         return part.detach() if measured and self.graphs.exceeded() else part
 
