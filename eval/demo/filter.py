@@ -74,7 +74,7 @@ def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
         f"{name}:{number}": row["answer_key"]
         for name in data.sources
         for number, row in enumerate(
-            load_table(data.root, name, data.split, None, ("answer_key",), ()).read()
+            load_table(data.root, name, data.split or "original", None, ("answer_key",), ()).read()
         )
     }
     size = 2 * config.optim.batch_size_per_device

@@ -22,10 +22,10 @@ from eval.tasks.suites import load_suite
 from eval.tasks.video_classification import read_labels
 from unime.config import EvalData, PairData, PairSource, ReportConfig, build_config
 from unime.data.json_files import json_items
-from unime.data.mmeb_train import load_train_subset
 from unime.data.survey import survey
 from unime.data.tables import load_table
 from unime.data.texts import read_texts
+from unime.data.train_subset import load_train_subset
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item, Pair, image_digest, video_frames
 

@@ -22,10 +22,10 @@ from eval.miniatures.mmeb import picture_bytes, write_json, write_parquet, write
 from eval.tasks.sources import EvalSource
 from tests.support.paths import ROOT
 from unime.config import EvalData, PairData, PairSource
-from unime.data.mmeb_train import load_train_subset
 from unime.data.survey import survey
 from unime.data.tables import HeldTable, load_table
 from unime.data.texts import read_texts
+from unime.data.train_subset import load_train_subset
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, image_digest, item_key
 

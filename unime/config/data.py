@@ -53,11 +53,13 @@ class PairSource:
 
 @dataclass
 class PairData(Settings, section="data"):
-    """Stage 2's rows: a folder or hub repository in MMEB-train's layout."""
+    """Stage 2's rows: a prepared set, or a folder or hub repository in MMEB-train's layout."""
 
     root: FilePath = setting(MISSING, "the folder or repository")
     revision: str | None = setting(None, "of root on the hub")
-    split: str = setting("original", "of every subset")
+    split: str | None = setting(
+        None, "of every subset; null: original of MMEB-train's, train of a prepared set"
+    )
     image_root: FilePath | None = setting(None, "of the images; null: below root")
     follow_links: bool = setting(False, FOLLOW_LINKS)
     sources: NotEmpty[dict[str, PairSource]] = setting(MISSING, "name of a subset -> its settings")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unime.config import PairData, TextData
 from unime.data.embedding_store import StoredEmbeddings
-from unime.data.mmeb_train import TrainSubset, load_train_subset
 from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
+from unime.data.train_subset import TrainSubset, load_train_subset
 from unime.inputs.items import Item, Pair, image_digest
 from unime.models.item_processor import ItemProcessor
 

@@ -47,7 +47,7 @@ from eval.tasks.suites import Format, load_suite
 from tests.support.paths import SUITES
 from tests.support.results import source
 from unime.config import PairData, PairSource
-from unime.data.mmeb_train import load_train_subset
+from unime.data.train_subset import load_train_subset
 from unime.errors import DataError
 
 TEST = "test-00000-of-00001.parquet"

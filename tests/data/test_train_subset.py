@@ -1,6 +1,6 @@
 """MMEB's training rows: what becomes of the rows, and what is said about bad ones.
 
-./launch.sh test tests/data/test_mmeb_train.py
+./launch.sh test tests/data/test_train_subset.py
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pytest
 from eval.miniatures.mmeb import train_rows, write_picture, write_rows
 from unime.config import PairData, PairSource
 from unime.data.mmeb_rows import strip_image_tokens
-from unime.data.mmeb_train import TrainSubset, load_train_subset
 from unime.data.tables import image_folder
+from unime.data.train_subset import TrainSubset, load_train_subset
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
 

@@ -1,7 +1,7 @@
-"""MMEB's training rows, from a local folder or the hub; mmeb_rows.py knows the columns, and the
-evaluation's rows are read by eval/tasks/mmeb_v1.py.
+"""The training rows of one task: MMEB's, from a local folder or the hub (mmeb_rows.py knows their
+columns), or those of a prepared set (prepared/rows.py).
 
-The images are unpacked below the local folder, or where ``data.image_root`` says.
+MMEB's images are unpacked below the local folder, or where ``data.image_root`` says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from PIL import Image
 
 from unime.config import InputConfig, PairData
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
+from unime.data.prepared.folder import PreparedSet
+from unime.data.prepared.rows import PREPARED_COLUMNS, read_prepared
+from unime.data.rows import Row
 from unime.data.tables import HeldTable, ImageFolder, image_folder, load_table
 from unime.errors import DataError
 from unime.inputs.images import Size, load_image, read_images
@@ -35,6 +38,7 @@ class TrainSubset:
     table: HeldTable
     selected: list[int]  # ascending
     images: ImageFolder
+    is_prepared: bool = False  # else the rows are MMEB's
     dropped: list[str] = field(default_factory=list)  # messages of the bad rows that were left out
 
     def __len__(self) -> int:
@@ -42,11 +46,11 @@ class TrainSubset:
 
     def __getitem__(self, index: int) -> Pair:
         number = self.selected[index]
-        return read_pair(self.table[number], self.images.find, self._id(number))
+        return self._read(self.table[number], self.images.find, number)
 
     def __iter__(self) -> Iterator[Pair]:
         for number, row in zip(self.selected, self.table.read(self.selected), strict=True):
-            yield read_pair(row, self.images.find, self._id(number))
+            yield self._read(row, self.images.find, number)
 
     def check(self, data: PairData, processor: ItemProcessor | None) -> None:
         """Look at every selected row and every distinct image, and keep the good rows; with
@@ -90,7 +94,7 @@ class TrainSubset:
         with progress_bar(total=len(self), desc=f"checking {self.name}", unit="row") as bar:
             for number, row in rows:
                 try:
-                    pair = read_pair(row, find, self._id(number))
+                    pair = self._read(row, find, number)
                     if check is not None:
                         check(pair, row.where)
                     good.append(number)
@@ -99,8 +103,10 @@ class TrainSubset:
                 bar.update()
         return good, bad
 
-    def _id(self, row: int) -> str:
-        return f"{self.name}:{row}"
+    def _read(self, row: Row, find: Callable[[str], str], number: int) -> Pair:
+        if self.is_prepared:
+            return read_prepared(row, find)
+        return read_pair(row, find, f"{self.name}:{number}")
 
 
 def load_train_subset(
@@ -116,9 +122,14 @@ def load_train_subset(
         DataError: no such folder, subset, split or column, or a bad row; names file, row, column
             and value.
     """
-    columns = TRAIN_COLUMNS, NEGATIVE_COLUMNS
+    prepared = PreparedSet.of(data.root)
+    required: tuple[str, ...] = TRAIN_COLUMNS
+    optional: tuple[str, ...] = NEGATIVE_COLUMNS
+    if prepared is not None:
+        required, optional = PREPARED_COLUMNS, ()
+    split = data.split or ("original" if prepared is None else "train")
     table = load_table(
-        data.root, name, data.split, data.revision, *columns, follow_links=data.follow_links
+        data.root, name, split, data.revision, required, optional, data.follow_links
     ).held()
     source, total = data.sources[name], len(table)
     count = min(source.rows or total, total)
@@ -126,8 +137,9 @@ def load_train_subset(
     if source.sample == "random":
         random = np.random.default_rng([seed, crc32(name.encode())])
         selected = sorted(random.choice(total, count, replace=False).tolist())
-    images = image_folder(data.root, data.image_root, [], data.follow_links)
-    result = TrainSubset(name, table, selected, images)
+    image_root = data.image_root or (prepared and prepared.image_root) or None
+    images = image_folder(data.root, image_root, [], data.follow_links)
+    result = TrainSubset(name, table, selected, images, prepared is not None)
     result.check(data, processor)
     return result
 

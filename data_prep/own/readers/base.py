@@ -1,0 +1,93 @@
+"""What a reader of somebody's data gives: rows of queries, targets and negatives.
+
+A reader is a short file with an example row at its head, and a line in
+`data_prep.own.recognise.READERS`. It knows the form of one kind of data and nothing else: which
+direction is trained, what is held out, and how rows are written is decided of all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from unime.errors import DataError
+
+Picture = str | bytes  # a path as the data have it, or a file's content where it lies in a table
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One side of a row as the data have it.
+
+    Attributes:
+        text: without image tokens.
+        instruction: its own; None: what the settings say.
+    """
+
+    text: str = ""
+    pictures: tuple[Picture, ...] = ()
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row as the data have it.
+
+    Attributes:
+        where: file and row, which is what errors and row ids say: "pets.csv, row 17".
+        row_id: short, unique within the data: "pets.csv:17".
+        query: what is asked.
+        targets: every right answer; each makes a pair of its own.
+        negatives: wrong answers that the data name.
+        task: the set it belongs to, where the data hold several; "": one for all.
+        group: rows of one group are held out together; None: they have none.
+        split: "train" or "test", where the data say so; None: they do not.
+    """
+
+    where: str
+    row_id: str
+    query: SourceItem
+    targets: tuple[SourceItem, ...]
+    negatives: tuple[SourceItem, ...] = ()
+    task: str = ""
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: nothing of it is lost in silence.
+
+    Attributes:
+        where: file and row, as in `SourceRow`.
+        reason: with column and value.
+    """
+
+    where: str
+    reason: str
+
+    @classmethod
+    def of(cls, where: str, error: DataError) -> BadRow:
+        """By an error, whose message may begin with the place."""
+        return cls(where, str(error).removeprefix(where).lstrip(",: "))
+
+
+class Reader(Protocol):
+    """The rows of data in one form.
+
+    Attributes:
+        recognised: in words, what the reader took what it found for, each column with its part:
+            "12 rows of pets.csv: image → target picture, caption → query text".
+        image_root: the folder that paths of pictures are relative to.
+    """
+
+    recognised: list[str]
+    image_root: str
+
+    def __iter__(self) -> Iterator[SourceRow | BadRow]:
+        """All rows in the data's order, equal each time, of which few are in memory.
+
+        Raises:
+            DataError: a file that cannot be read at all.
+        """

@@ -1,0 +1,87 @@
+"""A row of a prepared set: the only place that knows its columns.
+
+A row, as `datasets` shows it::
+
+    row_id     "pets.csv:17"
+    task       "pets_t2i"
+    query      {"text": "a sleeping cat", "images": [], "instruction": "Find me a picture of this:"}
+    target     {"text": "", "images": ["cats/0031.jpg"], "instruction": ""}
+    negatives  [{"text": "", "images": ["cats/0144.jpg"], "instruction": ""}]
+
+Paths are relative to the set's folder of pictures (:mod:`unime.data.prepared.folder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from unime.data.rows import Row
+from unime.inputs.items import Item, Pair
+
+PREPARED_COLUMNS = ("row_id", "task", "query", "target", "negatives")
+ITEM = pa.struct(
+    [("text", pa.string()), ("images", pa.list_(pa.string())), ("instruction", pa.string())]
+)
+SCHEMA = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("task", pa.string()),
+        ("query", ITEM),
+        ("target", ITEM),
+        ("negatives", pa.list_(ITEM)),
+    ]
+)
+
+
+def written(pair: Pair, task: str) -> dict[str, Any]:
+    """A pair whose paths are relative as a row."""
+    return {
+        "row_id": pair.row_id,
+        "task": task,
+        "query": _written_item(pair.query),
+        "target": _written_item(pair.target),
+        "negatives": [_written_item(item) for item in pair.negatives],
+    }
+
+
+def _written_item(item: Item) -> dict[str, Any]:
+    return {"text": item.text, "images": list(item.images), "instruction": item.instruction}
+
+
+def read_prepared(row: Row, find: Callable[[str], str]) -> Pair:
+    """A row as a pair.
+
+    Args:
+        find: a path of the row to the picture's own path; raises DataError where there is none.
+
+    Raises:
+        DataError: a bad row; names file, row, column and value.
+    """
+    negatives = [_read_item(entry, place, find) for entry in row.entries("negatives")
+                 for place in entry.values]  # fmt: skip
+    return Pair(
+        _read_item(row, "query", find),
+        _read_item(row, "target", find),
+        tuple(negatives),
+        row.text("row_id"),
+    )
+
+
+def _read_item(row: Row, column: str, find: Callable[[str], str]) -> Item:
+    if not isinstance(row[column], dict):
+        raise row.expected("text, images and instruction", column)
+    cells = Row({f"{column}.{name}": value for name, value in row[column].items()}, row.where)
+    text, images, instruction = (f"{column}.{name}" for name in ITEM.names)
+    item = Item(
+        cells.text_or_none(text),
+        tuple(
+            entry.image(place, find) for entry in cells.entries(images) for place in entry.values
+        ),
+        instruction=cells.text_or_none(instruction),
+    )
+    if not item.kind:
+        raise cells.error("neither text nor picture", text, images)
+    return item
