@@ -44,17 +44,15 @@ class EncoderKind(Enum):
 
 
 @dataclass
-class EvalConfig(Settings):
-    """One model on a suite of tasks (eval.evaluate)."""
+class EmbeddingConfig(Settings):
+    """A model, and how items are embedded by it into a store."""
 
-    output_dir: FilePath = setting(MISSING, "where the results are written, a file for each task")
+    output_dir: FilePath = setting(MISSING, "where the results are written")
     encoder: EncoderKind = setting(EncoderKind.unime, "a model of ours, or a baseline")
     model: ModelConfig = field(default_factory=ModelConfig)
     prompt_name: str | None = setting(None, "of a sentence-transformers model; null: its own")
     inputs: InputConfig = field(default_factory=InputConfig)
-    data: EvalData = field(default_factory=EvalData)
     batch_size: Positive[int] = setting(64, "items encoded at a time on each process")
-    overwrite: bool = setting(False, "false: a result of the same settings is kept")
     num_workers: NotNegative[int] = setting(0, "processes that read and preprocess")
     store: FilePath | None = setting(None, "of embeddings, can be shared; null: in output_dir")
 
@@ -77,6 +75,14 @@ class EvalConfig(Settings):
         for key in ("prompt", "max_tiles"):
             value = getattr(self.inputs, key)
             require(value is None, f"inputs.{key}", value, f"null {without}")
+
+
+@dataclass
+class EvalConfig(EmbeddingConfig):
+    """One model on a suite of tasks (eval.evaluate)."""
+
+    data: EvalData = field(default_factory=EvalData)
+    overwrite: bool = setting(False, "false: a result of the same settings is kept")
 
 
 @dataclass
