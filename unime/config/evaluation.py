@@ -16,6 +16,8 @@ from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Set
 from unime.errors import require
 from unime.runtime.names import LONGEST_NAME, is_name
 
+STORE = "embeddings"  # the folder of stores in output_dir
+
 
 @dataclass
 class EvalData(Settings, section="data"):
@@ -55,6 +57,11 @@ class EmbeddingConfig(Settings):
     batch_size: Positive[int] = setting(64, "items encoded at a time on each process")
     num_workers: NotNegative[int] = setting(0, "processes that read and preprocess")
     store: FilePath | None = setting(None, "of embeddings, can be shared; null: in output_dir")
+
+    @property
+    def stores(self) -> Path:
+        """Where the stores of embeddings are."""
+        return Path(self.store or Path(self.output_dir) / STORE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

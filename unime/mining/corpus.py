@@ -14,6 +14,7 @@ from torch import Tensor
 from unime.inputs.items import Item, Pair, item_digest
 
 KNOWN, SHARED, EQUAL = "known positive", "shared target", "equal"
+GIVEN = "given negative"  # which the data name themselves
 Right = dict[int, set[int]]  # query -> targets
 
 
@@ -26,8 +27,8 @@ class Corpus:
         targets: different in text or pictures' content.
         query_of, target_of: of each row (N,).
         row_of: the first row that has a target (T,).
-        right: by the rule that says so, pairs of a query and a target that is no negative of it,
-            as sorted numbers ``query * T + target``; no pair is in two of them.
+        excluded: by the rule that says so, pairs of a query and a target that is not to be mined
+            for it, as sorted numbers ``query * T + target``; no pair is in two of them.
     """
 
     queries: list[Item]
@@ -35,16 +36,17 @@ class Corpus:
     query_of: Tensor
     target_of: Tensor
     row_of: Tensor
-    right: dict[str, Tensor]
+    excluded: dict[str, Tensor]
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], shared_targets: bool = True) -> Corpus:
         """Of all rows of one task.
 
-        Right for a query are the targets of all rows with an equal one (and what is asked for by an
-        equal target: rows the other way round), those of queries that share a target with it, and
-        whatever shows the same as it or a target that is right: equal pictures, and texts that are
-        equal but for case and white space, whatever the instruction.
+        Excluded are the negatives that rows bring along, and right answers. Right for a query are
+        the targets of all rows with an equal one (and what is asked for by an equal target: rows
+        the other way round), those of queries that share a target with it, and whatever shows the
+        same as it or a target that is right: equal pictures, and texts that are equal but for case
+        and white space, whatever the instruction.
 
         Args:
             shared_targets: whether the second are.
@@ -55,6 +57,7 @@ class Corpus:
         queries, targets, row_of = dict[bytes, Item](), dict[bytes, Item](), list[int]()
         query_numbers, target_numbers = dict[bytes, int](), dict[bytes, int]()
         rows: list[tuple[int, int]] = []
+        given: list[tuple[int, bytes]] = []
         for number, pair in enumerate(pairs):
             asked, wanted = item_digest(replace(pair.query, spacing=None)), content(pair.target)
             if wanted not in targets:
@@ -67,10 +70,15 @@ class Corpus:
                     target_numbers.setdefault(wanted, len(target_numbers)),
                 )
             )
+            given += [(rows[-1][0], content(item)) for item in pair.negatives]
         asked_for = list(map(content, queries.values()))
         known = _known(rows, asked_for, list(targets), target_numbers)
         shared = _shared(rows) if shared_targets else {}
         equal = _equal(known, list(queries.values()), list(targets.values()))
+        brought: Right = defaultdict(set)
+        for query, key in given:
+            if key in target_numbers:
+                brought[query].add(target_numbers[key])
         places = torch.tensor(rows, dtype=torch.long).reshape(-1, 2)
         return cls(
             list(queries.values()),
@@ -78,13 +86,13 @@ class Corpus:
             places[:, 0],
             places[:, 1],
             torch.tensor(row_of, dtype=torch.long),
-            _apart({KNOWN: known, SHARED: shared, EQUAL: equal}, len(targets)),
+            _apart({KNOWN: known, SHARED: shared, EQUAL: equal, GIVEN: brought}, len(targets)),
         )
 
     @property
-    def most_right(self) -> int:
-        """Of how many targets none is a negative of the query that has the most of them."""
-        pairs = torch.cat(list(self.right.values()))
+    def most_excluded(self) -> int:
+        """Of how many targets at most none is mined for a query."""
+        pairs = torch.cat(list(self.excluded.values()))
         return int((pairs // max(1, len(self.targets))).bincount(minlength=1).max())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Miner:
     """Looks for the negatives of a task's rows.
 
     Args:
-        queries, targets: embeddings of the corpus (Q, D) and (T, D), of unit norm.
+        queries, targets: embeddings of the corpus (Q, D) and (T, D), of unit norm, on one device.
         more: rules beside those of the settings.
         seed: of a random choice.
     """
@@ -125,7 +125,7 @@ class Miner:
             yield found, {rule.name: rule(found) for rule in (*self.known, *self.rules)}
 
     def _search(self) -> Search:
-        depth = self.config.range_max + self.corpus.most_right
+        depth = self.config.range_max + self.corpus.most_excluded
         return make_search(self.targets, depth, self.config)
 
     def _found(self) -> Iterator[Found]:
@@ -144,11 +144,12 @@ class Miner:
 
     def _as_found(self, rows: Tensor, targets: Tensor, scores: Tensor) -> Found:
         queries, positives = self.corpus.query_of[rows], self.corpus.target_of[rows]
-        positive_scores = (self.queries[queries] * self.targets[positives]).sum(1, keepdim=True)
-        found = Found(rows, queries, positives, positive_scores.cpu(), targets, scores, targets)
-        right = torch.stack([rule(found) for rule in self.known]).any(dim=0)
-        ranks = (~right).cumsum(dim=1) - 1
-        return Found(rows, queries, positives, positive_scores.cpu(), targets, scores, ranks)
+        device = self.targets.device
+        asked, wanted = self.queries[queries.to(device)], self.targets[positives.to(device)]
+        positive_scores = (asked * wanted).sum(dim=1, keepdim=True).cpu()
+        found = Found(rows, queries, positives, positive_scores, targets, scores, targets)
+        excluded = torch.stack([rule(found) for rule in self.known]).any(dim=0)
+        return replace(found, ranks=(~excluded).cumsum(dim=1) - 1)
 
     def _dropped(self, found: Found, tally: Tally) -> Tensor:
         """Whatever any rule drops (B, K)."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from unime.errors import require_package
 from unime.inputs.images import READERS, load_image
-from unime.inputs.items import Item
 from unime.mining.corpus import Corpus, plain_text
 from unime.mining.rules import Found
 from unime.runtime.progress import progress_bar

@@ -2,12 +2,12 @@
 drops.
 
 Names and meanings are those of sentence-transformers' `mine_hard_negatives` where it has them. A
-rank is a place among the candidates that are not known to be right, as they were found, whatever
-other rules drop.
+rank is a place among the candidates that the corpus does not exclude, whatever other rules drop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from torch import Tensor
 from unime.config import MiningConfig
 from unime.losses import false_negatives
 from unime.mining.corpus import Corpus
+
+GATHERED = 1 << 24  # values of a second model's vectors at a time (64 MB)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Found:
         positive_scores: the similarity of these two (B, 1).
         targets: the candidates (B, K), -1 where there are no more.
         scores: their similarity to the query (B, K).
-        ranks: among the candidates that are not known to be right (B, K), from 0.
+        ranks: among the candidates that the corpus does not exclude (B, K), from 0.
     """
 
     rows: Tensor
@@ -54,7 +56,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Listed:
-    """What is known to be right: pairs ``query * num_targets + target``, sorted."""
+    """What the corpus excludes: pairs ``query * num_targets + target``, sorted."""
 
     name: str
     pairs: Tensor
@@ -89,9 +91,7 @@ class FalseNegatives:
     name: str = "false_negative_margin"
 
     def __call__(self, found: Found) -> Tensor:
-        return false_negatives(
-            found.scores, found.positive_scores, found.targets >= 0, self.margin
-        )
+        return false_negatives(found.scores, found.positive_scores, found.targets >= 0, self.margin)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,14 @@ class SecondModel:
 
     def __call__(self, found: Found) -> Tensor:
         asked = self.queries[found.queries]  # (B, D)
-        offered = self.targets[found.targets.clamp(min=0)]  # (B, K, D)
-        scores = (offered @ asked[:, :, None]).squeeze(2)
+        at_once = max(1, GATHERED // (found.targets.shape[1] * asked.shape[1]))
+        parts = zip(asked.split(at_once), found.targets.split(at_once), strict=True)
+        scores = torch.cat(
+            [
+                (self.targets[own.clamp(min=0)] @ some[:, :, None]).squeeze(2)  # (b, K)
+                for some, own in parts
+            ]
+        )
         dropped = torch.zeros_like(found.targets, dtype=torch.bool)
         if self.max_score is not None:
             dropped |= scores > self.max_score
@@ -165,14 +171,14 @@ class SecondModel:
 
 
 def known_rules(corpus: Corpus) -> list[Rule]:
-    """What is known to be right, which is never a negative."""
-    return [Listed(name, pairs, len(corpus.targets)) for name, pairs in corpus.right.items()]
+    """What is known to be right, which is never a negative, or to be one already."""
+    return [Listed(name, pairs, len(corpus.targets)) for name, pairs in corpus.excluded.items()]
 
 
 def rules_of(config: MiningConfig) -> list[Rule]:
     """Those that the settings ask for by numbers, the window first."""
     rules: list[Rule] = [RankWindow(config.range_min, config.range_max)]
-    kinds = {
+    kinds: dict[str, Callable[[float], Rule]] = {
         "false_negative_margin": FalseNegatives,
         "absolute_margin": AbsoluteMargin,
         "relative_margin": RelativeMargin,
