@@ -90,6 +90,13 @@ class Corpus:
         )
 
     @property
+    def first_rows(self) -> Tensor:
+        """The first row of each query (Q,)."""
+        rows = torch.arange(len(self.query_of))
+        first = torch.full((len(self.queries),), len(rows))
+        return first.scatter_reduce(0, self.query_of, rows, "amin")
+
+    @property
     def most_excluded(self) -> int:
         """Of how many targets at most none is mined for a query."""
         pairs = torch.cat(list(self.excluded.values()))

@@ -180,8 +180,7 @@ class MinedSet:
     ) -> tuple[Tensor, Tensor]:
         """The embeddings of a corpus (Q, D) and (T, D)."""
         assert model.store is not None
-        first_query = first_places(corpus.query_of, len(corpus.queries))
-        places = [distinct.index[first_query], distinct.index[corpus.row_of + len(pairs)]]
+        places = [distinct.index[corpus.first_rows], distinct.index[corpus.row_of + len(pairs)]]
         queries, targets = (
             model.store.embeddings([distinct.keys[place] for place in own.tolist()])
             for own in places
@@ -213,12 +212,6 @@ class MinedSet:
     def _relative(self, item: Item) -> Item:
         paths = (os.path.relpath(path, self._image_root) for path in item.images)
         return replace(item, images=tuple(paths))
-
-
-def first_places(numbers: Tensor, count: int) -> Tensor:
-    """The first place of each number below `count` (count,)."""
-    places = numbers.new_full((count,), len(numbers))
-    return places.scatter_reduce(0, numbers, numbers.new_tensor(range(len(numbers))), "amin")
 
 
 def tasks_of(config: MineConfig) -> list[str]:

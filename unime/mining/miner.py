@@ -12,7 +12,7 @@ from torch import Tensor
 from unime.config import MiningConfig
 from unime.mining.corpus import Corpus
 from unime.mining.rules import Found, Rule, known_rules, rules_of
-from unime.mining.search import GIB, Search, in_blocks, make_search
+from unime.mining.search import GIB, Search, make_search
 from unime.retrieval.ranking import NONE
 from unime.runtime.progress import progress_bar
 
@@ -86,34 +86,36 @@ class Miner:
         self.config, self.seed = config, seed
         self.known = known_rules(corpus)
         self.rules = [*rules_of(config), *more]
+        self._order = corpus.query_of.argsort(stable=True)  # rows of equal queries together
+        ends = corpus.query_of.bincount(minlength=len(queries)).cumsum(0)
+        self._begins = torch.nn.functional.pad(ends, (1, 0)).tolist()
 
-    def mine(self, leave: Callable[[], None] = lambda: None) -> Mined:
-        """Negatives of all rows; the same whatever the memory.
+    def mine(
+        self, leave: Callable[[], None] = lambda: None, rank: int = 0, world: int = 1
+    ) -> Mined:
+        """Negatives of all rows, the same whatever the memory; of several ranks each its share, the
+        rows of others being left empty.
 
         Args:
-            leave: called from time to time; raises where a signal has come.
+            leave: called equally often on all ranks; raises where a signal has come.
         """
         count = len(self.corpus.query_of)
         size = count, self.config.num_negatives
-        negatives = torch.full(size, -1, dtype=torch.long)
-        scores = torch.full(size, NONE)
-        positive_scores, tally = torch.zeros(count), Tally()
+        mined = Mined(
+            torch.full(size, -1, dtype=torch.long), torch.full(size, NONE), torch.zeros(count),
+            Tally(),
+        )  # fmt: skip
+        search = self._search()
+        starts = range(0, len(self.queries), search.rows)
         with progress_bar(total=count, desc="mining", unit="row") as bar:
-            for found in self._found():
-                kept = ~self._dropped(found, tally) & (found.targets >= 0)
-                places = self._chosen(found, kept)  # (B, n)
-                there = places >= 0
-                places = places.clamp(min=0)
-                own = found.targets.gather(1, places).where(there, -1)
-                own_scores = found.scores.gather(1, places).where(there, NONE)
-                width = places.shape[1]
-                negatives[found.rows, :width], scores[found.rows, :width] = own, own_scores
-                positive_scores[found.rows] = found.positive_scores[:, 0]
-                tally.count("negative", own_scores[there])
-                bar.update(len(found.rows))
+            for number in range(0, len(starts), world):
+                for first in starts[number + rank : number + rank + 1]:
+                    for found in self._found(search, first):
+                        self._fill(mined, found)
+                        bar.update(len(found.rows))
                 leave()
-        tally.count("positive", positive_scores)
-        return Mined(negatives, scores, positive_scores, tally)
+        mined.tally.count("positive", mined.positive_scores)
+        return mined
 
     def judged(self, rows: Sequence[int]) -> Iterator[tuple[Found, dict[str, Tensor]]]:
         """The candidates of a few rows, each row alone, and which of them each rule drops."""
@@ -128,19 +130,25 @@ class Miner:
         depth = self.config.range_max + self.corpus.most_excluded
         return make_search(self.targets, depth, self.config)
 
-    def _found(self) -> Iterator[Found]:
-        """The candidates of all rows, those of equal queries after one another."""
-        query_of = self.corpus.query_of
-        order = query_of.argsort(stable=True)
-        ends = query_of.bincount(minlength=len(self.queries)).cumsum(0)
-        begins = torch.nn.functional.pad(ends[:-1], (1, 0))
-        search = self._search()
-        for first, targets, scores in in_blocks(search, self.queries):
-            rows = order[begins[first] : ends[first + len(targets) - 1]]
-            at_once = max(1, int(self.config.memory * GIB / OF_CANDIDATE / targets.shape[1]))
-            for some in rows.split(at_once):
-                own = query_of[some] - first
-                yield self._as_found(some, targets[own], scores[own])
+    def _found(self, search: Search, first: int) -> Iterator[Found]:
+        """The candidates of the rows of a block of queries, those of equal ones after another."""
+        targets, scores = search(self.queries[first : first + search.rows])
+        rows = self._order[self._begins[first] : self._begins[first + len(targets)]]
+        at_once = max(1, int(self.config.memory * GIB / OF_CANDIDATE / targets.shape[1]))
+        for some in rows.split(at_once):
+            own = self.corpus.query_of[some] - first
+            yield self._as_found(some, targets[own], scores[own])
+
+    def _fill(self, mined: Mined, found: Found) -> None:
+        """Take note of the rows of a block."""
+        kept = ~self._dropped(found, mined.tally) & (found.targets >= 0)
+        places = self._chosen(found, kept)  # (B, n)
+        there, places, width = places >= 0, places.clamp(min=0), places.shape[1]
+        scores = found.scores.gather(1, places).where(there, NONE)
+        mined.negatives[found.rows, :width] = found.targets.gather(1, places).where(there, -1)
+        mined.scores[found.rows, :width] = scores
+        mined.positive_scores[found.rows] = found.positive_scores[:, 0]
+        mined.tally.count("negative", scores[there])
 
     def _as_found(self, rows: Tensor, targets: Tensor, scores: Tensor) -> Found:
         queries, positives = self.corpus.query_of[rows], self.corpus.target_of[rows]

@@ -3,7 +3,6 @@ of the nearest lists of an index (IVF, by FAISS)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Protocol
@@ -47,13 +46,6 @@ def make_search(targets: Tensor, depth: int, config: MiningConfig) -> Search:
     if config.search == "exact":
         return ExactSearch(targets, depth, config.memory)
     return IvfSearch(targets, depth, config.memory, config.lists, config.probes)
-
-
-def in_blocks(search: Search, queries: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """For some queries at a time: the number of the first, targets and scores as `Search` has
-    them."""
-    for first in range(0, len(queries), search.rows):
-        yield first, *search(queries[first : first + search.rows])
 
 
 class ExactSearch:
