@@ -117,6 +117,12 @@ class Miner:
         mined.tally.count("positive", mined.positive_scores)
         return mined
 
+    def candidates(self) -> Iterator[Found]:
+        """Those of all rows, some rows at a time."""
+        search = self._search()
+        for first in range(0, len(self.queries), search.rows):
+            yield from self._found(search, first)
+
     def judged(self, rows: Sequence[int]) -> Iterator[tuple[Found, dict[str, Tensor]]]:
         """The candidates of a few rows, each row alone, and which of them each rule drops."""
         search = self._search()
