@@ -17,6 +17,7 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MineConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -44,6 +45,7 @@ What a program shares with one above it stands there.
 PROGRAMS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
+    "mine": MineConfig,
     "eval": EvalConfig,
     "report": ReportConfig,
     "export": ExportConfig,

@@ -240,7 +240,7 @@ def main(words: list[str]) -> None:
     settings = [word for word in words if "=" in word]
     output, *adapters = [word for word in words if "=" not in word]
     folder = Path(output).resolve().parent / "mining_embeddings"
-    accelerator = Accelerator(cpu=True)
+    accelerator, commit = Accelerator(cpu=True), git_commit()
     configs = [
         build_config(
             EvalConfig,
@@ -273,7 +273,7 @@ def main(words: list[str]) -> None:
         with closing(model):
             pass
     print(f"{rule_table(rules)}\n\n{negative_table(negatives)}")
-    facts = {"commit": git_commit(), "models": adapters, "window": WINDOW, "batch": BATCH}
+    facts = {"commit": commit, "models": adapters, "window": WINDOW, "batch": BATCH}
     write_json(Path(output), facts | {"tasks": by_task})
 
 
