@@ -5,7 +5,8 @@ query|anchor + positive        what is asked and what is right; beside them nega
 query + image                  a text that is asked, and the picture that is right
 image + question + answer      a picture with a question about it
 
-`image` and `query` may be lists: several pictures of one item. `text`, `positive` and `negative`
+Texts in `query`, `positive` and `negative` are paths where all of them end as pictures' names do,
+unless `columns` names the column. `image` and `query` may be lists: several pictures of one item. `text`, `positive` and `negative`
 may be: several captions, right answers, wrong ones; a list in such a list is one item of several
 pictures. A value is a text, a path (in columns of pictures), a file's content (bytes, or
 {"bytes": …, "path": …}), or an item {"text": …, "image": …}.
@@ -50,6 +51,7 @@ SPLITS = {
     **dict.fromkeys(("test", "val", "valid", "validation", "dev", "eval"), "test"),
 }
 BESIDE = ("instruction", "task", "group", "split", "id")  # parts of a row, of no side
+EITHER = ("query", "positive", "negative")  # parts that are texts, or paths where all look like it
 IN_A_FILES_FOLDER = "file_name"  # `datasets`' image folders: paths are relative to the table
 
 
@@ -85,7 +87,8 @@ class Columns:
         pictures = {
             name
             for name, part in parts.items()
-            if part.endswith("image") or _holds_paths([row.get(name) for row in rows])
+            if part.endswith("image")
+            or (part in EITHER and name not in named and _holds_paths([r.get(name) for r in rows]))
         }
         sides, is_caption = _sides(where, parts)
         return cls(parts, sides, is_caption, frozenset(pictures), below)
