@@ -67,9 +67,13 @@ def main(argv: list[str] | None = None) -> None:
     os.chdir(ROOT)
     made = PreparedSet.of(out)
     if made is None:
-        raise ConfigError(f"OUT: {out} is no prepared set; ./launch.sh prepare own PATH OUT makes one")
+        raise ConfigError(
+            f"OUT: {out} is no prepared set; ./launch.sh prepare own PATH OUT makes one"
+        )
     if not any(sizes.get("test") for sizes in made.rows.values()):
-        raise ConfigError(f"OUT: {out} holds nothing out, so that nothing could be said of the model")
+        raise ConfigError(
+            f"OUT: {out} holds nothing out, so that nothing could be said of the model"
+        )
     fit_to(config, made, ranks())
     folder = Path(config.run.output_dir)
     lock_folder("run.output_dir", folder)
@@ -178,9 +182,7 @@ def evaluation(config: TuneConfig, out: Path, name: str, adapter: str | None = N
         output_dir=str(Path(config.run.output_dir, name)),
         model=config.model if adapter is None else replace(config.model, adapter=adapter),
         inputs=config.inputs,
-        data=EvalData(
-            root=str(out), suite=str(out / SUITE), follow_links=config.data.follow_links
-        ),
+        data=EvalData(root=str(out), suite=str(out / SUITE), follow_links=config.data.follow_links),
         batch_size=config.eval_batch_size,
         num_workers=config.run.num_workers,
     )
@@ -196,7 +198,9 @@ def started(folder: Path, written: dict[str, Settings], out: Path) -> dict[str, 
     now = hashlib.blake2b((out / SET).read_bytes(), digest_size=16).hexdigest()
     record = folder / STEPS
     known = read_record(record, f"remove {folder} to tune anew")
-    others = [path.stem for path, text in texts.items() if path.is_file() and path.read_text() != text]
+    others = [
+        path.stem for path, text in texts.items() if path.is_file() and path.read_text() != text
+    ]
     others += ["data"] * (known.get("fingerprint", now) != now)
     if others:
         raise ConfigError(
