@@ -134,9 +134,8 @@ def made_of(config: OwnDataConfig) -> dict[str, Any]:
 def state_of(path: Path) -> str:
     """A digest of names, sizes and times of all files, as they are now."""
     digest = hashlib.blake2b(digest_size=16)
-    for folder, below, names in (
-        os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]
-    ):
+    alone = [(str(path.parent), list[str](), [path.name])]
+    for folder, below, names in os.walk(path) if path.is_dir() else alone:
         below.sort()
         for name in sorted(names):
             place = os.path.join(folder, name)
