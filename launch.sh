@@ -27,8 +27,10 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
+  prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
+  tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -65,7 +67,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check) echo "stages.$1" ;;
+    demo | plan | export | check | tune) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -302,7 +304,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | tune | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -312,6 +314,7 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    own) program=data_prep.own && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -325,6 +328,14 @@ if [[ $command == prepare && ${1:-} == miniatures ]]; then
   setup
   run_python -m eval.miniatures "$2"
 fi
+if [[ $program == data_prep.own ]]; then
+  [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
+  path=$1
+  [[ $path == /* || ! -e $called_from/$path ]] || path=$called_from/$path
+  shift
+  setup
+  run_python -m "$program" "$path" "$@"
+fi
 case $command in
   prepare | stage1 | stage2 | plan | eval | report)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
@@ -332,10 +343,19 @@ case $command in
     shift
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  check | tune | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
+  tune)
+    words=("$1")
+    shift
+    if [[ -n ${1:-} && $1 != *=* ]]; then
+      words+=(--config "$(config_path "$1")")
+      shift
+    fi
+    run_python -m "$program" "${words[@]}" "$@"
+    ;;
   demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
