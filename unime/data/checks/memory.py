@@ -1,0 +1,195 @@
+"""What is remembered of earlier checks, so that none is made twice of the same content.
+
+pictures-<key>.jsonl   a line for each picture that was read: its file's state, and what was seen
+rows-<key>.json        of rows of one content: which pictures they show, and which rows are bad
+
+They lie in UNIME_CACHE, else in unime/ of the user's cache, and may be removed at any time. A key
+stands for all that the findings depend on beside the pictures: the rows, settings and code. A file
+is known by its size, its inode and when it was changed last, to the nanosecond: what is put into
+its place has another inode, what is written into it another time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unime.data.checks.faults import Fault
+from unime.errors import DataError
+from unime.inputs.images import Size
+from unime.runtime.files import append, read_json, regular, write_json
+
+CACHE = "UNIME_CACHE"
+State = tuple[int, ...]
+SAVED_EVERY = 2.0  # seconds
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of a picture's file when it was in this state.
+
+    Attributes:
+        width, height: upright; 0 where it is refused.
+        kind, problem: of the fault for which it is refused; "": it is not.
+        digest: of the file's content.
+        looks: its perceptual hash; "": none was asked for, "flat": it has none.
+    """
+
+    state: State
+    width: int = 0
+    height: int = 0
+    kind: str = ""
+    problem: str = ""
+    digest: str = ""
+    looks: str = ""
+
+    @property
+    def size(self) -> Size:
+        return self.width, self.height
+
+
+def cache_folder() -> Path:
+    """Where what was found is kept."""
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get(CACHE) or Path(user, "unime")) / "checks"
+
+
+def state_of(path: str) -> State | None:
+    """What a file's content is known by without being read; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def states_digest(paths: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{path}\0{state_of(path)}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def key_of(*parts: Any) -> str:
+    """Of JSON values."""
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class PictureLog:
+    """All pictures that were read under one key; a later line of a picture takes the place of an
+    earlier one, and one that a kill or another program has cut counts for nothing."""
+
+    path: Path
+    known: dict[str, Seen] = field(default_factory=dict)
+    _lines: list[str] = field(default_factory=list)
+    _saved: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, key: str) -> PictureLog:
+        log = cls(cache_folder() / f"pictures-{key}.jsonl")
+        try:
+            with regular(log.path).open("rb") as file:
+                log.known = {path: seen for path, seen in map(_parsed, file) if seen is not None}
+        except (OSError, DataError):  # none yet, or none that can be read
+            pass
+        return log
+
+    def find(self, path: str, looks: bool = False) -> Seen | None:
+        """What was seen of a picture that has not changed since.
+
+        Args:
+            looks: it has to have a perceptual hash.
+        """
+        seen = self.known.get(path)
+        if seen is None or seen.state != state_of(path):
+            return None
+        return seen if seen.looks or seen.problem or not looks else None
+
+    def add(self, path: str, seen: Seen) -> None:
+        """Remember a picture, on the disk within seconds (`save`)."""
+        self.known[path] = seen
+        self._lines.append(json.dumps([path, *astuple(seen)]) + "\n")
+        if time.monotonic() - self._saved > SAVED_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        lines, self._lines = self._lines, []
+        self._saved = time.monotonic()
+        if lines:  # what a kill has cut may stand before it
+            _try(lambda: append(self.path, "\n" + "".join(lines)), self.path)
+
+
+def _parsed(line: bytes) -> tuple[str, Seen | None]:
+    try:
+        path, state, width, height, kind, problem, digest, looks = json.loads(line)
+        texts, numbers = (path, kind, problem, digest, looks), (width, height, *state)
+    except (ValueError, TypeError, RecursionError):
+        return "", None
+    if not all(type(text) is str for text in texts) or any(type(n) is not int for n in numbers):
+        return "", None
+    return path, Seen(tuple(state), width, height, kind, problem, digest, looks)
+
+
+@dataclass
+class RowMemory:
+    """What was found in rows of one content.
+
+    Attributes:
+        files: the pictures of all rows that could be read.
+        states: their digest (`states_digest`).
+        faults: of the bad rows.
+    """
+
+    files: list[str]
+    states: str
+    faults: list[Fault]
+
+    @classmethod
+    def read(cls, key: str) -> RowMemory | None:
+        """None: nothing is remembered."""
+        try:
+            found = read_json(_rows_path(key))
+            files, states = found["files"], found["states"]
+            if not all(isinstance(path, str) for path in files):
+                return None
+            return cls(files, states, [Fault(**fault) for fault in found["faults"]])
+        except (DataError, KeyError, TypeError):
+            return None
+
+    def write(self, key: str) -> None:
+        content = {"files": self.files, "states": self.states}
+        path = _rows_path(key)
+        faults = [asdict(fault) for fault in self.faults]
+        _try(lambda: write_json(path, {**content, "faults": faults}), path)
+
+
+def _rows_path(key: str) -> Path:
+    return cache_folder() / f"rows-{key}.json"
+
+
+def _try(write: Any, path: Path) -> None:
+    """What cannot be remembered is found again next time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write()
+    except OSError as error:
+        warnings.warn(
+            f"{CACHE}: {path} cannot be written ({error}): the next check reads everything again",
+            stacklevel=3,
+        )
+
+
+def rows_digest(batches: Sequence[Any]) -> str:
+    """Of all cells of record batches."""
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in batches:
+        digest.update(batch.serialize())
+    return digest.hexdigest()
