@@ -49,9 +49,7 @@ class TrainSubset:
         for number, row in zip(self.selected, self.table.read(self.selected), strict=True):
             yield self.read(row, self.images.find, number)
 
-    def check(
-        self, data: PairData, processor: ItemProcessor | None, share: Share = alone
-    ) -> None:
+    def check(self, data: PairData, processor: ItemProcessor | None, share: Share = alone) -> None:
         """Look at every selected row and every distinct image, and keep the good rows; with
         ``data.verify_images`` read each image and look at each item, as training will, but for
         what an earlier check found of the same content (checks/verify.py).

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,21 @@ class PictureLog:
     earlier one, and one that a kill or another program has cut counts for nothing."""
 
     path: Path
-    known: dict[str, Seen] = field(default_factory=dict)
     _lines: list[str] = field(default_factory=list)
     _saved: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, key: str) -> PictureLog:
-        log = cls(cache_folder() / f"pictures-{key}.jsonl")
+    def of(cls, key: str) -> PictureLog:
+        return cls(cache_folder() / f"pictures-{key}.jsonl")
+
+    @cached_property
+    def known(self) -> dict[str, Seen]:
+        """What was seen of each picture, read when it is first asked for."""
         try:
-            with regular(log.path).open("rb") as file:
-                log.known = {path: seen for path, seen in map(_parsed, file) if seen is not None}
+            with regular(self.path).open("rb") as file:
+                return {path: seen for path, seen in map(_parsed, file) if seen is not None}
         except (OSError, DataError):  # none yet, or none that can be read
-            pass
-        return log
+            return {}
 
     def find(self, path: str, looks: bool = False) -> Seen | None:
         """What was seen of a picture that has not changed since.
@@ -112,6 +115,11 @@ class PictureLog:
         if seen is None or seen.state != state_of(path):
             return None
         return seen if seen.looks or seen.problem or not looks else None
+
+    def size_of(self, path: str) -> Size | None:
+        """Of a picture that was read; None: it was not, or is refused."""
+        seen = self.known.get(path)
+        return None if seen is None or seen.problem else seen.size
 
     def add(self, path: str, seen: Seen) -> None:
         """Remember a picture, on the disk within seconds (`save`)."""

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import PIL
 from PIL import Image
 
@@ -24,10 +25,11 @@ FLAT = 8  # levels of grey: a picture of fewer looks like any other such one
 LOOKS = 8  # a perceptual hash has the square of it in bits
 
 
-def picture_log(max_pixels: int) -> PictureLog:
-    """What is remembered of pictures that were read with this limit and this code."""
+def picture_log(max_pixels: int, roots: Sequence[Path] = ()) -> PictureLog:
+    """What is remembered of the pictures in these folders, which were read with this limit and
+    this code; no folders: of an evaluation's."""
     code = code_digest(Path(images.__file__).parent)
-    return PictureLog.open(key_of(max_pixels, code, PIL.__version__))
+    return PictureLog.of(key_of(max_pixels, [*map(str, roots)], code, PIL.__version__))
 
 
 def cores() -> int:
@@ -92,5 +94,5 @@ def looks_of(picture: Image.Image) -> str:
     import imagehash  # slow to import; of the extra `data`
 
     grey = picture.convert("L")
-    least, most = grey.getextrema()
-    return "flat" if most - least < FLAT else str(imagehash.phash(grey, hash_size=LOOKS))
+    levels = np.asarray(grey)
+    return "flat" if np.ptp(levels) < FLAT else str(imagehash.phash(grey, hash_size=LOOKS))

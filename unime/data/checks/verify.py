@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from unime.config import InputConfig
 from unime.data.checks.faults import Fault
@@ -122,8 +122,8 @@ def verify(
     """
     key = _key(rows, processor)
     known = RowMemory.read(key)
-    max_pixels = (processor.inputs if processor else InputConfig()).max_image_pixels
-    log = picture_log(max_pixels)
+    max_pixels = max_pixels_of(processor)
+    log = picture_log(max_pixels, rows.images.roots)
     look = _Look(rows, processor, log, looks, num_workers, max_pixels)
     if known is not None and states_digest(known.files) == known.states:
         faults, _ = yield from look.at([fault.number for fault in known.faults])
@@ -132,6 +132,11 @@ def verify(
     faults, files = yield from look.at(rows.selected)
     RowMemory(files, states_digest(files), faults).write(key)
     return Verified(faults, files, log, key)
+
+
+def max_pixels_of(processor: ItemProcessor | None) -> int:
+    """Of a picture that training will read."""
+    return (processor.inputs if processor else InputConfig()).max_image_pixels
 
 
 def _key(rows: Rows, processor: ItemProcessor | None) -> str:
@@ -197,10 +202,6 @@ class _Look:
         )
         bad = {fault.number for fault in unreadable}
         good = [number for number in numbers if number not in bad]
-        check = ItemCheck(self.processor, self._size_of) if self.processor else None
+        check = ItemCheck(self.processor, self.log.size_of) if self.processor else None
         refused = yield from look_at_rows(self.rows, good, find_readable, check)
         return sorted(unreadable + refused, key=lambda fault: fault.number), listed
-
-    def _size_of(self, path: str) -> Any:
-        seen = self.log.known.get(path)
-        return None if seen is None or seen.problem else seen.size
