@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from unime.data.checks.content import Content, Histogram
 from unime.data.checks.faults import SCHEMA, Fault
 from unime.data.checks.items import ItemCheck
 from unime.data.checks.leakage import LEAKS, Held, HeldItem, Leaks
-from unime.data.checks.memory import PictureLog
+from unime.data.checks.memory import PictureLog, key_of, remember, remembered
 from unime.data.checks.pictures import picture_log, read_pictures
 from unime.data.checks.verify import Verified, max_pixels_of, verify
 from unime.data.prepared.folder import PreparedSet
@@ -33,6 +33,8 @@ from unime.runtime.distributed import alone
 from unime.runtime.files import replacing, write_json, writing
 from unime.runtime.progress import progress_bar
 
+NEARBY = 10_000  # pictures that rows not far from each other share
+COUNTED = "counts"  # what the memory calls them
 TABLE, COUNTS = "rows.jsonl", "check.json"
 HELD_OUT = "test"  # the split of a prepared set that training does not show
 
@@ -128,26 +130,19 @@ class DataReport:
 DESCRIBED = ("name", "split", "rows", "accepted", "queries", "with_several", "cut")
 
 
+@dataclass
 class _Part:
     """The rows of one task's split, verified, and what is counted of the good ones."""
 
-    def __init__(
-        self,
-        subset: TrainSubset,
-        report: TaskReport,
-        verified: Verified,
-        processor: ItemProcessor | None,
-    ) -> None:
-        self.subset, self.report, self.verified = subset, report, verified
-        subset.leave_out(verified.faults)
-        report.accepted = len(subset)
-        log = verified.log
-        check = ItemCheck(processor, log.size_of) if processor else None
-        self.content = Content(subset, log, check)
+    subset: TrainSubset
+    report: TaskReport
+    verified: Verified
+    processor: ItemProcessor | None
+    settings: DataCheck
 
     def pairs(self) -> Iterator[tuple[int, Row, Pair]]:
         """The good rows, with their numbers and cells."""
-        subset, find = self.subset, cache(self.subset.images.find)
+        subset, find = self.subset, lru_cache(NEARBY)(self.subset.images.find)
         rows = zip(subset.selected, subset.table.read(subset.selected), strict=True)
         title = f"counting {subset.name}"
         for number, row in progress_bar(rows, total=len(subset), desc=title, unit="row"):
@@ -158,20 +153,42 @@ class _Part:
         for _, row, pair in self.pairs():
             yield from ((row.where, item) for item in (pair.query, pair.target))
 
-    def count(self, held: Held, near: int) -> None:
-        """Go through the good rows; those that training shows are compared with what is held."""
-        leaks = Leaks(self.subset, held, self.verified.log, near)
-        shows = self.report.split != HELD_OUT
+    def count(self, held: Held) -> tuple[Histogram, Histogram]:
+        """Complete the report of the good rows, unless one of the same is remembered; those that
+        training shows are compared with what is held out. Returns how long items and pictures
+        are."""
+        verified, shows = self.verified, self.report.split != HELD_OUT
+        key = key_of(verified.key, verified.states, shows and held.digest, self.settings.near)
+        counted = remembered(COUNTED, key)
+        try:
+            faults = [Fault(**fault) for fault in counted["report"].pop("faults")]
+            self.report = TaskReport(**counted["report"], faults=faults)
+            return Histogram.read(counted["lengths"]), Histogram.read(counted["sides"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            content = self._counted(held if shows else Held())
+        lengths, sides = content.lengths, content.sides
+        counted = {"report": self.report, "lengths": lengths, "sides": sides}
+        remember(COUNTED, key, {name: asdict(value) for name, value in counted.items()})
+        return lengths, sides
+
+    def _counted(self, held: Held) -> Content:
+        log, report = self.verified.log, self.report
+        check = ItemCheck(self.processor, log.size_of) if self.processor else None
+        if held and held.looks:
+            _read(self.verified.files, log, self.settings, self.processor)
+        content, leaks = (
+            Content(self.subset, log, check),
+            Leaks(self.subset, held, log, self.settings.near),
+        )
         for number, row, pair in self.pairs():
-            self.content.add(number, row, pair)
-            if shows:
+            content.add(number, row, pair)
+            if held:
                 leaks.add(number, row, pair)
-        self.content.finish(self.verified.files)
-        report = self.report
-        report.queries = self.content.num_queries
-        report.with_several = self.content.num_with_several
-        report.cut = self.content.num_cut
-        report.faults += self.verified.faults + self.content.remarks + leaks.finish()
+        content.finish(self.verified.files)
+        report.queries, report.cut = content.num_queries, content.num_cut
+        report.with_several = content.num_with_several
+        report.faults += self.verified.faults + content.remarks + leaks.finish()
+        return content
 
 
 def check_data(
@@ -196,23 +213,27 @@ def check_data(
     looks = bool(others) or any(split == HELD_OUT for _, split in tasks)
     if looks:
         require_package("imagehash", "data", "check")
-    reports, parts = [], []
+    checked: list[TaskReport | _Part] = []
+    parts: list[_Part] = []
     for name, split in tasks:
-        reports.append(report := TaskReport(name, split))
-        if (part := _verified(data, report, settings, processor, seed, looks)) is not None:
-            parts.append(part)
+        known = parts[0].verified.log if parts else None  # the pictures of all are in one folder
+        one = _verified(data, TaskReport(name, split), settings, processor, seed, looks, known)
+        checked.append(one)
+        parts += [one] if isinstance(one, _Part) else []
     held = Held()
     log = picture_log(max_pixels_of(processor))
     _read([path for _, item in others for path in item.images], log, settings, processor)
     held.add(others, log)
     for part in parts:
         if part.report.split == HELD_OUT:
+            _read(part.verified.files, part.verified.log, settings, processor)
             held.add(part.held_out(), part.verified.log)
     lengths, sides = Histogram(""), Histogram("")
     for part in parts:
-        part.count(held, settings.near)
-        lengths.join(part.content.lengths)
-        sides.join(part.content.sides)
+        of_part = part.count(held)
+        lengths.join(of_part[0])
+        sides.join(of_part[1])
+    reports = [one.report if isinstance(one, _Part) else one for one in checked]
     return DataReport(reports, lengths, sides, len(held.texts) + len(held.contents))
 
 
@@ -233,8 +254,9 @@ def _verified(
     processor: ItemProcessor | None,
     seed: int,
     looks: bool,
-) -> _Part | None:
-    """The rows of a task, looked at; None: its table cannot be read, which is reported."""
+    log: PictureLog | None,
+) -> _Part | TaskReport:
+    """The rows of a task, looked at; or that its table cannot be read."""
     if report.split == HELD_OUT and data.split != HELD_OUT:
         data = replace(data, sources={report.name: PairSource()})
     try:
@@ -242,12 +264,12 @@ def _verified(
     except DataError as error:
         where = f"{report.name}, {report.split}"
         report.faults.append(Fault(-1, where, "", SCHEMA, "", str(error)))
-        return None
+        return report
     report.rows = len(subset)
-    verified = alone(lambda: verify(subset, processor, looks, settings.num_workers))
-    part = _Part(subset, report, verified, processor)
-    _read(verified.files, verified.log, settings, processor, looks)  # those that lack looks
-    return part
+    verified = alone(lambda: verify(subset, processor, looks, settings.num_workers, log))
+    subset.leave_out(verified.faults)
+    report.accepted = len(subset)
+    return _Part(subset, report, verified, processor, settings)
 
 
 def _read(

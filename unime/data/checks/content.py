@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from unime.backbones.image_tokens import IMAGE_TOKENS, MMEB_IMAGE_TOKEN
 from unime.data.checks.faults import Fault
@@ -34,17 +34,25 @@ class Histogram:
     """
 
     of: str
-    counts: Counter[int] = field(default_factory=Counter)
+    counts: dict[int, int] = field(default_factory=dict)
     most: int = 0
 
     def add(self, value: int, times: int = 1) -> None:
-        self.counts[value.bit_length()] += times
+        exponent = value.bit_length()
+        self.counts[exponent] = self.counts.get(exponent, 0) + times
         self.most = max(self.most, value)
+
+    @classmethod
+    def read(cls, written: dict[str, Any]) -> Histogram:
+        """One that was written by `asdict`, as JSON has it."""
+        counts = {int(n): int(count) for n, count in written["counts"].items()}
+        return cls(str(written["of"]), counts, int(written["most"]))
 
     def join(self, other: Histogram) -> None:
         """Add what another one of the same has counted."""
         self.of, self.most = other.of, max(self.most, other.most)
-        self.counts.update(other.counts)
+        for exponent, count in other.counts.items():
+            self.counts[exponent] = self.counts.get(exponent, 0) + count
 
     def bars(self) -> list[tuple[str, int]]:
         """Their range in words, and how many there are, without gaps."""
@@ -52,7 +60,7 @@ class Histogram:
             return []
         exponents = range(min(self.counts), max(self.counts) + 1)
         return [
-            (f"{1 << n >> 1:,} to {(1 << n) - 1:,}" if n > 1 else str(n), self.counts[n])
+            (f"{1 << n >> 1:,} to {(1 << n) - 1:,}" if n > 1 else str(n), self.counts.get(n, 0))
             for n in exponents
         ]
 
@@ -75,8 +83,9 @@ class Content:
         self.remarks: list[Fault] = []
         self.num_cut = 0
         self._texts: list[tuple[str, int]] = []  # and the tokens beside it
-        self._pairs: dict[bytes, int] = {}  # -> the first row
-        self._answers: dict[bytes, set[bytes]] = {}
+        self._pairs: dict[int, int] = {}  # -> the first row
+        self._answers: dict[int, int] = {}  # query -> the first one
+        self._with_several: set[int] = set()
 
     def add(self, number: int, row: Row, pair: Pair) -> None:
         for item in (pair.query, pair.target, *pair.negatives):
@@ -85,10 +94,11 @@ class Content:
         if len(self._texts) > TEXTS:
             self._measure()
         query, target = (self._key(item) for item in (pair.query, pair.target))
-        first = self._pairs.setdefault(query + target, number)
+        first = self._pairs.setdefault(hash((query, target)), number)
         if first != number:
             self._remark(number, row, DUPLICATE, "", f"as {self.rows.table.where(first)}")
-        self._answers.setdefault(query, set()).add(target)
+        if self._answers.setdefault(query, target) != target:
+            self._with_several.add(query)
         for column, kind, words in _token_remarks(self.rows, row, pair):
             self._remark(number, row, kind, column, words)
 
@@ -109,17 +119,16 @@ class Content:
     def num_with_several(self) -> int:
         """Different queries of several right answers, each of which is no negative of the others'
         rows: training and mining know queries by their content."""
-        return sum(len(answers) > 1 for answers in self._answers.values())
+        return len(self._with_several)
 
     def _remark(self, number: int, row: Row, kind: str, column: str, words: str) -> None:
         message = str(row.error(words, *([column] if column else [])))
         row_id = self.rows.row_id(row, number)
         self.remarks.append(Fault(number, row.where, row_id, kind, column, message, rejected=False))
 
-    def _key(self, item: Item) -> bytes:
-        pictures = [self.log.known[path].digest for path in item.images]
-        content = repr((item.instruction, item.text, pictures))
-        return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+    def _key(self, item: Item) -> int:
+        pictures = tuple(self.log.known[path].digest for path in item.images)
+        return hash((item.instruction, item.text, pictures))
 
     def _measure(self) -> None:
         kept, self._texts = Counter(self._texts), []

@@ -2,6 +2,7 @@
 
 pictures-<key>.jsonl   a line for each picture that was read: its file's state, and what was seen
 rows-<key>.json        of rows of one content: which pictures they show, and which rows are bad
+counts-<key>.json      what a report counts of them
 
 They lie in UNIME_CACHE, else in unime/ of the user's cache, and may be removed at any time. A key
 stands for all that the findings depend on beside the pictures: the rows, settings and code. A file
@@ -17,22 +18,20 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unime.data.checks.faults import Fault
 from unime.errors import DataError
 from unime.inputs.images import Size
 from unime.runtime.files import append, read_json, regular, write_json
 
 CACHE = "UNIME_CACHE"
-State = tuple[int, ...]
 SAVED_EVERY = 2.0  # seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What was seen of a picture's file when it was in this state.
 
@@ -43,7 +42,7 @@ class Seen:
         looks: its perceptual hash; "": none was asked for, "flat": it has none.
     """
 
-    state: State
+    state: str
     width: int = 0
     height: int = 0
     kind: str = ""
@@ -62,13 +61,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE) or Path(user, "unime")) / "checks"
 
 
-def state_of(path: str) -> State | None:
-    """What a file's content is known by without being read; None: there is none."""
+def state_of(path: str) -> str:
+    """What a file's content is known by without being read; "": there is none."""
     try:
         found = os.stat(path)
     except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+        return ""
+    return f"{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}.{found.st_ino:x}"
 
 
 def states_digest(paths: Iterable[str]) -> str:
@@ -138,49 +137,31 @@ class PictureLog:
 def _parsed(line: bytes) -> tuple[str, Seen | None]:
     try:
         path, state, width, height, kind, problem, digest, looks = json.loads(line)
-        texts, numbers = (path, kind, problem, digest, looks), (width, height, *state)
+        texts, numbers = (path, state, kind, problem, digest, looks), (width, height)
     except (ValueError, TypeError, RecursionError):
         return "", None
     if not all(type(text) is str for text in texts) or any(type(n) is not int for n in numbers):
         return "", None
-    return path, Seen(tuple(state), width, height, kind, problem, digest, looks)
+    return path, Seen(state, width, height, kind, problem, digest, looks)
 
 
-@dataclass
-class RowMemory:
-    """What was found in rows of one content.
-
-    Attributes:
-        files: the pictures of all rows that could be read.
-        states: their digest (`states_digest`).
-        faults: of the bad rows.
-    """
-
-    files: list[str]
-    states: str
-    faults: list[Fault]
-
-    @classmethod
-    def read(cls, key: str) -> RowMemory | None:
-        """None: nothing is remembered."""
-        try:
-            found = read_json(_rows_path(key))
-            files, states = found["files"], found["states"]
-            if not all(isinstance(path, str) for path in files):
-                return None
-            return cls(files, states, [Fault(**fault) for fault in found["faults"]])
-        except (DataError, KeyError, TypeError):
-            return None
-
-    def write(self, key: str) -> None:
-        content = {"files": self.files, "states": self.states}
-        path = _rows_path(key)
-        faults = [asdict(fault) for fault in self.faults]
-        _try(lambda: write_json(path, {**content, "faults": faults}), path)
+def remembered(kind: str, key: str) -> dict[str, Any]:
+    """What was remembered under a key; nothing, if there is none, or none that can be read."""
+    try:
+        found: dict[str, Any] = read_json(_place(kind, key))
+        return found
+    except DataError:
+        return {}
 
 
-def _rows_path(key: str) -> Path:
-    return cache_folder() / f"rows-{key}.json"
+def remember(kind: str, key: str, content: dict[str, Any]) -> None:
+    """Have JSON values for the next check."""
+    path = _place(kind, key)
+    _try(lambda: write_json(path, content), path)
+
+
+def _place(kind: str, key: str) -> Path:
+    return cache_folder() / f"{kind}-{key}.json"
 
 
 def _try(write: Any, path: Path) -> None:

@@ -76,7 +76,7 @@ def _read(paths: Sequence[str], max_pixels: int, looks: bool) -> list[Seen]:
 
 
 def _look(path: str, max_pixels: int, looks: bool) -> Seen:
-    state = state_of(path) or ()  # before it is read: who writes meanwhile makes it another
+    state = state_of(path)  # before it is read: who writes meanwhile makes it another
     try:
         picture = images.load_image(path, max_pixels)
         with regular(Path(path)).open("rb") as file:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from unime.config import InputConfig
@@ -14,8 +13,9 @@ from unime.data.checks.faults import Fault
 from unime.data.checks.items import ItemCheck, processor_settings
 from unime.data.checks.memory import (
     PictureLog,
-    RowMemory,
     key_of,
+    remember,
+    remembered,
     rows_digest,
     states_digest,
 )
@@ -29,6 +29,7 @@ from unime.runtime.environment import code_digest, installed_versions
 from unime.runtime.progress import progress_bar
 
 Find = Callable[[str], str]
+ROWS = "rows"  # what the memory calls them
 STEP = 256  # rows
 ITEM = re.compile(r"query|target|negative \d+")  # as an item check names them
 PACKAGES = ("transformers", "tokenizers", "torchvision", "pillow", "numpy")
@@ -60,14 +61,31 @@ class Verified:
     Attributes:
         faults: why rows are rejected, one of each.
         files: the pictures of all rows that could be read.
+        states: of their files (`states_digest`).
         log: what was seen of them.
         key: of these rows and all that the findings depend on, but for the pictures' content.
     """
 
     faults: list[Fault]
     files: list[str]
+    states: str
     log: PictureLog
     key: str
+
+    @classmethod
+    def remembered(cls, key: str, log: PictureLog) -> Verified | None:
+        """What was found before, if there is any."""
+        found = remembered(ROWS, key)
+        try:
+            files, states = [str(path) for path in found["files"]], str(found["states"])
+            faults = [Fault(**fault) for fault in found["faults"]]
+        except (KeyError, TypeError):
+            return None
+        return cls(faults, files, states, log, key)
+
+    def remember(self) -> None:
+        faults = [asdict(fault) for fault in self.faults]
+        remember(ROWS, self.key, {"files": self.files, "states": self.states, "faults": faults})
 
 
 def look_at_rows(
@@ -106,6 +124,7 @@ def verify(
     processor: ItemProcessor | None,
     looks: bool = False,
     num_workers: int | None = None,
+    log: PictureLog | None = None,
 ) -> Generator[None, None, Verified]:
     """Look at every selected row, every distinct picture and every item. What an earlier check
     found of the same rows counts, as far as their pictures are what they were: of pictures those
@@ -116,22 +135,23 @@ def verify(
             settings, and that is all.
         looks: whether perceptual hashes are made of pictures that are read.
         num_workers: processes that read pictures; None: one a core.
+        log: of pictures in the rows' folders; None: it is opened.
 
     Yields:
         Between steps of a second or so.
     """
-    key = _key(rows, processor)
-    known = RowMemory.read(key)
-    max_pixels = max_pixels_of(processor)
-    log = picture_log(max_pixels, rows.images.roots)
+    key, max_pixels = _key(rows, processor), max_pixels_of(processor)
+    log = log or picture_log(max_pixels, rows.images.roots)
+    known = Verified.remembered(key, log)
     look = _Look(rows, processor, log, looks, num_workers, max_pixels)
     if known is not None and states_digest(known.files) == known.states:
         faults, _ = yield from look.at([fault.number for fault in known.faults])
         if faults == known.faults:
-            return Verified(faults, known.files, log, key)
+            return known
     faults, files = yield from look.at(rows.selected)
-    RowMemory(files, states_digest(files), faults).write(key)
-    return Verified(faults, files, log, key)
+    found = Verified(faults, files, states_digest(files), log, key)
+    found.remember()
+    return found
 
 
 def max_pixels_of(processor: ItemProcessor | None) -> int:
@@ -178,16 +198,15 @@ class _Look:
 
     def at(self, numbers: Sequence[int]) -> Generator[None, None, tuple[list[Fault], list[str]]]:
         """The faults of these rows, and the pictures of those that can be read."""
-        files: dict[str, None] = {}
+        files: dict[str, str] = {}
 
-        @cache
         def find(path: str) -> str:
-            try:
-                found = self.rows.images.find(path)
-            except DataError as error:
-                raise DataError(str(error), "missing picture") from None
-            files[found] = None
-            return found
+            if path not in files:
+                try:
+                    files[path] = self.rows.images.find(path)
+                except DataError as error:
+                    raise DataError(str(error), "missing picture") from None
+            return files[path]
 
         def find_readable(path: str) -> str:
             seen = self.log.known[find(path)]
@@ -196,7 +215,7 @@ class _Look:
             return find(path)
 
         unreadable = yield from look_at_rows(self.rows, numbers, find)
-        listed, title = list(files), f"reading pictures of {self.rows.name}"
+        listed, title = list(dict.fromkeys(files.values())), f"reading pictures of {self.rows.name}"
         yield from read_pictures(
             listed, self.log, self.max_pixels, title, self.looks, self.num_workers
         )
