@@ -84,7 +84,7 @@ def check_pairs(checked: Checked) -> None:
     from rich.console import Console
 
     against = checked.settings.against
-    evaluation = _asked(Path(against)) if against is not None else ()
+    evaluation = asked(Path(against)) if against is not None else ()
     found = check_data(checked.data, checked.settings, checked.processor, checked.seed, evaluation)
     found.write(checked.output_dir)
     page = checked.output_dir / PAGE
@@ -177,7 +177,7 @@ def _of_set(argv: list[str] | None, root: Path) -> Checked:
     return Checked(data, config.check, output_dir, processor)
 
 
-def _asked(path: Path) -> Iterator[HeldItem]:
+def asked(path: Path) -> Iterator[HeldItem]:
     """What an evaluation's tasks ask, and their right answers."""
     config = build_config(EvalConfig, path)
     source = EvalSource(config.data)

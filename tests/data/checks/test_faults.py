@@ -161,18 +161,14 @@ def test_rows_of_mmeb(tmp_path: Path, fault: str, processor: ItemProcessor) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_image_token_of_a_family_is_known(
-    family: str, tiny_model: Callable[..., Path]
-) -> None:
+def test_the_image_token_of_a_family_is_known(family: str, tiny_model: Callable[..., Path]) -> None:
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(tiny_model(family))
     assert IMAGE_TOKENS.fullmatch(processor.image_token)
 
 
-def test_several_right_answers_are_nobodys_negatives(
-    made: Made, processor: ItemProcessor
-) -> None:
+def test_several_right_answers_are_nobodys_negatives(made: Made, processor: ItemProcessor) -> None:
     """Counted, and in training neither is the other's negative."""
     made.pairs[4] = replace(made.pairs[4], query=made.pairs[1].query)
     root = made.write()
