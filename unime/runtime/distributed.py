@@ -110,11 +110,12 @@ def on_main_in_steps(accelerator: Accelerator, work: Work[T]) -> T:
     def go_on() -> list[T] | None:
         assert steps is not None
         begin = time.monotonic()
-        while time.monotonic() - begin < APART:
-            try:
+        try:
+            next(steps)
+            while time.monotonic() - begin < APART:
                 next(steps)
-            except StopIteration as end:
-                return [end.value]
+        except StopIteration as end:
+            return [end.value]
         return None
 
     while (done := on_main(accelerator, go_on)) is None:

@@ -58,8 +58,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """``opened(color_scheme="dark")``: the page of `made`, or another, in a tab; at the end of the test no tab may have
-    said anything in its console, or have asked for anything but the file."""
+    """``opened(color_scheme="dark")``: the page of `made`, or another, in a tab; at the end of the
+    test no tab may have said anything in its console, or have asked for anything but the file."""
     contexts, said, asked, opened_files = [], [], [], set()
 
     def open_page(path: Path | None = None, **options: Any) -> Any:
