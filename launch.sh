@@ -35,6 +35,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
+  check DATA [key=value …]      pairs before they are trained on: a prepared set, or a stage-2 CONFIG
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
   bench NAME|all [--small]      measures this project beside its peers, on one thread
 
@@ -49,6 +50,7 @@ Environment:
                            date at every call, in an environment of their own (.venv-latest)
   UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
+  UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
                            processes of stage1, stage2 and eval; 1 for test and bench). Fewer where
                            other programs need the cores too: waiting threads are slow
@@ -343,7 +345,11 @@ case $command in
     shift
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check | tune | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  check)
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
+    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    ;;
+  tune | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in

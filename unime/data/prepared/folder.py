@@ -54,6 +54,11 @@ class PreparedSet:
         kinds = {"image_root": str, "rows": dict, "source": dict}
         return cls(**check_kinds(read_json(path), kinds, str(path)))
 
+    def splits(self, task: str) -> list[str]:
+        """Those that a task has."""
+        found = self.rows.get(task)
+        return list(found) if isinstance(found, dict) else []
+
     def write(self, root: Path) -> None:
         """Last: a folder without set.json is none that is finished."""
         write_json(root / SET, asdict(self))
