@@ -31,6 +31,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
+  mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -48,7 +49,7 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
@@ -69,7 +70,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -230,7 +231,7 @@ from unime.runtime.program import run_program
 sys.argv[0], name, file, *words = sys.argv[1:] # the first in messages, not "-c"
 def check():
     loaded = config.load_config(getattr(config, name), words)
-    if file and name != "EvalConfig": # the engine that accelerate is asked for may not do all of it
+    if file and name not in ("EvalConfig", "MineConfig"): # the engine that accelerate is asked for may not do all of it
         from unime.training import engines
         engine = engines.engine_in_file(file)
         if engine: engines.check_combination(engine, loaded)
@@ -306,7 +307,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | tune | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -343,6 +344,16 @@ case $command in
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     config=$(config_path "$1")
     shift
+    ;;
+  mine)
+    [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
+    if [[ -f $1 || -f $called_from/$1 ]]; then
+      config=$(config_path "$1")
+      set -- "output_dir=$2" "${@:3}"
+    else # a folder, or a repository on the hub
+      config=configs/mine.yaml
+      set -- "data.root=$1" "output_dir=$2" "${@:3}"
+    fi
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
   check)

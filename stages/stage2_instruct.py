@@ -15,6 +15,9 @@ validation.every=50 validation.rows=500 holds pairs out of training and tells ev
 well the model does on them; validation.suite=… validation.root=… a suite of evaluation tasks
 instead. The best checkpoint is kept, and named in best.json; it is evaluated and exported as final/
 is: model.adapter=RUN/checkpoints/step_00000100.
+
+data.mine_every=epoch (or a number of steps) mines new negatives among all targets, at the first
+step and from then on, with the model as it then is; the section mining says which.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from unime.config import Mixing, Stage2Config, load_config
 from unime.data.datasets import PairDataset
 from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, instruction_loss
+from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.distributed import on_main_in_steps
 from unime.runtime.files import write_json
@@ -88,7 +92,9 @@ def main(argv: list[str] | None = None) -> None:
     if told:
         run.log.info("%s", told)
     validation = _validation(config, run, held, loss)
-    train(run, encoder, dataset, sampler, collate, loss, validation)
+    mining = _mining(config, dataset, sampler)
+    rows = dataset if mining is None else mining.rows
+    train(run, encoder, rows, sampler, collate, loss, validation, mining)
 
 
 def _validation(
@@ -101,6 +107,18 @@ def _validation(
     if held is not None:
         return Validation(HeldOutPairs(held, loss, run.global_batch_size, chunk_size), every)
     return Validation(SuiteValidation(config.validation, chunk_size, run.accelerator), every)
+
+
+def _mining(
+    config: Stage2Config, dataset: PairDataset, sampler: GlobalBatchSampler
+) -> Mining | None:
+    """What ``data.mine_every`` asks for."""
+    every = config.data.mine_every
+    if every is None:
+        return None
+    steps = sampler.steps_per_epoch if every == "epoch" else int(every)
+    pixels, size = config.inputs.max_image_pixels, config.optim.chunk_size
+    return Mining(dataset, config.mining, steps, size, pixels, config.run.seed)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,16 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 
 from unime.config.checks import CheckConfig, DataCheck, SetCheckConfig, Stage2CheckConfig
 from unime.config.data import Mixing, PairData, PairSource, TeacherConfig, TextData
-from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
+from unime.config.evaluation import (
+    EmbeddingConfig,
+    EncoderKind,
+    EvalConfig,
+    EvalData,
+    ReportConfig,
+)
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.mining import MineConfig, MineData, MiningConfig, SecondConfig
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,

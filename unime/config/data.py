@@ -8,13 +8,19 @@ from typing import Annotated
 
 from omegaconf import MISSING
 
-from unime.config.settings import FilePath, NotEmpty, Positive, Settings, one_of, setting
+from unime.config.settings import Bounds, FilePath, NotEmpty, Positive, Settings, one_of, setting
 from unime.errors import require
 
 FOLLOW_LINKS = (
     "whether links in root and image_root may lead out of them (the two themselves may be links, "
     "and those of the hub's cache are followed); true only where all links are yours"
 )
+
+MINE_EVERY = Bounds("epoch, or a number of steps", lambda every: is_period(str(every)))
+
+
+def is_period(words: str) -> bool:
+    return words == "epoch" or (words.isdecimal() and int(words) > 0)
 
 
 class Mixing(Enum):
@@ -66,6 +72,11 @@ class PairData(Settings, section="data"):
     mixing: Mixing = setting(Mixing.single_task, "whether a batch holds rows of one subset only")
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "dropped ones are listed"
+    )
+    mine_every: Annotated[int | str, MINE_EVERY] | None = setting(
+        None,
+        "mine negatives with the model as it is (section mining), at the first step and after each "
+        "epoch, or so many steps; null: those that the rows have",
     )
     verify_images: bool = setting(
         True,

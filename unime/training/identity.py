@@ -36,6 +36,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "loss.block_memory",
     "data.verify_images",  # the rows are compared
     "data.follow_links",
+    "mining.memory",
     "validation.every",
     "validation.root",
     "validation.image_root",
