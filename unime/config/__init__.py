@@ -21,6 +21,7 @@ from unime.config.model import (
     Precision,
     Quantization,
 )
+from unime.config.own_data import OwnDataConfig
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.training import (
     TRACKERS,
