@@ -21,7 +21,6 @@ from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from data_prep.own.readers.rows import (
     Pictures,
     by_columns,
-    file_rows,
     first_row,
     json_files,
     read_each,
@@ -62,7 +61,7 @@ class Lco:
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for file in self.files:
-            yield from read_each(file_rows(file, file.name), self._read)
+            yield from read_each(file, file.name, self._read)
 
     def _read(self, row: Row, row_id: str) -> SourceRow:
         query, target = (self._item(row, side) for side in SIDES[:2])

@@ -27,7 +27,6 @@ from data_prep.own.readers.rows import (
     Pictures,
     by_columns,
     check_label,
-    file_rows,
     first_row,
     json_files,
     read_each,
@@ -63,7 +62,7 @@ class MsSwift:
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for file in self.files:
-            yield from read_each(file_rows(file, file.name), self._read)
+            yield from read_each(file, file.name, self._read)
 
     def _read(self, row: Row, row_id: str) -> SourceRow:
         check_label(row, "label")

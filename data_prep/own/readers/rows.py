@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +40,35 @@ class Pictures:
         Raises:
             DataError: there is no such picture; names file, row and column.
         """
-        return os.path.relpath(row.image(column, self._folder.find), self.root)
+        return row.image(column, self.find_path)
+
+    def find_path(self, path: str) -> str:
+        """The same of a path.
+
+        Raises:
+            DataError: there is no such picture.
+        """
+        return os.path.relpath(self._folder.find(path), self.root)
 
 
 def read_each(
-    rows: Iterable[Row], read: Callable[[Row, str], SourceRow]
+    file: Path, name: str, read: Callable[[Row, str], SourceRow]
 ) -> Iterator[SourceRow | BadRow]:
-    """What a function reads of each row of a file, given its id, or why it cannot."""
-    for row in rows:
-        name, _, number = row.where.rpartition(", row ")
-        try:
-            yield read(row, f"{name}:{number}")
-        except DataError as error:
-            yield BadRow.of(row.where, error)
+    """What a function reads of each row of a JSON or Parquet file, or why it cannot.
 
-
-def file_rows(file: Path, name: str) -> Iterator[Row]:
-    """All rows of a JSON or Parquet file, few of them in memory.
+    Args:
+        name: of the file, in ids of rows.
+        read: is given the row and its id.
 
     Raises:
         DataError: a file that cannot be read.
     """
     for number, values in enumerate(_values(file)):
-        yield Row(values, f"{name}, row {number}")
+        row = Row(values, f"{file}, row {number}")
+        try:
+            yield read(row, f"{name}:{number}")
+        except DataError as error:
+            yield BadRow.of(row.where, error)
 
 
 def _values(file: Path) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
-from data_prep.own.readers.rows import Pictures, file_rows, first_row, json_files, read_each
+from data_prep.own.readers.rows import Pictures, first_row, json_files, read_each
 from unime.config import OwnDataConfig
 from unime.data.mmeb_rows import strip_image_tokens
 from unime.data.rows import Row
@@ -51,7 +51,7 @@ class UnimeV2:
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for file in self.files:
-            yield from read_each(file_rows(file, file.name), self._read)
+            yield from read_each(file, file.name, self._read)
 
     def _read(self, row: Row, row_id: str) -> SourceRow:
         query = self._item(row, *COLUMNS[:2])
