@@ -26,8 +26,7 @@ class Rows:
         return f"{self.count:,}" if self.is_exact else f"about {self.count:,}"
 
 
-# Old revisions hold more: an explicit list, or tasks of the evaluation would be trained on.
-TRAIN_SUBSETS = {
+TRAIN_ROWS = {
     "ImageNet_1K": Rows(100_000, True),
     "N24News": Rows(48_988, True),
     "HatefulMemes": Rows(8_500, True),
@@ -58,6 +57,6 @@ OUT_OF_DOMAIN = (
 )
 EVAL_TASKS = (
     "ImageNet-1K",
-    *(name for name in TRAIN_SUBSETS if name != "ImageNet_1K"),
+    *(name for name in TRAIN_ROWS if name != "ImageNet_1K"),
     *(name for name in OUT_OF_DOMAIN if name != "CIFAR_100"),
 )

@@ -12,6 +12,7 @@ from unime.config.data import CheckConfig, Mixing, PairData, PairSource, Teacher
 from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.mmeb import TRAIN_SUBSETS, MmebConfig
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,

@@ -24,7 +24,9 @@ class OwnDataConfig(Settings):
 
     path: FilePath = setting(MISSING, "a folder, a table, or whatever a reader takes")
     output_dir: FilePath = setting(MISSING, "the folder of the prepared set")
-    reader: str | None = setting(None, "a name of data_prep.own.recognise.READERS; null: recognised")
+    reader: str | None = setting(
+        None, "a name of data_prep.own.recognise.READERS; null: recognised"
+    )
     columns: dict[str, Annotated[str, one_of(*COLUMN_PARTS)]] = setting(
         {}, "column of a table -> what it is; those that are not named are recognised"
     )
@@ -58,4 +60,6 @@ class OwnDataConfig(Settings):
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "all are listed in rejected.jsonl"
     )
-    dry_run: bool = setting(False, "say what was recognised and would be written, and write nothing")
+    dry_run: bool = setting(
+        False, "say what was recognised and would be written, and write nothing"
+    )

@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from data_prep.mmeb.published import OUT_OF_DOMAIN, TRAIN_SUBSETS
+from data_prep.mmeb.published import OUT_OF_DOMAIN
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from data_prep.own.readers.rows import JSON, PARQUET, Pictures, first_row, read_each
-from unime.config import OwnDataConfig
+from unime.config import TRAIN_SUBSETS, OwnDataConfig
 from unime.data.mmeb_rows import TRAIN_COLUMNS, read_pair
 from unime.data.rows import Row
 from unime.data.split_files import split_files
@@ -45,7 +45,7 @@ class MmebTrain:
     def __init__(self, path: Path, settings: OwnDataConfig) -> None:
         self.subsets = subsets_at(path)
         left_out = [name for name in self.subsets if name in OUT_OF_DOMAIN]
-        if self.subsets.keys() & TRAIN_SUBSETS.keys():
+        if self.subsets.keys() & {*TRAIN_SUBSETS}:
             self.subsets = {n: files for n, files in self.subsets.items() if n not in left_out}
         else:
             left_out = []

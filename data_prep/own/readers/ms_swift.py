@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from data_prep.own.readers.rows import (
@@ -100,7 +101,7 @@ class MsSwift:
         return item
 
 
-def _filled(row: Row, column: str, empty: list[list[str]] | list[str]) -> Row:
+def _filled(row: Row, column: str, empty: list[Any]) -> Row:
     """With a list in a column that may be left out."""
     value = row.values.get(column)
     return Row({**row.values, column: empty if value is None else value}, row.where)

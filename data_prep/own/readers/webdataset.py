@@ -20,25 +20,23 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
+from data_prep.tars import tar_members
 from unime.config import OwnDataConfig
 from unime.data.rows import Row
 from unime.errors import DataError
 from unime.inputs.items import IMAGE_SUFFIXES, whole_characters
-from unime.runtime.files import inside, regular
+from unime.runtime.files import inside
 
 NAME = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)
 PICTURES = frozenset(suffix[1:] for suffix in (*IMAGE_SUFFIXES, ".gif", ".tif", ".tiff"))
 TEXTS = ("txt", "json", "cls")
 CAPTIONS = ("caption", "text", "captions", "texts")  # of a .json
 LARGEST_PICTURE, LARGEST_TEXT = 1 << 28, 1 << 22  # bytes
-AT_ONCE = 1 << 20  # bytes
-BLOCK = 512  # of which a tar consists; one of zeros is its end
 Member = tuple[str, str, bytes | DataError]  # its row's name, its ending, its content
 
 
@@ -129,23 +127,17 @@ def members(file: Path) -> Iterator[Member]:
         DataError: a tar that is damaged, or ends early.
     """
     try:
-        with regular(file).open("rb") as opened:
-            tar = tarfile.open(fileobj=_Guarded(opened), mode="r:")  # type: ignore[call-overload]
-            while (member := tar.next()) is not None:
-                tar.members = []  # which it would keep, all of them
-                named = NAME.fullmatch(member.name)
-                ending = named[2].lower() if named else ""
-                if member.isdir() or not named or not (_is_picture(ending) or ending in TEXTS):
-                    continue
-                yield whole_characters(named[1]), ending, _content(tar, member, ending)
-            _check_end(opened, tar.offset)
-    except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-        if isinstance(error, DataError):
-            raise
+        for member, pieces in tar_members(file):
+            named = NAME.fullmatch(member.name)
+            ending = named[2].lower() if named else ""
+            if member.isdir() or not named or not (_is_picture(ending) or ending in TEXTS):
+                continue
+            yield whole_characters(named[1]), ending, _content(member, ending, pieces)
+    except (OSError, EOFError, tarfile.TarError) as error:
         raise DataError(f"{file}: a damaged tar: {error}") from None
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> bytes | DataError:
+def _content(member: tarfile.TarInfo, ending: str, pieces: Iterator[bytes]) -> bytes | DataError:
     limit = LARGEST_PICTURE if _is_picture(ending) else LARGEST_TEXT
     if not inside(member.name.replace("\\", "/")):
         return DataError(f"{member.name!r} leaves the tar")
@@ -153,31 +145,4 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> byte
         return DataError("a link, a device or another thing that is no file")
     if member.size > limit:
         return DataError(f"{member.size} bytes, more than {limit}")
-    opened = tar.extractfile(member)
-    assert opened is not None
-    content = b"".join(iter(partial(opened.read, AT_ONCE), b""))
-    if len(content) < member.size:
-        raise tarfile.ReadError(f"{member.name}: its data end early")
-    return content
-
-
-def _check_end(opened: IO[bytes], offset: int) -> None:
-    """Refuse a tar without its end, or with something behind it: a part of the data would be
-    missing without a word."""
-    opened.seek(offset)
-    first = opened.read(BLOCK)
-    rest = iter(partial(opened.read, AT_ONCE), b"")
-    if len(first) < BLOCK or any(first) or any(any(part) for part in rest):
-        raise tarfile.ReadError("it ends early, or there is something behind its end")
-
-
-class _Guarded:
-    """A file of which nobody reads much at once: how long a name is, the file says."""
-
-    def __init__(self, opened: IO[bytes]) -> None:
-        self.opened, self.seek, self.tell = opened, opened.seek, opened.tell
-
-    def read(self, size: int) -> bytes:
-        if size > AT_ONCE:
-            raise tarfile.ReadError(f"a name or note of {size} bytes")
-        return self.opened.read(size)
+    return b"".join(pieces)
