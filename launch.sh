@@ -27,6 +27,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
+  prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
@@ -312,6 +313,7 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    own) program=data_prep.own && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -324,6 +326,14 @@ if [[ $command == prepare && ${1:-} == miniatures ]]; then
   [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
   setup
   run_python -m eval.miniatures "$2"
+fi
+if [[ $program == data_prep.own ]]; then
+  [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
+  path=$1
+  [[ $path == /* || ! -e $called_from/$path ]] || path=$called_from/$path
+  shift
+  setup
+  run_python -m "$program" "$path" "$@"
 fi
 case $command in
   prepare | stage1 | stage2 | plan | eval | report)

@@ -46,10 +46,10 @@ class OwnDataConfig(Settings):
         None, "said with each target; null: what belongs to the instruction"
     )
     held_out: BelowOne = setting(0.1, "share of the pairs that is the test split; 0: none")
-    share_texts: bool = setting(
-        False,
+    share_texts: bool | None = setting(
+        None,
         "whether a text (a label, an answer) may be trained on and held out: only pictures, groups "
-        "and queries of text are kept apart then",
+        "and queries of text are kept apart then; null: of class folders",
     )
     seed: Seed = setting(0, "of what is held out")
     image_root: FilePath | None = setting(None, "of the pictures; null: where the data lie")
