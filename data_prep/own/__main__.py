@@ -134,7 +134,9 @@ def made_of(config: OwnDataConfig) -> dict[str, Any]:
 def state_of(path: Path) -> str:
     """A digest of names, sizes and times of all files, as they are now."""
     digest = hashlib.blake2b(digest_size=16)
-    for folder, below, names in os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]:
+    for folder, below, names in (
+        os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]
+    ):
         below.sort()
         for name in sorted(names):
             place = os.path.join(folder, name)

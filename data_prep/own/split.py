@@ -120,5 +120,3 @@ def _named(
             own = dict(things_of(read, pictures, found.share_texts))
             return own.get(number, "something")
     return "something"
-
-

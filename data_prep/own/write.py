@@ -76,7 +76,12 @@ class SetWriter:
 
 
 def write_set(
-    out: Path, reader: Reader, config: OwnDataConfig, found: Survey, split: Split, pictures: Pictures
+    out: Path,
+    reader: Reader,
+    config: OwnDataConfig,
+    found: Survey,
+    split: Split,
+    pictures: Pictures,
 ) -> tuple[bool, list[str]]:
     """Write the shards and the suite; returns whether pictures were copied, and remarks.
 
@@ -121,7 +126,9 @@ def examples_in_words(examples: Iterable[SourcePair]) -> list[str]:
     """Pairs as a terminal shows them."""
 
     def shown(item: SourceItem, words: str) -> str:
-        parts = [f"[{p if isinstance(p, str) else 'a picture in the table'}]" for p in item.pictures]
+        parts = [
+            f"[{p if isinstance(p, str) else 'a picture in the table'}]" for p in item.pictures
+        ]
         own = words if item.instruction is None else item.instruction
         return " ".join(filter(None, (own and f"({own})", *parts, item.text)))
 

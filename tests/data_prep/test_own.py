@@ -58,7 +58,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if "t" in path.suffix else ",")
+            writer = csv.DictWriter(
+                file, list(rows[0]), delimiter="\t" if "t" in path.suffix else ","
+            )
             writer.writeheader()
             writer.writerows(
                 {k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()}
@@ -119,7 +121,9 @@ def test_sidecars(tmp_path: Path) -> None:
             path.with_suffix(".txt").write_text(f"Number {number}.\nzweite Zeile\n")
         else:
             lines = [f"Number {number}.", f"It is {number}."]
-            path.with_suffix(".json").write_text(json.dumps({"captions": lines} if number else lines))
+            path.with_suffix(".json").write_text(
+                json.dumps({"captions": lines} if number else lines)
+            )
     found = prepare(tmp_path / "pets", tmp_path / "out", "captions=sidecar", "held_out=0")
     pairs = found["pets_i2t"]["train"]
     assert sorted(pair.target.text for pair in pairs) == sorted(
@@ -268,8 +272,14 @@ def test_every_bad_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found = prepare(path, tmp_path / "out", "held_out=0", "on_bad_row=drop", "directions=i2t")
     assert [t for _, t in texts(found["t_i2t"]["train"])] == [f"number {n}" for n in names]
     lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").open()]
-    assert [int(re.findall(r"row (\d+)", line["where"])[0]) for line in lines] == [*range(3, 10), 13, 14]
-    for line, said in zip(lines, ["cut.png", "none.png", "out.png", "address", "caption"], strict=False):
+    assert [int(re.findall(r"row (\d+)", line["where"])[0]) for line in lines] == [
+        *range(3, 10),
+        13,
+        14,
+    ]
+    for line, said in zip(
+        lines, ["cut.png", "none.png", "out.png", "address", "caption"], strict=False
+    ):
         assert said in line["reason"]
     assert "9 bad rows" in capsys.readouterr().out
 
@@ -303,9 +313,7 @@ def test_nothing_is_on_both_sides(tmp_path: Path, seed: int) -> None:
         assert not things(of["train"]) & things(of["test"])
         assert 0.15 < len(of["test"]) / len(of["train"] + of["test"]) <= 0.3
     sides = {
-        split: {
-            re.sub(r"\D", "", Path(p.query.images[0]).stem) for p in found["t_i2t"][split]
-        }
+        split: {re.sub(r"\D", "", Path(p.query.images[0]).stem) for p in found["t_i2t"][split]}
         for split in ("train", "test")
     }
     assert not sides["train"] & sides["test"]  # a copy of another size is the same thing
@@ -413,7 +421,9 @@ def test_one_text_asks_in_one_direction(pets: Path, tmp_path: Path) -> None:
 def test_each_query_is_asked_among_all_targets(tmp_path: Path) -> None:
     names = draw(tmp_path / "pets", 8)
     (tmp_path / "pets" / "copy.png").write_bytes((tmp_path / "pets" / names[0]).read_bytes())
-    rows = [{"image": name, "caption": f"n {n % 4}", "split": "test"} for n, name in enumerate(names)]
+    rows = [
+        {"image": name, "caption": f"n {n % 4}", "split": "test"} for n, name in enumerate(names)
+    ]
     rows.append({"image": "copy.png", "caption": "again", "split": "test"})
     rows += [{"image": "copy.png", "caption": "again", "split": "test"}]
     picture(99).save(tmp_path / "pets" / "train.png")

@@ -99,9 +99,7 @@ class Columns:
         for side, columns in self.sides.items():
             title = "captions" if self.is_caption and side == "targets" else side
             title = "picture" if self.is_caption and side == "query" else title
-            said += [
-                f"{name} → {title}{' (paths)' * (name in self.pictures)}" for name in columns
-            ]
+            said += [f"{name} → {title}{' (paths)' * (name in self.pictures)}" for name in columns]
         said += [f"{name} → {part}" for name, part in self.parts.items() if part in BESIDE]
         used = {name for columns in self.sides.values() for name in columns}
         rest = [n for n, part in self.parts.items() if n not in used and part not in BESIDE]

@@ -164,8 +164,10 @@ def json_lines(file: Path) -> Iterator[Cells]:
                 yield DataError(f"cannot read it: {error}: {quoted(line[:60])}")
                 continue
             is_row = isinstance(found, dict)
-            yield whole_characters(found) if is_row else DataError(
-                f"got {quoted(found)}, expected an object"
+            yield (
+                whole_characters(found)
+                if is_row
+                else DataError(f"got {quoted(found)}, expected an object")
             )
 
 
