@@ -17,8 +17,8 @@ from data_prep.own.__main__ import main
 from data_prep.own.readers.base import BadRow
 from data_prep.own.recognise import READERS, open_reader
 from stages import stage2_instruct
-from tests.support import own_formats
-from tests.support.own_formats import COUNT, FORMATS, HELD
+from tests.support.forms import own_formats
+from tests.support.forms.own_formats import COUNT, FORMATS, HELD
 from tests.support.paths import ROOT
 from unime.config import OwnDataConfig, PairData, PairSource
 from unime.data.datasets import PairDataset

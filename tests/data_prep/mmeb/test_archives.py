@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.mmeb import archives
 from data_prep.mmeb.archives import Inside, look_through, unpack
-from tests.support.mmeb_copy import write_tar, write_zip
+from tests.support.forms.mmeb_copy import write_tar, write_zip
 from unime.errors import DataError
 
 Write = Callable[[Path, dict[str, bytes]], Path]

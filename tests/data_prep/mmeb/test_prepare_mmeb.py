@@ -25,7 +25,7 @@ from data_prep.mmeb import __main__ as program
 from data_prep.mmeb import published
 from data_prep.mmeb.sources import FolderSource
 from eval.tasks.suites import load_suite
-from tests.support.mmeb_copy import train_rows, write_eval, write_train, write_zip
+from tests.support.forms.mmeb_copy import train_rows, write_eval, write_train, write_zip
 from tests.support.paths import ROOT
 from unime.config import TRAIN_SUBSETS, PairData, PairSource
 from unime.config.loader import build_config
