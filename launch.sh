@@ -31,6 +31,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
+  tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -67,7 +68,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check) echo "stages.$1" ;;
+    demo | plan | export | check | tune) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -304,7 +305,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | tune | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -352,10 +353,19 @@ case $command in
     shift
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  check | tune | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
+  tune)
+    words=("$1")
+    shift
+    if [[ -n ${1:-} && $1 != *=* ]]; then
+      words+=(--config "$(config_path "$1")")
+      shift
+    fi
+    run_python -m "$program" "${words[@]}" "$@"
+    ;;
   demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -33,7 +33,7 @@ from data_prep.own.survey import Survey, survey
 from data_prep.own.write import examples_in_words, write_set
 from unime.config import OwnDataConfig
 from unime.config.loader import built, parse_words, program_parser
-from unime.data.prepared.folder import SET, PreparedSet
+from unime.data.prepared.folder import PreparedSet
 from unime.data.tables import ImageFolder, image_folder
 from unime.errors import ConfigError, DataError, in_a_line
 from unime.runtime.files import read_json, sync, write_json, writing
@@ -134,9 +134,8 @@ def made_of(config: OwnDataConfig) -> dict[str, Any]:
 def state_of(path: Path) -> str:
     """A digest of names, sizes and times of all files, as they are now."""
     digest = hashlib.blake2b(digest_size=16)
-    for folder, below, names in (
-        os.walk(path) if path.is_dir() else [(path.parent, [], [path.name])]
-    ):
+    alone = [(str(path.parent), list[str](), [path.name])]
+    for folder, below, names in os.walk(path) if path.is_dir() else alone:
         below.sort()
         for name in sorted(names):
             place = os.path.join(folder, name)
@@ -160,8 +159,8 @@ def is_new(out: Path, made: dict[str, Any]) -> bool:
         for key, value in made.items():
             if there.source.get(key) != value:
                 raise ConfigError(
-                    f"output_dir: {out} holds a set of other {key}{_other(there.source, key, value)};"
-                    " name another folder",
+                    f"output_dir: {out} holds a set of other {key}"
+                    f"{_other(there.source, key, value)}; name another folder",
                     "output_dir",
                 )
         shutil.rmtree(work, ignore_errors=True)

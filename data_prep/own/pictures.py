@@ -26,6 +26,7 @@ IMAGES = "images"  # the folder of copies
 DIGEST, HASH = 16, 8  # bytes
 RECORD = 8 + DIGEST + HASH  # what is kept of a picture: of its place and state, content, looks
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
+FLAT = 8  # levels of grey: a picture of fewer looks like any other such one
 IN_A_TABLE = "the picture"
 
 
@@ -157,7 +158,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _perceptual(image: Image.Image) -> bytes:
-    least, most = image.convert("L").getextrema()
-    if least == most:
+    grey = image.convert("L")
+    if np.ptp(np.asarray(grey)) < FLAT:
         return bytes(HASH)
-    return np.packbits(imagehash.phash(image).hash).tobytes()
+    return np.packbits(imagehash.phash(grey).hash).tobytes()

@@ -38,6 +38,8 @@ from unime.config.training import (
     Schedule,
     Stage1Config,
     Stage2Config,
+    TuneConfig,
+    TuneStage1,
     ValidationConfig,
 )
 from unime.errors import ConfigError

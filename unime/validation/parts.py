@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def choose_parts(needs: Sequence[np.ndarray], wanted: Sequence[int], seed: int) -> list[int]:
+def choose_parts(
+    needs: Sequence[np.ndarray] | np.ndarray, wanted: Sequence[int], seed: int
+) -> list[int]:
     """Parts at random, as many as leave no task with more rows than are wanted of it.
 
     Args:

@@ -6,10 +6,10 @@ query + image                  a text that is asked, and the picture that is rig
 image + question + answer      a picture with a question about it
 
 Texts in `query`, `positive` and `negative` are paths where all of them end as pictures' names do,
-unless `columns` names the column. `image` and `query` may be lists: several pictures of one item. `text`, `positive` and `negative`
-may be: several captions, right answers, wrong ones; a list in such a list is one item of several
-pictures. A value is a text, a path (in columns of pictures), a file's content (bytes, or
-{"bytes": …, "path": …}), or an item {"text": …, "image": …}.
+unless `columns` names the column. `image` and `query` may be lists: several pictures of one item.
+`text`, `positive` and `negative` may be: several captions, right answers, wrong ones; a list in
+such a list is one item of several pictures. A value is a text, a path (in columns of pictures), a
+file's content (bytes, or {"bytes": …, "path": …}), or an item {"text": …, "image": …}.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class Columns:
         for name in self.sides[side]:
             value = row.values.get(name)
             numbered = NUMBERED.search(name) if side == "negatives" else None
-            is_one = side == "query" or not isinstance(value, list)
-            for place, entry in enumerate([value] if is_one else value):
+            entries = value if isinstance(value, list) and side != "query" else [value]
+            for place, entry in enumerate(entries):
                 key = (numbered and numbered[0], place)
                 self._add(items.setdefault(key, ([], [])), row, name, entry)
         return [
@@ -160,34 +160,39 @@ class Columns:
         ]
 
     def _add(self, item: tuple[list[str], list[Picture]], row: Row, name: str, value: Any) -> None:
+        """Put what a cell holds into the texts and pictures of an item."""
         texts, pictures = item
         if value is None or value == "":
             return
         if isinstance(value, list):
             for entry in value:
                 self._add(item, row, name, entry)
-        elif isinstance(value, bytes):
-            pictures.append(value)
-        elif isinstance(value, dict) and value.keys() & {"bytes", "path"}:
-            content, path = value.get("bytes"), value.get("path")
-            if not isinstance(content, bytes) and not isinstance(path, str):
-                raise row.expected("a picture", name)
-            pictures.append(content if isinstance(content, bytes) else path)  # type: ignore[arg-type]
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and not value.keys() & {"bytes", "path"}:
             for key, entry in value.items():
                 part = _part_of(key)
                 if part not in ("image", "text"):
                     raise row.error(f"got {quoted(value)}, expected text and image", name)
                 shown = frozenset([name] if part == "image" else [])
                 replace(self, parts={name: part}, pictures=shown)._add(item, row, name, entry)
-        elif isinstance(value, str) and name in self.pictures:
-            below = self.below if name == IN_A_FILES_FOLDER else ""
-            pictures.append(str(PurePosixPath(below, value)) if below else value)
-        elif isinstance(value, str | int | float) and not self.parts[name].endswith("image"):
-            if str(value).strip():
-                texts.append(str(value).strip())
+        elif isinstance(value, bytes | dict) or (isinstance(value, str) and name in self.pictures):
+            pictures.append(self._picture(row, name, value))
+        elif isinstance(value, bool) or self.parts[name].endswith("image"):
+            raise row.expected("a picture", name)
+        elif isinstance(value, str | int | float):
+            texts += [str(value).strip()] if str(value).strip() else []
         else:
             raise row.expected("a text or a picture", name)
+
+    def _picture(self, row: Row, name: str, value: Any) -> Picture:
+        if isinstance(value, dict):
+            content, path = value.get("bytes"), value.get("path")
+            value = content if isinstance(content, bytes) else path
+        if isinstance(value, bytes):
+            return value
+        if not isinstance(value, str):
+            raise row.expected("a picture", name)
+        below = self.below if name == IN_A_FILES_FOLDER else ""
+        return str(PurePosixPath(below, value)) if below else value
 
 
 def _part_of(name: str) -> str:
