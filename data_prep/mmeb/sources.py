@@ -23,8 +23,8 @@ from unime.runtime.files import PARTIAL, regular, replacing, sync
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NOTES = ".cache/huggingface/download"  # where the hub's client notes what it downloaded
 PIECE = 1 << 20  # bytes at a time
-# An OSError, and what the library that the client uses raises.
-NETWORK: tuple[type[Exception], ...] = HfHubHTTPError.__bases__  # type: ignore[assignment]
+# No such name; an OSError, and what the library that the client uses raises.
+NETWORK: tuple[type[Exception], ...] = (HFValidationError, *HfHubHTTPError.__bases__)  # type: ignore[assignment]
 Progress = Callable[[int], object]
 
 
@@ -77,7 +77,7 @@ class HubSource:
         """
         try:
             found = HfApi().dataset_info(name, revision=revision, files_metadata=True)
-        except (*NETWORK, HFValidationError) as error:
+        except NETWORK as error:
             reason = " ".join(str(error).split())
             lacking = "no folder, and not to be had from the hub"
             raise ConfigError(f"{key}: {name!r}: {lacking}: {reason}", key) from None
