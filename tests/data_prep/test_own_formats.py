@@ -128,6 +128,17 @@ def test_mmeb(name: str, tmp_path: Path) -> None:
     assert texts == ({""} if name == "mmeb_train" else {"Represent the given image."})
 
 
+def test_mmeb_s_pictures_elsewhere(tmp_path: Path) -> None:
+    """Mined rows alone, beside MMEB-train's pictures; and one subset's folder."""
+    path = FORMATS["mme5"](made(tmp_path))
+    (tmp_path / "MMEB-train").mkdir()
+    (path / "images").rename(tmp_path / "MMEB-train/images")
+    root = f"image_root={tmp_path / 'MMEB-train'}"
+    for place in (path, path / "A-OKVQA", path / "A-OKVQA/train.jsonl"):
+        (pairs,) = prepare(place, tmp_path / f"out of {place.name}", root).values()
+        assert len(pairs) == COUNT
+
+
 def test_mme5_s_lists_are_no_code(tmp_path: Path) -> None:
     path = FORMATS["mme5"](made(tmp_path))
     rows = own_formats.mmeb_rows("A-OKVQA", wrong=repr)

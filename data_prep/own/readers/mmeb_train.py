@@ -20,6 +20,7 @@ subsets that MMEB evaluates on (FashionIQ, ImageNet-A, …): beside any of its o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -98,14 +99,15 @@ def subsets_at(path: Path) -> dict[str, list[Path]]:
         return {"": [path]} if path.suffix in (*JSON, PARQUET) else {}
     if not path.is_dir():
         return {}
-    found = {}
-    own = [] if (path / "images").is_dir() else [path]
-    for folder in [*own, *sorted(entry for entry in path.iterdir() if entry.is_dir())]:
-        name = "" if folder == path else folder.name
-        for split in SPLITS:
-            try:
-                found[name] = split_files(path, name or None, split)
-                break
-            except DataError:
-                continue
+    below = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    found = {name: files for name in below if (files := _files(path, name))}
+    if not found and (files := _files(path, None)):
+        found[""] = files
     return found
+
+
+def _files(path: Path, subset: str | None) -> list[Path]:
+    for split in SPLITS:
+        with suppress(DataError):
+            return split_files(path, subset, split)
+    return []

@@ -282,6 +282,19 @@ def test_from_the_hub(hub: Hub, copy: Path, tmp_path: Path) -> None:
     assert len(hub.asked) == before  # nothing twice
 
 
+def test_a_plan_by_the_hub_s_sizes(
+    hub: Hub, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = [copy / "train/images_zip" / name for name in ("A-OKVQA.zip", "MSCOCO_i2t.zip")]
+    size = sum(path.stat().st_size for path in wanted)
+    words = ["--dry-run", "eval=false", "subsets=[A-OKVQA, MSCOCO_i2t]", "bandwidth=1e-6"]
+    from_hub(tmp_path / "into", *words)
+    said = capsys.readouterr().out
+    hours = float(re.findall(r"about ([\d.]+) h at bandwidth", said)[0])
+    assert size / 3600 < hours < 1.5 * size / 3600  # rows, too
+    assert hub.asked == [] and not (tmp_path / "into").exists() and hub.sha in said
+
+
 def test_a_cut_line_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.limit = 1000
     with pytest.raises(ConfigError, match="goes on"):
