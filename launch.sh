@@ -28,6 +28,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
+  prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
@@ -318,6 +319,7 @@ if [[ $command == prepare ]]; then
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
     own) program=data_prep.own && shift ;;
+    mmeb) program=data_prep.mmeb && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -330,6 +332,14 @@ if [[ $command == prepare && ${1:-} == miniatures ]]; then
   [[ -n ${2:-} ]] || fail "prepare miniatures needs the folder to write"
   setup
   run_python -m eval.miniatures "$2"
+fi
+if [[ $program == data_prep.mmeb ]]; then
+  if [[ -n ${1:-} && $1 != *=* && $1 != -* ]]; then
+    config=$(config_path "$1")
+    set -- "$config" "${@:2}"
+  fi
+  setup
+  run_python -m "$program" "$@"
 fi
 if [[ $program == data_prep.own ]]; then
   [[ -n ${2:-} ]] || fail "$(usage_of "$command")"

@@ -17,6 +17,7 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MmebConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -48,6 +49,7 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare mmeb": MmebConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }
