@@ -24,7 +24,7 @@ from benchmarks.cpu import steps
 from benchmarks.cpu.flops import FlopsBenchmark
 from benchmarks.cpu.frame import Benchmark, Result, goals_table, save
 from benchmarks.cpu.memory import MemoryBenchmark
-from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark
+from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark, PreparingBenchmark
 from unime.runtime.environment import git_commit
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         FlopsBenchmark(),
         EncodingBenchmark(),
         LossBenchmark(),
+        PreparingBenchmark(),
     )
 }
 PROGRAMS = {  # with words of their own

@@ -18,6 +18,7 @@ from unime.config import (
     EvalConfig,
     ExportConfig,
     MineConfig,
+    MmebConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
@@ -50,6 +51,7 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare mmeb": MmebConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }

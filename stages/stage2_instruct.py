@@ -22,6 +22,8 @@ step and from then on, with the model as it then is; the section mining says whi
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from eval.validation import SuiteValidation
@@ -31,6 +33,7 @@ from unime.data.sampler import GlobalBatchSampler
 from unime.losses import LossOutput, instruction_loss
 from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
+from unime.runtime.distributed import on_main_in_steps
 from unime.runtime.files import write_json
 from unime.runtime.program import run_program
 from unime.training.chunks import ChunkLimits
@@ -54,7 +57,9 @@ def main(argv: list[str] | None = None) -> None:
         gradient_checkpointing=config.optim.gradient_checkpointing,
         sharded=run.shards_weights,
     )
-    dataset = PairDataset.load(config.data, config.run.seed, encoder.processor)
+    share = partial(on_main_in_steps, run.accelerator)
+    dataset = PairDataset.load(config.data, config.run.seed, encoder.processor, share)
+    run.log.info("%d rows are trained on, %d are left out", len(dataset), len(dataset.dropped))
     if dataset.dropped:
         listed = run.output_dir / "dropped_rows.json"
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)

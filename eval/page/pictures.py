@@ -14,9 +14,10 @@ from PIL import Image
 
 from unime.config import InputConfig
 from unime.errors import DataError
-from unime.inputs.images import READERS, load_image
+from unime.inputs.images import load_image
 from unime.runtime.names import LONGEST_NAME
 
+READERS = 8  # threads; Pillow decodes outside of Python's lock
 SIZE, QUALITY = 160, 72  # longest side in pixels, of WebP
 MISSING, UNREADABLE, LEFT_OUT = "missing", "unreadable", "left out"
 

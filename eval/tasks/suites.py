@@ -26,6 +26,7 @@ from eval.tasks.caption_retrieval import CaptionedRows
 from eval.tasks.long_captions import ShareGpt4v, Urban1k
 from eval.tasks.mmeb_instruct import MmebInstructRows
 from eval.tasks.mmeb_v1 import MmebRows
+from eval.tasks.prepared import PreparedRows
 from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.video_classification import VideoClassification
@@ -64,6 +65,7 @@ FORMATS: dict[str, type] = {
     "moment_retrieval": MomentRetrieval,
     "moment_seeker": MomentSeeker,
     "beir": Beir,
+    "prepared": PreparedRows,
 }
 
 

@@ -25,6 +25,7 @@ from unime.config import (
     Stage1PlanConfig,
     Stage2Config,
     TeacherConfig,
+    TuneConfig,
     build_config,
     dump_config,
     load_config,
@@ -43,6 +44,7 @@ CLASSES = {
     "data": DemoDataConfig,
     "demo": DemoConfig,
     "base": PretrainConfig,
+    "own": TuneConfig,
 }
 LEFT_OPEN = {"mine": ["data.root=r", "output_dir=o", "model.name=m"]}  # launch.sh says these
 BACKBONES = (

@@ -8,7 +8,8 @@ impossible combinations are a :class:`ConfigError` that names the key (and the n
 before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's configuration, not ours.
 """
 
-from unime.config.data import CheckConfig, Mixing, PairData, PairSource, TeacherConfig, TextData
+from unime.config.checks import CheckConfig, DataCheck, SetCheckConfig, Stage2CheckConfig
+from unime.config.data import Mixing, PairData, PairSource, TeacherConfig, TextData
 from unime.config.evaluation import (
     EmbeddingConfig,
     EncoderKind,
@@ -19,6 +20,7 @@ from unime.config.evaluation import (
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
 from unime.config.mining import MineConfig, MineData, MiningConfig, SecondConfig
+from unime.config.mmeb import TRAIN_SUBSETS, MmebConfig
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,
@@ -28,6 +30,7 @@ from unime.config.model import (
     Precision,
     Quantization,
 )
+from unime.config.own_data import OwnDataConfig
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.training import (
     TRACKERS,
@@ -43,6 +46,8 @@ from unime.config.training import (
     Schedule,
     Stage1Config,
     Stage2Config,
+    TuneConfig,
+    TuneStage1,
     ValidationConfig,
 )
 from unime.errors import ConfigError

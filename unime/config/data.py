@@ -81,8 +81,8 @@ class PairData(Settings, section="data"):
     verify_images: bool = setting(
         True,
         "read every image before training, and have the processor look at its size, so that what "
-        "it refuses or what is too long for the model is a bad row; for a million images that is "
-        "a full read of them on every rank: false once it has passed",
+        "it refuses or what is too long for the model is a bad row; what was read once is "
+        "remembered (UNIME_CACHE) and costs nothing as long as it stays as it is",
     )
 
 
@@ -103,11 +103,3 @@ class TeacherConfig(Settings):
     output_dir: FilePath = setting(MISSING, "folder of the teacher store")
     batch_size: Positive[int] = setting(64, "texts embedded at a time")
     trust_remote_code: bool = setting(False, "run the code that the model brings")
-
-
-@dataclass
-class CheckConfig(Settings):
-    """stages.check: which stores of embeddings are looked at."""
-
-    store: FilePath = setting(MISSING, "a store, or a folder that holds some")
-    repair: bool = setting(False, "take damaged rows out, so that they are embedded again")

@@ -16,6 +16,7 @@ from unime.data.texts import read_texts
 from unime.data.train_subset import TrainSubset, load_train_subset
 from unime.inputs.items import Item, Pair, image_digest
 from unime.models.item_processor import ItemProcessor
+from unime.runtime.distributed import Share, alone
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,23 @@ class PairDataset(Sequence[Pair]):
 
     @classmethod
     def load(
-        cls, config: PairData, seed: int, processor: ItemProcessor | None = None
+        cls,
+        config: PairData,
+        seed: int,
+        processor: ItemProcessor | None = None,
+        share: Share = alone,
     ) -> PairDataset:
         """Read the rows of all ``data.sources`` (:func:`load_train_subset`).
+
+        Args:
+            share: how the rows are checked for all ranks (`on_main_in_steps`).
 
         Raises:
             DataError: data that cannot be used; names file, row, column and value.
         """
-        subsets = [load_train_subset(config, name, seed, processor) for name in config.sources]
+        subsets = [
+            load_train_subset(config, name, seed, processor, share) for name in config.sources
+        ]
         return cls(subsets, [source.weight for source in config.sources.values()])
 
     def __len__(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from functools import cache
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from unime.inputs.picture_files import open_picture, readable_formats
 from unime.inputs.pixels import as_seen
 from unime.inputs.resolution import Resolution
 from unime.runtime.files import regular
-from unime.runtime.progress import progress_bar
 
 Size = tuple[int, int]  # (width, height) in pixels
+UNREADABLE = "unreadable picture"
+ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
 PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
-READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
 def sample_frames(frames: Sequence[str], count: int) -> list[str]:
@@ -31,55 +32,40 @@ def sample_frames(frames: Sequence[str], count: int) -> list[str]:
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count, dtype=int)]
 
 
-def load_image(path: str, max_pixels: int, drafted: Resolution | None = None) -> Image.Image:
+def load_image(
+    path: str, max_pixels: int, drafted: Resolution | None = None, content: bytes | None = None
+) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
 
     Args:
         drafted: a JPEG may be decoded smaller that is much larger than this (inputs.jpeg_draft).
+        content: the file's, where it lies in a table: `path` is what messages call it.
 
     Raises:
         DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
             or too long a side, or of values whose brightness nobody knows (pixels.as_seen).
     """
     try:
-        with open_picture(regular(Path(path))) as image:
+        source = regular(Path(path)) if content is None else io.BytesIO(content)
+        with open_picture(source) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height} pixels"
-                raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}")
+                raise DataError(
+                    f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}",
+                    "oversized picture",
+                )
             return as_seen(image, None if drafted is None else drafted.drafted(image.size))
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such image") from None
+        raise DataError(f"{path}: there is no such image", "missing picture") from None
     except UnidentifiedImageError:
         formats = ", ".join(readable_formats())
         problem = f"cannot identify it: damaged, or none of {formats}"
-        raise DataError(f"{path}: not a readable image: {problem}") from None
+        raise DataError(f"{path}: not a readable image: {problem}", UNREADABLE) from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise DataError(f"{path}: not a readable image: {error}") from error
-
-
-def read_images(
-    paths: Sequence[str], max_pixels: int, title: str
-) -> tuple[dict[str, Size], dict[str, str]]:
-    """Read images in full (a file's header does not show that its end is missing).
-
-    Returns:
-        Their sizes, upright, and what is wrong with each of those that :func:`load_image` refuses.
-    """
-
-    def size_of(path: str) -> Size | DataError:
-        try:
-            return load_image(path, max_pixels).size
-        except DataError as error:
-            return error
-
-    with ThreadPool(READERS) as pool:
-        found = pool.imap(size_of, paths, chunksize=16)
-        bar = progress_bar(found, total=len(paths), desc=title, unit="image")
-        sizes = dict(zip(paths, bar, strict=True))
-    read = {path: size for path, size in sizes.items() if not isinstance(size, DataError)}
-    return read, {path: str(sizes[path]) for path in sizes.keys() - read.keys()}
+        kind = "truncated picture" if ENDS_EARLY.search(str(error)) else UNREADABLE
+        raise DataError(f"{path}: not a readable image: {error}", kind) from error
 
 
 def longest_first(items: Sequence[Item]) -> list[int]:

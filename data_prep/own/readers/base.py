@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from unime.config import OwnDataConfig
 from unime.errors import DataError
 
 Picture = str | bytes  # a path as the data have it, or a file's content where it lies in a table
@@ -43,6 +45,8 @@ class SourceRow:
         task: the set it belongs to, where the data hold several; "": one for all.
         group: rows of one group are held out together; None: they have none.
         split: "train" or "test", where the data say so; None: they do not.
+        is_caption: the query is a picture and the targets are its captions, of which neither is
+            what is asked: the setting `directions` says.
     """
 
     where: str
@@ -53,6 +57,7 @@ class SourceRow:
     task: str = ""
     group: str | None = None
     split: str | None = None
+    is_caption: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,18 @@ class Reader(Protocol):
 
     recognised: list[str]
     image_root: str
+
+    @classmethod
+    def recognises(cls, path: Path) -> str | None:
+        """Why these data are of this form, in words; None: they are not."""
+
+    def __init__(self, path: Path, config: OwnDataConfig) -> None:
+        """Look at the data, but for their rows.
+
+        Raises:
+            ConfigError: a setting that is missing for such data, or does not fit them.
+            DataError: data that cannot be read.
+        """
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         """All rows in the data's order, equal each time, of which few are in memory.
