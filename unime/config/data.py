@@ -8,7 +8,7 @@ from typing import Annotated
 
 from omegaconf import MISSING
 
-from unime.config.settings import FilePath, NotEmpty, Positive, Settings, one_of, setting
+from unime.config.settings import Bounds, FilePath, NotEmpty, Positive, Settings, one_of, setting
 from unime.errors import require
 
 FOLLOW_LINKS = (
@@ -22,6 +22,8 @@ class Mixing(Enum):
 
     single_task = "single_task"
     mixed = "mixed"
+    interleaved = "interleaved"
+    mined = "mined"
 
 
 @dataclass
@@ -63,7 +65,23 @@ class PairData(Settings, section="data"):
     image_root: FilePath | None = setting(None, "of the images; null: below root")
     follow_links: bool = setting(False, FOLLOW_LINKS)
     sources: NotEmpty[dict[str, PairSource]] = setting(MISSING, "name of a subset -> its settings")
-    mixing: Mixing = setting(Mixing.single_task, "whether a batch holds rows of one subset only")
+    mixing: Mixing = setting(
+        Mixing.single_task,
+        "a batch holds rows of one subset, of all mixed, sub-batches of one each (sub_batch), or "
+        "clusters of rows of one that are hard for one another (clusters)",
+    )
+    sub_batch: Positive[int] | None = setting(
+        None, "interleaved: rows of one subset that stand together (VLM2Vec-V2: 64 of 1,024)"
+    )
+    clusters: FilePath | None = setting(None, "mined: what ./launch.sh prepare batches wrote")
+    temperature: Annotated[float, Bounds("1 or more", lambda value: value >= 1)] = setting(
+        1.0, "T: a subset's share is in proportion to (rows x weight)^(1/T); 1: to its rows"
+    )
+    shared_answers: bool = setting(
+        False,
+        "whether rows of equal queries or equal targets may share a batch, where they are no "
+        "negatives of each other; false: only where there is no choice",
+    )
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "dropped ones are listed"
     )
@@ -73,6 +91,17 @@ class PairData(Settings, section="data"):
         "it refuses or what is too long for the model is a bad row; for a million images that is "
         "a full read of them on every rank: false once it has passed",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key, mixing in (("sub_batch", Mixing.interleaved), ("clusters", Mixing.mined)):
+            value, needed = getattr(self, key), self.mixing is mixing
+            expected = (
+                f"one for data.mixing={mixing.name}"
+                if needed
+                else (f"null, or data.mixing={mixing.name}")
+            )
+            require((value is not None) == needed, f"data.{key}", value, expected)
 
 
 @dataclass
