@@ -5,11 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from omegaconf import MISSING
 
-from unime.config.settings import Bounds, FilePath, NotEmpty, Positive, Settings, one_of, setting
+from unime.config.settings import (
+    Bounds,
+    FilePath,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    Settings,
+    one_of,
+    setting,
+)
 from unime.errors import require
+
+
+def is_address(words: str) -> bool:
+    try:
+        parts = urlsplit(words)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+        )
+    except ValueError:
+        return False
+
 
 FOLLOW_LINKS = (
     "whether links in root and image_root may lead out of them (the two themselves may be links, "
@@ -108,9 +129,13 @@ class PairData(Settings, section="data"):
 class TeacherConfig(Settings):
     """data_prep.teacher_embeddings: which teacher reads which texts."""
 
-    name: FilePath = setting(MISSING, "of sentence-transformers: hub id, folder, pypi:<module>")
+    name: FilePath = setting(
+        MISSING,
+        "of sentence-transformers: hub id, folder, pypi:<module>; or as the endpoint has it",
+    )
     revision: str | None = setting(None, "of the model on the hub")
     prompt: str = setting("", "put before every text (instruction-tuned teachers)")
+    prompt_name: str | None = setting(None, "of one of the model's own prompts, in place of prompt")
     max_text_tokens: Positive[int] | None = setting(
         None,
         "longer texts are cut (and listed), prompt and special tokens count; null: as the model "
@@ -119,8 +144,46 @@ class TeacherConfig(Settings):
     texts: list[FilePath] = setting(MISSING, ".jsonl, .csv or .parquet files")
     columns: list[str] = setting(["text"], "every column's texts are embedded")
     output_dir: FilePath = setting(MISSING, "folder of the teacher store")
-    batch_size: Positive[int] = setting(64, "texts embedded at a time")
+    batch_size: Positive[int] = setting(64, "texts embedded at a time, or sent in one request")
     trust_remote_code: bool = setting(False, "run the code that the model brings")
+    endpoint: Annotated[str, Bounds("http(s)://… without a password", is_address)] | None = setting(
+        None, "OpenAI-compatible: https://…/v1/embeddings, which is sent every text; null: none"
+    )
+    api_key_variable: str | None = setting(
+        None, "of the environment, which holds the endpoint's key; the key is written nowhere"
+    )
+    dimensions: Positive[int] | None = setting(None, "the endpoint is asked for; null: its own")
+    timeout: Positive[float] = setting(60.0, "seconds that the endpoint is waited for")
+    retries: NotNegative[int] = setting(8, "of a request, after 1, 2, 4, … s or as it asks")
+    vectors: FilePath | None = setting(
+        None, ".npy or .safetensors that somebody has already: a row a text; null: none"
+    )
+    vectors_of: NotEmpty[list[FilePath]] | None = setting(
+        None, "files of the vectors' texts, in order, in the same columns; null: texts"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        both = self.endpoint is None or self.vectors is None
+        require(both, "vectors", self.vectors, "null with an endpoint")
+        by_name = self.prompt_name is None or not self.prompt
+        require(by_name, "prompt_name", self.prompt_name, "null with a prompt")
+        elsewhere = self.endpoint is not None or self.vectors is not None
+        for key, default in (
+            ("prompt_name", None),
+            ("max_text_tokens", None),
+            ("trust_remote_code", False),
+        ):
+            value = getattr(self, key)
+            expected = f"{default}: endpoints and vectors know none"
+            require(not elsewhere or value == default, key, value, expected)
+        for key in ("api_key_variable", "dimensions"):
+            value = getattr(self, key)
+            require(
+                self.endpoint is not None or value is None, key, value, "null without an endpoint"
+            )
+        require(self.vectors is not None or self.vectors_of is None, "vectors_of", self.vectors_of,
+                "null without vectors")  # fmt: skip
 
 
 @dataclass
