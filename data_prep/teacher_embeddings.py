@@ -12,6 +12,7 @@ what it holds is not computed again.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from unime.config import TeacherConfig, load_config
 from unime.data.teacher_store import write_store
 from unime.data.texts import Texts, read_texts
 from unime.runtime.folder_lock import lock_folder
+from unime.runtime.on_ray import map_on_ray
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
             block_size=teacher.block,
             progress=lambda done: _show(bar, done),
             cut=teacher.cut,
+            mapped=partial(map_on_ray, config.ray) if config.ray else map,
         )
     print(
         f"{config.output_dir}: {total} texts ({found.num_duplicates} duplicates left out), "

@@ -64,18 +64,16 @@ def endpoint_teacher(config: TeacherConfig, found: Texts) -> Teacher:
     if facts.is_file():
         dimension = StoredEmbeddings.open(facts.parent).facts["dimension"]
     else:
-        dimension = endpoint.embed(found.texts[:1]).shape[1]
+        dimension = endpoint(found.texts[:1]).shape[1]
     name = f"{config.name} at {config.endpoint}"
     meta = TeacherMeta(name, config.revision, config.prompt, dimension)
 
     def remarks() -> list[str]:
         counted = f"; it counted {endpoint.tokens:,} tokens" if endpoint.tokens else ""
-        return [
-            f"{endpoint.requests} requests{counted}; how much of a long text the endpoint reads is"
-            " not known"
-        ]
+        sent = f"{endpoint.requests} requests from here{counted}; "
+        return [f"{sent}how much of a long text the endpoint reads is not known"]
 
-    return Teacher(meta, endpoint.embed, config.batch_size, remarks=remarks)
+    return Teacher(meta, endpoint, config.batch_size, remarks=remarks)
 
 
 class Endpoint:
@@ -98,7 +96,10 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._client = httpx.Client(headers=headers, timeout=config.timeout, follow_redirects=False)
 
-    def embed(self, texts: list[str]) -> np.ndarray:
+    def __reduce__(self) -> tuple[type, tuple[TeacherConfig]]:
+        return Endpoint, (self.config,)  # elsewhere the key is that of the environment there
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
         """The embeddings (n, T) of some texts.
 
         Raises:

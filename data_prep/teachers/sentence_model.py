@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,15 +36,14 @@ def sentence_teacher(config: TeacherConfig, found: Texts) -> Teacher:
     Raises:
         ConfigError: there is no such model or prompt, it cannot be loaded, or a package is missing.
     """
-    model = load_teacher(config)
+    embed = SentenceEmbed(config)
+    model = embed.model
     dimension = model.get_embedding_dimension()
     if dimension is None:
         raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
-    prompt = prompt_of(model, config)
-    own_limit = set_text_limit(model, None)
-    cut_at = set_text_limit(model, config.max_text_tokens)
+    prompt, cut_at = embed.prompt, set_text_limit(model, None)
     long = longer_than(model, found.texts, prompt, cut_at)
-    set_limit = None if cut_at == own_limit else cut_at
+    set_limit = None if cut_at == embed.own_limit else cut_at
     meta = TeacherMeta(config.name, config.revision, prompt, dimension, set_limit, cut_at)
     cut = {found.texts[n]: found.row_ids[n] for n in long}
 
@@ -61,8 +59,25 @@ def sentence_teacher(config: TeacherConfig, found: Texts) -> Teacher:
             f" the teacher reads, of which it sees no more: {named} (all of them: {listed}){hint}"
         ]
 
-    embed = partial(embed_texts, model, replace(config, prompt=prompt, prompt_name=None))
     return Teacher(meta, embed, config.batch_size * BATCHES_PER_BLOCK, cut, remarks)
+
+
+class SentenceEmbed:
+    """The configured model, loaded, as a function of texts; sent elsewhere it is loaded there."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        self.config = config
+        self.model = load_teacher(config)
+        self.prompt = prompt_of(self.model, config)
+        self.own_limit = set_text_limit(self.model, None)
+        set_text_limit(self.model, config.max_text_tokens)
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        config = replace(self.config, prompt=self.prompt, prompt_name=None)
+        return embed_texts(self.model, config, texts)
+
+    def __reduce__(self) -> tuple[type, tuple[TeacherConfig]]:
+        return SentenceEmbed, (self.config,)
 
 
 def load_teacher(config: TeacherConfig) -> SentenceTransformer:

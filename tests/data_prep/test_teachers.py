@@ -161,7 +161,7 @@ def test_an_endpoint(
     assert {body["model"] for body in server.asked} == {"a-model"}
     assert set(server.keys) == {f"Bearer {KEY}"}
     said = capsys.readouterr().out
-    assert "4 requests; it counted 63 tokens; how much of a long text" in said
+    assert "4 requests from here; it counted 63 tokens; how much of a long text" in said
     everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert KEY.encode() not in everything
     teacher_embeddings.main(words)  # nothing is left, and nothing is asked
@@ -387,7 +387,9 @@ def test_a_prompt_by_its_name(tmp_path: Path) -> None:
         by_name, by_words = (embeddings(tmp_path / at, TEXTS) for at in (name, f"own_{name}"))
         np.testing.assert_array_equal(by_name, by_words)
     assert np.abs(by_name - embeddings(tmp_path / "query", TEXTS)).max() > 1e-3
-    with pytest.raises(ConfigError, match="prompt_name: got 'none', expected one of .* query, docu"):
+    with pytest.raises(
+        ConfigError, match="prompt_name: got 'none', expected one of .* query, docu"
+    ):
         teacher_embeddings.main(config(tmp_path, name=own, prompt_name="none"))
 
 
@@ -409,7 +411,7 @@ def test_killed_five_times_the_store_is_the_same(tmp_path: Path, server: Server)
         process.wait()
     subprocess.run(command, env=environment, check=True)
     kept, straight = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.suffix}
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("store", "straight")
     )
     assert kept == straight

@@ -158,6 +158,9 @@ class TeacherConfig(Settings):
     vectors: FilePath | None = setting(
         None, ".npy or .safetensors that somebody has already: a row a text; null: none"
     )
+    ray: str | None = setting(
+        None, "local, or a Ray cluster's address: embed on its processes (extra ray); null: here"
+    )
     vectors_of: NotEmpty[list[FilePath]] | None = setting(
         None, "files of the vectors' texts, in order, in the same columns; null: texts"
     )
@@ -177,6 +180,8 @@ class TeacherConfig(Settings):
             value = getattr(self, key)
             expected = f"{default}: endpoints and vectors know none"
             require(not elsewhere or value == default, key, value, expected)
+        here = self.vectors is None or self.ray is None
+        require(here, "ray", self.ray, "null with vectors")
         for key in ("api_key_variable", "dimensions"):
             value = getattr(self, key)
             require(
