@@ -9,9 +9,23 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 """
 
 from unime.config.data import CheckConfig, Mixing, PairData, PairSource, TeacherConfig, TextData
-from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
+from unime.config.evaluation import (
+    EmbeddingConfig,
+    EncoderKind,
+    EvalConfig,
+    EvalData,
+    ReportConfig,
+)
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.mining import (
+    BatchesConfig,
+    ClusterConfig,
+    MineConfig,
+    MineData,
+    MiningConfig,
+    SecondConfig,
+)
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,

@@ -37,6 +37,12 @@ FOLLOW_LINKS = (
     "and those of the hub's cache are followed); true only where all links are yours"
 )
 
+MINE_EVERY = Bounds("epoch, or a number of steps", lambda every: is_period(str(every)))
+
+
+def is_period(words: str) -> bool:
+    return words == "epoch" or (words.isdecimal() and int(words) > 0)
+
 
 class Mixing(Enum):
     """How rows of several datasets share batches."""
@@ -105,6 +111,11 @@ class PairData(Settings, section="data"):
     )
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "dropped ones are listed"
+    )
+    mine_every: Annotated[int | str, MINE_EVERY] | None = setting(
+        None,
+        "mine negatives with the model as it is (section mining), at the first step and after each "
+        "epoch, or so many steps; null: those that the rows have",
     )
     verify_images: bool = setting(
         True,

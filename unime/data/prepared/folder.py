@@ -60,11 +60,14 @@ class PreparedSet:
         write_json(root / SET, asdict(self))
 
 
-def write_rows(folder: Path, split: str, pairs: Iterable[Pair], total: int) -> None:
-    """Write the shards of one task's split into its folder, which bears the task's name.
+def write_rows(
+    folder: Path, split: str, pairs: Iterable[Pair], total: int, task: str | None = None
+) -> None:
+    """Write the shards of one task's split into its folder.
 
     Args:
         pairs: as many as `total`, with paths relative to the set's folder of pictures.
+        task: its name; None: the folder's.
 
     Raises:
         DataError: there are more or fewer.
@@ -75,7 +78,7 @@ def write_rows(folder: Path, split: str, pairs: Iterable[Pair], total: int) -> N
     for number in range(count):
         path = folder / f"{split}-{number:05d}-of-{count:05d}.parquet"
         with pq.ParquetWriter(path, SCHEMA) as writer:
-            for batch in _batches(islice(rows, SHARD_ROWS), folder.name):
+            for batch in _batches(islice(rows, SHARD_ROWS), task or folder.name):
                 writer.write_batch(batch)
                 found += len(batch)
     found += sum(1 for _ in rows)
