@@ -26,6 +26,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
@@ -312,6 +313,7 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    batches) program=data_prep.batches && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
