@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    BatchesConfig,
     CheckConfig,
     EvalConfig,
     ExportConfig,
@@ -48,6 +49,7 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unime.config import Mixing, PairData
+from eval.miniatures.mmeb import train_rows, write_rows
+from unime.config import Mixing, PairData, PairSource
+from unime.data.datasets import PairDataset
 from unime.data.sampler import BatchPlan, GlobalBatchSampler, drawn_rows
 from unime.data.sampling.answers import Answers
 from unime.data.sampling.clusters import Clusters, units_of
+from unime.data.survey import survey
 from unime.errors import ConfigError, DataError
+from unime.inputs.items import item_key
 
 SIZES = {"a": 240, "b": 96, "c": 48}
 TASK = np.repeat([0, 1, 2], list(SIZES.values()))
@@ -229,3 +234,30 @@ def test_a_million_rows_cost_little_to_resume() -> None:
     sampler = GlobalBatchSampler({"a": 600_000, "b": 400_000}, 64, Mixing.single_task, 0, plan=plan)
     batch = np.array([sampler.batch(100 * sampler.steps_per_epoch + 7)])
     assert met(batch, answers) == 0
+
+
+def test_the_survey_knows_the_answers(tmp_path: Path) -> None:
+    """Equal texts and copies of one picture have equal keys, on both sides; rows that are held out
+    take theirs with them."""
+    root = tmp_path / "mmeb"
+    rows = train_rows(root, "Questions", 8)
+    rows[5] |= {name: rows[2][name] for name in ("pos_text", "pos_image_path")}
+    copy = root / "images/copy.png"
+    shutil.copy(root / rows[1]["qry_image_path"], copy)
+    rows[6] |= {"qry": rows[1]["qry"], "qry_image_path": "images/copy.png"}
+    write_rows(root, "Questions", "original", rows)
+    data = PairData(str(root), sources={"Questions": PairSource()})
+    dataset = PairDataset.load(data, 0)
+    found = survey(dataset, dataset.task_sizes, 4).answers
+    assert found is not None and found.shape == (8, 2)
+    queries, targets = (
+        [item_key(getattr(pair, side)) for pair in dataset] for side in ("query", "target")
+    )
+    for side, keys in enumerate((queries, targets)):
+        equal = np.equal.outer(keys, keys)
+        assert (np.equal.outer(found[:, side], found[:, side]) == equal).all()
+    assert queries[6] == queries[1] and targets[5] == targets[2]
+    dataset.answers = found
+    rest, _ = dataset.split([0, 3], True)
+    assert rest.answers is not None
+    assert (rest.answers == found[[1, 2, 4, 5, 6, 7]]).all()

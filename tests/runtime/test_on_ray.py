@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import teacher_embeddings
+from data_prep import batches, teacher_embeddings
+from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.paths import ROOT
+from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime.on_ray import map_on_ray
 
@@ -96,6 +98,29 @@ def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     )
     assert here == there and len(here) > 2
     assert np.frombuffer(max(here.values(), key=len), dtype=np.uint8).any()
+
+
+def test_a_corpus_on_ray_has_the_same_embeddings(tmp_path: Path) -> None:
+    """Pictures and texts by a multimodal model, in batches of other lengths; the store's vectors
+    and keys, byte by byte."""
+    root = tmp_path / "mmeb"
+    write_rows(root, "Questions", "original", train_rows(root, "Questions", 12))
+    config = tmp_path / "batches.yaml"
+    config.write_text(
+        f"data: {{root: {root}}}\nmodel: {{name: {ROOT}/assets/base, precision: float32}}\n"
+        "clusters: {size: 4, skip: 0, neighbours: 6}\nbatch_size: 4\n"
+    )
+    for name, words in (("here", []), ("ray", ["ray=local"])):
+        batches.main(["--config", str(config), f"output_dir={tmp_path / name}", *words])
+    here, there = (
+        {
+            str(path.relative_to(tmp_path / name)): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file() and path.name not in (".lock", FACTS, "clusters.json")
+        }
+        for name in ("here", "ray")
+    )
+    assert here == there and len(here) > 3
 
 
 def test_no_cluster() -> None:

@@ -40,7 +40,8 @@ def map_on_ray(
         key: the setting that names the address, for messages.
 
     Raises:
-        ConfigError: Ray is not installed, the cluster is not there, or has other versions.
+        ConfigError: Ray is not installed, the cluster is not there, or has other versions, or no
+            GPU where there is one here.
     """
     require_package("ray", "ray", key)
     if not parts:
@@ -91,7 +92,10 @@ def _mapped(function: Callable[[P], R], parts: Sequence[P]) -> Iterator[R]:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpus = 0
+    if torch.cuda.is_available():  # what is computed here and there may stand beside each other
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        require(gpus > 0, "ray", "no GPU in the cluster", "one, as here")
     workers = gpus or int(ray.cluster_resources().get("CPU", 1))
     rows = [{"part": pickle.dumps(part)} for part in parts]
     results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

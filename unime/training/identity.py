@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+from unime.data.sampling.clusters import Clusters
 from unime.errors import ConfigError
 from unime.runtime.digests import folder_digest
 
@@ -63,8 +64,8 @@ def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
     walk("", OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
     batch_size = config.optim.batch_size_per_device * num_processes
     contents = _contents(config.model)
-    if (clusters := getattr(config.data, "clusters", None)) and Path(clusters).is_dir():
-        contents["data.clusters"] = folder_digest(Path(clusters))
+    if (clusters := getattr(config.data, "clusters", None)) is not None:
+        contents["data.clusters"] = Clusters.open(clusters).content
     return {"settings": settings, "contents": contents, "global_batch_size": batch_size}
 
 

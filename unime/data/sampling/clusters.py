@@ -7,8 +7,10 @@ clusters.json     the size of a cluster, what it was made with, rows and digest 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unime.errors import ConfigError, DataError
+from unime.runtime.digests import check_digests, digest_of
 from unime.runtime.files import check_kinds, inside, read_json, regular, replacing, write_json
 
 FACTS = "clusters.json"
@@ -33,12 +36,14 @@ class Clusters:
         size: rows of a cluster.
         made: with which model and settings, for whoever reads it.
         tasks: rows of each.
+        digests: of each one's file.
     """
 
     folder: Path
     size: int
     made: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | Path) -> Clusters:
@@ -51,7 +56,7 @@ class Clusters:
         path = Path(folder) / FACTS
         if not path.is_file():
             raise ConfigError(f"data.clusters: got {str(folder)!r}, expected a folder with {FACTS}")
-        kinds = {"size": int, "made": dict, "tasks": dict}
+        kinds = {"size": int, "made": dict, "tasks": dict, "digests": dict}
         found = check_kinds(read_json(path), kinds, str(path))
         if found["size"] < 1:
             raise DataError(f"{path}, size: got {found['size']}, expected 1 or more")
@@ -59,9 +64,19 @@ class Clusters:
 
     def write(self) -> None:
         """Last: a folder without clusters.json has none that are finished."""
-        facts = asdict(self)
+        digests = {task: digest_of(self._path(task)) for task in self.tasks}
+        facts = asdict(replace(self, digests=digests))
         del facts["folder"]
         write_json(self.folder / FACTS, facts)
+
+    @property
+    def content(self) -> str:
+        """Equal for equal clusters."""
+        words = json.dumps([self.size, self.digests], sort_keys=True)
+        return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+
+    def _path(self, task: str) -> Path:
+        return self.folder / f"{task}.parquet"
 
     def write_task(self, task: str, keys: np.ndarray, labels: np.ndarray) -> None:
         """Write one task's.
@@ -70,7 +85,7 @@ class Clusters:
             keys: of each row's query and target (n, 2).
             labels: the cluster of each row (n,).
         """
-        path = self.folder / f"{task}.parquet"
+        path = self._path(task)
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = {"key": pair_keys(keys), "cluster": labels.astype(np.int32)}
         with replacing(path) as aside:
@@ -84,12 +99,13 @@ class Clusters:
         Raises:
             DataError: rows that were not there when the clusters were made, or a damaged file.
         """
-        path = self.folder / f"{task}.parquet"
+        path = self._path(task)
         if not inside(task) or task not in self.tasks or not path.is_file():
             raise DataError(f"data.clusters: {self.folder} has none of task {task!r}; {HINT}")
         try:
+            check_digests(self.folder, {path.name: self.digests.get(task, "")})
             table = pq.read_table(regular(path), schema=SCHEMA)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, DataError) as error:
             raise DataError(f"{path}: cannot read it: {error}; {HINT}") from None
         known, clusters = (table[name].to_numpy() for name in SCHEMA.names)
         order = known.argsort(kind="stable")
