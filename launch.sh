@@ -26,6 +26,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
   prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
@@ -320,6 +321,7 @@ if [[ $command == prepare ]]; then
     demo) program=data_prep.demo.data && shift ;;
     own) program=data_prep.own && shift ;;
     mmeb) program=data_prep.mmeb && shift ;;
+    batches) program=data_prep.batches && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    BatchesConfig,
     CheckConfig,
     EvalConfig,
     ExportConfig,
@@ -52,6 +53,7 @@ PROGRAMS = {
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
     "prepare mmeb": MmebConfig,
+    "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }

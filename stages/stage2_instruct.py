@@ -27,9 +27,10 @@ from functools import partial
 from torch import Tensor
 
 from eval.validation import SuiteValidation
-from unime.config import Mixing, Stage2Config, load_config
+from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
-from unime.data.sampler import GlobalBatchSampler
+from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
+from unime.data.sampling.clusters import Clusters
 from unime.losses import LossOutput, instruction_loss
 from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
@@ -65,18 +66,14 @@ def main(argv: list[str] | None = None) -> None:
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
         if run.is_main_process:
             write_json(listed, dataset.dropped)
-    mixed = config.data.mixing is Mixing.mixed
-    sizes = {"of all sources": len(dataset)} if mixed else dataset.task_sizes
+    sizes = {"of all sources": len(dataset)}
+    if config.data.mixing in OF_ONE_TASK:
+        sizes = dataset.task_sizes
     if run.take_data(dataset, sizes, {"queries": 2, "targets": 2}):
         return
+    dataset.answers = run.answers
     dataset, held, told = hold_out(dataset, config.validation, config.run.seed)
-    sampler = GlobalBatchSampler(
-        dataset.task_sizes,
-        run.global_batch_size,
-        config.data.mixing,
-        config.run.seed,
-        dataset.task_weights,
-    )
+    sampler = _sampler(config, run, dataset)
     collate = PairCollator(
         encoder.processor,
         ChunkLimits.of(config.optim),
@@ -95,6 +92,35 @@ def main(argv: list[str] | None = None) -> None:
     mining = _mining(config, dataset, sampler)
     rows = dataset if mining is None else mining.rows
     train(run, encoder, rows, sampler, collate, loss, validation, mining)
+
+
+def _sampler(config: Stage2Config, run: Run, dataset: PairDataset) -> GlobalBatchSampler:
+    """What ``data.mixing`` and the settings beside it ask for."""
+    data = config.data
+    plan = BatchPlan(
+        data.temperature,
+        data.sub_batch,
+        dataset.answers,
+        Clusters.open(data.clusters) if data.clusters else None,
+        data.shared_answers,
+    )
+    sampler = GlobalBatchSampler(
+        dataset.task_sizes,
+        run.global_batch_size,
+        data.mixing,
+        config.run.seed,
+        dataset.task_weights,
+        plan=plan,
+    )
+    sharing, rows = sampler.sharing()
+    if sharing:
+        run.log.warning(
+            "%d of the %d rows of an epoch share their query or target with another row of their"
+            " batch, which is no negative of theirs: there are too few different ones for batches"
+            " of %d",
+            *(sharing, rows, run.global_batch_size),
+        )
+    return sampler
 
 
 def _validation(

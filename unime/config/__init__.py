@@ -19,7 +19,14 @@ from unime.config.evaluation import (
 )
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
-from unime.config.mining import MineConfig, MineData, MiningConfig, SecondConfig
+from unime.config.mining import (
+    BatchesConfig,
+    ClusterConfig,
+    MineConfig,
+    MineData,
+    MiningConfig,
+    SecondConfig,
+)
 from unime.config.mmeb import TRAIN_SUBSETS, MmebConfig
 from unime.config.model import (
     INPUT_DEFAULTS,

@@ -57,6 +57,9 @@ class EmbeddingConfig(Settings):
     batch_size: Positive[int] = setting(64, "items encoded at a time on each process")
     num_workers: NotNegative[int] = setting(0, "processes that read and preprocess")
     store: FilePath | None = setting(None, "of embeddings, can be shared; null: in output_dir")
+    ray: str | None = setting(
+        None, "local, or a Ray cluster's address: embed on its processes (extra ray); null: here"
+    )
 
     @property
     def stores(self) -> Path:

@@ -130,3 +130,23 @@ class MineConfig(EmbeddingConfig):
     second: SecondConfig = field(default_factory=SecondConfig)
     seed: Seed = setting(0, "of the random choice and of the examples")
     examples: NotNegative[int] = setting(20, "rows on the page")
+
+
+@dataclass
+class ClusterConfig(Settings, section="clusters"):
+    """Clusters of rows that are hard for one another (B3, arXiv 2505.11293, figure 1): a row's
+    neighbours are those whose targets rank p to p + m for its query."""
+
+    size: Positive[int] = setting(32, "K: rows of a cluster; a batch is made of whole ones")
+    skip: NotNegative[int] = setting(30, "p: the most similar targets may be right answers")
+    neighbours: Positive[int] = setting(100, "m: of each row, by which clusters grow")
+    memory: Positive[float] = setting(1.0, "GiB that similarities take at a time, beside vectors")
+
+
+@dataclass
+class BatchesConfig(EmbeddingConfig):
+    """Batches to be mined from all rows of a training set (data_prep.batches)."""
+
+    data: MineData = field(default_factory=MineData)
+    clusters: ClusterConfig = field(default_factory=ClusterConfig)
+    seed: Seed = setting(0, "of which row stands for a target that several have")

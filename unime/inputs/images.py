@@ -20,6 +20,7 @@ from unime.runtime.files import regular
 
 Size = tuple[int, int]  # (width, height) in pixels
 UNREADABLE = "unreadable picture"
+READERS = 8  # threads; Pillow decodes outside of Python's lock
 ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
 PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
 

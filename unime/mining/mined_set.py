@@ -22,7 +22,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from unime.config import EvalConfig, MineConfig, build_config
+from unime.config import BatchesConfig, EvalConfig, MineConfig, build_config
 from unime.config.evaluation import STORE
 from unime.data.prepared.folder import SET, PreparedSet, write_rows
 from unime.data.train_subset import TrainSubset, load_train_subset
@@ -214,7 +214,13 @@ class MinedSet:
         return replace(item, images=tuple(paths))
 
 
-def tasks_of(config: MineConfig) -> list[str]:
+def first_places(numbers: Tensor, count: int) -> Tensor:
+    """The first place of each number below `count` (count,)."""
+    places = numbers.new_full((count,), len(numbers))
+    return places.scatter_reduce(0, numbers, numbers.new_tensor(range(len(numbers))), "amin")
+
+
+def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
     """All tasks of a local folder, by name.
 
     Raises:

@@ -11,9 +11,10 @@ from accelerate import Accelerator
 
 from unime.config import EmbeddingConfig
 from unime.data.embedding_store import EmbeddingStore
-from unime.errors import ConfigError, DataError
+from unime.errors import ConfigError, DataError, require
 from unime.retrieval.embedder import Embedder
 from unime.retrieval.encoding import DistinctItems, Encoded, encode
+from unime.retrieval.encoding_on_ray import encode_on_ray
 from unime.retrieval.fingerprint import (
     check_folders,
     package_versions,
@@ -125,7 +126,13 @@ class StoredModel:
         on_main(accelerator, lambda: None if store is None else store.check_space(*space))
         items = [distinct.items[place] for place in missing]
         workers = config.num_workers
-        rounds = encode(accelerator, self.embedder, items, config.batch_size, workers, title, name)
+        if config.ray is None:
+            size = config.batch_size
+            rounds = encode(accelerator, self.embedder, items, size, workers, title, name)
+        else:
+            alone = accelerator.num_processes == 1
+            require(alone, "ray", config.ray, "null where several processes encode")
+            rounds = encode_on_ray(config, items, title)
         for encoded in rounds:
             keys = [distinct.keys[missing[place]] for place in encoded.places]
             together(accelerator, partial(_keep, store, keys, encoded))
