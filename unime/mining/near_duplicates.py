@@ -18,7 +18,6 @@ from unime.mining.corpus import Corpus, plain_text
 from unime.mining.rules import Found
 from unime.runtime.progress import progress_bar
 
-
 READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
