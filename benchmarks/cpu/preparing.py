@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.cpu import memory
+from benchmarks import memory
 from benchmarks.markdown import table
 from unime.inputs.picture_files import open_picture
 
