@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unime.config import MineConfig
+from unime.config import BatchesConfig, MineConfig
 from unime.data.prepared.folder import PreparedSet
 from unime.errors import ConfigError
 
