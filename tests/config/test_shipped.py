@@ -17,6 +17,7 @@ from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
 from tests.support.paths import CONFIGS
 from unime.config import (
+    BatchesConfig,
     EvalConfig,
     Precision,
     ReportConfig,
@@ -43,6 +44,7 @@ CLASSES = {
     "demo": DemoConfig,
     "base": PretrainConfig,
     "own": TuneConfig,
+    "batches": BatchesConfig,
 }
 BACKBONES = (
     "llava-1.6-7b llava-onevision-7b phi3.5-v qwen2-vl-2b qwen2-vl-7b qwen2.5-vl-3b qwen3-vl-2b"

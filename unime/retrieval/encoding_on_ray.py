@@ -16,7 +16,7 @@ from unime.losses import first_unsound
 from unime.retrieval.embedder import Embedder, item_name
 from unime.retrieval.encoding import Encoded, prepare
 from unime.retrieval.loading import load_embedder
-from unime.runtime.on_ray import map_on_ray
+from unime.retrieval.on_ray import map_on_ray
 from unime.runtime.progress import progress_bar
 
 
