@@ -93,7 +93,7 @@ def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
         into = f"output_dir={tmp_path / name}"
         teacher_embeddings.main(["--config", str(config), into, *words])
     here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")}
         for name in ("here", "ray")
     )
     assert here == there and len(here) > 2
