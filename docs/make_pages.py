@@ -17,11 +17,13 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    OwnDataConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
+    TuneConfig,
 )
 from unime.config.descriptions import Setting, settings_of
 
@@ -48,6 +50,8 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare own": OwnDataConfig,
+    "tune": TuneConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }
