@@ -45,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 PROGRAMS = {  # with words of their own
     "scoring": "scores from stored embeddings, beside a loop over queries",
+    "mining": "search in a large corpus and mining, beside sentence-transformers",
     "limits": "seconds and memory of the largest things that may be",
     "planner": "memory | time | paper: the plan beside what is measured",
     "gpu": "all of it on a GPU",

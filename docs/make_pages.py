@@ -14,9 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    BatchesConfig,
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MmebConfig,
     OwnDataConfig,
     ReportConfig,
     Stage1Config,
@@ -52,6 +54,8 @@ PROGRAMS = {
     "prepare teacher": TeacherConfig,
     "prepare own": OwnDataConfig,
     "tune": TuneConfig,
+    "prepare mmeb": MmebConfig,
+    "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
     "check": CheckConfig,
 }

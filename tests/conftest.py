@@ -18,6 +18,7 @@ from tests.support.material import write_material
 from tests.support.ranks import Ranks
 from tests.support.tiny.models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
+from unime.data.checks.memory import CACHE
 from unime.inputs.items import Item
 from unime.models import hub
 from unime.models.encoder import Encoder
@@ -52,6 +53,14 @@ def code_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         cache = str(tmp_path_factory.mktemp("modules"))
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of checked data stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE, str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -37,7 +37,16 @@ def require_package(package: str, extra: str, key: str) -> None:
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message names the file, row, column and value."""
+    """Data that cannot be used; the message names the file, row, column and value.
+
+    Attributes:
+        kind: of the fault, by which checks count; "": of no kind of its own.
+        columns: the cells that it is about.
+    """
+
+    def __init__(self, message: str, kind: str = "", columns: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.kind, self.columns = kind, columns
 
 
 class RunError(Exception):

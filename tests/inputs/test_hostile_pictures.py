@@ -25,9 +25,10 @@ from PIL import EpsImagePlugin, Image
 from eval.page.pictures import Pictures
 from tests.support.paths import ROOT
 from unime.config import InputConfig
+from unime.data.checks.pictures import picture_log, read_pictures
 from unime.errors import DataError
 from unime.export.merged import PACKAGE, READING
-from unime.inputs.images import load_image, longest_first, read_images
+from unime.inputs.images import load_image, longest_first
 from unime.inputs.items import Item, image_digest
 from unime.inputs.picture_files import readable_formats
 from unime.models.item_processor import ItemProcessor
@@ -233,7 +234,9 @@ def test_a_picture_starts_no_other_program(
         with pytest.raises(DataError, match="0.jpg: not a readable image"):
             load_image(str(path), MOST)
     elif way == "many":
-        assert list(read_images([str(path)], MOST, "")[1]) == [str(path)]
+        log = picture_log(MOST)
+        list(read_pictures([str(path)], log, MOST, "", num_workers=0))
+        assert log.known[str(path)].kind == "unreadable picture"
     elif way == "page":
         pictures = Pictures()
         pictures.ask([str(path)])
@@ -354,6 +357,7 @@ def canvas() -> bytes:
 READER = """
 import json, resource, sys, time, warnings
 from pathlib import Path
+from unime.data.checks.pictures import picture_log, read_pictures
 from unime.errors import DataError
 from unime.inputs.images import load_image
 

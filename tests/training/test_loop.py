@@ -7,21 +7,27 @@ import json
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.ranks import Ranks
 from tests.support.stand_in import WIDTH, StandIn, assert_same, fit, make_config, outcome, rows
-from unime.config import DistillationLossConfig
-from unime.data.datasets import TextRow
+from unime.config import DistillationLossConfig, PairData, PairSource
+from unime.data.checks import pictures
+from unime.data.datasets import PairDataset, TextRow
 from unime.data.sampler import GlobalBatchSampler, Mixing
 from unime.errors import ConfigError
 from unime.losses import distillation_loss
+from unime.runtime import distributed
 from unime.training.checkpoints import checkpoint
 from unime.training.metrics import read_lines
 from unime.training.run import start_run
@@ -316,3 +322,34 @@ def test_one_process_goes_on_after_two(
     assert "written by 2 processes and is continued by 1" in capsys.readouterr().err
     resumed, two = outcome(tmp_path)["tensors"], outcome(of_two_ranks / "no_dropout")["tensors"]
     torch.testing.assert_close(resumed, two, rtol=1e-4, atol=1e-6)
+
+
+# What ranks read of the data
+
+
+def check_on_two_ranks(folder: str) -> None:
+    """Each rank loads the rows, meeting the other between all steps, and writes what it did."""
+    accelerator = Accelerator(cpu=True)
+    opened: list[str] = []
+    load, pictures.BLOCK, distributed.APART = pictures.images.load_image, 1, 0.0
+    seen = {"load_image": lambda path, *more: opened.append(path) or load(path, *more)}
+    data = PairData(folder, sources={"X": PairSource()}, on_bad_row="drop")
+    with patch.multiple(pictures.images, **seen), patch.object(pictures, "cores", lambda: 1):
+        share = partial(distributed.on_main_in_steps, accelerator)
+        found = PairDataset.load(data, 0, None, share)
+    ids = [row.row_id for row in found]
+    said = json.dumps([len(opened), ids, found.dropped])
+    Path(folder, f"rank{accelerator.process_index}.json").write_text(said)
+    accelerator.wait_for_everyone()
+
+
+def test_one_rank_reads_the_pictures_of_all(two_ranks: Ranks, tmp_path: Path) -> None:
+    pairs = train_rows(tmp_path, "X", 5)
+    write_rows(tmp_path, "X", "original", [*pairs, pairs[0] | {"pos_text": ""}])
+    (tmp_path / pairs[3]["qry_image_path"]).write_text("no picture")
+    for opened in (5, 0):  # the second time, what is remembered serves both
+        two_ranks.run(check_on_two_ranks, str(tmp_path))
+        first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+        assert (first[0], second[0]) == (opened, 0)
+        assert first[1:] == second[1:] and first[1] == ["X:0", "X:1", "X:2", "X:4"]
+        assert len(first[2]) == 2

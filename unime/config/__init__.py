@@ -8,10 +8,26 @@ impossible combinations are a :class:`ConfigError` that names the key (and the n
 before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's configuration, not ours.
 """
 
-from unime.config.data import CheckConfig, Mixing, PairData, PairSource, TeacherConfig, TextData
-from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
+from unime.config.checks import CheckConfig, DataCheck, SetCheckConfig, Stage2CheckConfig
+from unime.config.data import Mixing, PairData, PairSource, TeacherConfig, TextData
+from unime.config.evaluation import (
+    EmbeddingConfig,
+    EncoderKind,
+    EvalConfig,
+    EvalData,
+    ReportConfig,
+)
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.mining import (
+    BatchesConfig,
+    ClusterConfig,
+    MineConfig,
+    MineData,
+    MiningConfig,
+    SecondConfig,
+)
+from unime.config.mmeb import TRAIN_SUBSETS, MmebConfig
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,

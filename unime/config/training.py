@@ -10,6 +10,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from unime.config.data import PairData, TextData
+from unime.config.mining import MiningConfig
 from unime.config.model import InputConfig, LoraSettings, ModelConfig, check_precision
 from unime.config.settings import (
     BelowOne,
@@ -252,6 +253,7 @@ class Stage2Config(Settings):
     lora: LoraSettings = field(default_factory=LoraSettings)
     inputs: InputConfig = field(default_factory=InputConfig)
     data: PairData = field(default_factory=PairData)
+    mining: MiningConfig = field(default_factory=MiningConfig)
     loss: HardNegativeLossConfig = field(default_factory=HardNegativeLossConfig)
     optim: OptimConfig = MISSING
     validation: ValidationConfig = field(default_factory=ValidationConfig)

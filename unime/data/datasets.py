@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
 from torch import Tensor
 
 from unime.config import PairData, TextData
@@ -16,6 +17,7 @@ from unime.data.texts import read_texts
 from unime.data.train_subset import TrainSubset, load_train_subset
 from unime.inputs.items import Item, Pair, image_digest
 from unime.models.item_processor import ItemProcessor
+from unime.runtime.distributed import Share, alone
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,12 @@ class PairDataset(Sequence[Pair]):
 
     Args:
         unseen: things that are nobody's explicit negatives: those of rows that are held out.
+
+    Attributes:
+        answers: keys of each row's query and target (N, 2), once somebody has looked (survey.py).
     """
+
+    answers: np.ndarray | None = None
 
     def __init__(
         self,
@@ -106,14 +113,23 @@ class PairDataset(Sequence[Pair]):
 
     @classmethod
     def load(
-        cls, config: PairData, seed: int, processor: ItemProcessor | None = None
+        cls,
+        config: PairData,
+        seed: int,
+        processor: ItemProcessor | None = None,
+        share: Share = alone,
     ) -> PairDataset:
         """Read the rows of all ``data.sources`` (:func:`load_train_subset`).
+
+        Args:
+            share: how the rows are checked for all ranks (`on_main_in_steps`).
 
         Raises:
             DataError: data that cannot be used; names file, row, column and value.
         """
-        subsets = [load_train_subset(config, name, seed, processor) for name in config.sources]
+        subsets = [
+            load_train_subset(config, name, seed, processor, share) for name in config.sources
+        ]
         return cls(subsets, [source.weight for source in config.sources.values()])
 
     def __len__(self) -> int:
@@ -169,7 +185,10 @@ class PairDataset(Sequence[Pair]):
             rest.append(replace(subset, selected=others))
             kept.append(replace(subset, selected=chosen))
         weights = list(self.task_weights.values())
-        return PairDataset(rest, weights, unseen), PairDataset(kept, weights)
+        without = PairDataset(rest, weights, unseen)
+        if self.answers is not None:
+            without.answers = np.delete(self.answers, sorted(held), axis=0)
+        return without, PairDataset(kept, weights)
 
 
 def _thing(item: Item) -> tuple[Hashable, ...]:

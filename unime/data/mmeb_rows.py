@@ -84,7 +84,7 @@ def _side(row: Row, columns: Iterable[str], make: MakeItem) -> Item:
         item = make(text, path)
     if not item.kind:
         values = f"{row[text_column]!r} and {row[path_column]!r}"
-        raise row.error(f"got {values}, both empty", text_column, path_column)
+        raise row.error(f"got {values}, both empty", text_column, path_column, kind="empty side")
     return item
 
 

@@ -79,11 +79,11 @@ class Row:
         """That a value is not what was expected."""
         return self.error(f"got {quoted(self[column])}, expected {what}", column)
 
-    def error(self, problem: str, *columns: str) -> DataError:
+    def error(self, problem: str, *columns: str, kind: str = "") -> DataError:
         """A problem of these cells, or of the row."""
         names = " and ".join(map(repr, columns))
         cells = f", column{'s' * (len(columns) > 1)} {names}" if columns else ""
-        return DataError(f"{self.where}{cells}: {problem}")
+        return DataError(f"{self.where}{cells}: {problem}", kind, columns)
 
     @contextmanager
     def naming(self, column: str) -> Iterator[None]:
@@ -91,7 +91,7 @@ class Row:
         try:
             yield
         except DataError as error:
-            raise self.error(str(error), column) from None
+            raise self.error(str(error), column, kind=error.kind) from None
 
 
 def check_columns(where: str, found: Collection[str], required: Collection[str]) -> None:

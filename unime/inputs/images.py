@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from functools import cache
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from unime.inputs.picture_files import open_picture, readable_formats
 from unime.inputs.pixels import as_seen
 from unime.inputs.resolution import Resolution
 from unime.runtime.files import regular
-from unime.runtime.progress import progress_bar
 
 Size = tuple[int, int]  # (width, height) in pixels
-PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
+UNREADABLE = "unreadable picture"
 READERS = 8  # threads; Pillow decodes outside of Python's lock
+ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
+PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
 
 
 def sample_frames(frames: Sequence[str], count: int) -> list[str]:
@@ -50,41 +51,22 @@ def load_image(
         with open_picture(source) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height} pixels"
-                raise DataError(f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}")
+                raise DataError(
+                    f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}",
+                    "oversized picture",
+                )
             return as_seen(image, None if drafted is None else drafted.drafted(image.size))
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such image") from None
+        raise DataError(f"{path}: there is no such image", "missing picture") from None
     except UnidentifiedImageError:
         formats = ", ".join(readable_formats())
         problem = f"cannot identify it: damaged, or none of {formats}"
-        raise DataError(f"{path}: not a readable image: {problem}") from None
+        raise DataError(f"{path}: not a readable image: {problem}", UNREADABLE) from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise DataError(f"{path}: not a readable image: {error}") from error
-
-
-def read_images(
-    paths: Sequence[str], max_pixels: int, title: str
-) -> tuple[dict[str, Size], dict[str, str]]:
-    """Read images in full (a file's header does not show that its end is missing).
-
-    Returns:
-        Their sizes, upright, and what is wrong with each of those that :func:`load_image` refuses.
-    """
-
-    def size_of(path: str) -> Size | DataError:
-        try:
-            return load_image(path, max_pixels).size
-        except DataError as error:
-            return error
-
-    with ThreadPool(READERS) as pool:
-        found = pool.imap(size_of, paths, chunksize=16)
-        bar = progress_bar(found, total=len(paths), desc=title, unit="image")
-        sizes = dict(zip(paths, bar, strict=True))
-    read = {path: size for path, size in sizes.items() if not isinstance(size, DataError)}
-    return read, {path: str(sizes[path]) for path in sizes.keys() - read.keys()}
+        kind = "truncated picture" if ENDS_EARLY.search(str(error)) else UNREADABLE
+        raise DataError(f"{path}: not a readable image: {error}", kind) from error
 
 
 def longest_first(items: Sequence[Item]) -> list[int]:

@@ -73,7 +73,7 @@ class MediaReader:
             try:
                 return resolution.apply(picture)
             except ValueError as error:
-                raise DataError(f"{path}: {error}") from None
+                raise DataError(f"{path}: {error}", "refused by the processor") from None
 
         chosen = sample_frames(item.video, self.num_frames)
         return (

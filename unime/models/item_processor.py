@@ -26,6 +26,7 @@ from unime.inputs.resolution import Resolution
 from unime.models.chat_format import check_prompt
 from unime.models.prompts import render
 
+REFUSED = "refused by the processor"
 BLANK_SIDE = 32  # pixels
 FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
 
@@ -109,7 +110,7 @@ class ItemProcessor:
         try:
             output = self._inputs(prompt, images, frames)
         except Exception as error:  # the family's own code, or the checkpoint's
-            raise DataError(f"{_name(item)}: the processor refuses it: {error}") from error
+            raise DataError(f"{_name(item)}: the processor refuses it: {error}", REFUSED) from error
         self._check(output)
         sample = {
             key: value[0] if key in SEQUENCE_KEYS else value
@@ -129,7 +130,8 @@ class ItemProcessor:
         lower = ", ".join(f"inputs.{key}" for key in keys)
         raise TooLongError(
             f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
-            f" {self.backbone.limit_name}; to lower: {lower}"
+            f" {self.backbone.limit_name}; to lower: {lower}",
+            "too long",
         )
 
     def _inputs(

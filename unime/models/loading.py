@@ -16,8 +16,9 @@ from unime.backbones.backbone import Backbone
 from unime.backbones.families import backbone_of
 from unime.backbones.layers import is_quantised
 from unime.backbones.packing import check_family
-from unime.config import ModelConfig, Quantization
+from unime.config import InputConfig, ModelConfig, Quantization
 from unime.errors import ConfigError
+from unime.models.adapter_files import trained_inputs
 from unime.models.checkpoint_files import (
     Checkpoint,
     check_complete,
@@ -26,6 +27,8 @@ from unime.models.checkpoint_files import (
     check_weights,
 )
 from unime.models.explaining import explained
+from unime.models.hub import locate
+from unime.models.item_processor import ItemProcessor
 from unime.models.stated_sizes import check_pictures, check_plan
 from unime.runtime.files import read_json
 from unime.runtime.progress import quiet_transformers
@@ -65,6 +68,32 @@ def load_pretrained(
         if backbone.adapt is not None:
             backbone.adapt(processor, base)
     return backbone, processor, base
+
+
+def load_item_processor(model: ModelConfig, inputs: InputConfig) -> ItemProcessor:
+    """What makes a model's inputs of items, as `Encoder.load` has it, without the model's weights.
+
+    Raises:
+        ConfigError: a model whose processor cannot be used.
+    """
+    checkpoint, code = locate(model), {"trust_remote_code": model.trust_remote_code}
+    folder = checkpoint.base.folder
+    with explained(model):
+        if model.trust_remote_code:
+            check_own_code(folder)
+        check_config(checkpoint.base)
+        config = AutoConfig.from_pretrained(folder, **code)
+        check_processor(checkpoint.processor)
+        processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
+        check_pictures(processor)
+        backbone = backbone_of(config, model.trust_remote_code)
+        if backbone.adapt is not None:
+            with backbone.importing(), torch.device("meta"):
+                backbone.adapt(processor, backbone.auto_model.from_config(config, **code))
+    adapter = checkpoint.adapter.folder if checkpoint.adapter else None
+    inputs = inputs.filled(trained_inputs(folder, adapter))
+    backbone.limit_tiles(inputs.max_tiles or 0, processor, config)
+    return ItemProcessor(processor, backbone, inputs, backbone.most_tokens(config))
 
 
 def check_own_code(folder: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
-from collections.abc import Callable
-from typing import TypeVar, cast
+from collections.abc import Callable, Generator
+from typing import Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,8 @@ from torch.distributed.tensor import DTensor
 from unime.errors import ConfigError, DataError
 
 T = TypeVar("T")
+Work = Callable[[], Generator[None, None, T]]  # in steps, so that others need not wait for all
+APART = 10.0  # seconds that ranks go without meeting while one of them works
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -80,6 +83,44 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """What `work` returns on the main process, on every rank; where it fails, it fails on all."""
     done = together(accelerator, lambda: [work()] if accelerator.is_main_process else [None])
     return broadcast_object_list(done)[0]  # type: ignore[return-value, arg-type]
+
+
+class Share(Protocol):
+    """How work is done for all ranks: `alone`, or `on_main_in_steps` of an accelerator."""
+
+    def __call__(self, work: Work[T], /) -> T:
+        """What the work returns."""
+
+
+def alone(work: Work[T]) -> T:
+    """Do it here, whatever other ranks do."""
+    steps = work()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
+
+
+def on_main_in_steps(accelerator: Accelerator, work: Work[T]) -> T:
+    """As `on_main`, for work of any length: the ranks meet between its steps, so that none waits
+    for another as long as a collective may take (``run.collective_timeout``)."""
+    steps = work() if accelerator.is_main_process else None
+
+    def go_on() -> list[T] | None:
+        assert steps is not None
+        begin = time.monotonic()
+        try:
+            next(steps)
+            while time.monotonic() - begin < APART:
+                next(steps)
+        except StopIteration as end:
+            return [end.value]
+        return None
+
+    while (done := on_main(accelerator, go_on)) is None:
+        pass
+    return done[0]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Tables:
             raise DataError(f"columns: no table in {path} has a column {name!r}")
         self.recognised = list(
             dict.fromkeys(
-                f"{file.relative_to(self.folder)}: {own.in_words()}"
+                f"{file.absolute().relative_to(self.folder)}: {own.in_words()}"
                 for file, own in zip(self.files, self.columns, strict=True)
             )
         )

@@ -57,12 +57,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, made: Made) -> Iterator[Callable[..., Any]]:
-    """``opened(color_scheme="dark")``: the page in a tab; at the end of the test no tab may have
-    said anything in its console, or have asked for anything but the file."""
+def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """``opened(color_scheme="dark")``: the page of `made`, or another, in a tab; at the end of the
+    test no tab may have said anything in its console, or have asked for anything but the file."""
     contexts, said, asked, opened_files = [], [], [], set()
 
-    def open_page(path: Path = made.path, **options: Any) -> Any:
+    def open_page(path: Path | None = None, **options: Any) -> Any:
+        path = path or request.getfixturevalue("made").path
         context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | options)
         contexts.append(context)
         tab = context.new_page()

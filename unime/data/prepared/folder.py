@@ -54,22 +54,28 @@ class PreparedSet:
         kinds = {"image_root": str, "rows": dict, "source": dict}
         return cls(**check_kinds(read_json(path), kinds, str(path)))
 
+    def splits(self, task: str) -> list[str]:
+        """Those that a task has."""
+        found = self.rows.get(task)
+        return list(found) if isinstance(found, dict) else []
+
     def write(self, root: Path) -> None:
         """Last: a folder without set.json is none that is finished."""
         write_json(root / SET, asdict(self))
 
 
 class RowWriter:
-    """Writes the shards of one task's split, row by row, into its folder, which bears the task's
-    name.
+    """Writes the shards of one task's split, row by row, into its folder.
 
     Args:
         total: how many rows there will be, by which the shards are named.
+        task: its name; None: the folder's.
     """
 
-    def __init__(self, folder: Path, split: str, total: int) -> None:
+    def __init__(self, folder: Path, split: str, total: int, task: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.split, self.total = folder, split, total
+        self.task = task or folder.name
         self.count = max(1, -(-total // SHARD_ROWS))
         self.found = 0
         self._rows: list[dict[str, Any]] = []
@@ -80,7 +86,7 @@ class RowWriter:
         """A row, with paths relative to the set's folder of pictures."""
         if self.found and self.found % SHARD_ROWS == 0 and self.found < self.total:
             self._open(self.found // SHARD_ROWS)
-        self._rows.append(written(pair, self.folder.name))
+        self._rows.append(written(pair, self.task))
         self.found += 1
         if len(self._rows) == AT_ONCE:
             self._flush()
@@ -112,16 +118,19 @@ class RowWriter:
             self._file = None
 
 
-def write_rows(folder: Path, split: str, pairs: Iterable[Pair], total: int) -> None:
-    """Write the shards of one task's split into its folder, which bears the task's name.
+def write_rows(
+    folder: Path, split: str, pairs: Iterable[Pair], total: int, task: str | None = None
+) -> None:
+    """Write the shards of one task's split into its folder.
 
     Args:
         pairs: as many as `total`, with paths relative to the set's folder of pictures.
+        task: its name; None: the folder's.
 
     Raises:
         DataError: there are more or fewer.
     """
-    writer = RowWriter(folder, split, total)
+    writer = RowWriter(folder, split, total, task)
     for pair in pairs:
         writer.add(pair)
     writer.close()

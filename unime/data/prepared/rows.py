@@ -83,5 +83,5 @@ def _read_item(row: Row, column: str, find: Callable[[str], str]) -> Item:
         instruction=cells.text_or_none(instruction),
     )
     if not item.kind:
-        raise cells.error("neither text nor picture", text, images)
+        raise cells.error("neither text nor picture", text, images, kind="empty side")
     return item

@@ -1,0 +1,19 @@
+"""What stands for a picture in the texts of data sets and of families of models."""
+
+from __future__ import annotations
+
+import re
+
+MMEB_IMAGE_TOKEN = re.compile(r"<\|image_\d+\|>")  # Phi-3-V's, too
+IMAGE_TOKENS = re.compile(
+    "|".join(
+        [
+            MMEB_IMAGE_TOKEN.pattern,
+            "<image>",  # LLaVA, Idefics, SmolVLM, PaliGemma, and most data sets
+            r"<\|image\|>|<\|endoftext10\|>",  # Llama 3.2, Phi-4
+            r"(?:<\|vision_start\|>)?<\|(?:image|video)_pad\|>(?:<\|vision_end\|>)?",  # Qwen
+            "<image_soft_token>|<start_of_image>",  # Gemma 3
+            "<IMG_CONTEXT>|<img>(?:</img>)?",  # InternVL
+        ]
+    )
+)

@@ -1,0 +1,1 @@
+"""What is wrong with pairs before a model sees them, found once and remembered."""
