@@ -19,7 +19,7 @@ from data_prep import teacher_embeddings
 from data_prep.own.__main__ import main as prepare_own
 from eval import evaluate
 from eval.report.__main__ import main as report_main
-from stages import stage1_distill, stage2_instruct, tune
+from stages import check, stage1_distill, stage2_instruct, tune
 from tests.support.launching import ON_CPU
 from tests.support.paths import CONFIGS, ROOT
 from unime.config import Mixing, TuneConfig, build_config
@@ -77,6 +77,12 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def in_process(command: list[str]) -> int:
+    if command[1] == "check":
+        try:
+            check.main(command[2:])
+        except SystemExit as stop:
+            return int(str(stop.code))
+        return 0
     PROGRAMS[command[1]][1](["--config", command[-1]])
     return 0
 
@@ -89,11 +95,12 @@ def test_one_command_from_a_set_to_a_page(
     ran: list[str] = []
 
     def stopping(command: list[str]) -> int:
-        ran.append(Path(command[-1]).stem)
+        ran.append("check" if command[1] == "check" else Path(command[-1]).stem)
         return 3 if ran[-1] == "stage2" and ran.count("stage2") == 1 else in_process(command)
 
     monkeypatch.setattr(tune, "run_command", stopping)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("UNIME_CACHE", str(tmp_path / "cache"))
     words = [
         str(out),
         "--config",
@@ -105,7 +112,8 @@ def test_one_command_from_a_set_to_a_page(
     with pytest.raises(SystemExit):
         tune.main(words)
     tune.main(words)
-    assert ran == ["eval_before", "stage2", "eval_before", "stage2", "eval_after", "report"]
+    first = ["check", "eval_before", "stage2"]
+    assert ran == [*first, *first, "eval_after", "report"]
     said = capsys.readouterr().out
     assert "batch_size_per_device=21" in said and "./launch.sh stage2" in said
     report = read_json(run / "report.json")
@@ -136,7 +144,9 @@ def test_stamps_are_found_better_than_before(
     prepare_own([str(STAMPS), str(out), "captions=sidecar", "on_bad_row=drop"])
 
     def started(command: list[str]) -> int:
-        words = [sys.executable, "-m", PROGRAMS[command[1]][0], "--config", command[-1]]
+        words = [sys.executable, "-m", "stages.check", *command[2:]]
+        if command[1] != "check":
+            words[2:] = [PROGRAMS[command[1]][0], "--config", command[-1]]
         program = subprocess.Popen(words, cwd=ROOT, env=os.environ | ON_CPU)
         first = run / "stage2" / "checkpoints" / "step_00000050"
         if command[1] == "stage2" and not first.exists():
