@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unime.config import EmbeddingConfig
+from unime.data.on_ray import map_on_ray
 from unime.errors import DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item
@@ -16,7 +17,6 @@ from unime.losses import first_unsound
 from unime.retrieval.embedder import Embedder, item_name
 from unime.retrieval.encoding import Encoded, prepare
 from unime.retrieval.loading import load_embedder
-from unime.runtime.on_ray import map_on_ray
 from unime.runtime.progress import progress_bar
 
 

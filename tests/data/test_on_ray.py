@@ -1,6 +1,6 @@
 """Work on a local Ray: in order, whatever dies, with the words of what fails.
 
-./launch.sh test -m data tests/runtime/test_on_ray.py
+./launch.sh test -m data tests/data/test_on_ray.py
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pytest
 from data_prep import batches, teacher_embeddings
 from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.paths import ROOT
+from unime.data.on_ray import map_on_ray
 from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
-from unime.runtime.on_ray import map_on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.data
