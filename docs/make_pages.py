@@ -18,7 +18,9 @@ from unime.config import (
     EvalConfig,
     ExportConfig,
     ReportConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
@@ -49,7 +51,9 @@ PROGRAMS = {
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
     "plan": Stage2PlanConfig,
-    "check": CheckConfig,
+    "check CONFIG": Stage2CheckConfig,
+    "check DATA": SetCheckConfig,
+    "check STORE": CheckConfig,
 }
 
 
