@@ -26,9 +26,14 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
+  prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
+  prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
   stage1 CONFIG [key=value …]   textual discriminative knowledge distillation
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
+  tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
+  mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -46,7 +51,7 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2 and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
@@ -67,7 +72,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -228,7 +233,7 @@ from unime.runtime.program import run_program
 sys.argv[0], name, file, *words = sys.argv[1:] # the first in messages, not "-c"
 def check():
     loaded = config.load_config(getattr(config, name), words)
-    if file and name != "EvalConfig": # the engine that accelerate is asked for may not do all of it
+    if file and name not in ("EvalConfig", "MineConfig"): # the engine that accelerate is asked for may not do all of it
         from unime.training import engines
         engine = engines.engine_in_file(file)
         if engine: engines.check_combination(engine, loaded)
@@ -304,7 +309,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | plan | eval | report | export | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -314,6 +319,9 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    own) program=data_prep.own && shift ;;
+    mmeb) program=data_prep.mmeb && shift ;;
+    batches) program=data_prep.batches && shift ;;
   esac
 fi
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
@@ -327,21 +335,56 @@ if [[ $command == prepare && ${1:-} == miniatures ]]; then
   setup
   run_python -m eval.miniatures "$2"
 fi
+if [[ $program == data_prep.mmeb ]]; then
+  if [[ -n ${1:-} && $1 != *=* && $1 != -* ]]; then
+    config=$(config_path "$1")
+    set -- "$config" "${@:2}"
+  fi
+  setup
+  run_python -m "$program" "$@"
+fi
+if [[ $program == data_prep.own ]]; then
+  [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
+  path=$1
+  [[ $path == /* || ! -e $called_from/$path ]] || path=$called_from/$path
+  shift
+  setup
+  run_python -m "$program" "$path" "$@"
+fi
 case $command in
   prepare | stage1 | stage2 | plan | eval | report)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     config=$(config_path "$1")
     shift
     ;;
+  mine)
+    [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
+    if [[ -f $1 || -f $called_from/$1 ]]; then
+      config=$(config_path "$1")
+      set -- "output_dir=$2" "${@:3}"
+    else # a folder, or a repository on the hub
+      config=configs/mine.yaml
+      set -- "data.root=$1" "output_dir=$2" "${@:3}"
+    fi
+    ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
   check)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
     ;;
-  bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  tune | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
 esac
 setup
 case $command in
+  tune)
+    words=("$1")
+    shift
+    if [[ -n ${1:-} && $1 != *=* ]]; then
+      words+=(--config "$(config_path "$1")")
+      shift
+    fi
+    run_python -m "$program" "${words[@]}" "$@"
+    ;;
   demo | export | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

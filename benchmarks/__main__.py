@@ -24,7 +24,7 @@ from benchmarks.cpu import steps
 from benchmarks.cpu.flops import FlopsBenchmark
 from benchmarks.cpu.frame import Benchmark, Result, goals_table, save
 from benchmarks.cpu.memory import MemoryBenchmark
-from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark
+from benchmarks.cpu.others import EncodingBenchmark, LossBenchmark, PreparingBenchmark
 from unime.runtime.environment import git_commit
 from unime.runtime.files import read_json
 from unime.runtime.program import run_program
@@ -40,10 +40,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         FlopsBenchmark(),
         EncodingBenchmark(),
         LossBenchmark(),
+        PreparingBenchmark(),
     )
 }
 PROGRAMS = {  # with words of their own
     "scoring": "scores from stored embeddings, beside a loop over queries",
+    "mining": "search in a large corpus and mining, beside sentence-transformers",
     "limits": "seconds and memory of the largest things that may be",
     "planner": "memory | time | paper: the plan beside what is measured",
     "gpu": "all of it on a GPU",

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory
 from benchmarks.large import rows
 from benchmarks.markdown import fill, table
 from unime.runtime.environment import device_name, git_commit
@@ -43,12 +44,6 @@ def in_child(what: str, name: str, size: str, folder: str) -> None:
         row.act(Path(folder), int(size))
     seconds = time.process_time() - started
     print(json.dumps({"seconds": seconds, "MB": memory(), "MB before": before}))
-
-
-def memory() -> float:
-    """The most that this process held so far, in MB; rusage would count its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def main(words: list[str]) -> None:

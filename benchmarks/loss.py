@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import memory
 from benchmarks.large import unit
-from benchmarks.limits import memory
 from benchmarks.markdown import table
 from tests.support import dense_losses
 from unime import losses

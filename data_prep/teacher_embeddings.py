@@ -3,168 +3,65 @@
     python -m data_prep.teacher_embeddings --config configs/teacher/nli.yaml [key=value …]
 
 The teacher is any sentence-transformers model: a hub id, a local folder, or ``pypi:<module>`` for
-one that comes inside an installed Python package. Interrupted, it goes on where it stopped; with
-more texts than before it computes only the new ones. A store that an earlier version wrote in
-another layout becomes one of this layout, and what it holds is not computed again.
+one that comes inside an installed Python package. Or it is asked over the network
+(``endpoint=https://…/v1/embeddings``), or has embedded the texts before (``vectors=FILE.npy``).
+Interrupted, the program goes on where it stopped; with more texts than before it computes only the
+new ones. A store that an earlier version wrote in another layout becomes one of this layout, and
+what it holds is not computed again.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
+from data_prep.teachers.base import Teacher
+from data_prep.teachers.endpoint import endpoint_teacher
+from data_prep.teachers.sentence_model import sentence_teacher
+from data_prep.teachers.vectors import vectors_teacher
 from unime.config import TeacherConfig, load_config
-from unime.data.teacher_store import CUT_TEXTS, TeacherMeta, write_store
-from unime.data.texts import read_texts
-from unime.errors import ConfigError, require, require_package
-from unime.models.checkpoint_files import Source
-from unime.models.explaining import in_one_line
-from unime.models.hub import fetch
-from unime.models.sentence_layout import check_modules, packaged_model
+from unime.data.on_ray import map_on_ray
+from unime.data.teacher_store import write_store
+from unime.data.texts import Texts, read_texts
 from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-NAMED = 5  # rows of cut texts that are named; the file has all
-BATCHES_PER_BLOCK = 16  # batches between two saves; texts are sorted by length within a block
-UNLIMITED = 10**9  # tokenizers say "no limit" by an enormous number
-AT_ONCE = 1000  # texts that are tokenised at a time
-SPARE = 2  # tokens that a tokenizer may put before a text of its own accord
 
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(TeacherConfig, argv)
     found = read_texts(config.texts, config.columns)
     lock_folder("output_dir", Path(config.output_dir))  # before a model is loaded for nothing
-    model = load_teacher(config)
-    dimension = model.get_embedding_dimension()
-    if dimension is None:
-        raise ConfigError(f"name: {config.name!r} does not say how wide its embeddings are")
-    own_limit = set_text_limit(model, None)
-    cut_at = set_text_limit(model, config.max_text_tokens)
-    long = longer_than(model, found.texts, config.prompt, cut_at)
-    cut = {found.texts[n]: found.row_ids[n] for n in long}
-    set_limit = None if cut_at == own_limit else cut_at
-    meta = TeacherMeta(config.name, config.revision, config.prompt, dimension, set_limit, cut_at)
+    teacher = teacher_of(config, found)
     total = len(found.texts)
     with progress_bar(total=total, desc="teacher embeddings", unit="text") as bar:
         computed = write_store(
             config.output_dir,
             found.texts,
-            meta,
-            lambda texts: embed_texts(model, config, texts),
-            block_size=config.batch_size * BATCHES_PER_BLOCK,
+            teacher.meta,
+            teacher.embed,
+            block_size=teacher.block,
             progress=lambda done: _show(bar, done),
-            cut=cut,
+            cut=teacher.cut,
+            mapped=partial(map_on_ray, config.ray) if config.ray else map,
         )
     print(
         f"{config.output_dir}: {total} texts ({found.num_duplicates} duplicates left out), "
-        f"{computed} computed now, {dimension} dimensions"
+        f"{computed} computed now, {teacher.meta.dimension} dimensions"
     )
-    if cut:
-        named = ", ".join([*cut.values()][:NAMED]) + (", …" if len(cut) > NAMED else "")
-        listed = Path(config.output_dir) / CUT_TEXTS
-        more = own_positions(model) or 0
-        hint = f"; max_text_tokens={more} reads more" if more > (cut_at or more) else ""
-        print(
-            f"cut: {len(cut)} of {total} texts are longer than the {cut_at} tokens that the teacher"
-            f" reads, of which it sees no more: {named} (all of them: {listed}){hint}"
-        )
+    for remark in teacher.remarks():
+        print(remark)
 
 
-def load_teacher(config: TeacherConfig) -> SentenceTransformer:
-    """The configured teacher, from the hub, a folder or a package (``pypi:``).
-
-    Raises:
-        ConfigError: there is no such model, it cannot be loaded, or a package is missing.
-    """
-    require_package("sentence_transformers", "train", "the teacher")
-    from sentence_transformers import SentenceTransformer
-
-    name, code = config.name, config.trust_remote_code
-    if name.startswith("pypi:"):
-        source = Source(name, packaged_model(name.removeprefix("pypi:")))
-    try:
-        if not name.startswith("pypi:"):
-            source = fetch("name", name, config.revision, code)
-        check_modules(source, code, key="name")
-        return SentenceTransformer(
-            str(source.folder),
-            trust_remote_code=code,
-            local_files_only=True,  # it is there
-            model_kwargs={"use_safetensors": True},
-        )
-    except Exception as error:  # of damaged files libraries raise nearly anything
-        reason = in_one_line(error)
-        raise ConfigError(f"name: cannot load the teacher {name!r}: {reason}") from error
-
-
-def set_text_limit(model: SentenceTransformer, max_tokens: int | None) -> int | None:
-    """Let the model read texts of at most so many tokens (None: as it does); returns at how many
-    it cuts them (None: it reads all).
-
-    Raises:
-        ConfigError: it has no such limit, or not so many positions.
-    """
-    if max_tokens is not None:
-        key, positions = "max_text_tokens", own_positions(model)
-        limited = isinstance(model.tokenizer, PreTrainedTokenizerBase)
-        require(limited, key, max_tokens, "null: this model has no limit that could be set")
-        within = positions is None or max_tokens <= positions
-        require(within, key, max_tokens, f"at most {positions}, the model's positions")
-        model.max_seq_length = max_tokens
-    limit = model.max_seq_length
-    return limit if limit is not None and limit < UNLIMITED else None
-
-
-def own_positions(model: SentenceTransformer) -> int | None:
-    """The tokens that the model has positions for; None: it does not say."""
-    for name, module in model[0].named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            padding = module.padding_idx  # RoBERTa's positions begin after it
-            return module.num_embeddings - (0 if padding is None else padding + 1)
-    config = getattr(getattr(model[0], "model", None), "config", None)
-    positions = getattr(config and config.get_text_config(), "max_position_embeddings", None)
-    return positions if isinstance(positions, int) else None
-
-
-def longer_than(
-    model: SentenceTransformer, texts: list[str], prompt: str, limit: int | None
-) -> list[int]:
-    """The places of the texts that have more tokens than this, with the prompt and the special
-    tokens that come with every text."""
-    tokenizer = model.tokenizer
-    if limit is None or not isinstance(tokenizer, PreTrainedTokenizerBase):
-        return []
-    short = limit - tokenizer.num_special_tokens_to_add() - SPARE
-    # no tokenizer makes more tokens than bytes
-    long = [n for n, text in enumerate(texts) if len((prompt + text).encode()) > short]
-    found = []
-    for start in range(0, len(long), AT_ONCE):
-        places = long[start : start + AT_ONCE]
-        tokens = tokenizer([prompt + texts[n] for n in places], verbose=False)["input_ids"]
-        found += [n for n, ids in zip(places, tokens, strict=True) if len(ids) > limit]
-    return found
-
-
-def embed_texts(model: SentenceTransformer, config: TeacherConfig, texts: list[str]) -> np.ndarray:
-    """The teacher's embeddings of texts, with the configuration's prompt: (n, T), of unit norm."""
-    return model.encode(
-        texts,
-        batch_size=config.batch_size,
-        prompt=config.prompt,  # also when empty: never the model's own default prompt
-        normalize_embeddings=True,
-        convert_to_numpy=True,
-        show_progress_bar=False,
-    )
+def teacher_of(config: TeacherConfig, found: Texts) -> Teacher:
+    """The kind of teacher that a configuration names."""
+    if config.endpoint is not None:
+        return endpoint_teacher(config, found)
+    if config.vectors is not None:
+        return vectors_teacher(config, found)
+    return sentence_teacher(config, found)
 
 
 def _show(bar: tqdm, done: int) -> None:

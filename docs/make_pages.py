@@ -14,9 +14,11 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    BatchesConfig,
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MmebConfig,
     ReportConfig,
     SetCheckConfig,
     Stage1Config,
@@ -50,6 +52,8 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare mmeb": MmebConfig,
+    "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
     "check CONFIG": Stage2CheckConfig,
     "check DATA": SetCheckConfig,

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from dataclasses import replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,14 @@ from eval.results import Scores, TaskResult
 from eval.scoring import in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
-from eval.tasks.suites import STORE, Task
+from eval.tasks.suites import Task
 from unime.config import EvalConfig, dump_config
-from unime.data.embedding_store import EmbeddingStore
-from unime.errors import ConfigError, DataError
+from unime.errors import DataError
 from unime.inputs.items import Item
-from unime.retrieval.embedder import Embedder
-from unime.retrieval.encoding import (
-    DistinctItems,
-    Encoded,
-    distinct_items,
-    embedding_statistics,
-    encode,
-)
-from unime.retrieval.fingerprint import (
-    check_folders,
-    package_versions,
-    plain,
-    settings_fingerprint,
-    vectors_fingerprint,
-)
-from unime.retrieval.loading import find_model, inputs_of, load_embedder
+from unime.retrieval.encoding import DistinctItems, distinct_items, embedding_statistics
+from unime.retrieval.stored import StoredModel
 from unime.runtime.distributed import on_main, together
-from unime.runtime.environment import code_digest, device_name, git_commit, write_facts
+from unime.runtime.environment import code_digest, git_commit, write_facts
 from unime.runtime.files import write_json, writing
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 
@@ -56,26 +40,13 @@ class Evaluation:
         self.accelerator = accelerator
         self.output_dir = Path(config.output_dir)
         self.source = EvalSource(config.data)
-        self.found = find_model(config)
-        check_folders(config, self.found)
-        self.inputs = inputs_of(config, self.found)
+        self.model = StoredModel(config, accelerator)
         on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
-        self.fingerprint = on_main(
-            accelerator, lambda: settings_fingerprint(config, self.found, self.inputs)
-        )
-        self.vectors = vectors_fingerprint(self.fingerprint, accelerator.device.type)
         if accelerator.is_main_process:
             with writing("output_dir", self.output_dir):
                 write_facts(self.output_dir, dump_config(config), git_commit())
         self.results: dict[str, dict[str, Any]] = {}  # task -> the content of its file
-        self.store: EmbeddingStore | None = None
-        self.store = together(
-            accelerator, lambda: self._open_store() if accelerator.is_main_process else None
-        )
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        return load_embedder(self.config, self.accelerator.device)
+        self.model.open()
 
     def run(self, name: str, task: Task) -> str:
         """Evaluate one task, unless its result is there; returns a line about it.
@@ -85,7 +56,7 @@ class Evaluation:
         """
         loaded = together(self.accelerator, lambda: task.read(name, self.source))
         everything = [*loaded.queries, *loaded.targets]
-        frames = int(self.inputs.num_frames or 0)
+        frames = int(self.model.inputs.num_frames or 0)
         shown = [as_shown(item, frames) for item in everything]
         distinct = distinct_items(self.accelerator, shown)
         data_fingerprint = self._data_fingerprint(loaded, everything, distinct)
@@ -98,16 +69,16 @@ class Evaluation:
             "num_rows": loaded.num_rows,
             "data_fingerprint": data_fingerprint,
             "items_fingerprint": digest_of(*distinct.keys),
-            "settings_fingerprint": self.fingerprint,
-            "vectors_fingerprint": self.vectors,
+            "settings_fingerprint": self.model.fingerprint,
+            "vectors_fingerprint": self.model.vectors,
             "scoring_fingerprint": code_digest(HERE, HERE / "tasks"),
         }
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is not None:
             return self._told(kept, " (kept)")
         self.forget(name, task)
-        missing = self._missing(distinct)
-        refusal = self._refusal(distinct, missing)
+        missing = self.model.missing(distinct)
+        refusal = self.model.refusal(distinct, missing)
         started = time.monotonic()
         if refusal is None:
             self._encode(loaded, distinct, missing)
@@ -122,7 +93,7 @@ class Evaluation:
                 left_out=loaded.left_out,
                 not_supported=refusal,
                 scores=scores,
-                **self._provenance(),
+                **self.model.provenance(),
             )
             with writing("output_dir", self.output_dir):
                 write_json(self.output_dir / f"{name}.json", result.to_json())
@@ -148,56 +119,23 @@ class Evaluation:
         on_main(self.accelerator, remove)
 
     def close(self) -> None:
-        if self.store is not None:
-            self.store.close()
+        self.model.close()
         if self.accelerator.is_main_process:
             unlock_folder(self.output_dir)
 
-    def _missing(self, distinct: DistinctItems) -> list[int]:
-        """The items that the store lacks."""
-        store = self.store
-        return on_main(
-            self.accelerator, lambda: [] if store is None else store.missing(distinct.keys)
-        )
-
-    def _refusal(self, distinct: DistinctItems, missing: list[int]) -> str | None:
-        """Why the model cannot do a task at all, if so."""
-        if not missing:
-            return None
-        try:  # on all ranks or none: the others would wait for one that goes on to the next task
-            together(self.accelerator, lambda: self.embedder)
-        except DataError as error:
-            name = self.config.model.name
-            raise ConfigError(f"model.name: {name} cannot be loaded: {error}") from error
-        reasons = (self.embedder.refuses(distinct.items[place]) for place in missing)
-        return next((reason for reason in reasons if reason is not None), None)
-
     def _encode(self, loaded: EvalTask, distinct: DistinctItems, missing: list[int]) -> None:
-        """Embed what the store lacks, and put it there round by round."""
-        store, accelerator, config = self.store, self.accelerator, self.config
-        if not missing:
-            return
-        if store is not None and store.facts.get("shown") is None:
-            store.facts["shown"] = self.embedder.describe()
-        space = (len(missing), self.embedder.dimension)
-        on_main(accelerator, lambda: None if store is None else store.check_space(*space))
-        items = [distinct.items[place] for place in missing]
-
         def name(place: int) -> str:
             return loaded.name_of(distinct.index.tolist().index(missing[place]))
 
-        workers, title = config.num_workers, loaded.name
-        rounds = encode(accelerator, self.embedder, items, config.batch_size, workers, title, name)
-        for encoded in rounds:
-            keys = [distinct.keys[missing[place]] for place in encoded.places]
-            together(accelerator, partial(_keep, store, keys, encoded))
+        self.model.encode(distinct, missing, loaded.name, name)
 
     def _score(
         self, loaded: EvalTask, task: Task, distinct: DistinctItems, encoded: int, seconds: float
     ) -> Scores:
         """On the main process: rank, measure, and write what reports read beside the result."""
-        assert self.store is not None
-        vectors = self.store.embeddings(distinct.keys)  # (U, D)
+        store = self.model.store
+        assert store is not None
+        vectors = store.embeddings(distinct.keys)  # (U, D)
         sides = [len(loaded.queries), len(loaded.targets)]
         queries, targets = vectors[distinct.index].split(sides)
         items = distinct.index.split(sides)[1]
@@ -212,7 +150,7 @@ class Evaluation:
         return Scores(
             **scores,
             num_items=len(distinct.items),
-            num_truncated=self.store.num_truncated(distinct.keys),
+            num_truncated=store.num_truncated(distinct.keys),
             num_encoded=encoded,
             seconds=seconds,
             items_per_second=encoded / seconds if encoded else None,
@@ -239,26 +177,6 @@ class Evaluation:
         right = json.dumps([loaded.relevance, loaded.candidates]).encode()
         return digest_of(*distinct.keys, distinct.index.numpy().tobytes(), right)
 
-    def _open_store(self) -> EmbeddingStore:
-        root = Path(self.config.store) if self.config.store else self.output_dir / STORE
-        return EmbeddingStore(root / self.vectors, self._provenance())
-
-    def _provenance(self) -> dict[str, Any]:
-        """On the main process."""
-        shown = None if self.store is None else self.store.facts.get("shown")
-        return {
-            "encoder": self.config.encoder.value,
-            "model": self.config.model.name,
-            "adapter": self.config.model.adapter,
-            "resolved": self.found.describe(),  # where the two lead: an adapter to its base
-            "inputs": plain(self.inputs),  # nulls filled in
-            "shown": shown,  # as the model itself says it, prompts and limits in full
-            "config": plain(self.config),
-            "commit": git_commit(),
-            "versions": package_versions(),
-            "device": f"{self.accelerator.num_processes} x {device_name()}",
-        }
-
 
 def digest_of(*parts: bytes) -> str:
     return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
@@ -269,8 +187,3 @@ def _told_by_first_frame(item: Item) -> Item:
     if not count:
         return item
     return replace(item, video=item.video[:1], instruction=f"{item.instruction}, {count} frames")
-
-
-def _keep(store: EmbeddingStore | None, keys: list[bytes], encoded: Encoded) -> None:
-    if store is not None:  # on the main process
-        store.add(keys, encoded.embeddings, encoded.truncated)

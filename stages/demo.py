@@ -14,20 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+from stages.runner import read_record, run_in_order, run_to_its_end
 from unime.config import dump_config, load_config
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
-from unime.errors import DataError, require
+from unime.errors import require
 from unime.runtime.digests import folder_digest
 from unime.runtime.environment import code_digest, git_commit, write_facts
 from unime.runtime.files import read_json, write_json
@@ -124,29 +122,12 @@ def run_steps(todo: Mapping[str, list[str]], folder: Path) -> dict[str, float]:
         SystemExit: a command failed, with its status.
     """
     record, now = folder / "steps.json", fingerprint(todo)
-    known: dict[str, Any] = read_json(record) if record.is_file() else {}
-    is_right = isinstance(known.get("seconds", {}), dict) and isinstance(
-        known.get("done", []), list
-    )
-    if not is_right or (known and not {"fingerprint", "seconds", "done"} <= known.keys()):
-        raise DataError(f"{record}: damaged; remove {folder} to make the demo anew")
+    known = read_record(record, f"remove {folder} to make the demo anew")
     if known.get("fingerprint") != now:
         for name in (*MODELS, "eval"):
             shutil.rmtree(folder / name, ignore_errors=True)
         known = {"fingerprint": now, "seconds": {}, "done": []}
-    seconds: dict[str, float] = known["seconds"]
-    for number, (name, command) in enumerate(todo.items(), 1):
-        print(f"\n[{number}/{len(todo)}] {name}: {shlex.join(command)}", flush=True)
-        began = time.monotonic()
-        status = run_command(command)
-        if name not in known["done"]:  # else it found its work done
-            seconds[name] = seconds.get(name, 0.0) + time.monotonic() - began
-            known["done"] += [] if status else [name]
-        write_json(record, known)
-        if status:
-            print(f"{name} stopped; ./launch.sh demo goes on from here", file=sys.stderr)
-            raise SystemExit(status)
-    return seconds
+    return run_in_order(todo, record, known, "./launch.sh demo", run_command)
 
 
 def fingerprint(todo: Mapping[str, list[str]]) -> str:
@@ -163,26 +144,17 @@ def fingerprint(todo: Mapping[str, list[str]]) -> str:
 
 
 def run_command(command: list[str]) -> int:
-    """Run a command to its end, also after a Ctrl-C: training saves then, which takes its time (the
-    terminal sends the key press to the command too). Returns its status."""
-    environment = {
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        **os.environ,
-        "UNIME_VENV": sys.prefix,
-        "UNIME_NUM_PROCESSES": "2",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    child = subprocess.Popen(command, env=environment)
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait() or 128 + signal.SIGINT
-    finally:
-        if child.poll() is None:  # a second Ctrl-C
-            child.kill()
-            child.wait()
+    """Run a command to its end, on the CPU, in two processes of one thread; returns its status."""
+    return run_to_its_end(
+        command,
+        {
+            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            **os.environ,
+            "UNIME_NUM_PROCESSES": "2",
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        },
+    )
 
 
 def finish(config: DemoConfig, folder: Path, seconds: dict[str, float]) -> None:

@@ -15,6 +15,9 @@ validation.every=50 validation.rows=500 holds pairs out of training and tells ev
 well the model does on them; validation.suite=… validation.root=… a suite of evaluation tasks
 instead. The best checkpoint is kept, and named in best.json; it is evaluated and exported as final/
 is: model.adapter=RUN/checkpoints/step_00000100.
+
+data.mine_every=epoch (or a number of steps) mines new negatives among all targets, at the first
+step and from then on, with the model as it then is; the section mining says which.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ from functools import partial
 from torch import Tensor
 
 from eval.validation import SuiteValidation
-from unime.config import Mixing, Stage2Config, load_config
+from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
-from unime.data.sampler import GlobalBatchSampler
+from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
+from unime.data.sampling.clusters import Clusters
 from unime.losses import LossOutput, instruction_loss
+from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.distributed import on_main_in_steps
 from unime.runtime.files import write_json
@@ -61,18 +66,14 @@ def main(argv: list[str] | None = None) -> None:
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
         if run.is_main_process:
             write_json(listed, dataset.dropped)
-    mixed = config.data.mixing is Mixing.mixed
-    sizes = {"of all sources": len(dataset)} if mixed else dataset.task_sizes
+    sizes = {"of all sources": len(dataset)}
+    if config.data.mixing in OF_ONE_TASK:
+        sizes = dataset.task_sizes
     if run.take_data(dataset, sizes, {"queries": 2, "targets": 2}):
         return
+    dataset.answers = run.answers
     dataset, held, told = hold_out(dataset, config.validation, config.run.seed)
-    sampler = GlobalBatchSampler(
-        dataset.task_sizes,
-        run.global_batch_size,
-        config.data.mixing,
-        config.run.seed,
-        dataset.task_weights,
-    )
+    sampler = _sampler(config, run, dataset)
     collate = PairCollator(
         encoder.processor,
         ChunkLimits.of(config.optim),
@@ -88,7 +89,38 @@ def main(argv: list[str] | None = None) -> None:
     if told:
         run.log.info("%s", told)
     validation = _validation(config, run, held, loss)
-    train(run, encoder, dataset, sampler, collate, loss, validation)
+    mining = _mining(config, dataset, sampler)
+    rows = dataset if mining is None else mining.rows
+    train(run, encoder, rows, sampler, collate, loss, validation, mining)
+
+
+def _sampler(config: Stage2Config, run: Run, dataset: PairDataset) -> GlobalBatchSampler:
+    """What ``data.mixing`` and the settings beside it ask for."""
+    data = config.data
+    plan = BatchPlan(
+        data.temperature,
+        data.sub_batch,
+        dataset.answers,
+        Clusters.open(data.clusters) if data.clusters else None,
+        data.shared_answers,
+    )
+    sampler = GlobalBatchSampler(
+        dataset.task_sizes,
+        run.global_batch_size,
+        data.mixing,
+        config.run.seed,
+        dataset.task_weights,
+        plan=plan,
+    )
+    sharing, rows = sampler.sharing()
+    if sharing:
+        run.log.warning(
+            "%d of the %d rows of an epoch share their query or target with another row of their"
+            " batch, which is no negative of theirs: there are too few different ones for batches"
+            " of %d",
+            *(sharing, rows, run.global_batch_size),
+        )
+    return sampler
 
 
 def _validation(
@@ -101,6 +133,18 @@ def _validation(
     if held is not None:
         return Validation(HeldOutPairs(held, loss, run.global_batch_size, chunk_size), every)
     return Validation(SuiteValidation(config.validation, chunk_size, run.accelerator), every)
+
+
+def _mining(
+    config: Stage2Config, dataset: PairDataset, sampler: GlobalBatchSampler
+) -> Mining | None:
+    """What ``data.mine_every`` asks for."""
+    every = config.data.mine_every
+    if every is None:
+        return None
+    steps = sampler.steps_per_epoch if every == "epoch" else int(every)
+    pixels, size = config.inputs.max_image_pixels, config.optim.chunk_size
+    return Mining(dataset, config.mining, steps, size, pixels, config.run.seed)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data_prep.demo.emoji import load_concepts, svg_path
-from data_prep.teacher_embeddings import load_teacher
+from data_prep.teachers.sentence_model import load_teacher
 from eval.report.__main__ import main as report
 from stages.plan import main as plan
 from tests.support.paths import ROOT

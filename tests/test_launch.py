@@ -52,6 +52,16 @@ def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> Non
     assert checkout.ran()[1:] == ["-m", module, "--config", "some config.yaml", "limit=5"]
 
 
+def test_prepare_mmeb(checkout: Checkout, tmp_path: Path) -> None:
+    assert checkout.launch("prepare", "mmeb", "rows=5", "--dry-run")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "data_prep.mmeb", "rows=5", "--dry-run"]
+    (tmp_path / "mine.yaml").touch()
+    checkout.launch("prepare", "mmeb", "mine.yaml", "rows=5", cwd=tmp_path)
+    assert checkout.ran()[1:] == ["-m", "data_prep.mmeb", f"{tmp_path}/mine.yaml", "rows=5"]
+    status, said = checkout.launch("prepare", "mmeb", "none.yaml")[:2]
+    assert status == 2 and "no such file: none.yaml" in said
+
+
 @pytest.mark.parametrize(
     "command",
     [

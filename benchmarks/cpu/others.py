@@ -1,4 +1,4 @@
-"""Encoding and the loss behind the same door, with their goals."""
+"""Encoding, the loss and own data behind the same door, with their goals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 
 from benchmarks import encoding, loss
+from benchmarks.cpu import preparing
 from benchmarks.cpu.frame import Goal, Result, described
 
 ENCODING = Goal(
@@ -14,6 +15,10 @@ ENCODING = Goal(
 LOSS = Goal(
     "memory of the loss of a global batch of 16,384 beside its embeddings", 2, True, unit=" GB"
 )
+PREPARING = [
+    Goal(f"memory of {act} with 200,000 rows", 1, True, unit=" GB")
+    for act in ("prepare own", "iterate")
+]
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,21 @@ class LossBenchmark:
 
     def shown(self, result: Result) -> str:
         return loss.shown(result["rows"])
+
+
+@dataclass(frozen=True)
+class PreparingBenchmark:
+    name: str = "preparing"
+    about: str = "own data made ready and read again, beside datasets' map"
+
+    def measure(self, small: bool, repeat: int | None = None) -> Result:
+        found = preparing.measured(500 if small else preparing.ROWS)
+        figures: dict[str, float | None] = {
+            goal.figure: found[act]["MB"] / 1024
+            for goal, act in zip(PREPARING, ("prepare own", "iterate"), strict=True)
+        }
+        rows = {"about": self.about, "small": small, "rows": found}
+        return described(self.name, rows, figures, PREPARING)
+
+    def shown(self, result: Result) -> str:
+        return preparing.shown(result["rows"])

@@ -6,12 +6,28 @@ from pathlib import Path
 
 from data_prep.own.readers.base import Reader
 from data_prep.own.readers.folder import PictureFolder
+from data_prep.own.readers.lco import Lco
+from data_prep.own.readers.mme5 import Mme5
+from data_prep.own.readers.mmeb_train import MmebTrain
+from data_prep.own.readers.ms_swift import MsSwift
+from data_prep.own.readers.nemo import Nemo
+from data_prep.own.readers.sentence_transformers import SentenceTransformers
 from data_prep.own.readers.tables import Tables
+from data_prep.own.readers.unime_v2 import UnimeV2
+from data_prep.own.readers.webdataset import Tars
 from unime.config import OwnDataConfig
 from unime.errors import ConfigError
 
 # The particular forms come first: any of them is a table or a folder, too.
 READERS: dict[str, type[Reader]] = {
+    "ms_swift": MsSwift,
+    "lco": Lco,
+    "nemo": Nemo,
+    "unime_v2": UnimeV2,
+    "mme5": Mme5,
+    "mmeb_train": MmebTrain,
+    "sentence_transformers": SentenceTransformers,
+    "webdataset": Tars,
     "tables": Tables,
     "folder": PictureFolder,
 }

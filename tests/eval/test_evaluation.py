@@ -33,6 +33,7 @@ from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.retrieval import fingerprint as provenance
+from unime.retrieval import stored
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
 TASKS = ("Words_t2i", "Words_i2t", "Names")
@@ -331,7 +332,7 @@ def test_a_model_that_cannot_be_loaded_ends_it(
     def fail(*_: Any) -> None:
         raise DataError("damaged")
 
-    monkeypatch.setattr(evaluation, "load_embedder", fail)
+    monkeypatch.setattr(stored, "load_embedder", fail)
     with pytest.raises(ConfigError, match="model.name: .* cannot be loaded: damaged"):
         evaluate(folder)
 

@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 IMPORTED = (  # by all programs, and what they import when they are at work
     "stages.stage1_distill", "stages.stage2_instruct", "stages.export", "eval.evaluate",
     "eval.report.__main__", "eval.page.build", "eval.miniatures.__main__", "data_prep.demo.data",
-    "data_prep.teacher_embeddings", "sentence_transformers", "sklearn.decomposition",
+    "data_prep.teacher_embeddings", "stages.mine", "sentence_transformers", "sklearn.decomposition",
     "sklearn.manifold", "bitsandbytes", "peft", "transformers.models.qwen2_vl.modeling_qwen2_vl",
     "transformers.models.qwen2_vl.processing_qwen2_vl", "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert", "scipy.io", "resvg_py",

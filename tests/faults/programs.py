@@ -111,6 +111,11 @@ REPORT = (
     "--config {at}/eval.yaml models.base={at}/made/base models.tuned={at}/made/eval baseline=base"
     " suite={at}/suite.yaml published=false output={into}/report.json html={into}/page.html"
 )
+MINING = (
+    "--config {at}/eval.yaml data.root={at}/mmeb output_dir={into} model.name={model}"
+    " model.quantization=none model.precision=float32 batch_size=4 mining.near_duplicates=4"
+    " mining.false_negative_margin=null mining.range_max=8 mining.search=ivf"
+)
 DEMO_DATA = (
     "--config configs/demo/data.yaml output_dir={into} train_rows=40 test_queries=12"
     " validation_queries=12 candidates=12 train_words=40"
@@ -126,6 +131,7 @@ PROGRAMS = {
     "eval": Program("eval.evaluate", EVALUATION, of_evaluation, ("stage2",)),
     "report": Program("eval.report", REPORT, of_report, ("eval",)),
     "export": Program("stages.export", "{at}/made/stage2 {into}", files, ("stage2",), once=True),
+    "mine": Program("stages.mine", MINING, of_evaluation),
     "miniatures": Program("eval.miniatures", "{into}", files, once=True),
     "demo_data": Program("data_prep.demo.data", DEMO_DATA, files),
 }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_prep.teacher_embeddings import load_teacher
+from data_prep.teachers.sentence_model import load_teacher
 from tests.support.baselines import load
 from tests.support.embedding import load_exact
 from tests.support.published.layouts import read, write

@@ -43,6 +43,7 @@ from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 
 VALIDATED = ("validation.every=2", "validation.share=0.2")
+INTERLEAVED = ("data.mixing=interleaved", "data.sub_batch=2", "data.temperature=2")
 
 
 def test_stage1_says_where_the_teacher_reads_less(
@@ -128,9 +129,9 @@ def test_stages_go_on_where_they_stopped(
 def test_two_ranks_equal_one(two_ranks: Ranks, material: Path, after_stage1: Path) -> None:
     adapter = f"model.adapter={after_stage1 / 'final'}"
     two_ranks.run(stages_on_two_ranks, str(material), adapter)
-    for name, settings in (("one", VALIDATED), ("one_in_one_pass", ())):
+    for name, settings, more in (("one", VALIDATED, ()), ("one_in_one_pass", (), INTERLEAVED)):
         stage1(material, f"{name}/stage1", *EXACT, *settings)
-        stage2(material, f"{name}/stage2", *EXACT, *settings, adapter)
+        stage2(material, f"{name}/stage2", *EXACT, *settings, *more, adapter)
     for which, stage in product(("", "_in_one_pass"), ("stage1", "stage2")):
         first, second = material / f"one{which}" / stage, material / f"two{which}" / stage
         one, two = metrics(first), metrics(second)
@@ -150,7 +151,8 @@ def stages_on_two_ranks(words: str, adapter: str) -> None:
         settings = (*EXACT, "optim.batch_size_per_device=4", f"optim.chunk_size={chunk_size}")
         settings += VALIDATED if name == "two" else ()
         stage1(folder, f"{name}/stage1", *settings)
-        stage2(folder, f"{name}/stage2", *settings, adapter)
+        more = () if name == "two" else INTERLEAVED
+        stage2(folder, f"{name}/stage2", *settings, *more, adapter)
 
 
 def test_ctrl_c_on_the_terminal(material: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from unime.config import ModelConfig, OptimConfig, Optimizer, PairData, PairSource, Stage2Config
 from unime.runtime import digests
 from unime.runtime.digests import folder_digest
-from unime.training.identity import changes, run_identity
+from unime.training.identity import as_before, changes, run_identity
 
 
 def write_folder(folder: Path) -> Path:
@@ -136,3 +136,24 @@ def test_other_large_files_count_whole(
             (tmp_path / name).write_bytes(content)
             found.add(folder_digest(tmp_path))
     assert len(found) == 6
+
+
+def test_a_run_from_before_answers_were_kept_apart_goes_on_with_its_batches() -> None:
+    """Rows of one right answer shared batches then, which is no longer the default."""
+    config = make_config()
+    saved = json.loads(json.dumps(run_identity(config, 1)))
+    for key in ("shared_answers", "temperature", "sub_batch", "clusters"):
+        del saved["settings"][f"data.{key}"]
+    now = run_identity(config, 1)
+    as_before(saved, now, config)
+    assert config.data.shared_answers and now["settings"]["data.shared_answers"] is True
+    assert changes(saved, now, config) == []
+    # one that began since is another run with them
+    begun = json.loads(json.dumps(run_identity(make_config(), 1)))
+    later = make_config()
+    now = run_identity(later, 1)
+    as_before(begun, now, later)
+    assert not later.data.shared_answers and changes(begun, now, later) == []
+    later.data.shared_answers = True
+    changed = changes(begun, run_identity(later, 1), later)
+    assert changed == ["data.shared_answers: False -> True"]

@@ -10,9 +10,23 @@ before anything is loaded. What runs *where* (GPUs, ZeRO) is accelerate's config
 
 from unime.config.checks import CheckConfig, DataCheck, SetCheckConfig, Stage2CheckConfig
 from unime.config.data import Mixing, PairData, PairSource, TeacherConfig, TextData
-from unime.config.evaluation import EncoderKind, EvalConfig, EvalData, ReportConfig
+from unime.config.evaluation import (
+    EmbeddingConfig,
+    EncoderKind,
+    EvalConfig,
+    EvalData,
+    ReportConfig,
+)
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.mining import (
+    BatchesConfig,
+    ClusterConfig,
+    MineConfig,
+    MineData,
+    MiningConfig,
+    SecondConfig,
+)
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,
@@ -22,8 +36,8 @@ from unime.config.model import (
     Precision,
     Quantization,
 )
-from unime.config.own_data import OwnDataConfig
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
+from unime.config.preparing import TRAIN_SUBSETS, MmebConfig, OwnDataConfig
 from unime.config.training import (
     TRACKERS,
     DistillationLossConfig,
@@ -38,6 +52,8 @@ from unime.config.training import (
     Schedule,
     Stage1Config,
     Stage2Config,
+    TuneConfig,
+    TuneStage1,
     ValidationConfig,
 )
 from unime.errors import ConfigError

@@ -16,6 +16,8 @@ from unime.config.settings import FilePath, NotEmpty, NotNegative, Positive, Set
 from unime.errors import require
 from unime.runtime.names import LONGEST_NAME, is_name
 
+STORE = "embeddings"  # the folder of stores in output_dir
+
 
 @dataclass
 class EvalData(Settings, section="data"):
@@ -44,19 +46,25 @@ class EncoderKind(Enum):
 
 
 @dataclass
-class EvalConfig(Settings):
-    """One model on a suite of tasks (eval.evaluate)."""
+class EmbeddingConfig(Settings):
+    """A model, and how items are embedded by it into a store."""
 
-    output_dir: FilePath = setting(MISSING, "where the results are written, a file for each task")
+    output_dir: FilePath = setting(MISSING, "where the results are written")
     encoder: EncoderKind = setting(EncoderKind.unime, "a model of ours, or a baseline")
     model: ModelConfig = field(default_factory=ModelConfig)
     prompt_name: str | None = setting(None, "of a sentence-transformers model; null: its own")
     inputs: InputConfig = field(default_factory=InputConfig)
-    data: EvalData = field(default_factory=EvalData)
     batch_size: Positive[int] = setting(64, "items encoded at a time on each process")
-    overwrite: bool = setting(False, "false: a result of the same settings is kept")
     num_workers: NotNegative[int] = setting(0, "processes that read and preprocess")
     store: FilePath | None = setting(None, "of embeddings, can be shared; null: in output_dir")
+    ray: str | None = setting(
+        None, "local, or a Ray cluster's address: embed on its processes (extra ray); null: here"
+    )
+
+    @property
+    def stores(self) -> Path:
+        """Where the stores of embeddings are."""
+        return Path(self.store or Path(self.output_dir) / STORE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +85,14 @@ class EvalConfig(Settings):
         for key in ("prompt", "max_tiles"):
             value = getattr(self.inputs, key)
             require(value is None, f"inputs.{key}", value, f"null {without}")
+
+
+@dataclass
+class EvalConfig(EmbeddingConfig):
+    """One model on a suite of tasks (eval.evaluate)."""
+
+    data: EvalData = field(default_factory=EvalData)
+    overwrite: bool = setting(False, "false: a result of the same settings is kept")
 
 
 @dataclass

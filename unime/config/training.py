@@ -10,6 +10,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from unime.config.data import PairData, TextData
+from unime.config.mining import MiningConfig
 from unime.config.model import InputConfig, LoraSettings, ModelConfig, check_precision
 from unime.config.settings import (
     BelowOne,
@@ -252,6 +253,7 @@ class Stage2Config(Settings):
     lora: LoraSettings = field(default_factory=LoraSettings)
     inputs: InputConfig = field(default_factory=InputConfig)
     data: PairData = field(default_factory=PairData)
+    mining: MiningConfig = field(default_factory=MiningConfig)
     loss: HardNegativeLossConfig = field(default_factory=HardNegativeLossConfig)
     optim: OptimConfig = MISSING
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -265,3 +267,21 @@ class Stage2Config(Settings):
         some = margin is None or margin > -2
         expected = "more than -2: two cosines differ by at most 2, so every negative is dropped"
         require(some, "loss.false_negative_margin", margin, expected)
+
+
+@dataclass
+class TuneStage1(Settings, section="stage1"):
+    """Stage 1 of a tuning: on the texts of the pairs that are trained on."""
+
+    teacher: FilePath = setting(MISSING, "of sentence-transformers: hub id, folder, pypi:<module>")
+    lora: LoraSettings = field(default_factory=lambda: LoraSettings(rank=32, alpha=64))
+    loss: DistillationLossConfig = field(default_factory=DistillationLossConfig)
+    optim: OptimConfig = MISSING
+
+
+@dataclass
+class TuneConfig(Stage2Config):
+    """Stage 2 on a prepared set, between two evaluations on what is held out (stages.tune)."""
+
+    stage1: TuneStage1 | None = setting(None, "stage 1 before it; null: none")
+    eval_batch_size: Positive[int] = setting(64, "items encoded at a time by the evaluations")

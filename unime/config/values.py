@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
 from textwrap import shorten
 from types import NoneType, UnionType
@@ -174,7 +175,8 @@ def without_none(hint: Any) -> tuple[Any, bool]:
     """The type of a setting that is not null, and whether null is allowed."""
     options = get_args(hint)
     if NoneType in options:
-        return without_none(next(kind for kind in options if kind is not NoneType))[0], True
+        kinds = (kind for kind in options if kind is not NoneType)
+        return without_none(reduce(or_, kinds))[0], True
     return hint, False
 
 

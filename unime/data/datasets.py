@@ -7,6 +7,7 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
 from torch import Tensor
 
 from unime.config import PairData, TextData
@@ -89,7 +90,12 @@ class PairDataset(Sequence[Pair]):
 
     Args:
         unseen: things that are nobody's explicit negatives: those of rows that are held out.
+
+    Attributes:
+        answers: keys of each row's query and target (N, 2), once somebody has looked (survey.py).
     """
+
+    answers: np.ndarray | None = None
 
     def __init__(
         self,
@@ -179,7 +185,10 @@ class PairDataset(Sequence[Pair]):
             rest.append(replace(subset, selected=others))
             kept.append(replace(subset, selected=chosen))
         weights = list(self.task_weights.values())
-        return PairDataset(rest, weights, unseen), PairDataset(kept, weights)
+        without = PairDataset(rest, weights, unseen)
+        if self.answers is not None:
+            without.answers = np.delete(self.answers, sorted(held), axis=0)
+        return without, PairDataset(kept, weights)
 
 
 def _thing(item: Item) -> tuple[Hashable, ...]:

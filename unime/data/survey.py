@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unime.data.datasets import TextRow
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
@@ -24,11 +26,17 @@ PIECE_SIZE = 1 << 12  # bytes at a picture's begin, middle and end
 @dataclass(frozen=True)
 class Survey:
     """What all rows are together, and how many different things each task has of each kind, counted
-    up to the size of a batch."""
+    up to the size of a batch.
+
+    Attributes:
+        answers: of pairs, a key of each one's query and one of its target (N, 2) int64: equal for
+            equal items.
+    """
 
     rows: int
     content: str
     distinct: dict[str, dict[str, int]] = field(default_factory=dict)  # task -> kind -> how many
+    answers: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
     """
     digest = hashlib.blake2b(digest_size=16)
     picture = cache(_picture)
-    total, distinct = 0, {}
+    total, distinct, answers = 0, {}, bytearray()
     numbered: Iterator[TextRow | Pair] = iter(rows)
     for task, size in task_sizes.items():
         seen: dict[str, set[object]] = {}
@@ -61,6 +69,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 items = (row.query, row.target, *row.negatives)
                 query, *targets = (_seen(item, picture) for item in items)
                 things = {"queries": [query], "targets": targets}
+                answers += _key(query) + _key(targets[0])
                 digest.update(repr([item.spacing for item in items]).encode())
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
             for kind, found in things.items():
@@ -68,7 +77,8 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 if len(known) < batch_size:
                     known.update(found)
         distinct[task] = {kind: len(known) for kind, known in seen.items()}
-    return Survey(total, digest.hexdigest(), distinct)
+    keys = np.frombuffer(bytes(answers), dtype="<i8").reshape(-1, 2)
+    return Survey(total, digest.hexdigest(), distinct, keys)
 
 
 def check_variety(found: Survey, batch_size: int, least: Mapping[str, int]) -> list[str]:
@@ -102,6 +112,10 @@ def _seen(item: Item, picture: Callable[[str], bytes]) -> tuple[object, ...]:
     """All that an item is, wherever its files lie."""
     found = map(picture, (*item.images, *item.video))
     return (item.text, item.instruction, len(item.images), *found)
+
+
+def _key(seen: tuple[object, ...]) -> bytes:
+    return hashlib.blake2b(repr(seen).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _picture(path: str) -> bytes:

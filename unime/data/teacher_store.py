@@ -27,6 +27,8 @@ from unime.inputs.items import KEY_BYTES, Item, item_digest
 from unime.losses import not_unit
 from unime.runtime.files import read_json, read_text, regular, write_aside
 
+Embed = Callable[[list[str]], np.ndarray]
+Mapped = Callable[[Embed, Sequence[list[str]]], Iterable[np.ndarray]]
 HINT = "run data_prep.teacher_embeddings with this output_dir"
 OLD_VERSION = 1  # of the layout before
 OLD_FILES = ("meta.json", "embeddings.npy", "keys.npy")
@@ -90,10 +92,11 @@ def write_store(
     folder: str | Path,
     texts: Iterable[str],
     meta: TeacherMeta,
-    embed: Callable[[list[str]], np.ndarray],
+    embed: Embed,
     block_size: int,
     progress: Callable[[int], object] = lambda done: None,
     cut: Mapping[str, str] | None = None,
+    mapped: Mapped = map,
 ) -> int:
     """Complete the store in `folder` so that it has every text; returns how many were computed.
 
@@ -103,6 +106,7 @@ def write_store(
         embed: texts to their embeddings (n, T); normalised here.
         progress: told at the start and after every block how many texts have their embedding.
         cut: of the texts those that the teacher cuts, with the name of their row.
+        mapped: applies `embed` to blocks of texts, in order.
 
     Raises:
         ConfigError: `folder` cannot be written, has no room for them, or another process is
@@ -121,12 +125,14 @@ def write_store(
         store.check_space(len(todo), meta.dimension)
         known = len(keys) - len(todo)
         progress(known)
-        for start in range(0, len(todo), block_size):
-            block = todo[start : start + block_size]
-            block_texts = [by_key[key] for key in block]
-            vectors = _unit(embed(block_texts), block_texts, meta)
-            store.add(block, vectors, [key in cut_keys for key in block])
-            progress(known + start + len(block))
+        blocks = [todo[start : start + block_size] for start in range(0, len(todo), block_size)]
+        in_words = [[by_key[key] for key in block] for block in blocks]
+        done = known
+        embedded = mapped(embed, in_words)
+        for block, block_texts, vectors in zip(blocks, in_words, embedded, strict=True):
+            store.add(block, _unit(vectors, block_texts, meta), [key in cut_keys for key in block])
+            done += len(block)
+            progress(done)
         store.describe(cut_at=meta.cut_at, num_cut=num_cut)
     return len(todo)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -19,6 +20,7 @@ from unime.runtime.files import regular
 
 Size = tuple[int, int]  # (width, height) in pixels
 UNREADABLE = "unreadable picture"
+READERS = 8  # threads; Pillow decodes outside of Python's lock
 ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
 PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
 
@@ -31,18 +33,22 @@ def sample_frames(frames: Sequence[str], count: int) -> list[str]:
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count, dtype=int)]
 
 
-def load_image(path: str, max_pixels: int, drafted: Resolution | None = None) -> Image.Image:
+def load_image(
+    path: str, max_pixels: int, drafted: Resolution | None = None, content: bytes | None = None
+) -> Image.Image:
     """Read an image upright, in RGB, on white where it is transparent; its size stays.
 
     Args:
         drafted: a JPEG may be decoded smaller that is much larger than this (inputs.jpeg_draft).
+        content: the file's, where it lies in a table: `path` is what messages call it.
 
     Raises:
         DataError: missing, damaged, cut, of more than `max_pixels` (``inputs.max_image_pixels``)
             or too long a side, or of values whose brightness nobody knows (pixels.as_seen).
     """
     try:
-        with open_picture(regular(Path(path))) as image:
+        source = regular(Path(path)) if content is None else io.BytesIO(content)
+        with open_picture(source) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width} x {image.height} pixels"
                 raise DataError(

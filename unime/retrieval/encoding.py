@@ -106,7 +106,7 @@ def encode(
     world = accelerator.num_processes
     own = batches[accelerator.process_index :: world]
     name = name or (lambda place: item_name(items[place]))
-    preparing = partial(_prepare, embedder, items, name)
+    preparing = partial(prepare, embedder, items, name)
     with (
         progress_bar(total=len(items), desc=description, unit="item") as bar,
         load_batches(preparing, own, num_workers) as prepared,
@@ -130,7 +130,7 @@ def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
     ]
 
 
-def _prepare(
+def prepare(
     embedder: Embedder, items: Sequence[Item], name: Callable[[int], str], places: list[int]
 ) -> Prepared:
     """One batch, in a worker process if there are any.

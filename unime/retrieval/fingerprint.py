@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from unime.config import EvalConfig, InputConfig
+from unime.config import EmbeddingConfig, InputConfig
 from unime.errors import ConfigError
 from unime.retrieval.loading import Found
 from unime.runtime.environment import code_digest, installed_versions
@@ -31,7 +31,7 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
 
 
-def check_folders(config: EvalConfig, found: Found) -> None:
+def check_folders(config: EmbeddingConfig, found: Found) -> None:
     """Refuse to write into a folder of the model's, which would change its fingerprint.
 
     Raises:
@@ -48,7 +48,7 @@ def check_folders(config: EvalConfig, found: Found) -> None:
                 )
 
 
-def settings_fingerprint(config: EvalConfig, found: Found, inputs: InputConfig) -> str:
+def settings_fingerprint(config: EmbeddingConfig, found: Found, inputs: InputConfig) -> str:
     """Of everything that decides an embedding but the item, the code and the machine: settings, and
     the content of model, adapter and processor.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unime.config import EncoderKind, EvalConfig, InputConfig
+from unime.config import EmbeddingConfig, EncoderKind, InputConfig
 from unime.models.adapter_files import trained_inputs
 from unime.models.checkpoint_files import Checkpoint, Source
 from unime.models.encoder import Encoder
@@ -43,7 +43,7 @@ class Baseline:
 Found = Checkpoint | Baseline  # what a configuration's model led to
 
 
-def find_model(config: EvalConfig) -> Found:
+def find_model(config: EmbeddingConfig) -> Found:
     """Find, and download where needed, what the configuration names.
 
     Raises:
@@ -59,7 +59,7 @@ def find_model(config: EvalConfig) -> Found:
     return Baseline(source, config.encoder, config.prompt_name)
 
 
-def inputs_of(config: EvalConfig, found: Found) -> InputConfig:
+def inputs_of(config: EmbeddingConfig, found: Found) -> InputConfig:
     """The settings of the inputs with nulls filled in, as far as a checkpoint's files tell them: a
     baseline has no preset, no tiles, and a limit of its own on texts."""
     if isinstance(found, Checkpoint):
@@ -69,7 +69,7 @@ def inputs_of(config: EvalConfig, found: Found) -> InputConfig:
     return replace(filled, prompt=None, max_tiles=None, max_text_tokens=limit)
 
 
-def load_embedder(config: EvalConfig, device: torch.device) -> Embedder:
+def load_embedder(config: EmbeddingConfig, device: torch.device) -> Embedder:
     """Load what the configuration names onto `device`.
 
     Raises:

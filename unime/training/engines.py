@@ -31,6 +31,7 @@ ENGINES = ("single", "ddp", "zero1", "zero2", "zero3", "fsdp2")
 LOCKSTEP = ("zero1", "zero2", "zero3", "fsdp2")
 SHARDS_WEIGHTS = ("zero3", "fsdp2")
 KEEPS_GRAPHS = ("single", "ddp", "zero1", "zero2")  # of several chunks at a time
+MINES = ("single", "ddp")  # in training
 REFUSED = (  # of DeepSpeed's settings, and of those of zero_optimization by how they begin
     "data_types",
     "communication_data_type",
@@ -145,6 +146,12 @@ def check_combination(engine: str, config: StageConfig) -> None:
             f"validation.every: got {config.validation.every} with {engine}, expected null: every"
             " forward gathers weights there, and ranks encode unequal numbers of batches; use DDP"
             " or ZeRO-2, or evaluate checkpoints (model.adapter=RUN/checkpoints/step_…)"
+        )
+    every = getattr(config.data, "mine_every", None)
+    if engine not in MINES and every is not None:
+        raise ConfigError(
+            f"data.mine_every: got {every} with {engine}, expected null: tried on one process and"
+            " with DDP only; mine between runs (./launch.sh mine), or use DDP"
         )
     if engine in SHARDS_WEIGHTS and config.lora.use_dora:
         raise ConfigError(

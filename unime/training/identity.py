@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
+from unime.data.sampling.clusters import Clusters
 from unime.errors import ConfigError
 from unime.runtime.digests import folder_digest
 
@@ -36,6 +37,7 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "loss.block_memory",
     "data.verify_images",  # the rows are compared
     "data.follow_links",
+    "mining.memory",
     "validation.every",
     "validation.root",
     "validation.image_root",
@@ -44,6 +46,8 @@ MAY_DIFFER = {  # no other result, dropout masks aside
     "inputs.feature_store",
     "inputs.feature_store_gib",
 }
+
+BEFORE = {"data.shared_answers": True}  # settings whose default is not what there was before them
 
 
 def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
@@ -61,6 +65,8 @@ def run_identity(config: Any, num_processes: int) -> dict[str, Any]:
     walk("", OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True))
     batch_size = config.optim.batch_size_per_device * num_processes
     contents = _contents(config.model)
+    if (clusters := getattr(config.data, "clusters", None)) is not None:
+        contents["data.clusters"] = Clusters.open(clusters).content
     return {"settings": settings, "contents": contents, "global_batch_size": batch_size}
 
 
@@ -85,6 +91,17 @@ def _contents(model: Any) -> dict[str, str]:
     }
 
 
+def as_before(saved: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> None:
+    """Let a run go on as it began, before there was a setting whose default is another way: the
+    configuration and its identity are changed, unless the setting was given."""
+    for key, value in BEFORE.items():
+        section, _, name = key.partition(".")
+        known = now["settings"].get(key)
+        if known == _default(config, key) and key not in saved.get("settings", {}):
+            now["settings"][key] = value
+            setattr(getattr(config, section), name, value)
+
+
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> list[str]:
     """ "loss.temperature: 0.02 -> 0.03" for everything in two identities that decides the result
     and differs. A setting that an older version did not have is as before at its default.
@@ -99,7 +116,7 @@ def changes(saved: Mapping[str, Any], now: Mapping[str, Any], config: Any) -> li
             f"{prefix}{key}: {before.get(key)} -> {after.get(key)}"
             for key in sorted(before.keys() | after.keys())
             if key not in MAY_DIFFER and before.get(key) != after.get(key)
-            if key in before or after[key] != _default(config, key)
+            if key in before or after[key] != BEFORE.get(key, _default(config, key))
         ]
     sizes = saved["global_batch_size"], now["global_batch_size"]
     if sizes[0] != sizes[1]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from unime.data.sampler import GlobalBatchSampler
+from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.interruption import Interruption
 from unime.runtime.lost_ranks import stall_watch
@@ -31,9 +32,13 @@ def train(
     collate: Collate,
     loss_fn: StageLoss,
     validation: Validation | None = None,
+    mining: Mining | None = None,
 ) -> None:
     """Train the encoder's adapters to the last step, from the newest checkpoint if there is one,
     and write them to ``final/``.
+
+    Args:
+        dataset: the rows; with `mining` its own, whose negatives change.
 
     Raises:
         ConfigError: parameters, data or schedule that do not fit the settings or the checkpoint.
@@ -42,7 +47,7 @@ def train(
             a chunk, or no room for a checkpoint.
         SystemExit: 130 after Ctrl-C, 143 after SIGTERM, with everything saved.
     """
-    trainer = Trainer(run, encoder, dataset, sampler, validation)
+    trainer = Trainer(run, encoder, dataset, sampler, validation, mining)
     bar = tqdm(
         initial=trainer.step,
         total=trainer.total_steps,
@@ -53,15 +58,26 @@ def train(
         with bar, Interruption(run.is_main_process) as interruption:
             while True:
                 try:
+                    _mine(trainer, interruption)
                     with trainer.rest_of_batches(dataset, collate) as batches:
                         _take_steps(trainer, batches, loss_fn, bar, interruption)
-                    break
+                    if trainer.is_done:
+                        break
                 except ChunkTooLarge as error:
                     trainer.make_room(collate, error)
         trainer.finish()
     finally:
         for tracker in run.accelerator.trackers:
             tracker.finish()
+
+
+def _mine(trainer: Trainer, interruption: Interruption) -> None:
+    """New negatives, before those who make batches of them are started."""
+    try:
+        trainer.mine(lambda: interruption.signum)
+    except StepLeft as left:
+        trainer.save()
+        trainer.stop(left.signum)
 
 
 def _take_steps(

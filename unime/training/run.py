@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from omegaconf import OmegaConf
@@ -41,7 +42,7 @@ from unime.runtime.files import append, check_kinds, read_json, regular
 from unime.runtime.folder_lock import lock_folder
 from unime.training.checkpoints import checkpoint
 from unime.training.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
-from unime.training.identity import changes, run_identity
+from unime.training.identity import as_before, changes, run_identity
 
 FINISHED = "finished.json"
 
@@ -59,6 +60,7 @@ class Run:
     identity: dict[str, Any]  # what must be the same when this run goes on
     data_before: dict[str, Any]  # and of its data, as an earlier start had it
     data: dict[str, Any] = field(default_factory=dict)  # as this one has (see `take_data`)
+    answers: np.ndarray | None = None  # of its rows (see `take_data`)
 
     @property
     def global_batch_size(self) -> int:
@@ -85,6 +87,7 @@ class Run:
         found = survey(rows, task_sizes, self.global_batch_size)
         for note in check_variety(found, self.global_batch_size, least):
             self.log.warning("%s", note)
+        self.answers = found.answers
         self.data, then = found.facts, self.data_before
         changed = [
             f"{key}: {then[key]} -> {value}"
@@ -227,6 +230,7 @@ def _earlier_start(
         raise ConfigError(
             f"{output_dir}: holds a run already and resume.enabled is false; {elsewhere}"
         )
+    as_before(state["identity"], identity, config)
     changed = changes(state["identity"], identity, config)
     if not changed:
         return is_finished, folder, state["data"]

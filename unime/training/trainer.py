@@ -16,14 +16,16 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unime.collapse import of_batch
 from unime.config import OnNonfinite, OptimConfig, Stage1Config
 from unime.data.sampler import GlobalBatchSampler
 from unime.data.survey import Rows
-from unime.errors import ConfigError, RunError
+from unime.errors import ConfigError, DataError, RunError
 from unime.losses import LossOutput
+from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.digests import digests_below
 from unime.runtime.distributed import gather_numbers, whole
@@ -67,9 +69,10 @@ class Trainer:
         dataset: Rows,
         sampler: GlobalBatchSampler,
         validation: Validation | None = None,
+        mining: Mining | None = None,
     ) -> None:
         self.run, self.encoder, self.sampler = run, encoder, sampler
-        self.validation = validation
+        self.validation, self.mining = validation, mining
         self.optim: OptimConfig = run.config.optim
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
         self.step = 0  # steps taken
@@ -118,11 +121,14 @@ class Trainer:
     def rest_of_batches(
         self, dataset: Rows, collate: Collate
     ) -> AbstractContextManager[Iterator[Batch]]:
-        """This rank's part of every step that is left."""
+        """This rank's part of every step that is left, or until negatives are mined again."""
         size = self.optim.batch_size_per_device
         first = self.run.accelerator.process_index * size
         make = partial(_rows_of_step, dataset, self.sampler, collate, slice(first, first + size))
-        steps = range(self.step, self.total_steps)
+        end = self.total_steps
+        if self.mining is not None:
+            end = min(end, self.mining.next_step(self.step))
+        steps = range(self.step, end)
         settings = self.run.config.run
         patience = settings.collective_timeout
         return load_batches(make, steps, settings.num_workers, "run.num_workers", patience)
@@ -137,13 +143,8 @@ class Trainer:
         if validation is None or not validation.is_due(self.step, self.is_done):
             return
 
-        def leave() -> None:
-            reason = int(gather_numbers(accelerator, signum()).max())
-            if reason:
-                raise StepLeft(reason)
-
         with embedding(self.encoder) as embedder:
-            scores = validation.measure(accelerator, embedder, leave)
+            scores = validation.measure(accelerator, embedder, self._leaving(signum))
         is_best = validation.take(self.step, scores)
         line = self.metrics.add_validation(self.step, scores)
         self.run.log.info("%s%s", line, " (the best so far)" if is_best else "")
@@ -152,6 +153,29 @@ class Trainer:
         if is_best:
             self.save()
             self._name_best()
+
+    def mine(self, signum: Callable[[], int]) -> None:
+        """Mine negatives with the model as it is, where that is due.
+
+        Raises:
+            StepLeft: a signal reached any rank; the checkpoint of this step says that it is due.
+        """
+        mining, accelerator = self.mining, self.run.accelerator
+        if mining is None or self.is_done or not mining.is_due(self.step):
+            return
+        with embedding(self.encoder) as embedder:
+            told = mining.mine(accelerator, embedder, self._leaving(signum), self.step)
+        self.run.log.info("%s", told)
+
+    def _leaving(self, signum: Callable[[], int]) -> Callable[[], None]:
+        """Raises StepLeft on all ranks where a signal has reached one."""
+
+        def leave() -> None:
+            reason = int(gather_numbers(self.run.accelerator, signum()).max())
+            if reason:
+                raise StepLeft(reason)
+
+        return leave
 
     def take_step(
         self, batch: Batch, loss_fn: StageLoss, signum: Callable[[], int]
@@ -229,6 +253,7 @@ class Trainer:
             "metrics": self.metrics.state,
             **self.watch.state,
             "validation": validation,
+            **({"mined": self.mining.step} if self.mining else {}),
             "kept_graphs": self.graphs.kept,
             "world_size": run.accelerator.num_processes,
             "data": run.data,
@@ -237,13 +262,19 @@ class Trainer:
         checkpoint.save(
             run.output_dir,
             state,
-            self.encoder.save_adapters,
+            self._save_files,
             self.parameters,
             self.optimizer,
             run.accelerator,
             run.config.run.save_total_limit,
         )
         self.saved = self.step
+
+    def _save_files(self, folder: Path, writes: bool) -> None:
+        """The adapters, and the negatives that are trained on."""
+        self.encoder.save_adapters(folder, writes)
+        if self.mining is not None and writes:
+            self.mining.save(folder)
 
     def stop(self, signum: int) -> NoReturn:
         enabled = self.run.config.resume.enabled
@@ -328,6 +359,11 @@ class Trainer:
         self.watch.go_on(state)
         if self.validation is not None:
             self.validation.go_on(state["validation"])
+        if self.mining is not None:
+            try:
+                self.mining.go_on(state.get("mined", -1), folder)
+            except (OSError, SafetensorError, DataError) as error:
+                raise checkpoint.unreadable(folder, error) from error
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
         warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)

@@ -11,6 +11,7 @@ import numpy as np
 from unime.config import ValidationConfig
 from unime.data.datasets import PairDataset, TextDataset
 from unime.errors import DataError
+from unime.validation.parts import choose_parts
 
 Dataset = TypeVar("Dataset", TextDataset, PairDataset)
 LEAST = 3  # rows of a task, to tell apart
@@ -82,16 +83,9 @@ def choose(
     """
     parts = _connected(things)
     task_of = np.repeat(np.arange(len(task_sizes)), list(task_sizes.values()))
-    left = np.array([wanted[task] for task in task_sizes])
-    held: set[int] = set()
-    for number in np.random.default_rng([seed, 1]).permutation(len(parts)):
-        need = np.bincount(task_of[parts[number]], minlength=len(left))
-        if (need <= left).all():
-            left -= need
-            held.update(parts[number])
-            if not left.any():
-                break
-    return held
+    needs = [np.bincount(task_of[part], minlength=len(task_sizes)) for part in parts]
+    chosen = choose_parts(needs, [wanted[task] for task in task_sizes], seed)
+    return {row for number in chosen for row in parts[number]}
 
 
 def _connected(things: Sequence[Sequence[Hashable]]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from typing import Any
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from unime.config import OwnDataConfig
 from unime.data.rows import quoted
-from unime.errors import ConfigError, DataError
+from unime.errors import ConfigError, DataError, require
 from unime.inputs.items import IMAGE_SUFFIXES
 from unime.runtime.files import read_json, read_text
 
@@ -40,6 +40,8 @@ class PictureFolder:
     def __init__(self, path: Path, config: OwnDataConfig) -> None:
         if not path.is_dir():
             raise DataError(f"{path}: no folder of pictures")
+        here = f"null: they lie in {path}"
+        require(config.image_root is None, "image_root", config.image_root, here)
         self.path, self.image_root = path, str(path.absolute())
         if config.captions is None:
             raise ConfigError("captions: " + self._possible(), "captions")

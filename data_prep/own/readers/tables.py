@@ -1,26 +1,195 @@
-"""Tables."""
+"""Tables: CSV, TSV, JSON, JSONL, Parquet; one, or all in a folder.
+
+pets.csv      image,caption                          pets.jsonl  {"image": ["1.jpg", "2.jpg"],
+              cats/1.jpg,A cat on a mat.                          "captions": ["A cat.", "One."]}
+asked.tsv     query <tab> positive <tab> negative    vqa.parquet image (bytes), question, answer
+
+What each column is, by its name or as `columns` says: :mod:`data_prep.own.readers.columns`. In CSV
+a list is written as in JSON: ["A cat.", "One."].
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from data_prep.own.readers.base import BadRow, SourceRow
+from data_prep.own.readers.columns import Columns
+from data_prep.own.readers.folder import SUFFIXES as PICTURES
 from unime.config import OwnDataConfig
+from unime.data.json_files import json_rows
+from unime.data.rows import Row, quoted
+from unime.data.shards import parquet_rows
+from unime.errors import DataError
+from unime.inputs.items import whole_characters
+from unime.runtime.files import regular
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*SEPARATORS, ".jsonl", ".json", ".parquet")
+LONGEST = 1 << 24  # characters of a line or cell
+AT_ONCE = 64  # rows of Parquet, which may hold pictures
+LOOKED_AT = 100  # rows, for what the columns hold
+Cells = dict[str, Any] | DataError  # of a row; or why it is none
 
 
 class Tables:
-    """Placeholder."""
-
-    recognised: list[str]
-    image_root: str
+    """Rows of tables, by their columns."""
 
     @classmethod
     def recognises(cls, path: Path) -> str | None:
-        return None
+        found = tables_at(path)
+        if not found:
+            return None
+        return f"{len(found)} table{'s' * (len(found) > 1)} ({found[0].name}{', …'[: len(found)]})"
 
     def __init__(self, path: Path, config: OwnDataConfig) -> None:
-        raise NotImplementedError
+        self.files = tables_at(path)
+        if not self.files:
+            raise DataError(f"{path}: no table ({', '.join(SUFFIXES)})")
+        self.folder = (path if path.is_dir() else path.parent).absolute()
+        self.image_root = str(Path(config.image_root or self.folder).absolute())
+        self.columns = [self._columns(file, config) for file in self.files]
+        unused = {name for name in config.columns for own in self.columns if name in own.parts}
+        for name in config.columns.keys() - unused:
+            raise DataError(f"columns: no table in {path} has a column {name!r}")
+        self.recognised = list(
+            dict.fromkeys(
+                f"{file.absolute().relative_to(self.folder)}: {own.in_words()}"
+                for file, own in zip(self.files, self.columns, strict=True)
+            )
+        )
+
+    def _columns(self, file: Path, config: OwnDataConfig) -> Columns:
+        first = [cells for _, cells in zip(range(LOOKED_AT), read(file), strict=False)]
+        rows = [cells for cells in first if isinstance(cells, dict)]
+        if not rows:
+            raise DataError(f"{file}: no row of columns")
+        below = file.parent.absolute().relative_to(self.folder).as_posix()
+        return Columns.of(str(file), rows, config.columns, "" if below == "." else below)
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
-        raise NotImplementedError
+        for file, columns in zip(self.files, self.columns, strict=True):
+            name = file.absolute().relative_to(self.folder).as_posix()
+            for number, cells in enumerate(read(file)):
+                where = f"{file}, row {number}"
+                try:
+                    if isinstance(cells, DataError):
+                        raise cells
+                    yield columns.read(Row(cells, where), f"{name}:{number}")
+                except DataError as error:
+                    yield BadRow.of(where, error)
+
+
+def tables_at(path: Path) -> list[Path]:
+    """The table, or all those in a folder that are no picture's sidecar, in order."""
+    if not path.is_dir():
+        return [path] if path.suffix.lower() in SUFFIXES and path.is_file() else []
+    found = []
+    for folder, below, names in os.walk(path):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        pictures = {Path(n).stem for n in names if Path(n).suffix.lower() in PICTURES}
+        found += [
+            Path(folder, name)
+            for name in sorted(names)
+            if Path(name).suffix.lower() in SUFFIXES
+            and not name.startswith(".")
+            and Path(name).stem not in pictures
+        ]
+    return found
+
+
+def read(file: Path) -> Iterator[Cells]:
+    """The rows of a table.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    suffix = file.suffix.lower()
+    try:
+        if suffix in SEPARATORS:
+            yield from _csv_rows(file, SEPARATORS[suffix])
+        elif suffix == ".jsonl":
+            yield from json_lines(file)
+        elif suffix == ".json":
+            yield from json_rows(file)
+        else:
+            yield from _parquet_rows(file)
+    except (OSError, ValueError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{file}: cannot read it: {error}") from None
+
+
+def _csv_rows(file: Path, separator: str) -> Iterator[Cells]:
+    csv.field_size_limit(LONGEST)
+    with regular(file).open(encoding="utf-8-sig", newline="") as opened:
+        rows = csv.reader(opened, delimiter=separator, strict=True)
+        names = next(rows, [])
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise DataError(f"{file}: column {twice!r} comes twice")
+        for cells in rows:
+            if len(cells) == len(names):
+                yield {n: _listed(cell) for n, cell in zip(names, cells, strict=True)}
+            elif cells:
+                yield DataError(f"{len(cells)} cells, expected {len(names)}: {quoted(cells)}")
+
+
+def _listed(cell: str) -> Any:
+    """A cell that is written as a list of texts or items is one."""
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            found = json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+        if all(isinstance(entry, str | dict | list) for entry in found):
+            return found
+    return cell
+
+
+def json_lines(file: Path) -> Iterator[Cells]:
+    """The objects of a file that has one a line; of a line that is none, why."""
+    with regular(file).open("rb") as opened:
+        while line := opened.readline(LONGEST):
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield DataError(f"cannot read it: {error}: {quoted(line[:60])}")
+                continue
+            is_row = isinstance(found, dict)
+            yield (
+                whole_characters(found)
+                if is_row
+                else DataError(f"got {quoted(found)}, expected an object")
+            )
+
+
+def _parquet_rows(file: Path) -> Iterator[Cells]:
+    schema = pq.read_schema(regular(file))
+    labels = _label_names(schema.metadata or {})
+    for batch in parquet_rows([file], (), tuple(schema.names)).to_batches(AT_ONCE):
+        for row in batch.to_pylist():
+            for name, names in labels.items():
+                if isinstance(row.get(name), int) and 0 <= row[name] < len(names):
+                    row[name] = names[row[name]]
+            yield row
+
+
+def _label_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Of columns with numbers for labels, as `datasets` writes them: the labels."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: list(map(str, feature["names"]))
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}

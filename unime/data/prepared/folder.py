@@ -9,9 +9,8 @@ suite.yaml                            the evaluation of what is held out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,29 +64,73 @@ class PreparedSet:
         write_json(root / SET, asdict(self))
 
 
-def write_rows(folder: Path, split: str, pairs: Iterable[Pair], total: int) -> None:
-    """Write the shards of one task's split into its folder, which bears the task's name.
+class RowWriter:
+    """Writes the shards of one task's split, row by row, into its folder.
+
+    Args:
+        total: how many rows there will be, by which the shards are named.
+        task: its name; None: the folder's.
+    """
+
+    def __init__(self, folder: Path, split: str, total: int, task: str | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.split, self.total = folder, split, total
+        self.task = task or folder.name
+        self.count = max(1, -(-total // SHARD_ROWS))
+        self.found = 0
+        self._rows: list[dict[str, Any]] = []
+        self._file: pq.ParquetWriter | None = None
+        self._open(0)
+
+    def add(self, pair: Pair) -> None:
+        """A row, with paths relative to the set's folder of pictures."""
+        if self.found and self.found % SHARD_ROWS == 0 and self.found < self.total:
+            self._open(self.found // SHARD_ROWS)
+        self._rows.append(written(pair, self.task))
+        self.found += 1
+        if len(self._rows) == AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left.
+
+        Raises:
+            DataError: there were more rows, or fewer.
+        """
+        self._close()
+        if self.found != self.total:
+            raise DataError(f"{self.folder}: {self.found} rows, expected {self.total}")
+
+    def _open(self, number: int) -> None:
+        self._close()
+        name = f"{self.split}-{number:05d}-of-{self.count:05d}.parquet"
+        self._file = pq.ParquetWriter(self.folder / name, SCHEMA)
+
+    def _flush(self) -> None:
+        if self._rows and self._file is not None:
+            self._file.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
+            self._rows = []
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._flush()
+            self._file.close()
+            self._file = None
+
+
+def write_rows(
+    folder: Path, split: str, pairs: Iterable[Pair], total: int, task: str | None = None
+) -> None:
+    """Write the shards of one task's split into its folder.
 
     Args:
         pairs: as many as `total`, with paths relative to the set's folder of pictures.
+        task: its name; None: the folder's.
 
     Raises:
         DataError: there are more or fewer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    count = max(1, -(-total // SHARD_ROWS))
-    rows, found = iter(pairs), 0
-    for number in range(count):
-        path = folder / f"{split}-{number:05d}-of-{count:05d}.parquet"
-        with pq.ParquetWriter(path, SCHEMA) as writer:
-            for batch in _batches(islice(rows, SHARD_ROWS), folder.name):
-                writer.write_batch(batch)
-                found += len(batch)
-    found += sum(1 for _ in rows)
-    if found != total:
-        raise DataError(f"{folder}: {found} rows, expected {total}")
-
-
-def _batches(pairs: Iterator[Pair], task: str) -> Iterator[pa.RecordBatch]:
-    while some := list(islice(pairs, AT_ONCE)):
-        yield pa.RecordBatch.from_pylist([written(pair, task) for pair in some], schema=SCHEMA)
+    writer = RowWriter(folder, split, total, task)
+    for pair in pairs:
+        writer.add(pair)
+    writer.close()

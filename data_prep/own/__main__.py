@@ -1,0 +1,196 @@
+"""Somebody's data as a prepared set: pairs in one form, a part of them held out.
+
+    python -m data_prep.own PATH OUT [key=value …] [--dry-run]
+    ./launch.sh prepare own ~/pictures data/own captions=sidecar
+    ./launch.sh prepare own pets.csv data/pets columns.foto=image columns.what=text directions=t2i
+
+PATH is a folder of pictures, tables (CSV, TSV, JSON, JSONL, Parquet), or what a reader of
+data_prep/own/readers/ takes. OUT is then `data.root` of stage 2, and of an evaluation with
+`data.suite=OUT/suite.yaml`:
+
+    OUT/<task>/{train,test}-00000-of-00001.parquet   pairs
+    OUT/images/                                      copies of pictures, if they are copied
+    OUT/suite.yaml, OUT/rejected.jsonl, OUT/set.json what is held out, bad rows, how it was made
+
+No picture, text or group is both trained on and held out. Killed, the same command goes on; typed
+again, it says that the set is there. With --dry-run nothing is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.own.pictures import IMAGES, Pictures
+from data_prep.own.readers.base import Reader
+from data_prep.own.recognise import open_reader
+from data_prep.own.split import Split, split
+from data_prep.own.survey import Survey, survey
+from data_prep.own.write import examples_in_words, write_set
+from unime.config import OwnDataConfig
+from unime.config.loader import built, parse_words, program_parser
+from unime.data.prepared.folder import PreparedSet
+from unime.data.tables import ImageFolder, image_folder
+from unime.errors import ConfigError, DataError, in_a_line
+from unime.runtime.files import read_json, sync, write_json, writing
+from unime.runtime.folder_lock import NAME as LOCK
+from unime.runtime.folder_lock import lock_folder
+from unime.runtime.program import run_program
+
+WORK = ".work"  # the folder of what is kept until the set is written
+MADE_OF = "made_of.json"
+REJECTED = "rejected.jsonl"
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse(argv)
+    if config.dry_run:
+        reader, why = open_reader(config)
+        pictures = Pictures(_images(reader, config), None)
+        found = survey(reader, config, pictures, None)
+        say(reader, why, found, split(found, config, reader, pictures), True)
+        if found.first_bad:
+            print(f"the first bad row: {found.first_bad}")
+        return
+    out = Path(os.path.abspath(config.output_dir))
+    lock_folder("output_dir", out)
+    with writing("output_dir", out):
+        if is_new(out, made_of(config)):
+            prepare(out, config)
+        else:
+            print(f"{out}: is there already, of the same data and settings")
+
+
+def parse(argv: list[str] | None) -> OwnDataConfig:
+    parser = program_parser(OwnDataConfig)
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("--dry-run", action="store_true", help="the same as dry_run=true")
+    args = parse_words(parser, argv)
+    words = [*args.overrides, "path=PATH", "output_dir=OUT"]
+    words += ["dry_run=true"] if args.dry_run else []
+    config = built(parser, OwnDataConfig, None, words)
+    path, out = os.path.expanduser(args.path), os.path.expanduser(args.out)
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(path)):
+        parser.exit(2, f"error: output_dir: {in_a_line(out)} lies in the data, {in_a_line(path)}\n")
+    return replace(config, path=path, output_dir=out)
+
+
+def prepare(out: Path, config: OwnDataConfig) -> None:
+    """Write the set.
+
+    Raises:
+        DataError: data that cannot be used.
+    """
+    reader, why = open_reader(config)
+    pictures = Pictures(_images(reader, config), out / WORK / "pictures")
+    found = survey(reader, config, pictures, out / REJECTED)
+    if found.first_bad and config.on_bad_row == "raise":
+        bad = found.counts()["bad rows"]
+        raise DataError(
+            f"{found.first_bad}; {bad} of {len(found.rows)} rows are bad, see {out / REJECTED};"
+            " on_bad_row=drop leaves them out"
+        )
+    done = split(found, config, reader, pictures)
+    copies, remarks = write_set(out, reader, config, found, done, pictures)
+    remarks = [*done.remarks, *remarks]
+    source: dict[str, Any] = made_of(config) | {
+        "recognised": [why, *reader.recognised],
+        "counts": found.counts(),
+        "remarks": remarks,
+    }
+    root = "" if copies else reader.image_root
+    sync(out)
+    PreparedSet(root, done.sizes, source).write(out)
+    shutil.rmtree(out / WORK)
+    say(reader, why, found, replace(done, remarks=remarks), False)
+    print(f"{out}: written; ./launch.sh tune {config.output_dir} trains on it")
+
+
+def say(reader: Reader, why: str, found: Survey, done: Split, is_dry: bool) -> None:
+    """What was recognised, how much of it there is, what it looks like."""
+    print(why)
+    print(*(f"  {line}" for line in reader.recognised), sep="\n")
+    print(", ".join(f"{count} {name}" for name, count in found.counts().items()))
+    for task, sizes in done.sizes.items():
+        verb = "would be" if is_dry else "are"
+        print(f"{task}: {sizes['train']} pairs {verb} trained on, {sizes['test']} held out")
+    print(*done.remarks, sep="\n")
+    if is_dry:
+        print("examples:", *examples_in_words(found.examples), sep="\n  ")
+
+
+def made_of(config: OwnDataConfig) -> dict[str, Any]:
+    """Settings and data, by which a set is known again."""
+    settings = asdict(config) | {"output_dir": "", "dry_run": False}
+    settings["path"] = os.path.abspath(config.path) if os.path.exists(config.path) else config.path
+    return {"settings": settings, "data": state_of(Path(config.path))}
+
+
+def state_of(path: Path) -> str:
+    """A digest of names, sizes and times of all files, as they are now."""
+    digest = hashlib.blake2b(digest_size=16)
+    alone = [(str(path.parent), list[str](), [path.name])]
+    for folder, below, names in os.walk(path) if path.is_dir() else alone:
+        below.sort()
+        for name in sorted(names):
+            place = os.path.join(folder, name)
+            if os.path.isfile(place):
+                found = os.stat(place)
+                said = f"{os.path.relpath(place, path)}|{found.st_size}|{found.st_mtime_ns}\n"
+                digest.update(os.fsencode(said))
+    return digest.hexdigest()
+
+
+def is_new(out: Path, made: dict[str, Any]) -> bool:
+    """Whether there is something to do: what another command left half-written goes, but for what
+    is known of pictures.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    there = PreparedSet.of(out)
+    work = out / WORK
+    if there is not None:
+        for key, value in made.items():
+            if there.source.get(key) != value:
+                raise ConfigError(
+                    f"output_dir: {out} holds a set of other {key}"
+                    f"{_other(there.source, key, value)}; name another folder",
+                    "output_dir",
+                )
+        shutil.rmtree(work, ignore_errors=True)
+        return False
+    entries = [path for path in out.iterdir() if path.name not in (LOCK, WORK)]
+    if entries and not work.is_dir():
+        raise ConfigError(f"output_dir: {out} exists already, and is no prepared set", "output_dir")
+    work.mkdir(exist_ok=True)
+    is_same = (work / MADE_OF).is_file() and read_json(work / MADE_OF) == made
+    for path in entries:
+        if path.is_dir():
+            if path.name != IMAGES or not is_same:
+                shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_json(work / MADE_OF, made)
+    return True
+
+
+def _other(source: dict[str, Any], key: str, value: Any) -> str:
+    """Which settings differ."""
+    old = source.get(key)
+    if not (isinstance(old, dict) and isinstance(value, dict)):
+        return ""
+    return f" ({', '.join(name for name in value if old.get(name) != value[name])})"
+
+
+def _images(reader: Reader, config: OwnDataConfig) -> ImageFolder:
+    return image_folder(reader.image_root, reader.image_root, [], config.follow_links)
+
+
+if __name__ == "__main__":
+    run_program(main)

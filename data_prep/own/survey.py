@@ -1,0 +1,137 @@
+"""The first reading of somebody's data: which rows are good, what they show, how many pairs they
+make. Of a row a few numbers are kept."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.own.pairs import SourcePair, pairs_of
+from data_prep.own.pictures import Pictures
+from data_prep.own.readers.base import BadRow, Reader, SourceRow
+from data_prep.own.things import text_number, things_of
+from unime.config import OwnDataConfig
+from unime.errors import DataError
+from unime.inputs.images import READERS
+from unime.runtime.progress import progress_bar
+
+AT_ONCE = 32  # rows in memory, with the pictures that tables hold
+EXAMPLES = 10
+BAD, FREE, TRAIN, TEST = range(4)  # what is known of a row's split
+
+
+class Survey:
+    """What the first reading found.
+
+    Attributes:
+        rows: of each row, whether it is bad, or what the data say of its split.
+        tasks: name -> its number.
+        pairs: (row, task, how many) of good rows.
+        examples: the first pairs.
+        first_bad: what is wrong with the first bad row.
+    """
+
+    def __init__(self, share_texts: bool) -> None:
+        self.share_texts = share_texts
+        self.rows = bytearray()
+        self.tasks: dict[str, int] = {}
+        self.pairs = (array("L"), array("L"), array("L"))
+        self.examples: list[SourcePair] = []
+        self.first_bad = ""
+        self._things, self._rows_of = array("Q"), array("L")
+        self._texts, self._pictures = array("Q"), array("Q")
+
+    def add(self, row: SourceRow, made: list[SourcePair], pictures: Pictures) -> None:
+        """A good row with its pairs.
+
+        Raises:
+            DataError: it is none: a picture cannot be used.
+        """
+        items = (row.query, *row.targets, *row.negatives)
+        shown = [pictures.looks(p) for item in items for p in item.pictures]
+        things = [number for number, _ in things_of(row, pictures, self.share_texts)]
+        self._pictures.extend(int.from_bytes(looks.digest[:8]) for looks in shown)
+        self._texts.extend(text_number(item.text) for item in items if item.text)
+        self._things.extend(things)
+        self._rows_of.extend([len(self.rows)] * len(things))
+        for name in dict.fromkeys(pair.task for pair in made):
+            count = sum(pair.task == name for pair in made)
+            task = self.tasks.setdefault(name, len(self.tasks))
+            for column, value in zip(self.pairs, (len(self.rows), task, count), strict=True):
+                column.append(value)
+        if len(self.examples) < EXAMPLES:
+            self.examples += made[: EXAMPLES - len(self.examples)]
+        self.rows.append({"train": TRAIN, "test": TEST, None: FREE}[row.split])
+
+    def things(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of things, and the row that shows each."""
+        return np.array(self._things, np.uint64), np.array(self._rows_of, np.int64)
+
+    def counts(self) -> dict[str, int]:
+        """Of what there is, by what it is called."""
+        return {
+            "rows": len(self.rows),
+            "bad rows": self.rows.count(BAD),
+            "pictures": len(self._pictures),
+            "distinct pictures": len(np.unique(np.array(self._pictures, np.uint64))),
+            "texts": len(self._texts),
+            "distinct texts": len(np.unique(np.array(self._texts, np.uint64))),
+        }
+
+
+def survey(
+    reader: Reader, config: OwnDataConfig, pictures: Pictures, rejected: Path | None
+) -> Survey:
+    """Read all rows once.
+
+    Args:
+        rejected: the file that lists the bad rows; None: nothing is written.
+
+    Raises:
+        DataError: data that cannot be read, or none of its rows.
+    """
+    shared = config.captions == "class" if config.share_texts is None else config.share_texts
+    found = Survey(shared)
+    opened = nullcontext() if rejected is None else rejected.open("w", encoding="utf-8")
+    with opened as listing:
+        for row in looked_at(reader, pictures, "reading"):
+            try:
+                if isinstance(row, BadRow):
+                    raise DataError(row.reason)
+                found.add(row, list(pairs_of(row, config)), pictures)
+            except DataError as error:
+                found.rows.append(BAD)
+                reason = BadRow.of(row.where, error).reason
+                found.first_bad = found.first_bad or f"{row.where}: {reason}"
+                if listing is not None:
+                    line = {"where": row.where, "reason": reason}
+                    listing.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if not found.tasks:
+        raise DataError(f"{config.path}: no good row; {found.first_bad or 'it has none'}")
+    return found
+
+
+def looked_at(reader: Reader, pictures: Pictures, title: str) -> Iterator[SourceRow | BadRow]:
+    """All rows, whose pictures are known."""
+    with ThreadPool(READERS) as pool:
+        rows = iter(progress_bar(reader, desc=title, unit="row"))
+        while some := list(islice(rows, AT_ONCE)):
+            pictures.learn(_pictures(some), pool)
+            yield from some
+
+
+def _pictures(rows: Iterable[SourceRow | BadRow]) -> list[str | bytes]:
+    return [
+        picture
+        for row in rows
+        if isinstance(row, SourceRow)
+        for item in (row.query, *row.targets, *row.negatives)
+        for picture in item.pictures
+    ]

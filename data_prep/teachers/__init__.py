@@ -1,0 +1,1 @@
+"""Where a teacher's embeddings come from: a model here, an endpoint, or a file."""

@@ -1,0 +1,265 @@
+"""A training set with mined negatives, task by task: what `./launch.sh mine` writes.
+
+<output_dir>/
+    <task>/train-00000-of-00001.parquet   the rows as they were, with their negatives
+    set.json                              a prepared set; how it was mined
+    mining/<task>.json                    what became of the candidates
+    embeddings/                           every item once, where the settings name no store
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from unime.config import BatchesConfig, EvalConfig, MineConfig, build_config
+from unime.config.evaluation import STORE
+from unime.data.prepared.folder import SET, PreparedSet, write_rows
+from unime.data.train_subset import TrainSubset, load_train_subset
+from unime.errors import ConfigError, DataError, require
+from unime.inputs.items import Item, Pair
+from unime.mining.corpus import Corpus, content
+from unime.mining.miner import Mined, Miner
+from unime.mining.near_duplicates import NearDuplicates
+from unime.mining.outcome import as_report
+from unime.mining.rules import Rule, SecondModel
+from unime.retrieval.encoding import DistinctItems, distinct_items
+from unime.retrieval.fingerprint import package_versions, plain
+from unime.retrieval.stored import StoredModel
+from unime.runtime.distributed import on_main, together
+from unime.runtime.environment import installed_versions
+from unime.runtime.files import read_json, replacing, write_json, writing
+from unime.runtime.folder_lock import lock_folder
+from unime.runtime.names import is_name
+
+REPORTS = "mining"  # the folder of the tasks' reports
+
+
+class MinedSet:
+    """A set in the making.
+
+    Raises:
+        ConfigError: a model that is not there, or an output_dir that is other data.
+    """
+
+    def __init__(self, config: MineConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.output_dir = Path(config.output_dir)
+        _check_output(self.output_dir, Path(config.data.root))
+        self.models = [StoredModel(config, accelerator)]
+        if config.second.config is not None:
+            second = build_config(EvalConfig, Path(config.second.config))
+            second = replace(second, output_dir=config.output_dir, store=str(config.stores))
+            self.models.append(StoredModel(second, accelerator))
+        on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
+        for model in self.models:
+            model.open()
+        self.tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
+        for task in self.tasks:
+            is_right = is_name(task) and task not in (REPORTS, STORE)
+            require(is_right, "data.tasks", task, f"a folder's name, other than {REPORTS}, {STORE}")
+        self.reports: dict[str, dict[str, Any]] = {}
+        self._image_root = ""
+
+    def mine(self, task: str) -> str:
+        """One task, unless it is there as these settings, model and data make it; a line about it.
+
+        Raises:
+            DataError: data that cannot be used, or a failure of the model, on any rank.
+        """
+        data = self.config.data.pairs([task])
+        subset = together(self.accelerator, lambda: load_train_subset(data, task))
+        self._image_root = str(subset.images.roots[0]) if subset.images.roots else ""
+        pairs = list(subset)
+        items = [*(pair.query for pair in pairs), *(pair.target for pair in pairs)]
+        distinct = distinct_items(self.accelerator, items)
+        described = {"task": task, "fingerprint": self._fingerprint(pairs, distinct)}
+        kept = on_main(self.accelerator, lambda: self._kept(described))
+        if kept is None:
+            for model in self.models:
+                _embed(model, distinct, task)
+            kept = on_main(
+                self.accelerator, lambda: described | self._write(task, subset, pairs, distinct)
+            )
+            on_main(self.accelerator, partial(self._note, task, kept))
+        self.reports[task] = kept
+        short = f"; {kept['short']['rows']:,} got fewer" if kept["short"]["rows"] else ""
+        left_out = f"; {len(kept['left_out']):,} bad rows left out" if kept["left_out"] else ""
+        return (
+            f"{task}: {kept['rows']:,} rows, {kept['negatives']:,} negatives of"
+            f" {kept['targets']:,} targets{short}{left_out}"
+        )
+
+    def finish(self) -> None:
+        """Write set.json, on the main process: the set is whole."""
+        source = {
+            "mined": {
+                "settings": plain(self.config),
+                "models": [model.found.describe() for model in self.models],
+                "vectors": [model.vectors for model in self.models],
+                "tasks": {task: report["fingerprint"] for task, report in self.reports.items()},
+            }
+        }
+        former = PreparedSet.of(self.config.data.root)
+        if former is not None:
+            source["made of"] = former.source
+        rows = {task: {"train": report["rows"]} for task, report in self.reports.items()}
+        with writing("output_dir", self.output_dir):
+            PreparedSet(self._image_root, rows, source).write(self.output_dir)
+
+    def close(self) -> None:
+        for model in self.models:
+            model.close()
+
+    def _fingerprint(self, pairs: Sequence[Pair], distinct: DistinctItems) -> str:
+        """Of everything that decides what is written of a task."""
+        config, versions = self.config, installed_versions()
+        words = [
+            plain(config.mining), asdict(config.second), config.seed, config.examples,
+            [model.vectors for model in self.models], package_versions(),
+            [versions.get(name) for name in ("faiss-cpu", "imagehash", "pyarrow")],
+            [[pair.row_id, [content(n).hex() for n in pair.negatives]] for pair in pairs],
+        ]  # fmt: skip
+        digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
+        digest.update(b"".join(distinct.keys) + distinct.index.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _kept(self, described: dict[str, Any]) -> dict[str, Any] | None:
+        """The report that is there, if it is of just this."""
+        task = described["task"]
+        with suppress(DataError):
+            found: dict[str, Any] = read_json(self._report(task))
+            if described.items() <= found.items() and (self.output_dir / task).is_dir():
+                return found
+        return None
+
+    def _report(self, task: str) -> Path:
+        return self.output_dir / REPORTS / f"{task}.json"
+
+    def _note(self, task: str, report: dict[str, Any]) -> None:
+        path = self._report(task)
+        with writing("output_dir", path):
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, report)
+
+    def _write(
+        self, task: str, subset: TrainSubset, pairs: Sequence[Pair], distinct: DistinctItems
+    ) -> dict[str, Any]:
+        """Mine, and write the rows; on the main process."""
+        corpus = Corpus.of(pairs, self.config.mining.shared_targets)
+        vectors = [self._vectors(model, corpus, pairs, distinct) for model in self.models]
+        device = self.accelerator.device
+        queries, targets = (side.to(device) for side in vectors[0])
+        more = self._more_rules(corpus, vectors[1:])
+        miner = Miner(corpus, queries, targets, self.config.mining, more, self.config.seed)
+        mined = miner.mine()
+        folder = self.output_dir / task
+        with writing("output_dir", folder):
+            (self.output_dir / SET).unlink(missing_ok=True)  # which is of what was there
+            with replacing(folder) as aside:
+                rows = self._rows(corpus, pairs, mined)
+                write_rows(aside, "train", rows, len(pairs), task)
+        examples = -(-self.config.examples // len(self.tasks))
+        row_ids = [pair.row_id for pair in pairs]
+        return {"left_out": subset.dropped} | as_report(
+            miner, mined, row_ids, examples, self.config.seed
+        )
+
+    def _vectors(
+        self, model: StoredModel, corpus: Corpus, pairs: Sequence[Pair], distinct: DistinctItems
+    ) -> tuple[Tensor, Tensor]:
+        """The embeddings of a corpus (Q, D) and (T, D)."""
+        assert model.store is not None
+        places = [distinct.index[corpus.first_rows], distinct.index[corpus.row_of + len(pairs)]]
+        queries, targets = (
+            model.store.embeddings([distinct.keys[place] for place in own.tolist()])
+            for own in places
+        )
+        return queries, targets
+
+    def _more_rules(self, corpus: Corpus, seconds: Sequence[tuple[Tensor, Tensor]]) -> list[Rule]:
+        """Those that look at more than one model's scores."""
+        config, rules = self.config, list[Rule]()
+        if config.mining.near_duplicates is not None:
+            pixels = config.inputs.max_image_pixels
+            rules.append(NearDuplicates.of(corpus, config.mining.near_duplicates, pixels))
+        for queries, targets in seconds:
+            limits = config.second.max_score, config.second.margin
+            rules.append(SecondModel(queries, targets, *limits))
+        return rules
+
+    def _rows(self, corpus: Corpus, pairs: Sequence[Pair], mined: Mined) -> Iterator[Pair]:
+        """All rows with what was mined after what they had, as they are written."""
+        for pair, numbers in zip(pairs, mined.negatives.tolist(), strict=True):
+            negatives = (*pair.negatives, *(corpus.targets[n] for n in numbers if n >= 0))
+            yield Pair(
+                self._relative(pair.query),
+                self._relative(pair.target),
+                tuple(map(self._relative, negatives)),
+                pair.row_id,
+            )
+
+    def _relative(self, item: Item) -> Item:
+        paths = (os.path.relpath(path, self._image_root) for path in item.images)
+        return replace(item, images=tuple(paths))
+
+
+def first_places(numbers: Tensor, count: int) -> Tensor:
+    """The first place of each number below `count` (count,)."""
+    places = numbers.new_full((count,), len(numbers))
+    return places.scatter_reduce(0, numbers, numbers.new_tensor(range(len(numbers))), "amin")
+
+
+def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
+    """All tasks of a local folder, by name.
+
+    Raises:
+        ConfigError: it has none, or is no folder.
+    """
+    root = Path(config.data.root)
+    split = config.data.split
+    known = PreparedSet.of(root)
+    if known is not None:
+        wanted = split or "train"
+        found = [task for task, rows in known.rows.items() if rows.get(wanted)]
+    else:
+        wanted = split or "original"
+        found = [path.parent.name for path in root.glob(f"*/{wanted}-*.parquet")]
+    if not found:
+        raise ConfigError(
+            f"data.tasks: {root} has no folder of a task with {wanted}-….parquet; name them",
+            "data.tasks",
+        )
+    return sorted(set(found))
+
+
+def _embed(model: StoredModel, distinct: DistinctItems, task: str) -> None:
+    missing = model.missing(distinct)
+    if (refusal := model.refusal(distinct, missing)) is not None:
+        raise DataError(f"{task}: {model.config.model.name}: {refusal}")
+    model.encode(distinct, missing, task)
+
+
+def _check_output(output: Path, root: Path) -> None:
+    """Refuse to write into the data, or over others.
+
+    Raises:
+        ConfigError: output_dir is one of the two.
+    """
+    here, there = output.resolve(), root.resolve()
+    if here == there or there in here.parents or here in there.parents:
+        expected = f"a folder beside data.root ({root})"
+        raise ConfigError(f"output_dir: got '{output}', expected {expected}", "output_dir")
+    known = PreparedSet.of(output)
+    if known is not None and "mined" not in known.source:
+        raise ConfigError(f"output_dir: {output} is another prepared set", "output_dir")
