@@ -21,7 +21,9 @@ from unime.config import (
     MmebConfig,
     OwnDataConfig,
     ReportConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
@@ -57,7 +59,9 @@ PROGRAMS = {
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
-    "check": CheckConfig,
+    "check CONFIG": Stage2CheckConfig,
+    "check DATA": SetCheckConfig,
+    "check STORE": CheckConfig,
 }
 
 
