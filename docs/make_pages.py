@@ -18,6 +18,7 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MineConfig,
     MmebConfig,
     OwnDataConfig,
     ReportConfig,
@@ -50,6 +51,7 @@ What a program shares with one above it stands there.
 PROGRAMS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
+    "mine": MineConfig,
     "eval": EvalConfig,
     "report": ReportConfig,
     "export": ExportConfig,
