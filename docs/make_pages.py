@@ -18,12 +18,17 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MineConfig,
     MmebConfig,
+    OwnDataConfig,
     ReportConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
+    TuneConfig,
 )
 from unime.config.descriptions import Setting, settings_of
 
@@ -46,14 +51,19 @@ What a program shares with one above it stands there.
 PROGRAMS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
+    "mine": MineConfig,
     "eval": EvalConfig,
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare own": OwnDataConfig,
+    "tune": TuneConfig,
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
-    "check": CheckConfig,
+    "check CONFIG": Stage2CheckConfig,
+    "check DATA": SetCheckConfig,
+    "check STORE": CheckConfig,
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from benchmarks import encoding, loss, preparing
+from benchmarks import encoding, loss
+from benchmarks.cpu import preparing
 from benchmarks.cpu.frame import Goal, Result, described
 
 ENCODING = Goal(

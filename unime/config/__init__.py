@@ -27,7 +27,6 @@ from unime.config.mining import (
     MiningConfig,
     SecondConfig,
 )
-from unime.config.mmeb import TRAIN_SUBSETS, MmebConfig
 from unime.config.model import (
     INPUT_DEFAULTS,
     PARTS,
@@ -37,8 +36,8 @@ from unime.config.model import (
     Precision,
     Quantization,
 )
-from unime.config.own_data import OwnDataConfig
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
+from unime.config.preparing import TRAIN_SUBSETS, MmebConfig, OwnDataConfig
 from unime.config.training import (
     TRACKERS,
     DistillationLossConfig,

@@ -94,7 +94,7 @@ def measured(rows: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         make(Path(folder), rows)
         for act in ACTS:
-            command = [sys.executable, "-m", "benchmarks.preparing", act, folder]
+            command = [sys.executable, "-m", "benchmarks.cpu.preparing", act, folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
             found[act] = json.loads(done.stdout.splitlines()[-1]) | {"rows": rows}
     return found
