@@ -20,6 +20,7 @@ from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.paths import ROOT
 from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
+from unime.retrieval import on_ray
 from unime.retrieval.on_ray import map_on_ray
 
 pytest.importorskip("ray")
@@ -78,6 +79,12 @@ def test_what_fails_there_is_told_here() -> None:
         list(map_on_ray("local", refuse, range(6)))
     with pytest.raises(RunError, match="of thirteen"):
         list(map_on_ray("local", refuse, range(13, 16)))
+
+
+def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "_versions", lambda: {"unime": "another"})
+    with pytest.raises(ConfigError, match=r"ray: got 'unime \w+.*, expected as here: .*another"):
+        list(map_on_ray("local", refuse, range(2)))
 
 
 def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
