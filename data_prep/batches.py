@@ -32,7 +32,7 @@ from unime.data.survey import survey
 from unime.data.train_subset import load_train_subset
 from unime.errors import DataError
 from unime.mining.corpus import Corpus
-from unime.mining.mined_set import tasks_of
+from unime.mining.places import tasks_of
 from unime.mining.search import ExactSearch
 from unime.retrieval.encoding import distinct_items
 from unime.retrieval.fingerprint import plain

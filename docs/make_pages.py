@@ -18,10 +18,13 @@ from unime.config import (
     CheckConfig,
     EvalConfig,
     ExportConfig,
+    MineConfig,
     MmebConfig,
     OwnDataConfig,
     ReportConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
@@ -48,6 +51,7 @@ What a program shares with one above it stands there.
 PROGRAMS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
+    "mine": MineConfig,
     "eval": EvalConfig,
     "report": ReportConfig,
     "export": ExportConfig,
@@ -57,7 +61,9 @@ PROGRAMS = {
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
-    "check": CheckConfig,
+    "check CONFIG": Stage2CheckConfig,
+    "check DATA": SetCheckConfig,
+    "check STORE": CheckConfig,
 }
 
 

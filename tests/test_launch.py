@@ -115,7 +115,7 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage3",), "unknown command 'stage3'"),
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
-        (("check",), "Usage: ./launch.sh check STORE"),
+        (("check",), "Usage: ./launch.sh check DATA"),
         (("bench",), "Usage: ./launch.sh bench NAME"),
     ],
 )

@@ -17,7 +17,9 @@ from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
 from tests.support.paths import CONFIGS
 from unime.config import (
+    BatchesConfig,
     EvalConfig,
+    MineConfig,
     Precision,
     ReportConfig,
     Stage1Config,
@@ -38,12 +40,15 @@ CLASSES = {
     "released": EvalConfig,
     "baselines": EvalConfig,
     "report": ReportConfig,
+    "mine": MineConfig,
     "teacher": TeacherConfig,
     "data": DemoDataConfig,
     "demo": DemoConfig,
     "base": PretrainConfig,
     "own": TuneConfig,
+    "batches": BatchesConfig,
 }
+LEFT_OPEN = {"mine": ["data.root=r", "output_dir=o", "model.name=m"]}  # launch.sh says these
 BACKBONES = (
     "llava-1.6-7b llava-onevision-7b phi3.5-v qwen2-vl-2b qwen2-vl-7b qwen2.5-vl-3b qwen3-vl-2b"
     " smolvlm-256m".split()
@@ -57,7 +62,7 @@ def shipped(folder: str) -> list[Path]:
 
 def class_of(path: Path) -> type:
     """By the folder; those of examples have one of each, which their names tell apart."""
-    name = path.stem if path.parent.name in ("demo", "stamps") else path.parent.name
+    name = path.stem if path.parent.name in ("demo", "stamps", "configs") else path.parent.name
     if name in CLASSES:
         return CLASSES[name]
     raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")
@@ -76,7 +81,7 @@ PROGRAM_CONFIGS = [
 
 @pytest.mark.parametrize("path", PROGRAM_CONFIGS, ids=relative)
 def test_every_shipped_config_loads(path: Path, tmp_path: Path) -> None:
-    config = build_config(class_of(path), path)
+    config = build_config(class_of(path), path, LEFT_OPEN.get(path.stem))
     (tmp_path / "resolved.yaml").write_text(dump_config(config))
     assert build_config(class_of(path), tmp_path / "resolved.yaml") == config
 

@@ -80,7 +80,7 @@ def test_stage2_counts_them_in_its_loss(mined: Path, material: Path) -> None:
     plain = stage2(material, "without", "optim.steps=2")
     ours = stage2(material, "with", "optim.steps=2", f"data.root={mined}")
     for line, other in zip(metrics(ours), metrics(plain), strict=True):
-        assert line["distinct_negatives"] > other["distinct_negatives"] + 2
+        assert line["distinct_negatives"] > other["distinct_negatives"]
         assert line["loss"] != other["loss"]
 
 

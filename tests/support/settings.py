@@ -14,6 +14,7 @@ from stages.demo import DemoConfig
 from unime.config import (
     EvalConfig,
     ExportConfig,
+    MineConfig,
     OwnDataConfig,
     ReportConfig,
     Stage1Config,
@@ -32,6 +33,7 @@ LEAST = {  # of each class a file that is right
     Stage2Config: "run: {output_dir: o}\nmodel: {name: m}\ndata: {root: r, sources: {A: {}}}\n"
     f"optim: {{{OPTIM}}}\n",
     EvalConfig: "output_dir: o\nmodel: {name: m}\ndata: {suite: s}\n",
+    MineConfig: "output_dir: o\nmodel: {name: m}\ndata: {root: r}\n",
     ReportConfig: "models: {a: x}\nsuite: s\noutput: r.json\nleaderboard: {a: {model_name: n}}\n",
     ExportConfig: "run: r\noutput_dir: o\n",
     TeacherConfig: "name: n\ntexts: [t]\noutput_dir: o\n",

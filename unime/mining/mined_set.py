@@ -22,16 +22,17 @@ from typing import Any
 from accelerate import Accelerator
 from torch import Tensor
 
-from unime.config import BatchesConfig, EvalConfig, MineConfig, build_config
+from unime.config import EvalConfig, MineConfig, build_config
 from unime.config.evaluation import STORE
 from unime.data.prepared.folder import SET, PreparedSet, write_rows
 from unime.data.train_subset import TrainSubset, load_train_subset
-from unime.errors import ConfigError, DataError, require
+from unime.errors import DataError, require
 from unime.inputs.items import Item, Pair
 from unime.mining.corpus import Corpus, content
 from unime.mining.miner import Mined, Miner
 from unime.mining.near_duplicates import NearDuplicates
 from unime.mining.outcome import as_report
+from unime.mining.places import REPORTS, check_output, tasks_of
 from unime.mining.rules import Rule, SecondModel
 from unime.retrieval.encoding import DistinctItems, distinct_items
 from unime.retrieval.fingerprint import package_versions, plain
@@ -41,8 +42,6 @@ from unime.runtime.environment import installed_versions
 from unime.runtime.files import read_json, replacing, write_json, writing
 from unime.runtime.folder_lock import lock_folder
 from unime.runtime.names import is_name
-
-REPORTS = "mining"  # the folder of the tasks' reports
 
 
 class MinedSet:
@@ -55,7 +54,7 @@ class MinedSet:
     def __init__(self, config: MineConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
         self.output_dir = Path(config.output_dir)
-        _check_output(self.output_dir, Path(config.data.root))
+        check_output(self.output_dir, Path(config.data.root))
         self.models = [StoredModel(config, accelerator)]
         if config.second.config is not None:
             second = build_config(EvalConfig, Path(config.second.config))
@@ -220,46 +219,8 @@ def first_places(numbers: Tensor, count: int) -> Tensor:
     return places.scatter_reduce(0, numbers, numbers.new_tensor(range(len(numbers))), "amin")
 
 
-def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
-    """All tasks of a local folder, by name.
-
-    Raises:
-        ConfigError: it has none, or is no folder.
-    """
-    root = Path(config.data.root)
-    split = config.data.split
-    known = PreparedSet.of(root)
-    if known is not None:
-        wanted = split or "train"
-        found = [task for task, rows in known.rows.items() if rows.get(wanted)]
-    else:
-        wanted = split or "original"
-        found = [path.parent.name for path in root.glob(f"*/{wanted}-*.parquet")]
-    if not found:
-        raise ConfigError(
-            f"data.tasks: {root} has no folder of a task with {wanted}-….parquet; name them",
-            "data.tasks",
-        )
-    return sorted(set(found))
-
-
 def _embed(model: StoredModel, distinct: DistinctItems, task: str) -> None:
     missing = model.missing(distinct)
     if (refusal := model.refusal(distinct, missing)) is not None:
         raise DataError(f"{task}: {model.config.model.name}: {refusal}")
     model.encode(distinct, missing, task)
-
-
-def _check_output(output: Path, root: Path) -> None:
-    """Refuse to write into the data, or over others.
-
-    Raises:
-        ConfigError: output_dir is one of the two.
-    """
-    here, there = output.resolve(), root.resolve()
-    if here == there or there in here.parents or here in there.parents:
-        expected = f"a folder beside data.root ({root})"
-        raise ConfigError(f"output_dir: got '{output}', expected {expected}", "output_dir")
-    known = PreparedSet.of(output)
-    if known is not None and "mined" not in known.source:
-        raise ConfigError(f"output_dir: {output} is another prepared set", "output_dir")

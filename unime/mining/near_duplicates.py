@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unime.data.checks.pictures import looks_of
 from unime.errors import require_package
-from unime.inputs.images import READERS, load_image
+from unime.inputs.images import load_image
 from unime.mining.corpus import Corpus, plain_text
 from unime.mining.rules import Found
 from unime.runtime.progress import progress_bar
+
+READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Hashes:
 
     Attributes:
         bits: (N, P) uint64, 0 where an item has no more.
-        counts: pictures of each (N,).
+        counts: pictures of each (N,), 0 where one of them looks like any other of one colour.
         texts: a number for each text (N,), 0 for none.
     """
 
@@ -67,8 +70,12 @@ class NearDuplicates:
         found = dict(zip(paths, perceptual_hashes(paths, max_pixels), strict=True))
         counts = np.array([len(item.images) for item in items])
         bits = np.zeros((len(items), max(1, counts.max(initial=0))), dtype=np.uint64)
-        for row, item in zip(bits, items, strict=True):
-            row[: len(item.images)] = [found[path] for path in item.images]
+        for number, item in enumerate(items):
+            looks = [found[path] for path in item.images]
+            if None in looks:
+                counts[number] = 0
+            else:
+                bits[number, : len(looks)] = looks
         all_of_them = Hashes(bits, counts, np.array(texts))
         cut = len(corpus.queries)
         return cls(all_of_them[np.arange(cut)], all_of_them[np.arange(cut, len(items))], distance)
@@ -83,8 +90,8 @@ class NearDuplicates:
         return torch.from_numpy(like_positive | like_query)
 
 
-def perceptual_hashes(paths: Sequence[str], max_pixels: int) -> list[int]:
-    """The 64 bits of each picture.
+def perceptual_hashes(paths: Sequence[str], max_pixels: int) -> list[int | None]:
+    """The 64 bits of each picture; None of one that is of one colour, as `check` has it.
 
     Raises:
         ConfigError: ImageHash is not installed.
@@ -93,10 +100,10 @@ def perceptual_hashes(paths: Sequence[str], max_pixels: int) -> list[int]:
     if not paths:
         return []
     require_package("imagehash", "data", "mining.near_duplicates")
-    import imagehash
 
-    def hash_of(path: str) -> int:
-        return int(str(imagehash.phash(load_image(path, max_pixels))), 16)
+    def hash_of(path: str) -> int | None:
+        looks = looks_of(load_image(path, max_pixels))
+        return None if looks == "flat" else int(looks, 16)
 
     with ThreadPool(READERS) as pool:
         found = pool.imap(hash_of, paths, chunksize=16)

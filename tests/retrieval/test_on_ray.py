@@ -1,6 +1,6 @@
 """Work on a local Ray: in order, whatever dies, with the words of what fails.
 
-./launch.sh test -m data tests/data/test_on_ray.py
+./launch.sh test -m data tests/retrieval/test_on_ray.py
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pytest
 from data_prep import batches, teacher_embeddings
 from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.paths import ROOT
-from unime.data.on_ray import map_on_ray
 from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
+from unime.retrieval.on_ray import map_on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.data
@@ -93,7 +93,7 @@ def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
         into = f"output_dir={tmp_path / name}"
         teacher_embeddings.main(["--config", str(config), into, *words])
     here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")}
         for name in ("here", "ray")
     )
     assert here == there and len(here) > 2
