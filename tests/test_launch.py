@@ -116,6 +116,7 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
         (("check",), "Usage: ./launch.sh check DATA"),
+        (("mine", "data"), "Usage: ./launch.sh mine CONFIG|DATA OUT"),
         (("bench",), "Usage: ./launch.sh bench NAME"),
     ],
 )
@@ -151,6 +152,28 @@ def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> No
     seen = [json.loads(path.read_text()) for path in sorted(checkout.root.glob("rank*.json"))]
     words = ["--config", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]"]
     assert seen == [[processes, words]] * processes
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ("data", ["--config", "configs/mine.yaml", "data.root=data", "output_dir=out"]),
+        ("own.yaml", ["--config", "own.yaml", "output_dir=out"]),
+    ],
+)
+def test_mining_takes_data_or_a_file(checkout: Checkout, first: str, words: list[str]) -> None:
+    root = checkout.root
+    shutil.copy(root / "stages/stage1_distill.py", root / "stages/mine.py")
+    shutil.copy(ROOT / "configs/mine.yaml", root / "configs")
+    (root / "own.yaml").write_text("model: {name: m}\ndata: {root: r}\n")
+    command = ("mine", first, "out", "model.name=m")
+    status, output = checkout.with_accelerate().launch(
+        *command, UNIME_NUM_PROCESSES="1", CUDA_VISIBLE_DEVICES=""
+    )
+    assert status == 0, output
+    assert json.loads((root / "rank0.json").read_text()) == [1, [*words, "model.name=m"]]
+    status, output = checkout.launch(*command, "mining.lists=3")
+    assert status == 2 and output.count("mining.lists: got 3, expected null without ivf") == 1
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")

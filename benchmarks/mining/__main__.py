@@ -39,7 +39,7 @@ from unime.runtime.program import run_program
 DEPTH = 10
 MEMORY = 1.0  # GiB that a search may take
 RECALL = 0.95
-PAIRS = 20_000  # words and definitions
+PAIRS = 10_000  # words and definitions
 
 
 def main(words: Sequence[str] | None = None) -> None:

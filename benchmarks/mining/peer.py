@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.mining.vectors import SEED, SIDES, TEACHER
 from data_prep.demo.wordnet import load_glosses
-from data_prep.teacher_embeddings import load_teacher
+from data_prep.teachers.sentence_model import load_teacher
 from unime.config import MiningConfig
 from unime.inputs.items import Item, Pair
 from unime.mining.corpus import Corpus

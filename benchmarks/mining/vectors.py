@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.demo.wordnet import load_glosses
-from data_prep.teacher_embeddings import embed_texts, load_teacher
+from data_prep.teachers.sentence_model import embed_texts, load_teacher
 from unime.config import TeacherConfig
 from unime.errors import RunError
 from unime.runtime.files import replacing
