@@ -192,12 +192,12 @@ def test_lists_find_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     queries, targets = vectors[:400], vectors[400:]
     exact, _ = ExactSearch(targets, 10, 1.0)(queries)
-    places, scores = IvfSearch(targets, 10, 1.0)(queries)
+    places, scores = IvfSearch(targets, 10, 1.0, None, None)(queries)
     shared = (exact[:, :, None] == places[:, None]).any(dim=2).float().mean()
     assert shared > 0.95
     own = torch.einsum("qd,qkd->qk", queries, targets[places.clamp(min=0)])
     torch.testing.assert_close(scores, own, atol=1e-5, rtol=0)
-    assert torch.equal(IvfSearch(targets, 10, 1.0)(queries)[0], places)
+    assert torch.equal(IvfSearch(targets, 10, 1.0, None, None)(queries)[0], places)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ class MiningConfig(Settings, section="mining"):
         "exact", "compare with every target, or with those of the nearest lists (FAISS)"
     )
     memory: Positive[float] = setting(1.0, "GiB that similarities take at a time, beside vectors")
-    lists: Positive[int] | None = setting(None, "ivf: of the index; null: 4 √targets")
-    probes: Positive[int] | None = setting(None, "ivf: lists that are read; null: an eighth")
+    lists: Positive[int] | None = setting(None, "ivf: of the index; null: 2 √targets")
+    probes: Positive[int] | None = setting(None, "ivf: lists that are read; null: half of them")
 
     def __post_init__(self) -> None:
         super().__post_init__()

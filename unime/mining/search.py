@@ -3,7 +3,6 @@ of the nearest lists of an index (IVF, by FAISS)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, Protocol
 
@@ -20,6 +19,8 @@ OF_NEIGHBOUR = 48  # the same of one that was found
 COLUMNS = 1 << 17  # targets at a time
 SAMPLE = 64  # targets of each list that an index is made from
 SEED = 0  # of its lists
+IN_FULL = 10  # times as many targets as are asked for are compared in full
+LEAST = 1000  # targets, of which no index is made
 
 
 class Search(Protocol):
@@ -37,13 +38,14 @@ class Search(Protocol):
 
 
 def make_search(targets: Tensor, depth: int, config: MiningConfig) -> Search:
-    """As the settings say; `depth` neighbours of each query, all where there are fewer targets.
+    """As the settings say, exact where there are few targets; `depth` neighbours of each query, all
+    where there are fewer.
 
     Raises:
         ConfigError: FAISS is asked for and not installed.
     """
     depth = min(depth, len(targets))
-    if config.search == "exact":
+    if config.search == "exact" or len(targets) < LEAST:
         return ExactSearch(targets, depth, config.memory)
     return IvfSearch(targets, depth, config.memory, config.lists, config.probes)
 
@@ -78,40 +80,41 @@ class ExactSearch:
         return found[0].cpu(), found[1].cpu()
 
 
-@dataclass
 class IvfSearch:
     """An inverted file: targets in lists around centres, of which those nearest to a query are
-    compared with it in full.
+    compared with it, first by codes of 2 bits a dimension, then the best of them in full.
+
+    Plain vectors in lists were slower than comparing with all: docs/performance.md.
 
     Args:
-        lists: null: 4 √targets, so many that each holds some dozens.
-        probes: lists that a query is compared with; null: an eighth (at 100,000 texts that finds
-            more than 95 % of the ten nearest: docs/performance.md).
+        memory: GiB that what is found may take.
+        lists: null: 2 √targets.
+        probes: lists that a query is compared with; null: half of them, which finds more than 95 %
+            of the ten nearest even of words among definitions.
     """
 
-    targets: Tensor
-    depth: int
-    memory: float
-    lists: int | None = None
-    probes: int | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, targets: Tensor, depth: int, memory: float, lists: int | None, probes: int | None
+    ) -> None:
         require_package("faiss", "data", "mining.search=ivf")
         import faiss
 
-        vectors = self.targets.cpu().float().contiguous().numpy()
-        count = len(vectors)
-        lists = min(self.lists or ceil(4 * count**0.5), count)
-        centres: Any = faiss.IndexFlatIP(vectors.shape[1])
-        self.index: Any = faiss.IndexIVFFlat(
-            centres, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT
-        )
-        self.index.cp.seed, self.index.cp.max_points_per_centroid = SEED, SAMPLE
-        self.index.cp.min_points_per_centroid = 1  # fewer are no mistake
-        self.index.train(vectors)
-        self.index.add(vectors)
-        self.index.nprobe = min(self.probes or ceil(lists / 8), lists)
-        self.rows = max(1, int(self.memory * GIB / (OF_NEIGHBOUR * self.depth)))
+        self.depth = depth
+        vectors = targets.cpu().float().contiguous().numpy()
+        count, width = vectors.shape
+        lists = min(lists or ceil(2 * count**0.5), count)
+        parts = width // 2 if width % 2 == 0 else width
+        key = f"IVF{lists},PQ{parts}x4fs,RFlat"
+        index: Any = faiss.index_factory(width, key, faiss.METRIC_INNER_PRODUCT)
+        inner = faiss.extract_index_ivf(index.base_index)
+        inner.cp.seed, inner.cp.max_points_per_centroid = SEED, SAMPLE
+        inner.cp.min_points_per_centroid = 1  # fewer are no mistake
+        index.k_factor = IN_FULL
+        index.train(vectors)
+        index.add(vectors)
+        self.index = index
+        inner.nprobe = min(probes or ceil(lists / 2), lists)
+        self.rows = max(1, int(memory * GIB / (OF_NEIGHBOUR * IN_FULL * depth)))
 
     def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         scores, places = map(
