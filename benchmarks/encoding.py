@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.markdown import table
-from benchmarks.stamps_data import PACKAGE, stamps
+from benchmarks.stamps.data import PACKAGE, stamps
 from eval.miniatures.mmeb import picture
 from tests.support.paths import ROOT
 from unime.config import LoraSettings, ModelConfig, Precision, Quantization

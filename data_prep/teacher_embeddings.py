@@ -22,9 +22,9 @@ from data_prep.teachers.endpoint import endpoint_teacher
 from data_prep.teachers.sentence_model import sentence_teacher
 from data_prep.teachers.vectors import vectors_teacher
 from unime.config import TeacherConfig, load_config
-from unime.data.on_ray import map_on_ray
 from unime.data.teacher_store import write_store
 from unime.data.texts import Texts, read_texts
+from unime.retrieval.on_ray import map_on_ray
 from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar

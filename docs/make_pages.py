@@ -20,11 +20,15 @@ from unime.config import (
     ExportConfig,
     MineConfig,
     MmebConfig,
+    OwnDataConfig,
     ReportConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
+    TuneConfig,
 )
 from unime.config.descriptions import Setting, settings_of
 
@@ -52,10 +56,14 @@ PROGRAMS = {
     "report": ReportConfig,
     "export": ExportConfig,
     "prepare teacher": TeacherConfig,
+    "prepare own": OwnDataConfig,
+    "tune": TuneConfig,
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
-    "check": CheckConfig,
+    "check CONFIG": Stage2CheckConfig,
+    "check DATA": SetCheckConfig,
+    "check STORE": CheckConfig,
 }
 
 

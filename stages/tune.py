@@ -4,10 +4,11 @@
     ./launch.sh tune data/own                                  with configs/own/qwen2-vl-2b.yaml
     ./launch.sh tune data/own configs/own/cpu.yaml optim.steps=50
 
-Evaluates the model on what the set holds out, tunes it on the rest (stage 2; with `stage1.teacher`
-stage 1 before it), evaluates it again and writes the report. Each command is shown before it runs,
-with a configuration that is written beside what it makes: all of them can be typed by hand. Killed
-or stopped, the same command goes on.
+Checks the pairs (what is odd is said and does not end it; what cannot be used does, unless
+data.on_bad_row=drop), evaluates the model on what the set holds out, tunes it on the rest (stage 2;
+with `stage1.teacher` stage 1 before it), evaluates it again and writes the report. Each command is
+shown before it runs, with a configuration that is written beside what it makes: all of them can be
+typed by hand. Killed or stopped, the same command goes on.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = ROOT / "configs/own/qwen2-vl-2b.yaml"
 SUITE, STEPS, TEXTS = "suite.yaml", "steps.json", "texts.jsonl"
 FEW = 8  # pairs of a task, of which a batch of its own has too few negatives
+FOUND_SOMETHING = 1  # the status of a check
 WARMUP = 0.1  # share of the steps at most
 PROGRAMS = {  # of launch.sh, by the name of a step
     "teacher": ("prepare", "teacher"),
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ[LENT] = str(folder.resolve())  # to the programs that write there for this one
     began = time.monotonic()
     typed = os.environ.get("UNIME_TYPED", shlex.join(["python -m stages.tune", *sys.argv[1:]]))
-    seconds = run_in_order(steps(folder, written), folder / STEPS, known, typed, run_command)
+    seconds = run_in_order(steps(folder, written), folder / STEPS, known, typed, run_step)
     finish(folder, seconds)
     print(f"this took {(time.monotonic() - began) / 60:.1f} minutes")
 
@@ -216,10 +218,17 @@ def started(folder: Path, written: dict[str, Settings], out: Path) -> dict[str, 
 
 def steps(folder: Path, written: dict[str, Settings]) -> dict[str, list[str]]:
     """Every command by the name of its step, in order."""
-    return {
-        name: ["./launch.sh", *PROGRAMS[name], str(folder / "configs" / f"{name}.yaml")]
-        for name in written
-    }
+    files = {name: str(folder / "configs" / f"{name}.yaml") for name in written}
+    against = f"check.against={files['eval_before']}"
+    commands = {name: ["./launch.sh", *PROGRAMS[name], file] for name, file in files.items()}
+    return {"check": ["./launch.sh", "check", files["stage2"], against], **commands}
+
+
+def run_step(command: list[str]) -> int:
+    """Run a command; that a check has found something ends nothing: training knows what it can
+    use."""
+    status = run_command(command)
+    return 0 if status == FOUND_SOMETHING and command[1] == "check" else status
 
 
 def run_command(command: list[str]) -> int:

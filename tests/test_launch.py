@@ -62,6 +62,22 @@ def test_prepare_mmeb(checkout: Checkout, tmp_path: Path) -> None:
     assert status == 2 and "no such file: none.yaml" in said
 
 
+def test_own_data_lie_where_the_caller_is(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    words = ("pets", "data/pets", "captions=class", "--dry-run")
+    assert checkout.launch("prepare", "own", *words, cwd=tmp_path)[0] == 0
+    assert checkout.ran()[1:] == ["-m", "data_prep.own", f"{tmp_path}/pets", *words[1:]]
+    assert checkout.launch("prepare", "own", "pets")[0] == 2
+
+
+def test_tune(checkout: Checkout) -> None:
+    assert checkout.launch("tune", "data/pets", "optim.steps=5")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "stages.tune", "data/pets", "optim.steps=5"]
+    assert checkout.launch("tune", "data/pets", "some config.yaml", "optim.steps=5")[0] == 0
+    ran = ["-m", "stages.tune", "data/pets", "--config", "some config.yaml", "optim.steps=5"]
+    assert checkout.ran()[1:] == ran
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -99,7 +115,7 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage3",), "unknown command 'stage3'"),
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
-        (("check",), "Usage: ./launch.sh check STORE"),
+        (("check",), "Usage: ./launch.sh check DATA"),
         (("mine", "data"), "Usage: ./launch.sh mine CONFIG|DATA OUT"),
         (("bench",), "Usage: ./launch.sh bench NAME"),
     ],

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from benchmarks.gpu.models import WORDS
-from benchmarks.stamps_data import PACKAGE, stamps, write
+from benchmarks.stamps.data import PACKAGE, stamps, write
 from eval.miniatures.mmeb import picture
 from unime.inputs.images import load_image
 from unime.inputs.picture_files import open_picture

@@ -17,6 +17,7 @@ from data_prep.demo_base.pretrain import PretrainConfig
 from stages.demo import DemoConfig
 from tests.support.paths import CONFIGS
 from unime.config import (
+    BatchesConfig,
     EvalConfig,
     MineConfig,
     Precision,
@@ -45,6 +46,7 @@ CLASSES = {
     "demo": DemoConfig,
     "base": PretrainConfig,
     "own": TuneConfig,
+    "batches": BatchesConfig,
 }
 LEFT_OPEN = {"mine": ["data.root=r", "output_dir=o", "model.name=m"]}  # launch.sh says these
 BACKBONES = (

@@ -238,6 +238,7 @@ def test_every_path_may_begin_with_the_users_folder(
     ]
     for key in paths:
         words = ["validation.every=5", "validation.suite=s"] if "validation." in key else []
+        words += ["data.mixing=mined"] * (key == "data.clusters")
         value = "[~/x.json]" if key.endswith("texts") else "~/x.json"
         config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]), [*words, f"{key}={value}"])
         for name in key.split("."):

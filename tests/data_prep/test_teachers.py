@@ -411,7 +411,7 @@ def test_killed_five_times_the_store_is_the_same(tmp_path: Path, server: Server)
         process.wait()
     subprocess.run(command, env=environment, check=True)
     kept, straight = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")}
         for name in ("store", "straight")
     )
     assert kept == straight

@@ -15,11 +15,13 @@ from unime.config import (
     EvalConfig,
     ExportConfig,
     MineConfig,
+    OwnDataConfig,
     ReportConfig,
     Stage1Config,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
+    TuneConfig,
 )
 from unime.config.values import without_bounds
 
@@ -35,11 +37,13 @@ LEAST = {  # of each class a file that is right
     ReportConfig: "models: {a: x}\nsuite: s\noutput: r.json\nleaderboard: {a: {model_name: n}}\n",
     ExportConfig: "run: r\noutput_dir: o\n",
     TeacherConfig: "name: n\ntexts: [t]\noutput_dir: o\n",
+    OwnDataConfig: "path: p\noutput_dir: o\ncolumns: {A: image}\n",
     DemoConfig: "queries: [a]\noverrides: {stage1: [a=b]}\n",
     DemoDataConfig: "output_dir: o\n",
     PretrainConfig: "output_dir: o\nsteps: 1\nphases: {a: {mixture: {b: 1.0}}}\n",
 }
 
+LEAST[TuneConfig] = LEAST[Stage2Config]
 LEAST[Stage2PlanConfig] = LEAST[Stage2Config]  # stage 1's has the same settings of its own
 
 CLASSES = [pytest.param(cls, id=cls.__name__) for cls in LEAST]
@@ -50,11 +54,13 @@ def settings_of(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
     found = []
     hints = get_type_hints(cls, include_extras=True)
     entries = {"sources": "A", "models": "a", "leaderboard": "a", "overrides": "stage1",
-               "phases": "a", "mixture": "b"}  # fmt: skip
+               "phases": "a", "mixture": "b", "columns": "A"}  # fmt: skip
     for entry in fields(cls):
         key, hint = prefix + entry.name, hints[entry.name]
         if cls is Stage2PlanConfig and not key.startswith(("gpu", "plan")):
             continue  # as in Stage2Config
+        if cls is TuneConfig and not key.startswith(("stage1", "eval_")):
+            continue
         found.append((key, hint))
         hint = without_bounds(hint)
         if get_origin(hint) is dict:

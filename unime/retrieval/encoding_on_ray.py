@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unime.config import EmbeddingConfig
-from unime.data.on_ray import map_on_ray
 from unime.errors import DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item
@@ -17,6 +16,7 @@ from unime.losses import first_unsound
 from unime.retrieval.embedder import Embedder, item_name
 from unime.retrieval.encoding import Encoded, prepare
 from unime.retrieval.loading import load_embedder
+from unime.retrieval.on_ray import map_on_ray
 from unime.runtime.progress import progress_bar
 
 

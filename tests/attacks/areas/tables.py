@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eval.miniatures.mmeb import write_picture
+from eval.page.data_check import write_check_page
 from tests.attacks.damage import Deeds, cut, flipped, link, not_a_file, remove, renamed, write
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
-from unime.config import PairData, PairSource
+from unime.config import DataCheck, PairData, PairSource
+from unime.data.checks.check import check_data
 from unime.data.datasets import PairDataset
 
 TABLE, LINES = "data/A/original-00000-of-00001.parquet", "data/B/original.jsonl"
@@ -55,6 +57,15 @@ def pairs(name: str = "A", split: str = "original") -> Pairs:
     """The texts and pictures of all rows, as training reads them."""
     found = PairDataset.load(PairData(root="data", sources={name: PairSource()}, split=split), 0)
     return [[p.query.text, list(p.query.images), p.target.text] for p in found]
+
+
+def checked(name: str = "A") -> list[str]:
+    """What a check says of the rows, and what it writes."""
+    data = PairData(root="data", sources={name: PairSource()})
+    report = check_data(data, DataCheck(num_workers=0))
+    report.write(Path("check"))
+    write_check_page(report, "data", Path("check/check.html"))
+    return [fault.message for task in report.tasks for fault in task.faults]
 
 
 def other_rows(found: Pairs) -> str | None:
@@ -230,9 +241,14 @@ def attacks() -> list[Attack]:
         *each(renamed("parquet", FLIPPED), pairs, table),
         Attack("parquet-changed-in-place", changed_in_place, pairs, table, changed_truth),
         *each(renamed("path", paths), lambda: pairs("B"), beside, leaves),
+        *each({"control-of-checked": nothing} | renamed("checked", PARQUET | METADATA), checked),
+        *each(renamed("checked-path", paths), lambda: checked("B")),
     ]
 
 
 AREA = Area(
-    "tables", build, attacks, ("path-dots", "parquet-original-00000-of-00001.parquet-cut-3")
+    "tables",
+    build,
+    attacks,
+    ("path-dots", "parquet-original-00000-of-00001.parquet-cut-3", "checked-path-dots"),
 )

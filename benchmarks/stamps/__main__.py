@@ -2,7 +2,7 @@
 
     python -m benchmarks.stamps docs/results/stamps.json [runs/stamps]
 
-Tux Paint's stamps (benchmarks/stamps_data.py; apt-get install tuxpaint-stamps-default): a fifth of
+Tux Paint's stamps (benchmarks/stamps/data.py; apt-get install tuxpaint-stamps-default): a fifth of
 the captions is held out. For each of three seeds stage 1, then stage 2 with hard negatives when
 they may begin (the default), from the first step (the paper's way) and without (plain InfoNCE).
 Writes JSON, and the table as Markdown beside it. What is done is not repeated.
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import stamps_data
+from benchmarks.stamps import data as stamps_data
 from eval.report import table
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit

@@ -1,10 +1,10 @@
 """Own pictures as a newcomer has them: Tux Paint's stamps, 785 transparent PNGs with captions.
 
     apt-get install tuxpaint-stamps-default
-    python -m benchmarks.stamps_data data/stamps [/usr/share/tuxpaint/stamps]
+    python -m benchmarks.stamps.data data/stamps [/usr/share/tuxpaint/stamps]
 
 A fifth of the captions is the test split, a fifth of the others the validation split (to choose
-settings by); the rest is trained on. Writes what README's "Your own data" describes:
+settings by); the rest is trained on. Writes MMEB's columns:
 
     <output>/train/{Stamps_i2t,Stamps_t2i}/original-00000-of-00001.parquet
     <output>/{validation,test}/{Stamps_i2t,Stamps_t2i}/test-00000-of-00001.parquet

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -127,10 +128,16 @@ class _Worker:
 
     def __init__(self, function: bytes, threads: int, versions: dict[str, str | None]) -> None:
         torch.set_num_threads(threads)
+        self.packed, self.versions = function, versions
+
+    @cached_property
+    def function(self) -> Callable[[Any], Any]:
+        """Unpacked with the first part: of what fails while a process begins Ray says little."""
         own = _versions()
-        changed = [f"{name} {own[name]}" for name in versions if own[name] != versions[name]]
-        require(not changed, "ray", ", ".join(changed), f"as here: {versions}")
-        self.function = pickle.loads(function)
+        changed = [f"{name} {own[name]}" for name in own if own[name] != self.versions.get(name)]
+        require(not changed, "ray", ", ".join(changed), f"as here: {self.versions}")
+        found: Callable[[Any], Any] = pickle.loads(self.packed)
+        return found
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         return {"result": [pickle.dumps(self._made(pickle.loads(part))) for part in batch["part"]]}

