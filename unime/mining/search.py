@@ -16,6 +16,7 @@ from unime.retrieval.ranking import NONE, best
 GIB = 1 << 30
 OF_SIMILARITY = 32  # bytes that one takes at most, while the highest are looked for
 OF_NEIGHBOUR = 48  # the same of one that was found
+OF_TABLE = 64  # bytes of a dimension of a query that is compared by codes
 COLUMNS = 1 << 17  # targets at a time
 SAMPLE = 64  # targets of each list that an index is made from
 SEED = 0  # of its lists
@@ -114,7 +115,8 @@ class IvfSearch:
         index.add(vectors)
         self.index = index
         inner.nprobe = min(probes or ceil(lists / 2), lists)
-        self.rows = max(1, int(memory * GIB / (OF_NEIGHBOUR * IN_FULL * depth)))
+        of_row = OF_NEIGHBOUR * IN_FULL * depth + OF_TABLE * width
+        self.rows = max(1, int(memory * GIB / of_row))
 
     def __call__(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         scores, places = map(
