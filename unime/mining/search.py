@@ -85,7 +85,7 @@ class IvfSearch:
     """An inverted file: targets in lists around centres, of which those nearest to a query are
     compared with it, first by codes of 2 bits a dimension, then the best of them in full.
 
-    Plain vectors in lists were slower than comparing with all: docs/performance.md.
+    Plain vectors in lists were slower than comparing with all: docs/mining.md.
 
     Args:
         memory: GiB that what is found may take.
