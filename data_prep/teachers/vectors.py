@@ -15,6 +15,7 @@ from unime.config import TeacherConfig
 from unime.data.teacher_store import TeacherMeta
 from unime.data.texts import Texts, read_texts
 from unime.errors import DataError
+from unime.runtime.digests import digest_of
 from unime.runtime.files import regular
 
 BLOCK = 4096  # rows
@@ -53,7 +54,7 @@ def vectors_teacher(config: TeacherConfig, found: Texts) -> Teacher:
             f"{path}: no vector of {len(lacking)} of the {len(found.texts)} texts, the first"
             f" {found.row_ids[lacking[0]]}: {first_text!r}"
         )
-    name = f"{config.name} (vectors that were there)"
+    name = f"{config.name} (vectors that were there, {digest_of(path)})"  # others are refused
     meta = TeacherMeta(name, config.revision, config.prompt, matrix.shape[1])
 
     def embed(texts: list[str]) -> np.ndarray:

@@ -306,6 +306,16 @@ def test_vectors_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "what the teacher cut off is not known" in capsys.readouterr().out
 
 
+def test_other_vectors_are_no_part_of_a_store(tmp_path: Path) -> None:
+    for name, values in (("a.npy", matrix()), ("b.npy", matrix()[:, ::-1])):
+        np.save(tmp_path / name, values)
+    teacher_embeddings.main(config(tmp_path, vectors=tmp_path / "a.npy"))
+    teacher_embeddings.main(config(tmp_path, vectors=tmp_path / "a.npy"))
+    with pytest.raises(DataError):
+        teacher_embeddings.main(config(tmp_path, vectors=tmp_path / "b.npy"))
+    assert_right(tmp_path / "store")
+
+
 def test_vectors_by_text(tmp_path: Path) -> None:
     others = ["more", *TEXTS[::-1], TEXTS[3]]
     np.save(tmp_path / "v.npy", matrix(others))

@@ -163,7 +163,7 @@ def read_text(path: Path, key: str = "") -> str:
         DataError: it cannot be read; a ConfigError if there is such a setting.
     """
     try:
-        return regular(path).read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8-sig")  # editors put a mark first
     except (OSError, ValueError) as error:  # a DataError names the path already
         known = isinstance(error, DataError)
         problem = str(error) if known else f"{path}: cannot read it: {error}"

@@ -152,7 +152,10 @@ class Columns:
             entries = value if isinstance(value, list) and side != "query" else [value]
             for place, entry in enumerate(entries):
                 key = (numbered and numbered[0], place)
-                self._add(items.setdefault(key, ([], [])), row, name, entry)
+                item = items.setdefault(key, ([], []))
+                self._add(item, row, name, entry)
+                if side == "targets" and isinstance(value, list) and not any(item):
+                    raise row.error(f"got {quoted(value)}, of which one is empty", name)
         return [
             SourceItem("\n".join(texts), tuple(pictures), instruction)
             for texts, pictures in items.values()

@@ -129,6 +129,10 @@ def read(file: Path) -> Iterator[Cells]:
 def _csv_rows(file: Path, separator: str) -> Iterator[Cells]:
     csv.field_size_limit(LONGEST)
     with regular(file).open(encoding="utf-8-sig", newline="") as opened:
+        header = opened.readline()
+        opened.seek(0)
+        if separator not in header:  # spreadsheets of many countries write ";" into a .csv
+            separator = next((other for other in ";\t|" if other in header), separator)
         rows = csv.reader(opened, delimiter=separator, strict=True)
         names = next(rows, [])
         if twice := next((name for name in names if names.count(name) > 1), None):

@@ -101,7 +101,7 @@ def _captions(row: Row) -> list[str]:
     if ending is None:
         raise row.error("no caption: neither .txt, .json nor .cls")
     try:
-        text = row[ending].decode("utf-8")
+        text = row[ending].decode("utf-8-sig")
         found: Any = json.loads(text) if ending == "json" else text
     except (ValueError, RecursionError) as error:
         raise row.error(f"cannot read it: {error}", ending) from None
