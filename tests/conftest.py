@@ -31,6 +31,7 @@ os.environ.pop("UNIME_TYPED", None)  # how launch.sh was called, which is no mat
 EVALUATION = (  # what `-m evaluation` runs whole; a plain run leaves out what is marked in them
     *("eval", "retrieval", "data/test_split_files.py"),
 )
+SLOW = {"engines", "backbones", "evaluation", "data", "use", "attacks", "faults"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The quick tests of the evaluation belong to its group and to a plain run."""
     for item in items:
         own = {mark.name for mark in item.iter_markers()}
-        if is_evaluation(item.path) and not own & {"evaluation", "backbones"}:
+        if is_evaluation(item.path) and not own & SLOW:
             item.add_marker("evaluation")
             item.add_marker("fast")
 
