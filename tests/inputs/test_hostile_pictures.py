@@ -357,7 +357,6 @@ def canvas() -> bytes:
 READER = """
 import json, resource, sys, time, warnings
 from pathlib import Path
-from unime.data.checks.pictures import picture_log, read_pictures
 from unime.errors import DataError
 from unime.inputs.images import load_image
 
