@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-import imagehash
-import numpy as np
 from PIL import Image
 
 from data_prep.own.readers.base import Picture
 from unime.config import InputConfig
+from unime.data.checks.pictures import looks_of
 from unime.data.tables import ImageFolder
-from unime.errors import DataError
-from unime.inputs.images import load_image
-from unime.inputs.picture_files import open_picture
+from unime.errors import DataError, require_package
+from unime.inputs.images import load_image, suffix_of
 from unime.runtime.files import regular
 
 IMAGES = "images"  # the folder of copies
 DIGEST, HASH = 16, 8  # bytes
 RECORD = 8 + DIGEST + HASH  # what is kept of a picture: of its place and state, content, looks
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
-FLAT = 8  # levels of grey: a picture of fewer looks like any other such one
 IN_A_TABLE = "the picture"
 
 
@@ -52,6 +47,7 @@ class Pictures:
     """
 
     def __init__(self, folder: ImageFolder, notes: Path | None) -> None:
+        require_package("imagehash", "data", "prepare own")
         self.folder, self.notes = folder, notes
         self.embedded = False  # whether some lie in tables
         self._known: dict[str | bytes, Looks | str] = {}  # or what is wrong
@@ -88,8 +84,7 @@ class Pictures:
         name = self.looks(picture).digest.hex()
         if isinstance(picture, bytes):
             content = picture
-            with open_picture(io.BytesIO(content)) as image:
-                suffix = SUFFIXES.get(str(image.format), f".{image.format}".lower())
+            suffix = suffix_of(content)
         else:
             content = regular(Path(self.folder.find(picture))).read_bytes()
             suffix = Path(picture).suffix.lower()
@@ -158,7 +153,5 @@ def _digest(content: bytes) -> bytes:
 
 
 def _perceptual(image: Image.Image) -> bytes:
-    grey = image.convert("L")
-    if np.ptp(np.asarray(grey)) < FLAT:
-        return bytes(HASH)
-    return np.packbits(imagehash.phash(grey).hash).tobytes()
+    looks = looks_of(image)
+    return bytes(HASH) if looks == "flat" else bytes.fromhex(looks)

@@ -9,7 +9,6 @@ below ``data.root``.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,10 @@ from unime.config import EvalData
 from unime.data.split_files import boundary, check_inside, inside
 from unime.data.tables import ImageFolder, Table, image_folder, load_table
 from unime.errors import DataError
-from unime.inputs.picture_files import open_picture
+from unime.inputs.images import suffix_of
 from unime.runtime.files import regular
 
 READ_AT_ONCE = 16  # pages of several MB each: a corpus of thousands is never in memory
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ class EvalSource:
         if not isinstance(content, bytes):
             raise DataError(f"got {type(value).__name__} without bytes, expected a picture")
         try:
-            with open_picture(io.BytesIO(content)) as image:
-                suffix = SUFFIXES.get(str(image.format), f".{image.format}".lower())
+            suffix = suffix_of(content)
         except Exception:  # Pillow raises nearly anything on damaged files
             raise DataError(f"not a picture: it begins with {content[:8]!r}") from None
         name = hashlib.blake2b(content, digest_size=16).hexdigest()

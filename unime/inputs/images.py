@@ -20,6 +20,7 @@ from unime.runtime.files import regular
 
 Size = tuple[int, int]  # (width, height) in pixels
 UNREADABLE = "unreadable picture"
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 READERS = 8  # threads; Pillow decodes outside of Python's lock
 ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
 PIXELS_PER_CHARACTER = 200  # of a prompt's length: some 784 pixels and some 4 characters a token
@@ -31,6 +32,13 @@ def sample_frames(frames: Sequence[str], count: int) -> list[str]:
     if len(frames) <= count:
         return list(frames)
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count, dtype=int)]
+
+
+def suffix_of(content: bytes) -> str:
+    """What the file of a picture that a table holds is called, ".jpg"; whatever Pillow raises of
+    what is none."""
+    with open_picture(io.BytesIO(content)) as image:
+        return SUFFIXES.get(str(image.format), f".{image.format}".lower())
 
 
 def load_image(

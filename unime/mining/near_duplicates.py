@@ -13,12 +13,10 @@ from torch import Tensor
 
 from unime.data.checks.pictures import looks_of
 from unime.errors import require_package
-from unime.inputs.images import load_image
+from unime.inputs.images import READERS, load_image
 from unime.mining.corpus import Corpus, plain_text
 from unime.mining.rules import Found
 from unime.runtime.progress import progress_bar
-
-READERS = 8  # threads; Pillow decodes outside of Python's lock
 
 
 @dataclass(frozen=True)

@@ -44,16 +44,9 @@ def load_pretrained(
     packing: bool = False,
 ) -> tuple[Backbone, Any, PreTrainedModel]:
     """Load the processor of a checkpoint and its base, made fit for each other."""
-    code = {"trust_remote_code": model.trust_remote_code}
     folder = checkpoint.base.folder
     with explained(model):
-        if model.trust_remote_code:
-            check_own_code(folder)
-        check_config(checkpoint.base)
-        config = AutoConfig.from_pretrained(folder, **code)
-        check_processor(checkpoint.processor)
-        processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
-        check_pictures(processor)
+        config, processor = _config_and_processor(model, checkpoint)
         check_plan(folder, check_weights(checkpoint.base), model.trust_remote_code)
         backbone = backbone_of(config, model.trust_remote_code)
         if sharded and backbone.group is not None:
@@ -77,23 +70,29 @@ def load_item_processor(model: ModelConfig, inputs: InputConfig) -> ItemProcesso
         ConfigError: a model whose processor cannot be used.
     """
     checkpoint, code = locate(model), {"trust_remote_code": model.trust_remote_code}
-    folder = checkpoint.base.folder
     with explained(model):
-        if model.trust_remote_code:
-            check_own_code(folder)
-        check_config(checkpoint.base)
-        config = AutoConfig.from_pretrained(folder, **code)
-        check_processor(checkpoint.processor)
-        processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
-        check_pictures(processor)
+        config, processor = _config_and_processor(model, checkpoint)
         backbone = backbone_of(config, model.trust_remote_code)
         if backbone.adapt is not None:
             with backbone.importing(), torch.device("meta"):
                 backbone.adapt(processor, backbone.auto_model.from_config(config, **code))
     adapter = checkpoint.adapter.folder if checkpoint.adapter else None
-    inputs = inputs.filled(trained_inputs(folder, adapter))
+    inputs = inputs.filled(trained_inputs(checkpoint.base.folder, adapter))
     backbone.limit_tiles(inputs.max_tiles or 0, processor, config)
     return ItemProcessor(processor, backbone, inputs, backbone.most_tokens(config))
+
+
+def _config_and_processor(model: ModelConfig, checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Of a checkpoint, looked at before and after transformers reads them."""
+    code, folder = {"trust_remote_code": model.trust_remote_code}, checkpoint.base.folder
+    if model.trust_remote_code:
+        check_own_code(folder)
+    check_config(checkpoint.base)
+    config = AutoConfig.from_pretrained(folder, **code)
+    check_processor(checkpoint.processor)
+    processor = AutoProcessor.from_pretrained(checkpoint.processor.folder, **code)
+    check_pictures(processor)
+    return config, processor
 
 
 def check_own_code(folder: Path) -> None:
