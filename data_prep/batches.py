@@ -16,6 +16,7 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from unime.data.sampling.clusters import FACTS, Clusters, units_of
 from unime.data.sampling.growing import grow_clusters, kept_edges
 from unime.data.survey import survey
 from unime.data.train_subset import load_train_subset
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 from unime.mining.corpus import Corpus
 from unime.mining.places import tasks_of
 from unime.mining.search import ExactSearch
@@ -44,6 +45,7 @@ from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
 PATIENCE = timedelta(hours=12)  # while the main process searches and clusters
+DECIDE = ("data", "inputs", "clusters")  # settings of clusters, beside seed and model
 SAMPLE = 4096  # rows whose similarities are averaged
 
 
@@ -55,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     on_main(accelerator, lambda: lock_folder("output_dir", folder))
     with closing(StoredModel(config, accelerator)) as model:
         model.open()
+        made = {"settings": plain(config), "model": model.found.describe()}
+        on_main(accelerator, lambda: _refuse_others(folder, made))
         tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
         sizes: dict[str, int] = {}
         on_main(accelerator, lambda: (folder / FACTS).unlink(missing_ok=True))
@@ -62,11 +66,35 @@ def main(argv: list[str] | None = None) -> None:
             sizes[task], line = _of_task(config, model, task)
             if accelerator.is_main_process:
                 tqdm.write(line)
-        made = {"settings": plain(config), "model": model.found.describe()}
         clusters = Clusters(folder, config.clusters.size, made, sizes)
         with writing("output_dir", folder):
             on_main(accelerator, clusters.write)
     on_main(accelerator, lambda: unlock_folder(folder))
+
+
+def _refuse_others(folder: Path, made: dict[str, Any]) -> None:
+    """Raises:
+    ConfigError: clusters of other data, settings or of another model are there.
+    """
+    if not (folder / FACTS).is_file():
+        return
+    there = Clusters.open(folder).made
+    old, new = (_parts(facts) for facts in (there, made))
+    other = [name for name in new if old.get(name) != new[name]]
+    if other:
+        raise ConfigError(
+            f"output_dir: {folder} holds clusters of other {', '.join(other)}; name another folder",
+            "output_dir",
+        )
+
+
+def _parts(made: dict[str, Any]) -> dict[str, Any]:
+    """What decides over clusters, by the names of settings."""
+    settings = made.get("settings") or {}
+    both = {
+        f"{part}.{key}": value for part in DECIDE for key, value in settings.get(part, {}).items()
+    }
+    return both | {"seed": settings.get("seed"), "model": made.get("model")}
 
 
 def _of_task(config: BatchesConfig, model: StoredModel, task: str) -> tuple[int, str]:

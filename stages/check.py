@@ -117,6 +117,8 @@ def show(found: DataReport, console: Console) -> None:
             console.print(f"  {words:>24} {'█' * -(-BAR * count // most):{BAR}} {count:,}")
     left_out = found.rows - found.accepted
     console.print(f"{found.accepted:,} of {found.rows:,} rows can be used, {left_out:,} are not")
+    if cut := sum(task.cut for task in found.tasks):
+        console.print(f"{cut:,} texts are longer than the model is shown (inputs.max_text_tokens)")
     if found.compared_with:
         console.print(
             f"{found.leaks:,} rows show one of {found.compared_with:,} texts and pictures that are"

@@ -48,15 +48,18 @@ REJECTED = "rejected.jsonl"
 
 def main(argv: list[str] | None = None) -> None:
     config = parse(argv)
+    out = Path(os.path.abspath(config.output_dir))
     if config.dry_run:
         reader, why = open_reader(config)
         pictures = Pictures(_images(reader, config), None)
         found = survey(reader, config, pictures, None)
         say(reader, why, found, split(found, config, reader, pictures), True)
-        if found.first_bad:
-            print(f"the first bad row: {found.first_bad}")
+        if found.bad:
+            print(f"bad rows, of {found.counts()['bad rows']}:")
+            print(*(f"  {bad.where}: {bad.reason}" for bad in found.bad), sep="\n")
+        if refusal := unfit(out, made_of(config)):
+            print(f"it would be refused: {refusal}")
         return
-    out = Path(os.path.abspath(config.output_dir))
     lock_folder("output_dir", out)
     with writing("output_dir", out):
         if is_new(out, made_of(config)):
@@ -89,11 +92,11 @@ def prepare(out: Path, config: OwnDataConfig) -> None:
     reader, why = open_reader(config)
     pictures = Pictures(_images(reader, config), out / WORK / "pictures")
     found = survey(reader, config, pictures, out / REJECTED)
-    if found.first_bad and config.on_bad_row == "raise":
-        bad = found.counts()["bad rows"]
+    if found.bad and config.on_bad_row == "raise":
+        first, count = found.bad[0], found.counts()["bad rows"]
         raise DataError(
-            f"{found.first_bad}; {bad} of {len(found.rows)} rows are bad, see {out / REJECTED};"
-            " on_bad_row=drop leaves them out"
+            f"{first.where}: {first.reason}; {count} of {len(found.rows)} rows are bad, see"
+            f" {out / REJECTED}; on_bad_row=drop leaves them out"
         )
     done = split(found, config, reader, pictures)
     copies, remarks = write_set(out, reader, config, found, done, pictures)
@@ -120,6 +123,8 @@ def say(reader: Reader, why: str, found: Survey, done: Split, is_dry: bool) -> N
         verb = "would be" if is_dry else "are"
         print(f"{task}: {sizes['train']} pairs {verb} trained on, {sizes['test']} held out")
     print(*done.remarks, sep="\n")
+    for kind, (number, first) in found.passed_over.items():
+        print(f"passed over, {kind}: {number}, {first}{', …' * (number > 1)}")
     if is_dry:
         print("examples:", *examples_in_words(found.examples), sep="\n  ")
 
@@ -153,21 +158,13 @@ def is_new(out: Path, made: dict[str, Any]) -> bool:
     Raises:
         ConfigError: the folder holds something else.
     """
-    there = PreparedSet.of(out)
+    if refusal := unfit(out, made):
+        raise ConfigError(f"output_dir: {refusal}", "output_dir")
     work = out / WORK
-    if there is not None:
-        for key, value in made.items():
-            if there.source.get(key) != value:
-                raise ConfigError(
-                    f"output_dir: {out} holds a set of other {key}"
-                    f"{_other(there.source, key, value)}; name another folder",
-                    "output_dir",
-                )
+    if PreparedSet.of(out) is not None:
         shutil.rmtree(work, ignore_errors=True)
         return False
-    entries = [path for path in out.iterdir() if path.name not in (LOCK, WORK)]
-    if entries and not work.is_dir():
-        raise ConfigError(f"output_dir: {out} exists already, and is no prepared set", "output_dir")
+    entries = _entries(out)
     work.mkdir(exist_ok=True)
     is_same = (work / MADE_OF).is_file() and read_json(work / MADE_OF) == made
     for path in entries:
@@ -178,6 +175,24 @@ def is_new(out: Path, made: dict[str, Any]) -> bool:
             path.unlink()
     write_json(work / MADE_OF, made)
     return True
+
+
+def unfit(out: Path, made: dict[str, Any]) -> str:
+    """Why a set cannot be written into a folder, or is none of this command's; "": it is."""
+    there = PreparedSet.of(out)
+    if there is not None:
+        for key, value in made.items():
+            if there.source.get(key) != value:
+                other = _other(there.source, key, value)
+                return f"{out} holds a set of other {key}{other}; name another folder"
+    elif _entries(out) and not (out / WORK).is_dir():
+        return f"{out} exists already, and is no prepared set"
+    return ""
+
+
+def _entries(out: Path) -> list[Path]:
+    entries = out.iterdir() if out.is_dir() else ()
+    return [path for path in entries if path.name not in (LOCK, WORK)]
 
 
 def _other(source: dict[str, Any], key: str, value: Any) -> str:

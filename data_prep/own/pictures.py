@@ -50,6 +50,7 @@ class Pictures:
         require_package("imagehash", "data", "prepare own")
         self.folder, self.notes = folder, notes
         self.embedded = False  # whether some lie in tables
+        self._places = set[int]()  # of paths that were looked at
         self._known: dict[str | bytes, Looks | str] = {}  # or what is wrong
         self._noted = _read_notes(notes)
         self._max_pixels = InputConfig().max_image_pixels
@@ -74,6 +75,10 @@ class Pictures:
             raise DataError(found)
         self.embedded |= isinstance(picture, bytes)
         return found
+
+    def shows(self, path: str) -> bool:
+        """Whether some row shows the picture at an absolute path."""
+        return hash(path) in self._places
 
     def path(self, picture: Picture) -> str:
         """Of one that lies in a file, relative to where pictures lie."""
@@ -117,6 +122,7 @@ class Pictures:
         if isinstance(picture, bytes):
             return _digest(picture)[:8], IN_A_TABLE
         path = self.folder.find(_text(picture))
+        self._places.add(hash(os.path.abspath(path)))
         found = os.stat(path)
         said = f"{path}|{found.st_size}|{found.st_mtime_ns}|{found.st_ino}"
         return _digest(said.encode())[:8], path

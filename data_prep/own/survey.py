@@ -4,16 +4,20 @@ make. Of a row a few numbers are kept."""
 from __future__ import annotations
 
 import json
+import os
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from data_prep.own.pairs import SourcePair, pairs_of
+from data_prep.own.passed_over import passed_over
 from data_prep.own.pictures import Pictures
 from data_prep.own.readers.base import BadRow, Reader, SourceRow
 from data_prep.own.things import text_number, things_of
@@ -35,7 +39,8 @@ class Survey:
         tasks: name -> its number.
         pairs: (row, task, how many) of good rows.
         examples: the first pairs.
-        first_bad: what is wrong with the first bad row.
+        bad: the first bad rows.
+        passed_over: kind of files that no row is read from -> how many, and the first.
     """
 
     def __init__(self, share_texts: bool) -> None:
@@ -44,7 +49,8 @@ class Survey:
         self.tasks: dict[str, int] = {}
         self.pairs = (array("L"), array("L"), array("L"))
         self.examples: list[SourcePair] = []
-        self.first_bad = ""
+        self.bad: list[BadRow] = []
+        self.passed_over: dict[str, tuple[int, str]] = {}
         self._things, self._rows_of = array("Q"), array("L")
         self._texts, self._pictures = array("Q"), array("Q")
 
@@ -108,14 +114,36 @@ def survey(
                 found.add(row, list(pairs_of(row, config)), pictures)
             except DataError as error:
                 found.rows.append(BAD)
-                reason = BadRow.of(row.where, error).reason
-                found.first_bad = found.first_bad or f"{row.where}: {reason}"
-                if listing is not None:
-                    line = {"where": row.where, "reason": reason}
-                    listing.write(json.dumps(line, ensure_ascii=False) + "\n")
+                bad = BadRow.of(row.where, error)
+                found.bad += [bad] * (len(found.bad) < EXAMPLES)
+                _list(listing, bad)
+        for bad in _passed_over(reader, config, pictures, found.passed_over):
+            _list(listing, bad)
     if not found.tasks:
-        raise DataError(f"{config.path}: no good row; {found.first_bad or 'it has none'}")
+        said = [f"{bad.where}: {bad.reason}" for bad in found.bad[:1]]
+        raise DataError(f"{config.path}: no good row; {''.join(said) or 'it has none'}")
     return found
+
+
+def _passed_over(
+    reader: Reader,
+    config: OwnDataConfig,
+    pictures: Pictures,
+    counts: dict[str, tuple[int, str]],
+) -> Iterator[BadRow]:
+    path = Path(config.path)
+    if reader.files is None or not path.is_dir():
+        return
+    read = {os.path.abspath(file) for file in reader.files}
+    for place, kind in passed_over(path, lambda name: name in read or pictures.shows(name)):
+        count, first = counts.get(kind, (0, os.path.relpath(place, path)))
+        counts[kind] = (count + 1, first)
+        yield BadRow(place, f"passed over: {kind}")
+
+
+def _list(listing: TextIO | None, bad: BadRow) -> None:
+    if listing is not None:
+        listing.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
 
 
 def looked_at(reader: Reader, pictures: Pictures, title: str) -> Iterator[SourceRow | BadRow]:

@@ -77,7 +77,7 @@ def test_a_link_leads_nowhere_else_unless_it_may(tmp_path: Path, link: str) -> N
     root = strange(tmp_path / "root")
     assert (root / link).exists(), sorted(root.rglob("*"))
     linked(root / link, tmp_path / "private" / Path(link).name)
-    with pytest.raises(DataError, match="a link leads out of .*; data.follow_links=true"):
+    with pytest.raises(DataError, match="a link leads out of .*; follow_links=true"):
         read_all(root)
     read_all(root, follow_links=True)
 

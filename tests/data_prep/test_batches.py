@@ -55,12 +55,19 @@ def test_a_run_on_mined_batches(material: Path, capsys: pytest.CaptureFixture[st
     assert [line["step"] for line in metrics(run)] == [1, 2]
     with pytest.raises(ConfigError, match=r"data\.shared_answers: False -> True"):
         stage2(material, "mined", *words, "data.shared_answers=true")
-    make(material, "seed=1", "clusters.size=2", "clusters.skip=0")
+    other = ("seed=1", "clusters.size=2", "clusters.skip=0")
+    with pytest.raises(
+        ConfigError, match=r"clusters of other clusters\.size, clusters\.skip, seed"
+    ):
+        make(material, *other)
+    (out / "clusters.json").unlink()
+    make(material, *other)
     with pytest.raises(ConfigError, match=r"content of data\.clusters: \w+ -> \w+"):
         stage2(material, "mined", *words)
 
 
 def test_other_data_than_were_clustered(material: Path, tmp_path: Path) -> None:
+    (material / "clusters/clusters.json").unlink(missing_ok=True)
     out = make(material, "data.tasks=[Captions]")
     words = ("data.mixing=mined", f"data.clusters={out}", "optim.steps=2")
     with pytest.raises(DataError, match="has none of task 'Questions'"):

@@ -254,7 +254,7 @@ def test_columns_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
     words = ("columns.foto=image", "columns.was=text", "held_out=0", "directions=i2t")
     found = prepare(path, tmp_path / "out", *words)
     assert [text for _, text in texts(found["t_i2t"]["train"])] == [f"text {n}" for n in names]
-    with pytest.raises(DataError, match="nothing_such"):
+    with pytest.raises(ConfigError, match="nothing_such"):
         prepare(path, tmp_path / "other", *words, "columns.nothing_such=label")
 
 
@@ -279,7 +279,9 @@ def test_every_bad_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path = write(tmp_path / "pets" / "t.jsonl", [*good[:3], *bad, *good[3:]])
     with path.open("a") as file:
         file.write("{broken\n[]\n")
-    with pytest.raises(DataError, match=r"t\.jsonl, row 3: .*10 of 16 rows are bad") as caught:
+    with pytest.raises(
+        DataError, match=r"t\.jsonl, row 3 \(line 4\): .*10 of 16 rows are bad"
+    ) as caught:
         prepare(path, tmp_path / "out", "held_out=0")
     assert "on_bad_row=drop" in str(caught.value) and PreparedSet.of(tmp_path / "out") is None
     found = prepare(path, tmp_path / "out", "held_out=0", "on_bad_row=drop", "directions=i2t")

@@ -125,7 +125,9 @@ class OptimConfig(Settings, section="optim"):
         one = (self.steps is None) != (self.epochs is None)
         require(one, "optim.steps", both, "one of steps and epochs, the other null")
         within = self.steps is None or self.warmup_steps <= self.steps
-        require(within, "optim.warmup_steps", self.warmup_steps, "at most optim.steps")
+        require(
+            within, "optim.warmup_steps", self.warmup_steps, f"at most optim.steps, {self.steps}"
+        )
 
 
 @dataclass

@@ -105,8 +105,8 @@ def check_inside(path: str | Path, within: str) -> None:
     place = os.path.realpath(path)
     if place != within and not place.startswith(os.path.join(within, "")):
         raise DataError(
-            f"{path}: a link leads out of {within}; data.follow_links=true, if all links there are"
-            " yours"
+            f"{path}: a link leads out of {within}; follow_links=true (data.follow_links=true of a"
+            " configuration), if all links there are yours"
         )
 
 

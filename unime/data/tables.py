@@ -54,14 +54,16 @@ class ImageFolder:
         parts = PurePosixPath(path.replace("\\", "/")).parts
         if not parts:
             raise DataError(f"{path!r}: names no file")
-        below = [] if ".." in parts else [(root, _within(root, path)) for root in self.roots]
+        written = dict.fromkeys((path, path.replace("\\", "/")))  # the second: of Windows
+        tried = [] if ".." in parts else list(itertools.product(self.roots, written))
+        below = [(root, _within(root, one)) for root, one in tried]
         places = [os.path.join(root, inside) for root, inside in below if inside is not None]
         exists = os.path.isdir if kind == "folder" else os.path.isfile
         if found := next(filter(exists, places), None):
             check_inside(found, self.within)
             return found
         if not places or PureWindowsPath(path).is_absolute():
-            raise DataError(f"{path!r}: leaves the image folder")
+            raise DataError(f"{path!r}: leaves the image folder, {self.roots[0]} (image_root)")
         for place in itertools.filterfalse(os.path.isdir, places):
             regular(Path(place))
         raise DataError(f"{path!r}: no such {kind} in {' or '.join(map(str, self.roots))}")

@@ -175,7 +175,9 @@ class ItemProcessor:
         limit = int(self.inputs.max_text_tokens or 0)
         if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
             return text
-        tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        tokens = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         offsets = tokens["offset_mapping"]
         if len(offsets) <= limit:
             return text

@@ -7,7 +7,7 @@ direction is trained, what is held out, and how rows are written is decided of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -89,6 +89,11 @@ class Reader(Protocol):
 
     recognised: list[str]
     image_root: str
+
+    @property
+    def files(self) -> Collection[Path] | None:
+        """Those that rows are read from, known once all rows are; None: one of them names the
+        others, and nothing else is looked for."""
 
     @classmethod
     def recognises(cls, path: Path) -> str | None:

@@ -43,6 +43,7 @@ class PictureFolder:
         here = f"null: they lie in {path}"
         require(config.image_root is None, "image_root", config.image_root, here)
         self.path, self.image_root = path, str(path.absolute())
+        self.files: set[Path] = set()  # sidecars
         if config.captions is None:
             raise ConfigError("captions: " + self._possible(), "captions")
         self.captions = config.captions
@@ -80,7 +81,9 @@ class PictureFolder:
             if caption := SEPARATORS.sub(" ", picture.stem).strip():
                 return [caption]
             raise DataError("its name holds no words")
-        return sidecar(picture)
+        found, captions = sidecar(picture)
+        self.files.add(found)
+        return captions
 
     def _possible(self) -> str:
         """What each kind of caption would give."""
@@ -101,8 +104,8 @@ class PictureFolder:
         return f"of these pictures {'; '.join(listed)}; say which: captions=…"
 
 
-def sidecar(picture: Path) -> list[str]:
-    """The captions in the file beside a picture.
+def sidecar(picture: Path) -> tuple[Path, list[str]]:
+    """The file beside a picture, and the captions in it.
 
     Raises:
         DataError: there is none, or it holds none.
@@ -112,7 +115,7 @@ def sidecar(picture: Path) -> list[str]:
         first = next(iter(read_text(text).splitlines()), "").strip()
         if not first:
             raise DataError(f"{text.name}: its first line, the caption, is empty")
-        return [first]
+        return text, [first]
     if not listed.is_file():
         raise DataError(f"neither {text.name} nor {listed.name} is beside it")
     found: Any = read_json(listed, object)
@@ -125,7 +128,7 @@ def sidecar(picture: Path) -> list[str]:
     is_right = isinstance(captions, list) and captions
     if not is_right or not all(isinstance(c, str) and c.strip() for c in captions):
         raise DataError(f"{listed.name}: got {quoted(found)}, expected a caption or a list of them")
-    return [caption.strip() for caption in captions]
+    return listed, [caption.strip() for caption in captions]
 
 
 def pictures_below(folder: Path, within: str = "") -> Iterator[str]:

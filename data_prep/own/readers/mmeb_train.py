@@ -50,6 +50,7 @@ class MmebTrain:
             self.subsets = {n: files for n, files in self.subsets.items() if n not in left_out}
         else:
             left_out = []
+        self.files = [file for files in self.subsets.values() for file in files]
         parts = (path, *path.absolute().parents)[:3]  # a subset's own folder has no pictures
         folder = next((part for part in parts if (part / "images").is_dir()), path)
         self.pictures = Pictures(folder if folder.is_dir() else folder.parent, settings)

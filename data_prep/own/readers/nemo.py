@@ -55,6 +55,8 @@ class Corpus:
 class Nemo:
     """A file, with the corpora that it names."""
 
+    files = None
+
     def __init__(self, path: Path, settings: OwnDataConfig) -> None:
         self.path = path
         content = read_json(path)

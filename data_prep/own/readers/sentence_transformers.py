@@ -71,6 +71,8 @@ class Part:
 class SentenceTransformers:
     """A data set, or several splits of one."""
 
+    files = None
+
     def __init__(self, path: Path, settings: OwnDataConfig) -> None:
         within = boundary(path, settings.follow_links)
         self.parts = list(_saved(path, within) if path.exists() else _on_hub(str(path)))

@@ -14,6 +14,8 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from unime.config import OwnDataConfig
 from unime.data.json_files import json_rows
 from unime.data.rows import Row, quoted
 from unime.data.shards import parquet_rows
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 from unime.inputs.items import whole_characters
 from unime.runtime.files import regular
 
@@ -36,6 +38,7 @@ LONGEST = 1 << 24  # characters of a line or cell
 AT_ONCE = 64  # rows of Parquet, which may hold pictures
 LOOKED_AT = 100  # rows, for what the columns hold
 Cells = dict[str, Any] | DataError  # of a row; or why it is none
+Placed = tuple[int | None, Cells]  # with the line that a row begins on, in files of lines
 
 
 class Tables:
@@ -54,10 +57,17 @@ class Tables:
             raise DataError(f"{path}: no table ({', '.join(SUFFIXES)})")
         self.folder = (path if path.is_dir() else path.parent).absolute()
         self.image_root = str(Path(config.image_root or self.folder).absolute())
-        self.columns = [self._columns(file, config) for file in self.files]
-        unused = {name for name in config.columns for own in self.columns if name in own.parts}
-        for name in config.columns.keys() - unused:
-            raise DataError(f"columns: no table in {path} has a column {name!r}")
+        heads = [_first_rows(file) for file in self.files]
+        known = dict.fromkeys(name for rows in heads for row in rows for name in row)
+        if missing := [name for name in config.columns if name not in known]:
+            raise ConfigError(
+                f"columns.{missing[0]}: no table in {path} has such a column; there are"
+                f" {', '.join(known)}",
+                f"columns.{missing[0]}",
+            )
+        self.columns = [
+            self._columns(file, rows, config) for file, rows in zip(self.files, heads, strict=True)
+        ]
         self.recognised = list(
             dict.fromkeys(
                 f"{file.absolute().relative_to(self.folder)}: {own.in_words()}"
@@ -65,25 +75,29 @@ class Tables:
             )
         )
 
-    def _columns(self, file: Path, config: OwnDataConfig) -> Columns:
-        first = [cells for _, cells in zip(range(LOOKED_AT), read(file), strict=False)]
-        rows = [cells for cells in first if isinstance(cells, dict)]
-        if not rows:
-            raise DataError(f"{file}: no row of columns")
+    def _columns(self, file: Path, rows: list[dict[str, Any]], config: OwnDataConfig) -> Columns:
         below = file.parent.absolute().relative_to(self.folder).as_posix()
         return Columns.of(str(file), rows, config.columns, "" if below == "." else below)
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for file, columns in zip(self.files, self.columns, strict=True):
             name = file.absolute().relative_to(self.folder).as_posix()
-            for number, cells in enumerate(read(file)):
-                where = f"{file}, row {number}"
+            for number, (line, cells) in enumerate(read(file)):
+                where = f"{file}, row {number}" + (f" (line {line})" if line else "")
                 try:
                     if isinstance(cells, DataError):
                         raise cells
                     yield columns.read(Row(cells, where), f"{name}:{number}")
                 except DataError as error:
                     yield BadRow.of(where, error)
+
+
+def _first_rows(file: Path) -> list[dict[str, Any]]:
+    first = islice(read(file), LOOKED_AT)
+    rows = [cells for _, cells in first if isinstance(cells, dict)]
+    if not rows:
+        raise DataError(f"{file}: no row of columns")
+    return rows
 
 
 def tables_at(path: Path) -> list[Path]:
@@ -104,7 +118,7 @@ def tables_at(path: Path) -> list[Path]:
     return found
 
 
-def read(file: Path) -> Iterator[Cells]:
+def read(file: Path) -> Iterator[Placed]:
     """The rows of a table.
 
     Raises:
@@ -117,16 +131,18 @@ def read(file: Path) -> Iterator[Cells]:
         elif suffix == ".jsonl":
             yield from json_lines(file)
         elif suffix == ".json":
-            yield from json_rows(file)
+            yield from ((None, cells) for cells in json_rows(file))
         else:
-            yield from _parquet_rows(file)
+            yield from ((None, cells) for cells in _parquet_rows(file))
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{file}: cannot read it: {error}") from None
+        is_coded = isinstance(error, UnicodeError)
+        helps = "; save it as UTF-8, it is written otherwise" if is_coded else ""
+        raise DataError(f"{file}: cannot read it: {error}{helps}") from None
 
 
-def _csv_rows(file: Path, separator: str) -> Iterator[Cells]:
+def _csv_rows(file: Path, separator: str) -> Iterator[Placed]:
     csv.field_size_limit(LONGEST)
     with regular(file).open(encoding="utf-8-sig", newline="") as opened:
         header = opened.readline()
@@ -137,11 +153,14 @@ def _csv_rows(file: Path, separator: str) -> Iterator[Cells]:
         names = next(rows, [])
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise DataError(f"{file}: column {twice!r} comes twice")
+        line = rows.line_num + 1
         for cells in rows:
             if len(cells) == len(names):
-                yield {n: _listed(cell) for n, cell in zip(names, cells, strict=True)}
+                yield line, {n: _listed(cell) for n, cell in zip(names, cells, strict=True)}
             elif cells:
-                yield DataError(f"{len(cells)} cells, expected {len(names)}: {quoted(cells)}")
+                message = f"{len(cells)} cells, expected {len(names)}: {quoted(cells)}"
+                yield line, DataError(message)
+            line = rows.line_num + 1
 
 
 def _listed(cell: str) -> Any:
@@ -156,22 +175,23 @@ def _listed(cell: str) -> Any:
     return cell
 
 
-def json_lines(file: Path) -> Iterator[Cells]:
+def json_lines(file: Path) -> Iterator[Placed]:
     """The objects of a file that has one a line; of a line that is none, why."""
     with regular(file).open("rb") as opened:
-        while line := opened.readline(LONGEST):
+        for number, line in enumerate(iter(partial(opened.readline, LONGEST), b""), 1):
             if not line.strip():
                 continue
             try:
                 found = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield DataError(f"cannot read it: {error}: {quoted(line[:60])}")
+                yield number, DataError(f"cannot read it: {error}: {quoted(line[:60])}")
                 continue
             is_row = isinstance(found, dict)
             yield (
+                number,
                 whole_characters(found)
                 if is_row
-                else DataError(f"got {quoted(found)}, expected an object")
+                else DataError(f"got {quoted(found)}, expected an object"),
             )
 
 

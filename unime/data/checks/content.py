@@ -138,7 +138,8 @@ class Content:
             return
         processor = self.check.processor
         texts = list(dict.fromkeys(processor.neutralise(text) for text, _ in kept))
-        tokens = processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        asked = {"add_special_tokens": False, "verbose": False}
+        tokens = processor.tokenizer(texts, **asked)["input_ids"] if texts else []
         lengths = {text: len(own) for text, own in zip(texts, tokens, strict=True)}
         most = int(processor.inputs.max_text_tokens or 0)
         for (text, beside), times in kept.items():

@@ -1,0 +1,114 @@
+"""What `prepare own` leaves out or would refuse, it says: by kind, file, row and line.
+
+./launch.sh test tests/data_prep/test_own_told.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.own.__main__ import main
+from tests.data_prep.test_own import draw, picture, prepare, write
+from unime.errors import ConfigError, DataError
+
+WORDS = "cat dog bird cow horse sheep fish frog snake goat duck hare".split()
+
+
+def captioned(folder: Path) -> Path:
+    for name, word in zip(draw(folder, len(WORDS)), WORDS, strict=True):
+        (folder / name).with_suffix(".txt").write_text(f"A {word}.\n")
+    return folder
+
+
+def test_every_file_of_a_folder_is_a_row_or_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = captioned(tmp_path / "mine")
+    picture(99).save(tmp_path / "elsewhere.png")
+    (tmp_path / "linked").mkdir()
+    (folder / "there").symlink_to(tmp_path / "linked")
+    (folder / "IMG_1.HEIC").write_bytes(b"no format that is read")
+    (folder / "IMG_2.heic").write_bytes(b"another")
+    (folder / ".DS_Store").write_bytes(b"")
+    (folder / ".thumbnails").mkdir()
+    picture(98).save(folder / ".thumbnails/1.png")
+    (folder / "0.json").write_text('{"caption": "a second one"}')
+    (folder / "gone.txt").write_text("the caption of no picture")
+    (folder / "README").write_text("mine")
+    prepare(folder, tmp_path / "own", "captions=sidecar")
+    said = capsys.readouterr().out
+    rejected = [json.loads(line) for line in (tmp_path / "own/rejected.jsonl").open()]
+    found = {Path(row["where"]).name: row["reason"] for row in rejected}
+    assert found == {
+        "there": "passed over: linked folder",
+        "IMG_1.HEIC": "passed over: .heic",
+        "IMG_2.heic": "passed over: .heic",
+        ".DS_Store": "passed over: hidden",
+        ".thumbnails": "passed over: hidden",
+        "0.json": "passed over: .json",
+        "gone.txt": "passed over: .txt",
+        "README": "passed over: without an ending",
+    }
+    assert "passed over, .heic: 2, IMG_1.HEIC, …" in said
+    assert "passed over, linked folder: 1, there\n" in said
+
+
+def test_pictures_that_no_row_of_a_table_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = draw(tmp_path / "mine", 14)
+    rows = [{"image": f"./{n}", "text": w} for n, w in zip(names, WORDS, strict=False)]
+    write(tmp_path / "mine/pets.csv", rows)
+    main([str(tmp_path / "mine"), str(tmp_path / "own"), "--dry-run"])
+    assert "passed over, picture of no row: 2, 12.png, …" in capsys.readouterr().out
+
+
+def test_a_dry_run_lists_bad_rows_by_line_and_what_would_be_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = draw(tmp_path, 12)
+    lines = [json.dumps({"image": n, "text": w}) for n, w in zip(names, WORDS, strict=True)]
+    lines[3:3] = ["", '{"image": "gone.png", "text": "gone"}']
+    lines += ["{"] + ['{"image": 5, "text": "five"}'] * 12
+    (tmp_path / "pets.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/mine.txt").write_text("something else")
+    main([str(tmp_path / "pets.jsonl"), str(tmp_path / "own"), "--dry-run"])
+    said = capsys.readouterr().out
+    assert "bad rows, of 14:\n" in said
+    assert "pets.jsonl, row 3 (line 5): " in said
+    assert "pets.jsonl, row 13 (line 15): cannot read it" in said
+    assert said.count("pets.jsonl, row ") == 10
+    assert "it would be refused: " in said
+    assert (tmp_path / "own/mine.txt").read_text() == "something else"
+
+
+def test_lines_of_csv_whose_cells_have_several(tmp_path: Path) -> None:
+    draw(tmp_path, 2)
+    (tmp_path / "pets.csv").write_text('image,text\n0.png,"a cat\non a mat"\n\n1.png\n')
+    with pytest.raises(DataError, match=r"row 1 \(line 5\): 1 cells, expected 2"):
+        main([str(tmp_path / "pets.csv"), str(tmp_path / "own")])
+
+
+def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
+    names = draw(tmp_path / "cats", 12)
+    rows = [{"image": f"cats\\{n}", "text": w} for n, w in zip(names, WORDS, strict=True)]
+    found = prepare(write(tmp_path / "pets.csv", rows), tmp_path / "own", "directions=t2i")
+    shown = {p.target.images[0] for split in found["pets_t2i"].values() for p in split}
+    assert shown == {str(tmp_path / "cats" / name) for name in names}
+
+
+def test_a_table_in_another_encoding(tmp_path: Path) -> None:
+    for encoding in ("latin-1", "utf-16"):
+        (tmp_path / "pets.csv").write_bytes("image,text\n0.png,Küken\n".encode(encoding))
+        with pytest.raises(DataError, match=r"pets\.csv: cannot read it: .*save it as UTF-8"):
+            main([str(tmp_path / "pets.csv"), str(tmp_path / "own")])
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    table = write(tmp_path / "pets.csv", [{"foto": "0.png", "what": "a cat"}])
+    with pytest.raises(ConfigError, match=r"columns\.photo: .* there are foto, what"):
+        main([str(table), str(tmp_path / "own"), "columns.photo=image", "columns.what=text"])
