@@ -98,6 +98,9 @@ MINED: dict[str, dict[str, Any]] = {
     "mined, relative_margin 0.05": {"relative_margin": 0.05},
     "mined, relative_margin 0.2": {"relative_margin": 0.2},
     "mined, ranks from 10": {"range_min": 10},
+    "mined, ranks from 10, margin 0": {"range_min": 10, "false_negative_margin": 0.0},
+    "mined, ranks from 10, relative_margin 0.05": {"range_min": 10, "relative_margin": 0.05},
+    "mined, ranks from 20, margin 0": {"range_min": 20, "false_negative_margin": 0.0},
     "mined, margin 0, near_duplicates 8": {"false_negative_margin": 0.0, "near_duplicates": 8},
     "mined, random of 100, margin 0": {
         "false_negative_margin": 0.0, "sampling_strategy": "random"},

@@ -16,7 +16,7 @@ import pytest
 from data_prep.own.__main__ import main
 from data_prep.own.readers.base import BadRow
 from data_prep.own.recognise import READERS, open_reader
-from stages import stage2_instruct
+from stages import check, stage2_instruct
 from tests.support.forms import own_formats
 from tests.support.forms.own_formats import COUNT, FORMATS, HELD
 from tests.support.paths import ROOT
@@ -25,6 +25,7 @@ from unime.data.datasets import PairDataset
 from unime.data.prepared.folder import PreparedSet
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair
+from unime.runtime.files import read_json
 from unime.runtime.folder_lock import unlock_folder
 
 CAPTIONS = COUNT + 2  # of the tars: a row in four has two
@@ -409,7 +410,7 @@ def cut(path: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_step_of_stage2(name: str, tmp_path: Path) -> None:
+def test_a_check_and_a_step_of_stage2(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     tasks = prepare(FORMATS[name](made(tmp_path)), out)
     sources = "{" + ", ".join(f"{task}: {{}}" for task in tasks) + "}"
@@ -422,6 +423,9 @@ data: {{root: {out}, sources: {sources}}}
 loss: {{num_hard_negatives: 2, temperature: 0.05}}
 optim: {{steps: 1, batch_size_per_device: 4, chunk_size: 4, learning_rate: 1e-3, warmup_steps: 0}}
 """)
+    check.main([str(tmp_path / "stage2.yaml")])
+    found = read_json(tmp_path / "run/check/check.json")
+    assert found["rows"] == found["accepted"] == sum(map(len, tasks.values()))
     stage2_instruct.main(["--config", str(tmp_path / "stage2.yaml")])
     (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["loss"] > 0

