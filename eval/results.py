@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from eval.tasks.suites import is_modality
-from unime.config.values import without_none
+from unime.config.reading.values import without_none
 from unime.errors import DataError
 from unime.runtime.files import read_json
 from unime.runtime.names import is_name

@@ -16,7 +16,7 @@ from eval.tasks.suites import Task, load_suite
 from unime.config import EvalData, ValidationConfig
 from unime.inputs.items import item_key
 from unime.losses import spread
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.runtime.distributed import together
 from unime.validation.measure import CHANCE, HIT, Leave, Scores
 from unime.validation.scores import HeldItems, first_of_each, numbers
@@ -55,7 +55,7 @@ class SuiteValidation:
             chance_of(loaded, task.metric) for task, loaded, _ in self._tasks.values()
         )
 
-    def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores:
+    def __call__(self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Leave) -> Scores:
         scores: Scores = {}
         everything: list[Tensor] = []
         for name, (task, loaded, held) in self._tasks.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, load_config
-from unime.config.values import load_yaml
+from unime.config.reading.values import load_yaml
 from unime.errors import ConfigError, require_package
 from unime.planning.costs import PlannedConfig
 from unime.planning.planner import Plan, make_plan

@@ -20,7 +20,7 @@ def test_the_page_is_what_the_docstrings_say(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_front_door() -> None:
-    names = ["Encoder", "InputConfig", "Item", "LoraSettings", "ModelConfig", "Pair"]
+    names = ["Embedder", "Encoder", "InputConfig", "Item", "LoraSettings", "ModelConfig", "Pair"]
     assert unime.__all__ == names
     for name in names:
         assert getattr(unime, name).__name__ == name

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from unime.config import InputConfig as InputConfig
     from unime.config import LoraSettings as LoraSettings
     from unime.config import ModelConfig as ModelConfig
+    from unime.embedder import Embedder as Embedder
     from unime.inputs.items import Item as Item
     from unime.inputs.items import Pair as Pair
     from unime.models.encoder import Encoder as Encoder
@@ -21,6 +22,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "config": ["InputConfig", "LoraSettings", "ModelConfig"],
+            "embedder": ["Embedder"],
             "inputs.items": ["Item", "Pair"],
             "models.encoder": ["Encoder"],
         },

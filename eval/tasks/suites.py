@@ -33,8 +33,8 @@ from eval.tasks.video_classification import VideoClassification
 from eval.tasks.video_qa import VideoQA
 from eval.tasks.video_retrieval import MomentRetrieval, MomentSeeker, VideoRetrieval
 from unime.config.evaluation import STORE
-from unime.config.values import pairs, read_node
-from unime.config.yaml_files import read_yaml
+from unime.config.reading.values import pairs, read_node
+from unime.config.reading.yaml_files import read_yaml
 from unime.errors import ConfigError, require
 from unime.runtime.names import LONGEST_NAME, is_name
 

@@ -31,8 +31,8 @@ from unime.config import (
     load_config,
 )
 from unime.config.descriptions import summary
+from unime.config.reading.values import without_bounds, without_none
 from unime.config.settings import FilePath
-from unime.config.values import without_bounds, without_none
 from unime.errors import ConfigError
 
 

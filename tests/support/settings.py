@@ -23,7 +23,7 @@ from unime.config import (
     TeacherConfig,
     TuneConfig,
 )
-from unime.config.values import without_bounds
+from unime.config.reading.values import without_bounds
 
 OPTIM = "steps: 1, batch_size_per_device: 2, chunk_size: 2, learning_rate: 1.0"
 

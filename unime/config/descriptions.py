@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 
 from omegaconf import MISSING, OmegaConf
 
-from unime.config.values import expected_of, hints_of, without_bounds, without_none
+from unime.config.reading.values import expected_of, hints_of, without_bounds, without_none
 
 NAME = "NAME"  # stands for any name in a mapping with free keys
 WIDTH = 80  # characters of a long list

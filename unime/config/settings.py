@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from omegaconf import MISSING
 
-from unime.config.values import expected_of, hints_of, join, without_bounds, without_none
+from unime.config.reading.values import expected_of, hints_of, join, without_bounds, without_none
 from unime.errors import require
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from typing import Any
 from datasets.data_files import sanitize_patterns
 from yaml.nodes import MappingNode
 
-from unime.config.values import pairs, read_node
-from unime.config.yaml_files import LONGEST_YAML, parse_yaml
+from unime.config.reading.values import pairs, read_node
+from unime.config.reading.yaml_files import LONGEST_YAML, parse_yaml
 from unime.errors import DataError
 from unime.runtime.files import regular
 

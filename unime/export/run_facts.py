@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unime.collapse import of_batch
-from unime.config.values import load_yaml
+from unime.config.reading.values import load_yaml
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
 from unime.models.hub import CHECKPOINTS, FINAL

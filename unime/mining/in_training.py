@@ -19,7 +19,7 @@ from unime.mining.corpus import Corpus
 from unime.mining.miner import Miner
 from unime.mining.near_duplicates import NearDuplicates
 from unime.mining.rules import Rule
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.encoding import DistinctItems, distinct_items, encode
 
 MINED = "mined.safetensors"  # in a checkpoint
@@ -92,7 +92,7 @@ class Mining:
         return (step // self._every + 1) * self._every
 
     def mine(
-        self, accelerator: Accelerator, embedder: Embedder, leave: Callable[[], None], step: int
+        self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Callable[[], None], step: int
     ) -> str:
         """Find new negatives for all rows, on all ranks together; the same on any number of them.
 

@@ -34,7 +34,7 @@ class Prepared:
     truncated: list[bool]
 
 
-class Embedder(Protocol):
+class ItemEmbedder(Protocol):
     """Any model that turns items into unit vectors.
 
     Attributes:
@@ -63,7 +63,7 @@ class Embedder(Protocol):
         """How items are shown to the model (prompt, resolution, frames, …), for the results."""
 
 
-class BaselineEmbedder(Embedder):
+class BaselineEmbedder(ItemEmbedder):
     """What embedders of other models than ours share: how they read pictures."""
 
     def __init__(self, model: Any, inputs: InputConfig) -> None:

@@ -18,7 +18,7 @@ from unime.errors import DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item, item_digest
 from unime.losses import effective_rank, first_unsound, mean_similarity
-from unime.retrieval.embedder import Embedder, Prepared, item_name
+from unime.retrieval.embedder import ItemEmbedder, Prepared, item_name
 from unime.runtime.distributed import gather_rows, on_main, together
 from unime.runtime.progress import progress_bar
 from unime.runtime.workers import load_batches, named
@@ -70,7 +70,7 @@ def distinct_items(accelerator: Accelerator, items: Iterable[Item]) -> DistinctI
 
 
 def encode_items(
-    accelerator: Accelerator, embedder: Embedder, items: Sequence[Item], batch_size: int
+    accelerator: Accelerator, embedder: ItemEmbedder, items: Sequence[Item], batch_size: int
 ) -> Tensor:
     """The embedding of every item (N, D), in their order, on every rank."""
     distinct = distinct_items(accelerator, items)
@@ -82,7 +82,7 @@ def encode_items(
 
 def encode(
     accelerator: Accelerator,
-    embedder: Embedder,
+    embedder: ItemEmbedder,
     items: Sequence[Item],
     batch_size: int,
     num_workers: int = 0,
@@ -131,7 +131,7 @@ def _without_folders(items: Sequence[Item]) -> list[tuple[object, ...]]:
 
 
 def prepare(
-    embedder: Embedder, items: Sequence[Item], name: Callable[[int], str], places: list[int]
+    embedder: ItemEmbedder, items: Sequence[Item], name: Callable[[int], str], places: list[int]
 ) -> Prepared:
     """One batch, in a worker process if there are any.
 
@@ -149,7 +149,7 @@ def prepare(
         raise named(f"{name(places[0])} (or beside it)", error) from error
 
 
-def _embed_next(embedder: Embedder, batches: Iterator[Prepared]) -> tuple[Tensor, list[bool]]:
+def _embed_next(embedder: ItemEmbedder, batches: Iterator[Prepared]) -> tuple[Tensor, list[bool]]:
     """The embeddings (n, D) of this rank's next batch, if it has one."""
     batch = next(batches, None)
     if batch is None:

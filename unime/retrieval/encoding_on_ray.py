@@ -13,7 +13,7 @@ from unime.errors import DataError
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item
 from unime.losses import first_unsound
-from unime.retrieval.embedder import Embedder, item_name
+from unime.retrieval.embedder import ItemEmbedder, item_name
 from unime.retrieval.encoding import Encoded, prepare
 from unime.retrieval.loading import load_embedder
 from unime.retrieval.on_ray import map_on_ray
@@ -28,7 +28,7 @@ class BatchEncoder:
         self.config = config
 
     @cached_property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> ItemEmbedder:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
         return load_embedder(self.config, torch.device(kind))
 

@@ -15,7 +15,7 @@ from unime.models.encoder import Encoder
 from unime.models.hub import fetch, locate
 from unime.models.sentence_layout import packaged_model
 from unime.retrieval.dual_encoder import DualEncoder
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.sentence_encoder import SentenceEncoder
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
@@ -69,7 +69,7 @@ def inputs_of(config: EmbeddingConfig, found: Found) -> InputConfig:
     return replace(filled, prompt=None, max_tiles=None, max_text_tokens=limit)
 
 
-def load_embedder(config: EmbeddingConfig, device: torch.device) -> Embedder:
+def load_embedder(config: EmbeddingConfig, device: torch.device) -> ItemEmbedder:
     """Load what the configuration names onto `device`.
 
     Raises:

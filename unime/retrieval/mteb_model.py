@@ -27,7 +27,7 @@ from unime.config import EvalConfig
 from unime.errors import DataError, require_package
 from unime.inputs.items import Item
 from unime.inputs.pixels import as_seen
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.fingerprint import settings_fingerprint, vectors_fingerprint
 from unime.retrieval.loading import find_model, inputs_of, load_embedder
 from unime.runtime.progress import progress_bar
@@ -55,7 +55,7 @@ class MtebModel(AbsEncoder):
     """
 
     def __init__(
-        self, embedder: Embedder, name: str, revision: str, instructions: bool = False
+        self, embedder: ItemEmbedder, name: str, revision: str, instructions: bool = False
     ) -> None:
         self.embedder = embedder
         self.instructions = instructions

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from unime.config import EmbeddingConfig
 from unime.data.embedding_store import EmbeddingStore
 from unime.errors import ConfigError, DataError, require
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.encoding import DistinctItems, Encoded, encode
 from unime.retrieval.encoding_on_ray import encode_on_ray
 from unime.retrieval.fingerprint import (
@@ -59,7 +59,7 @@ class StoredModel:
         return vectors_fingerprint(self.fingerprint, self.accelerator.device.type)
 
     @cached_property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> ItemEmbedder:
         return load_embedder(self.config, self.accelerator.device)
 
     def open(self) -> None:

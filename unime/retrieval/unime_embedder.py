@@ -11,10 +11,10 @@ from unime.inputs.items import Item
 from unime.models.encoder import Encoder, Parts
 from unime.models.features.frozen import Media
 from unime.models.prompts import render
-from unime.retrieval.embedder import Embedder, Prepared, pixel_budget
+from unime.retrieval.embedder import ItemEmbedder, Prepared, pixel_budget
 
 
-class UnimeEmbedder(Embedder):
+class UnimeEmbedder(ItemEmbedder):
     """A model of ours: an :class:`Encoder` and its prompt."""
 
     kind = "unime"

@@ -22,7 +22,7 @@ from accelerate.utils import (
 from transformers.integrations import unset_hf_deepspeed_config
 
 from unime.config import OptimConfig, Quantization, Stage1Config, Stage2Config
-from unime.config.values import load_yaml
+from unime.config.reading.values import load_yaml
 from unime.errors import ConfigError, require_package
 from unime.training.kernels.choices import check_kernels
 

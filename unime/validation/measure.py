@@ -20,7 +20,7 @@ from accelerate import Accelerator
 
 from unime.collapse import of_batch
 from unime.models.encoder import Encoder
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.unime_embedder import UnimeEmbedder
 
 HIT, LOSS, CHANCE = "hit@1", "loss", "chance"
@@ -30,7 +30,9 @@ Leave = Callable[[], None]  # raises where a signal has come
 
 
 class Measure(Protocol):
-    def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores: ...
+    def __call__(
+        self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Leave
+    ) -> Scores: ...
 
 
 class Validation:
@@ -77,7 +79,7 @@ def _rank(scores: Mapping[str, float]) -> tuple[float, float]:
 
 
 @contextmanager
-def embedding(encoder: Encoder) -> Iterator[Embedder]:
+def embedding(encoder: Encoder) -> Iterator[ItemEmbedder]:
     """The encoder as evaluation has it, in the middle of training, which it does not disturb:
     random states and modes are afterwards what they were."""
     states = random.getstate(), np.random.get_state()

@@ -13,7 +13,7 @@ from torch import Tensor
 from unime.data.datasets import PairDataset, TextDataset
 from unime.inputs.items import Item, item_key
 from unime.losses import LossFunction, spread
-from unime.retrieval.embedder import Embedder
+from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.encoding import DistinctItems, distinct_items, encode
 from unime.validation.measure import CHANCE, HIT, LOSS, Leave, Scores
 
@@ -27,7 +27,7 @@ class HeldItems:
         self._items, self._batch_size = items, batch_size
         self._distinct: DistinctItems | None = None
 
-    def embed(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Tensor:
+    def embed(self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Leave) -> Tensor:
         """(N, D), on every rank."""
         if self._distinct is None:
             self._distinct = distinct_items(accelerator, self._items)
@@ -64,7 +64,7 @@ class HeldOutTexts:
         ]
         self._loss_fn = loss_fn
 
-    def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores:
+    def __call__(self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Leave) -> Scores:
         embeddings = self._held.embed(accelerator, embedder, leave)
         losses = [
             self._loss_fn({"text": embeddings[rows]}, {"teacher": self._teacher[rows]}).loss.item()
@@ -124,7 +124,7 @@ class HeldOutPairs:
         ]
         self._loss_fn = loss_fn
 
-    def __call__(self, accelerator: Accelerator, embedder: Embedder, leave: Leave) -> Scores:
+    def __call__(self, accelerator: Accelerator, embedder: ItemEmbedder, leave: Leave) -> Scores:
         embeddings = self._held.embed(accelerator, embedder, leave)
         queries, targets = embeddings.tensor_split([len(self._query_key)])
         losses = [self._loss(queries, targets, rows) for rows in self._batches]

@@ -23,7 +23,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from unime.config.yaml_files import read_yaml
+from unime.config.reading.yaml_files import read_yaml
 from unime.errors import ConfigError, UnknownKeyError, require
 
 SHOWN = 80  # characters of a list or mapping that an error quotes

@@ -1,0 +1,1 @@
+"""From YAML and words of a command line to values of settings."""
