@@ -260,14 +260,19 @@ run_accelerate() { # MODULE CONFIG [key=value …]
     processes=${processes:-$((gpus > 0 ? gpus : 1))}
     kind=$((gpus > 0))-$((processes > 1))
     case $kind in
-      0-0) file=configs/accelerate/cpu.yaml ;;
+      0-0) ;; # nothing to launch beside the program itself, which saves seconds each time
       0-1) file=configs/accelerate/cpu_two_ranks.yaml ;;
       1-0) file=configs/accelerate/one_gpu.yaml ;;
       1-1) file=configs/accelerate/ddp.yaml ;;
     esac
   fi
-  words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
-  words+=(--quiet -m "$module" --config "$config" "$@") # quiet: with one process no traceback of accelerate's own
+  if [[ -z $file ]]; then
+    words+=("$venv/bin/python")
+  else
+    words+=("$venv/bin/accelerate" launch --config_file "$file" ${processes:+--num_processes "$processes"})
+    words+=(--quiet) # with one process no traceback of accelerate's own
+  fi
+  words+=(-m "$module" --config "$config" "$@")
   show "${words[@]}"
   run_and_wait "${words[@]}"
 }

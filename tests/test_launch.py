@@ -147,7 +147,8 @@ def test_starts_that_many_ranks_on_cpu(checkout: Checkout, processes: int) -> No
         UNIME_NUM_PROCESSES=str(processes), CUDA_VISIBLE_DEVICES="",
     )  # fmt: skip
     assert status == 0, output
-    assert "accelerate launch --config_file configs/accelerate/cpu" in output
+    launched = "accelerate launch --config_file configs/accelerate/cpu_two_ranks" in output
+    assert launched == (processes > 1)
     assert "-m stages.stage1_distill --config some\\ config.yaml run.seed=3" in output
     seen = [json.loads(path.read_text()) for path in sorted(checkout.root.glob("rank*.json"))]
     words = ["--config", "some config.yaml", "run.seed=3", "data.columns=[sent0, sent1]"]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from functools import partial
 from itertools import zip_longest
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +191,8 @@ def _map(
                 own += [model.sample[side][number] if model.sample else None for side in sides]
             pairs.append(pair)
     stacked = [_stacked(rows) for rows in vectors if points]
-    projected = [project(rows, seed) for rows in stacked]
+    with ThreadPool() as pool:  # t-SNE lets go of Python while it works
+        projected = pool.map(partial(project, seed=seed), stacked)
     shown = [item for _, _, item in points]
     return {
         "points": points,

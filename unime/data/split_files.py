@@ -15,7 +15,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from datasets.data_files import sanitize_patterns
 from yaml.nodes import MappingNode
 
 from unime.config.reading.values import pairs, read_node
@@ -180,6 +179,8 @@ def _front_matter(readme: Path) -> dict[str, Any]:
 
 
 def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> list[Path]:
+    from datasets.data_files import sanitize_patterns  # slow to import, and seldom needed
+
     key, files = f"{place}: data_files", list[Path]()
     try:
         splits = sanitize_patterns(data_files)  # paths without a split are those of "train"

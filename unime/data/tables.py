@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Protocol
 
-import datasets
 import pyarrow as pa
 
 from unime.data.json_files import read_json_rows
@@ -211,6 +210,8 @@ def _load_from_hub(
     """As `datasets` keeps it in its cache, which knows it by the repository's commit."""
     if not HUB_NAME.fullmatch(root):
         raise DataError(f"data.root: no folder {root!r}")
+    import datasets  # slow to import, and of no use to folders
+
     try:
         rows = datasets.load_dataset(root, subset, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
