@@ -75,13 +75,11 @@ class ModelConfig(Settings, section="model"):
         "where it has no .safetensors, let torch's restricted reader have its adapter_model.bin, "
         "which takes tensors only",
     )
-    merge_adapter: bool = setting(False, "make it part of the weights, instead of stacking on it")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        quantised = self.merge_adapter and self.quantization is not Quantization.none
-        expected = "none to merge an adapter into: export it, and let model.name be that folder"
-        require(not quantised, "model.quantization", self.quantization.value, expected)
+    merge_adapter: bool = setting(
+        False,
+        "make it part of the weights, instead of stacking on it; of quantised ones evaluations "
+        "alone, which then hold what they stand for: more memory, fewer operations",
+    )
 
 
 @dataclass
@@ -165,7 +163,11 @@ class InputConfig(Settings, section="inputs"):
         return replace(self, **missing)
 
 
-def check_precision(model: ModelConfig) -> None:
+def check_trainable(model: ModelConfig) -> None:
+    """Refuse a model that is not held as one that trains."""
     trainable = model.precision is not Precision.float16
     expected = "bfloat16 or float32 to train: float16 would need its loss scaled"
     require(trainable, "model.precision", model.precision.value, expected)
+    quantised = model.merge_adapter and model.quantization is not Quantization.none
+    expected = "none to merge an adapter into: export it, and let model.name be that folder"
+    require(not quantised, "model.quantization", model.quantization.value, expected)

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from unime.config.data import PairData, TextData
 from unime.config.mining import MiningConfig
-from unime.config.model import InputConfig, LoraSettings, ModelConfig, check_precision
+from unime.config.model import InputConfig, LoraSettings, ModelConfig, check_trainable
 from unime.config.settings import (
     BelowOne,
     Bounds,
@@ -242,7 +242,7 @@ class Stage1Config(Settings):
         require(parts == ["llm"], "lora.train", parts, "[llm]: stage 1 runs the decoder only")
         suite = self.validation.suite
         require(suite is None, "validation.suite", suite, "rows or share: stage 1 reads texts only")
-        check_precision(self.model)
+        check_trainable(self.model)
 
 
 @dataclass
@@ -262,7 +262,7 @@ class Stage2Config(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_precision(self.model)
+        check_trainable(self.model)
         packing = self.optim != MISSING and self.optim.packing
         require(not packing, "optim.packing", packing, "false: stage 2 does not read texts alone")
         margin = self.loss.false_negative_margin

@@ -157,7 +157,8 @@ class Encoder(nn.Module):
         start = torch.device("cpu") if decoder_only else device
         backbone, hf_processor, base = load_pretrained(named, checkpoint, start, sharded, packing)
         check_quantised(base, backbone, model.quantization, device)
-        if dequantised:
+        merges = model.merge_adapter and model.quantization is not Quantization.none
+        if dequantised or merges:
             dequantise(base)
         base.requires_grad_(False)
         head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
