@@ -97,7 +97,8 @@ def test_instruction(
     on_short: OnShort,
     after: int | str,
 ) -> None:
-    config = HardNegativeLossConfig(0.1, k, margin, on_short, symmetric, after, memory)
+    options = (0.1, k, margin, on_short, symmetric, after)
+    config = HardNegativeLossConfig(*options, block_memory=memory)
     sides, labels = pairs()
     check_equal(
         lambda rows: instruction_loss(rows, labels, config, 0),
