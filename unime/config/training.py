@@ -206,7 +206,9 @@ class LossConfig(Settings, section="loss"):
         key = "loss.matryoshka_dimensions"
         require(len(set(sizes)) == len(sizes), key, sizes, "different sizes")
         fits = weights is None or len(weights) == len(sizes)
-        require(fits, "loss.matryoshka_weights", weights, f"one for each of {key}, {sizes}, or null")
+        require(
+            fits, "loss.matryoshka_weights", weights, f"one for each of {key}, {sizes}, or null"
+        )
 
     def shares(self, dimension: int) -> dict[int, float]:
         """How much the loss at each size counts, 1 together; the whole vector's comes first.
