@@ -137,7 +137,7 @@ class Largest(TorchDispatchMode):
 def test_nothing_is_larger_than_a_block(stage: int, sizes: list[int] | None) -> None:
     """Forward and backward, keys and statistics; in double, so a block has `rows` x N elements, and
     where the loss is taken at four sizes a quarter of them."""
-    n, rows = 400, 100
+    n, rows = 800, 100
     memory = rows * MATRICES * 8 * n / 2**30
     one, other = unit(n, 4).requires_grad_(), unit(n, 4, seed=1).requires_grad_()
     assert len(Similarities(one, other, memory).blocks) == n // rows

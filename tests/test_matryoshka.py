@@ -112,8 +112,8 @@ def test_distillation_equals_the_reference(memory: float) -> None:
     [
         (4, 0.1, 0, 1.0, True),
         (None, None, 0, 1.0, True),
-        (4, 0.1, "auto", 0.05, True),  # the whole vector decides: at size 2 they would not have
-        (4, 0.1, "auto", 4.0, False),
+        (4, 0.1, "auto", 0.05, True),
+        (4, 0.1, "auto", 4.0, False),  # the whole vector decides: at size 2 they would have
         (4, 0.1, 5, 1.0, False),
     ],
 )
