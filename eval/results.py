@@ -191,7 +191,7 @@ def _contradiction(result: TaskResult) -> str | None:
 
 def _contradiction_of_scores(result: TaskResult, scores: Scores) -> str | None:
     metric, values = result.metric, scores.values
-    problem = _problem_of_numbers(metric, scores.score, values, scores.metrics)
+    problem = _problem_of_numbers(metric, values, scores.metrics)
     if problem is not None:
         return problem
     for key, low, high in RANGES:
@@ -200,6 +200,9 @@ def _contradiction_of_scores(result: TaskResult, scores: Scores) -> str | None:
     between = sum(value not in (0, 1) for value in values)
     if metric.startswith("hit@") and between > scores.tied_queries:
         return f"{between} values of {metric} are neither 0 nor 1, of queries without a tie"
+    problem = _problem_of_mean(scores.score, values)
+    if problem is not None:
+        return problem
     for size, own in (scores.dimensions or {}).items():
         problem = _problem_of_size(size, own, metric, len(values))
         if problem is not None:
@@ -210,13 +213,17 @@ def _contradiction_of_scores(result: TaskResult, scores: Scores) -> str | None:
 
 
 def _problem_of_numbers(
-    metric: str, score: float, values: Sequence[float], metrics: Mapping[str, float]
+    metric: str, values: Sequence[float], metrics: Mapping[str, float]
 ) -> str | None:
     if metric not in metrics:
         return f"metrics have no {metric[:QUOTED]}"
     for key, numbers in (("values", values), ("metrics", metrics.values())):
         if not numbers or not all(-1e-6 <= number <= 1 + 1e-6 for number in numbers):
             return f"{key} are not numbers in [0, 1]"
+    return None
+
+
+def _problem_of_mean(score: float, values: Sequence[float]) -> str | None:
     mean = math.fsum(values) / len(values)
     if not math.isclose(score, mean, abs_tol=1e-4):
         return f"score is {score}, the mean of its values {mean}"
@@ -227,6 +234,10 @@ def _problem_of_size(size: str, own: Mapping[str, Any], metric: str, count: int)
     if not re.fullmatch("[1-9][0-9]{0,9}", size):
         return "no size"
     problem = problem_of_kinds(own, OF_A_SIZE)
-    if problem is None and len(own["values"]) != count:
-        problem = f"{len(own['values'])} values of {count} queries"
-    return problem or _problem_of_numbers(metric, own["score"], own["values"], own["metrics"])
+    if problem is not None:
+        return problem
+    values = own["values"]
+    if len(values) != count:
+        return f"{len(values)} values of {count} queries"
+    problem = _problem_of_numbers(metric, values, own["metrics"])
+    return problem or _problem_of_mean(own["score"], values)

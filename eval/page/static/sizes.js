@@ -7,7 +7,7 @@ function showSizes() {
     return;
   }
   const names = data.sizes.map(({ label }, place) => [place, label]);
-  byId("sizes-controls").append(select("Of", names, 0, (value) => draw(data.sizes[Number(value)])));
+  byId("sizes-controls").append(select("Score", names, 0, (value) => draw(data.sizes[Number(value)])));
   byId("sizes-legend").append(...data.models.map((model, place) => h("span", {},
     h("i", { style: `background: ${modelColour(place, data.baseline)}` }), model.name)));
   const draw = (curve) => {

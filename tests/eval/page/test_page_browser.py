@@ -156,7 +156,7 @@ def test_the_curve_over_dimensions(opened: Callable[..., Any], made: Made) -> No
     assert section.locator("svg.curve polyline").count() == len(MODELS)
     heads = section.locator("thead th").all_inner_texts()
     assert [head.strip("\xa0↕") for head in heads[1:]] == ["4", "16"]
-    section.get_by_label("Of", exact=True).select_option(label="FashionIQ")
+    section.locator("select").select_option(label="FashionIQ")
     curve = next(found for found in made.data["sizes"] if found["label"] == "FashionIQ")
     row = section.locator("tbody tr").nth(1).inner_text()
     for _, score, *_ in curve["models"][1]:
