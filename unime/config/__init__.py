@@ -42,6 +42,7 @@ from unime.config.training import (
     TRACKERS,
     DistillationLossConfig,
     HardNegativeLossConfig,
+    LossConfig,
     OnCollapse,
     OnNonfinite,
     OnShort,
