@@ -54,7 +54,7 @@ async def read_body(request: Request, hold: Hold, most: int, seconds: float) -> 
     """All of a body, with a length or in chunks.
 
     Raises:
-        RequestError: it is no JSON by its type, too long, too slow, cut, or there is no room for it.
+        RequestError: no JSON by its type, too long, too slow, cut, or no room for it.
     """
     given = request.headers.get("content-type") or "application/json"  # Weaviate sends none
     kind = given.partition(";")[0].strip().lower()

@@ -1,5 +1,5 @@
-"""Pictures from addresses: only of hosts that were allowed by name, only where these lie on the open
-internet, and of bounded size and time."""
+"""Pictures from addresses: only of hosts that were allowed by name, only where these lie on the
+open internet, and of bounded size and time."""
 
 from __future__ import annotations
 

@@ -13,18 +13,19 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        known = {"registry": self.registry}
-        labels = ("route", "status")
-        self.requests = Counter("unime_requests", "Answered, by status.", labels, **known)
-        self.seconds = Histogram(
-            "unime_request_seconds", "Until the answer.", ("route",), buckets=SECONDS, **known
+        own, route = self.registry, ("route",)
+        self.requests = Counter(
+            "unime_requests", "Answered, by status.", ("route", "status"), registry=own
         )
-        self.items = Counter("unime_items", "Embedded.", **known)
-        self.tokens = Counter("unime_tokens", "Of embedded items, prompts included.", **known)
-        self.cut = Counter("unime_cut_texts", "Longer than the model is shown.", **known)
-        self.batches = Histogram("unime_batch_items", "Of a batch.", buckets=SIZES, **known)
-        self.queue = Gauge("unime_queue_items", "Not yet answered.", **known)
-        self.held = Gauge("unime_held_bytes", "Of requests in memory.", **known)
+        self.seconds = Histogram(
+            "unime_request_seconds", "Until the answer.", route, buckets=SECONDS, registry=own
+        )
+        self.items = Counter("unime_items", "Embedded.", registry=own)
+        self.tokens = Counter("unime_tokens", "Of embedded items, prompts included.", registry=own)
+        self.cut = Counter("unime_cut_texts", "Longer than the model is shown.", registry=own)
+        self.batches = Histogram("unime_batch_items", "Of a batch.", buckets=SIZES, registry=own)
+        self.queue = Gauge("unime_queue_items", "Not yet answered.", registry=own)
+        self.held = Gauge("unime_held_bytes", "Of requests in memory.", registry=own)
 
     def batch(self, items: int, tokens: int) -> None:
         self.batches.observe(items)

@@ -34,7 +34,7 @@ def server_of(service: Service) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             make_app(service),
-            http=_patient(config.body_seconds),
+            http=type("Patient", (Patient,), {"seconds": config.body_seconds}),
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -48,41 +48,42 @@ def server_of(service: Service) -> uvicorn.Server:
     )
 
 
-def _patient(seconds: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which closes a connection on which no request begins within so many
-    seconds, whatever comes of its headers."""
+class Patient(H11Protocol):
+    """uvicorn's protocol, which closes a connection on which no request begins within `seconds`,
+    whatever comes of its headers."""
 
-    class Patient(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
+    seconds = 20.0
+    _timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._begin()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_idle():
+            self._cancel()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_idle():  # the next request may have come already
             self._begin()
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._timer is not None and not self._is_idle():
-                self._timer.cancel()
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._cancel()
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._begin()
+    def _begin(self) -> None:
+        self._cancel()
+        self._timer = self.loop.call_later(self.seconds, self._end)
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            if self._timer is not None:
-                self._timer.cancel()
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
-        def _begin(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self.loop.call_later(seconds, self._end)
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
-        def _is_idle(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
-
-        def _end(self) -> None:
-            if self._is_idle():
-                self.transport.close()
-
-    return Patient
+    def _end(self) -> None:
+        if self._is_idle():
+            self.transport.close()

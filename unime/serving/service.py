@@ -9,6 +9,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -103,7 +104,7 @@ class Service:
         cut = sum(one.is_cut for one in found)
         self.metrics.cut.inc(cut)
         content = await self._in(
-            self._readers, lambda: json.dumps(dialect.answer(asked, found, self.names[0])).encode()
+            self._readers, partial(_written, dialect, asked, found, self.names[0])
         )
         headers = {"X-Unime-Cut": str(cut)} if cut else None
         return Response(content, media_type=JSON, headers=headers)
@@ -123,17 +124,12 @@ class Service:
 
     async def _fetch(self, items: Sequence[Given], hold: Hold, room: int) -> None:
         """Put the contents of pictures into the place of their addresses."""
-        config = self.config
+        hosts, seconds = self.config.allowed_hosts, self.config.fetch_seconds
         for item in items:
             for number, image in enumerate(item.images):
                 if isinstance(image, Address):
-                    url, place, most = image.url, item.place, room
-                    content = await self._in(
-                        self._fetchers,
-                        lambda url=url, place=place, most=most: fetch(
-                            url, config.allowed_hosts, most, config.fetch_seconds, place
-                        ),
-                    )
+                    get = partial(fetch, image.url, hosts, room, seconds, item.place)
+                    content = await self._in(self._fetchers, get)
                     hold.add(len(content))
                     room -= len(content)
                     item.images[number] = content
@@ -159,9 +155,10 @@ class Service:
         """What each item became; nothing more is done for a client that is gone."""
         waited = [asyncio.wrap_future(answer) for answer in answers]
         everything = asyncio.gather(*waited, return_exceptions=True)
-        gone = asyncio.ensure_future(request.receive())
+        gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
+        either: set[asyncio.Future[Any]] = {everything, gone}
         try:
-            await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done():
                 raise RequestError("the client is gone", 499)
             found = everything.result()
@@ -176,6 +173,10 @@ class Service:
             if isinstance(one, BaseException):
                 raise one
         return [one for one in found if isinstance(one, Embedded)]
+
+
+def _written(dialect: Dialect, asked: Asked, found: Sequence[Embedded], model: str) -> bytes:
+    return json.dumps(dialect.answer(asked, found, model)).encode()
 
 
 def _without_object(reason: str) -> str:
