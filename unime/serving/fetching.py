@@ -9,14 +9,14 @@ import ssl
 import threading
 from collections.abc import Sequence
 from contextlib import closing
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from unime.serving.requests import RequestError
 
 REDIRECTS = 3
 PORTS = {"http": 80, "https": 443}
-TRANSLATED = IPv6Network("64:ff9b::/96")  # NAT64: the last 32 bits are an IPv4 address
+TRANSLATED = IPv6Network("64:ff9b::/96")  # NAT64
 BLOCK = 1 << 16
 
 
@@ -104,16 +104,15 @@ def _checked(url: str, allowed_hosts: Sequence[str], place: str) -> SplitResult:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet, and so is any that is written in it."""
-    found = ip_address(address.partition("%")[0])
+    """Whether an IP address is one of the open internet; those of IPv6 that carry one of IPv4 to a
+    translator or a tunnel are not taken for one."""
+    found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address):
-        inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        if found in TRANSLATED or int(found) >> 32 == 0:  # NAT64, or "IPv4-compatible"
-            inner.append(ip_address(int(found) & 0xFFFFFFFF))  # type: ignore[arg-type]
-        if any(one is not None and not is_public(str(one)) for one in inner):
-            return False
         if found.ipv4_mapped is not None:
-            return True
+            return is_public(str(found.ipv4_mapped))
+        carries = found.sixtofour or found.teredo or found in TRANSLATED or int(found) >> 32 == 0
+        if carries or found.is_site_local:
+            return False
     return found.is_global and not (
         found.is_multicast or found.is_reserved or found.is_unspecified or found.is_link_local
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unime.embedder import Vectors, as_output, check_output
+from unime.embedder import as_output, check_output
 from unime.serving.requests import Asked, Embedded, RequestError
 
 OUTPUTS = {  # of the embedder
@@ -28,16 +28,15 @@ def check(asked: Asked, dimension: int) -> None:
             raise RequestError(str(error)) from None
 
 
-def typed(found: Sequence[Embedded], asked: Asked, output: str) -> list[Any]:
-    """Each item's vector as JSON has it: numbers, or base64 of float32 (little-endian). uint8 is
-    int8 with 128 added."""
+def typed(
+    found: Sequence[Embedded], asked: Asked, output: str, in_base64: bool = False
+) -> list[Any]:
+    """Each item's vector as JSON has it: numbers, or base64 of their bytes (little-endian), as
+    "base64" is of float32. uint8 is int8 with 128 added."""
     vectors = as_output(np.stack([one.vector for one in found]), asked.dimensions, OUTPUTS[output])
-    if output == "base64":
-        return [in_base64(vector) for vector in vectors]
     if output == "uint8":
-        vectors = vectors.astype(np.int16) + 128
-    return list(vectors.tolist())
-
-
-def in_base64(vector: Vectors) -> str:
-    return base64.b64encode(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).decode()
+        vectors = (vectors.astype(np.int16) + 128).astype(np.uint8)
+    if not in_base64 and output != "base64":
+        return list(vectors.tolist())
+    ordered = vectors.astype(vectors.dtype.newbyteorder("<"))
+    return [base64.b64encode(vector.tobytes()).decode() for vector in ordered]

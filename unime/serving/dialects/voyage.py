@@ -10,7 +10,6 @@ from unime.serving.requests import (
     Asked,
     Embedded,
     Given,
-    RequestError,
     flag,
     list_of,
     model_of,
@@ -34,19 +33,15 @@ class Voyage:
             add_parts(item, content, f"{item.place}.content")
             items.append(item)
         output = option(body, "output_dtype", TYPES, "float")
-        encoding = body.get("output_encoding", body.get("encoding_format"))
-        if encoding == "base64" and output == "float":
-            output = "base64"
-        elif encoding is not None:
-            raise RequestError("encoding_format: expected null, or base64 of float vectors")
+        said = {"in_base64": option(body, "encoding_format", ("base64",), "") == "base64"}
         dimensions, may_cut = size_of(body, "output_dimension"), flag(body, "truncation", True)
-        return Asked(items, model_of(body), dimensions, (output,), may_cut)
+        return Asked(items, model_of(body), dimensions, (output,), may_cut, said)
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
         images, tokens = (
             sum(getattr(one, name) for one in found) for name in ("image_tokens", "tokens")
         )
-        vectors = typed(found, asked, asked.outputs[0])
+        vectors = typed(found, asked, asked.outputs[0], asked.said["in_base64"])
         return {
             "object": "list",
             "data": [
