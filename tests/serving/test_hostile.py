@@ -86,7 +86,7 @@ def bodies() -> Iterator[tuple[str, Any]]:
         bomb,
         png(9000, 9000, "GIF"),
         png(6000, 6000),
-        good[:60],
+        good[:45],
         b"GIF89a",
         b"\0" * 99,
     ):

@@ -80,7 +80,7 @@ def program(model: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], R
 def test_what_was_accepted_is_answered_after_a_signal(
     tiny_model: Callable[..., Path], signum: int
 ) -> None:
-    texts = [f"text {n}" for n in range(200)]
+    texts = [f"text {n}" for n in range(60)]
     with program(tiny_model("qwen2_vl"), "batch_tokens=100") as (started, served):
         assert served.ask("/health")[1]["dimensions"] > 0
         went = threading.Event()
