@@ -1,4 +1,4 @@
-"""The service under load: clients whose every answer is checked, then ten times what its queue holds.
+"""The service under load: clients whose every answer is checked, then ten times its queue.
 
     OMP_NUM_THREADS=1 nice python -m benchmarks.serving [model=assets/base] [seconds=60] [clients=8]
         [pictures=FOLDER] [output=docs/results/serving.json]
@@ -230,19 +230,31 @@ def measure(model: str, seconds: float, clients: int, pictures: str | None) -> d
 
 def in_words(found: dict[str, Any]) -> str:
     """The table of docs/serving.md."""
-    said = ", ".join(f"{count} x {status}" for status, count in found["statuses"].items())
-    flooded = ", ".join(f"{count} x {s}" for s, count in sorted(found["flood statuses"].items()))
+    said, flooded = (
+        ", ".join(f"{count} x {status}" for status, count in sorted(found[key].items()))
+        for key in ("statuses", "flood statuses")
+    )
+    direct = f"{found['directly before']:.1f} before and {found['directly after']:.1f} after"
+    memory = [f"{found[f'MB {when}']:.0f}" for when in ("idle", "under load", "in the flood")]
     rows = [
-        [f"{found['clients']} clients, {found['seconds']:.0f} s", f"{said}; {found['items']:,} items,"
-         f" {found['wrong']} wrong"],
-        ["items a second", f"{found['items a second']:.1f}; directly {found['directly before']:.1f}"
-         f" before and {found['directly after']:.1f} after: {found['ratio']:.2f} of it"],
-        ["seconds of a request", f"{found['p50']:.2f} (median), {found['p99']:.2f} (99 of 100)"],
-        [f"{TIMES * found['queue']:,} items at once, queue of {found['queue']}",
-         f"{flooded}; {found['flood wrong']} wrong; then it answers: {found['answers after']}"],
-        ["memory of the service", f"{found['MB idle']:.0f} MB idle, {found['MB under load']:.0f}"
-         f" under load, {found['MB in the flood']:.0f} in the flood"],
-    ]  # fmt: skip
+        [
+            f"{found['clients']} clients, {found['seconds']:.0f} s",
+            f"{said}; {found['items']:,} items, {found['wrong']} wrong",
+        ],
+        [
+            "items a second",
+            f"{found['items a second']:.1f}; directly {direct}: {found['ratio']:.2f} of it",
+        ],
+        ["seconds of a request", f"median {found['p50']:.2f}, 99 of 100 {found['p99']:.2f}"],
+        [
+            f"{TIMES * found['queue']:,} items at once, queue of {found['queue']}",
+            f"{flooded}; {found['flood wrong']} wrong; then it answers: {found['answers after']}",
+        ],
+        [
+            "MB of the service",
+            f"{memory[0]} idle, {memory[1]} under load, {memory[2]} in the flood",
+        ],
+    ]
     text = table(("what", "measured"), rows)
     return f"{text}\n\n{found['model']}; {found['device']}; commit {found['commit']}."
 
