@@ -60,6 +60,8 @@ PROGRAMS = {
     "prepare teacher": TeacherConfig,
     "prepare own": OwnDataConfig,
     "tune": TuneConfig,
+    "index": IndexConfig,
+    "search": SearchConfig,
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
