@@ -106,8 +106,8 @@ class StoredModel:
         if missing:
             return self.embedder.dimension
         store = self.store
-        found: int = on_main(self.accelerator, lambda: store and store.facts["dimension"])
-        return found
+        known = on_main(self.accelerator, lambda: store.facts["dimension"] if store else 0)
+        return int(known)
 
     def encode(
         self,
