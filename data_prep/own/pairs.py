@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.own.instructions import PRESETS, Instruction, instruction_of
@@ -70,6 +70,11 @@ def _check(row: SourceRow) -> None:
     named = {"query": row.query}
     named |= {f"target {n}": item for n, item in enumerate(row.targets)}
     named |= {f"negative {n}": item for n, item in enumerate(row.negatives)}
+    for number, item in enumerate(row.negatives):
+        if any(
+            replace(item, instruction=None) == replace(t, instruction=None) for t in row.targets
+        ):
+            raise DataError(f"negative {number}: the same as a right answer")
     for name, item in named.items():
         if not item.text.strip() and not item.pictures:
             raise DataError(f"{name}: neither text nor picture")

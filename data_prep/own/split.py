@@ -83,9 +83,12 @@ def _parts(found: Survey) -> np.ndarray:
     things, rows = found.things()
     _, numbers = np.unique(things, return_inverse=True)
     size = len(found.rows) + (numbers.max() + 1 if len(numbers) else 0)
-    joined = coo_matrix(
-        (np.ones(len(rows), np.bool_), (rows, len(found.rows) + numbers)), shape=(size, size)
+    alike = found.alike()
+    ends = (
+        np.concatenate([rows, alike[:, 0]]),
+        np.concatenate([len(found.rows) + numbers, alike[:, 1]]),
     )
+    joined = coo_matrix((np.ones(len(ends[0]), np.bool_), ends), shape=(size, size))
     _, labels = connected_components(joined, directed=False)
     return np.unique(labels[: len(found.rows)], return_inverse=True)[1]
 

@@ -21,7 +21,8 @@ from data_prep.own.passed_over import passed_over
 from data_prep.own.pictures import Pictures
 from data_prep.own.readers.base import BadRow, Reader, SourceRow
 from data_prep.own.things import text_number, things_of
-from unime.config import OwnDataConfig
+from unime.config import DataCheck, OwnDataConfig
+from unime.data.checks.leakage import near_pairs
 from unime.errors import DataError
 from unime.inputs.images import READERS
 from unime.runtime.progress import progress_bar
@@ -53,6 +54,8 @@ class Survey:
         self.passed_over: dict[str, tuple[int, str]] = {}
         self._things, self._rows_of = array("Q"), array("L")
         self._texts, self._pictures = array("Q"), array("Q")
+        self._looks, self._rows_looking = array("Q"), array("L")  # like what, of rows' own pictures
+        self._ids = set[int]()  # of rows
 
     def add(self, row: SourceRow, made: list[SourcePair], pictures: Pictures) -> None:
         """A good row with its pairs.
@@ -60,13 +63,22 @@ class Survey:
         Raises:
             DataError: it is none: a picture cannot be used.
         """
+        if (number := hash(row.row_id)) in self._ids:
+            raise DataError(f"id: {row.row_id!r} comes twice")
         items = (row.query, *row.targets, *row.negatives)
         shown = [pictures.looks(p) for item in items for p in item.pictures]
+        looks = {
+            pictures.looks(p).perceptual for i in items[: 1 + len(row.targets)] for p in i.pictures
+        }
         things = [number for number, _ in things_of(row, pictures, self.share_texts)]
         self._pictures.extend(int.from_bytes(looks.digest[:8]) for looks in shown)
         self._texts.extend(text_number(item.text) for item in items if item.text)
         self._things.extend(things)
         self._rows_of.extend([len(self.rows)] * len(things))
+        self._ids.add(number)
+        known = [int.from_bytes(one) for one in sorted(looks) if any(one)]
+        self._looks.extend(known)
+        self._rows_looking.extend([len(self.rows)] * len(known))
         for name in dict.fromkeys(pair.task for pair in made):
             count = sum(pair.task == name for pair in made)
             task = self.tasks.setdefault(name, len(self.tasks))
@@ -79,6 +91,12 @@ class Survey:
     def things(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of things, and the row that shows each."""
         return np.array(self._things, np.uint64), np.array(self._rows_of, np.int64)
+
+    def alike(self) -> np.ndarray:
+        """Rows whose pictures nearly look the same, two by two (M, 2)."""
+        looks, first = np.unique(np.array(self._looks, np.uint64), return_index=True)
+        rows: np.ndarray = np.array(self._rows_looking, np.int64)[first]
+        return rows[near_pairs(looks, DataCheck().near)]
 
     def counts(self) -> dict[str, int]:
         """Of what there is, by what it is called."""

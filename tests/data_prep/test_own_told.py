@@ -8,10 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep.own.__main__ import main
+from stages import check
 from tests.data_prep.test_own import draw, picture, prepare, write
+from unime.data.checks.leakage import near_pairs
 from unime.errors import ConfigError, DataError
 
 WORDS = "cat dog bird cow horse sheep fish frog snake goat duck hare".split()
@@ -112,3 +116,71 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     table = write(tmp_path / "pets.csv", [{"foto": "0.png", "what": "a cat"}])
     with pytest.raises(ConfigError, match=r"columns\.photo: .* there are foto, what"):
         main([str(table), str(tmp_path / "own"), "columns.photo=image", "columns.what=text"])
+
+
+def test_copies_that_nearly_look_the_same_are_on_one_side(tmp_path: Path) -> None:
+    """Half the size, as JPEG: their hashes differ by some bits, which is what the check finds."""
+    (tmp_path / "mine").mkdir()
+    stamps = sorted(Path("/usr/share/tuxpaint/stamps").rglob("*.png"))
+    if not stamps:
+        pytest.skip("apt-get install tuxpaint-stamps-default")
+    for number, path in enumerate(stamps[::20][:36]):
+        with Image.open(path) as opened:
+            shown = opened.convert("RGBA")
+        white = Image.new("RGBA", shown.size, "white")
+        plain = Image.alpha_composite(white, shown).convert("RGB")
+        plain.save(tmp_path / f"mine/{number}.png")
+        plain.reduce(2).save(tmp_path / f"mine/half {number}.jpg", quality=60)
+    prepare(tmp_path / "mine", tmp_path / "own", "captions=filename", "held_out=0.2")
+    check.main([str(tmp_path / "own"), f"check.output_dir={tmp_path / 'check'}"])
+    found = json.loads((tmp_path / "check/check.json").read_text())
+    assert found["leaks"] == 0 and found["compared_with"] > 0
+
+
+def test_near_pairs_are_all_pairs_within_so_many_bits() -> None:
+    draw = np.random.default_rng(0)
+    base = draw.integers(0, 1 << 63, 40, dtype=np.uint64)
+    flips = [np.uint64(1) << np.uint64(bit) for bit in range(64)]
+    near = [
+        one ^ np.bitwise_xor.reduce(draw.choice(flips, n)) for n in range(1, 12) for one in base
+    ]
+    looks = np.unique(np.concatenate([base, np.array(near, np.uint64)]))
+    apart = np.bitwise_count(looks[:, None] ^ looks[None])
+    for most in (0, 3, 6):
+        expected = {(i, j) for i, j in zip(*np.nonzero(apart <= most), strict=True) if i < j}
+        assert {tuple(pair) for pair in near_pairs(looks, most).tolist()} == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": "0.png", "text": float("nan")}, "no target"),
+        ({"image": "0.png", "text": "half a \ud83d face"}, "half a character"),
+        ({"query": "a", "positive": "b", "negative": ["c", ""]}, "one is empty"),
+        ({"query": "a", "positive": "b", "negative": ["c", "b"]}, "the same as a right answer"),
+        ({"query": "a", "positive": "b", "id": 7}, "comes twice"),
+    ],
+)
+def test_nothing_is_changed_or_lost_in_silence(
+    row: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    draw(tmp_path, 12)
+    good = [
+        {
+            k: f"{v} {n}".replace("\ud83d", "")
+            for k, v in row.items()
+            if k not in ("image", "negative", "id")
+        }
+        | ({"image": f"{n}.png"} if "image" in row else {})
+        | ({"id": n} if "id" in row else {})
+        for n in range(12)
+    ]
+    table = write(tmp_path / "t.jsonl", [*good, row])
+    with pytest.raises(DataError, match=f"row 12 .*{said}"):
+        main([str(table), str(tmp_path / "own")])
+
+
+def test_ids_of_rows_are_their_own(tmp_path: Path) -> None:
+    rows = [{"query": f"q{n}", "positive": f"p{n}", "id": f"mine-{n}"} for n in range(12)]
+    found = prepare(write(tmp_path / "t.csv", rows), tmp_path / "own", "held_out=0")
+    assert [pair.row_id for pair in found["t"]["train"]] == [f"t.csv:mine-{n}" for n in range(12)]

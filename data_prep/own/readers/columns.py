@@ -121,9 +121,10 @@ class Columns:
         targets = self._items(row, "targets")
         if not targets:
             raise DataError(f"{_listed(self.sides['targets'])}: no target")
+        name = row_id.rpartition(":")[0]
         return SourceRow(
             row.where,
-            row_id,
+            row_id if beside["id"] is None else f"{name}:{beside['id']}",
             queries[0],
             tuple(targets),
             tuple(self._items(row, "negatives")),
@@ -154,7 +155,7 @@ class Columns:
                 key = (numbered and numbered[0], place)
                 item = items.setdefault(key, ([], []))
                 self._add(item, row, name, entry)
-                if side == "targets" and isinstance(value, list) and not any(item):
+                if side != "query" and isinstance(value, list) and not any(item):
                     raise row.error(f"got {quoted(value)}, of which one is empty", name)
         return [
             SourceItem("\n".join(texts), tuple(pictures), instruction)
@@ -165,7 +166,7 @@ class Columns:
     def _add(self, item: tuple[list[str], list[Picture]], row: Row, name: str, value: Any) -> None:
         """Put what a cell holds into the texts and pictures of an item."""
         texts, pictures = item
-        if value is None or value == "":
+        if value is None or value == "" or value != value:  # pandas' NaN is a missing value
             return
         if isinstance(value, list):
             for entry in value:

@@ -72,6 +72,10 @@ class Lco:
     def _item(self, row: Row, side: str) -> SourceItem:
         cells = by_columns(row, side)
         path, text = (f"{side}.{key}" for key in KEYS)
+        if others := [
+            name for name, value in cells.values.items() if value and name not in (path, text)
+        ]:
+            raise cells.error("neither a picture nor a text, and nothing else is read", others[0])
         found = (self.pictures.find(cells, path),) if cells.text_or_none(path) else ()
         item = SourceItem(cells.text_or_none(text).strip(), found)
         if not item.text and not item.pictures:

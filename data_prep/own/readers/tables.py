@@ -186,13 +186,12 @@ def json_lines(file: Path) -> Iterator[Placed]:
             except (ValueError, RecursionError) as error:
                 yield number, DataError(f"cannot read it: {error}: {quoted(line[:60])}")
                 continue
-            is_row = isinstance(found, dict)
-            yield (
-                number,
-                whole_characters(found)
-                if is_row
-                else DataError(f"got {quoted(found)}, expected an object"),
-            )
+            if not isinstance(found, dict):
+                yield number, DataError(f"got {quoted(found)}, expected an object")
+            elif whole_characters(found) != found:
+                yield number, DataError(f"half a character (a lone surrogate): {quoted(found)}")
+            else:
+                yield number, found
 
 
 def _parquet_rows(file: Path) -> Iterator[Cells]:

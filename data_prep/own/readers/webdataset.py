@@ -61,9 +61,9 @@ class Tars:
         for file in self.files:
             rows = groupby(members(file), key=lambda member: member[0])
             for number, (name, found) in enumerate(rows):
-                where = f"{file}, row {number}"
+                where, cells = f"{file}, row {number}", _cells(found)  # raises of a damaged tar
                 try:
-                    yield _read(Row(_cells(found), where), f"{file.name}:{number}")
+                    yield _read(Row(cells, where), f"{file.name}:{number}")
                 except DataError as error:
                     yield BadRow(where, f"{name}: {str(error).removeprefix(where).lstrip(', ')}")
 

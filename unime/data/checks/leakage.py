@@ -7,6 +7,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -119,6 +120,35 @@ def nearest(asked: Sequence[int], among: Sequence[int]) -> tuple[np.ndarray, np.
         apart = np.bitwise_count(mine[block, None] ^ others[None])  # (B, M)
         places[block], distances[block] = apart.argmin(axis=1), apart.min(axis=1)
     return places, distances
+
+
+def near_pairs(looks: np.ndarray, near: int) -> np.ndarray:
+    """All pairs of numbers of 64 bits that differ by few bits.
+
+    Of any such pair one of `near` + 1 parts of the bits is equal, so that only those are compared.
+
+    Args:
+        looks: different ones (N,), uint64.
+        near: bits by which the two of a pair may differ.
+
+    Returns:
+        Places (M, 2), the smaller first; a pair may come several times.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    ends = np.linspace(0, 64, near + 2).astype(int)
+    for low, high in pairwise(ends.tolist()):
+        part = (looks >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        order = part.argsort(kind="stable")
+        first = np.arange(len(order) - 1)
+        for step in range(1, len(order)):
+            first = first[first + step < len(order)]
+            first = first[part[order[first]] == part[order[first + step]]]
+            if not len(first):
+                break
+            ends_of = np.stack([order[first], order[first + step]], axis=1)
+            apart = np.bitwise_count(looks[ends_of[:, 0]] ^ looks[ends_of[:, 1]])
+            found.append(np.sort(ends_of[apart <= near], axis=1))
+    return np.concatenate(found)
 
 
 def _bits(looks: str) -> int | None:
