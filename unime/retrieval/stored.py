@@ -105,9 +105,12 @@ class StoredModel:
         """Of the embeddings that the store has, or will have; asked for on all ranks together."""
         if missing:
             return self.embedder.dimension
-        store = self.store
-        found: int = on_main(self.accelerator, lambda: store and store.facts["dimension"])
-        return found
+
+        def stored() -> int:
+            assert self.store is not None
+            return int(self.store.facts["dimension"])
+
+        return on_main(self.accelerator, stored)
 
     def encode(
         self,
