@@ -104,7 +104,7 @@ class Embedder:
             trust_remote_code=trust_remote_code,
         )
         model.quantization = Quantization(quantization or _trained_quantization(model))
-        self.name = str(name)
+        self.name, self.model = str(name), model
         self.encoders = [Encoder.load(model, inputs, device=one).eval() for one in devices]
 
     @property
@@ -294,8 +294,10 @@ class Embedder:
 
 
 def check_output(output: str, dimensions: int | None, dimension: int) -> None:
-    """Raises:
-    ValueError: no such output, or more dimensions than there are, or a part of a byte.
+    """Refuse what vectors cannot be given as.
+
+    Raises:
+        ValueError: no such output, or more dimensions than there are, or a part of a byte.
     """
     if output not in OUTPUTS:
         raise ValueError(f"output: got {output!r}, expected one of {', '.join(OUTPUTS)}")
