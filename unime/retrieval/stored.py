@@ -105,12 +105,9 @@ class StoredModel:
         """Of the embeddings that the store has, or will have; asked for on all ranks together."""
         if missing:
             return self.embedder.dimension
-
-        def stored() -> int:
-            assert self.store is not None
-            return int(self.store.facts["dimension"])
-
-        return on_main(self.accelerator, stored)
+        store = self.store
+        known = on_main(self.accelerator, lambda: store.facts["dimension"] if store else 0)
+        return int(known)
 
     def encode(
         self,
