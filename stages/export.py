@@ -43,8 +43,15 @@ from unime.config import (
 from unime.config.loader import built, parse_words, program_parser
 from unime.errors import ConfigError
 from unime.export.exporting import export_adapter, export_merged
+from unime.export.merged import write_sizes
 from unime.export.model_card import Exported, model_card
-from unime.export.run_facts import public, recipes, remarks_on_report, signs_of_collapse
+from unime.export.run_facts import (
+    public,
+    recipes,
+    remarks_on_report,
+    signs_of_collapse,
+    trained_sizes,
+)
 from unime.export.upload import push
 from unime.models.adapter_files import ADAPTER, DESCRIPTION, adapter_folders, read_description
 from unime.models.hub import FINAL, NamedBase, inside_of_run, trained_base
@@ -84,7 +91,11 @@ def write_export(config: ExportConfig, run: Path, folder: Path) -> list[str]:
     signs = signs_of_collapse(run)
     form = export_adapter if config.form is ExportForm.adapter else export_merged
     done = form(model, folder, config)
-    write_card(folder, config, base, replace(done, collapsed=signs), scores, stages)
+    sizes = trained_sizes(stages, done.size)
+    if sizes and config.form is ExportForm.merged:
+        write_sizes(folder, sizes)
+    done = replace(done, collapsed=signs, sizes=sizes)
+    write_card(folder, config, base, done, scores, stages)
     return [*signs, *remarks]
 
 

@@ -31,7 +31,13 @@ from unime.errors import ConfigError
 from unime.inputs.items import Item
 from unime.models.encoder import Encoder
 from unime.planning.architecture import Architecture, read_architecture
-from unime.planning.costs import activation_bytes, adapter_parameters, memory_parts, step_flops
+from unime.planning.costs import (
+    activation_bytes,
+    adapter_parameters,
+    gathered_bytes,
+    memory_parts,
+    step_flops,
+)
 from unime.planning.planner import item_shapes, load_of_step, make_plan
 from unime.runtime.program import run_program
 
@@ -86,6 +92,18 @@ def test_of_the_decoder_alone(tiny_model):
     architecture = read_architecture(model, lora, decoder_only=True)
     assert {linear.part for linear in architecture.linears} == {"llm"}
     assert frozen_bytes(encoder) == architecture.quantised_bytes + architecture.other_bytes
+
+
+def test_sizes_of_the_loss(tiny_model):
+    """Each has its embeddings and its matrix; what the model does not have is refused."""
+    sizes, parts = "loss.matryoshka_dimensions=", []
+    for word in ([], [f"{sizes}[8, 4]"]):
+        config = settings(tiny_model("qwen2_vl"), ["llm"], "none", "float32", *word)
+        parts.append(gathered_bytes(config, read_architecture(config.model, config.lora)))
+    pairs, items = 2 * 4, 2 * 2 * 4
+    assert parts[1] - parts[0] == 2 * 4 * items * (8 + 4) + 2 * 16 * pairs**2
+    with pytest.raises(ConfigError, match="loss.matryoshka_dimensions: got 999"):
+        make_plan(settings(tiny_model("qwen2_vl"), ["llm"], "none", "float32", f"{sizes}[999]"))
 
 
 @pytest.mark.parametrize(

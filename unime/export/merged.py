@@ -80,6 +80,14 @@ def save_merged(
         _write_sentence_transformers(folder, size, processor, code)
 
 
+def write_sizes(folder: Path, sizes: list[int]) -> None:
+    """Put the sizes that a model was trained at into its configuration, without which vLLM refuses
+    a request for fewer dimensions."""
+    config = read_json(folder / "config.json")
+    said = {"is_matryoshka": True, "matryoshka_dimensions": sizes}
+    write_json(folder / "config.json", config | said)
+
+
 def write_inputs(
     folder: Path, processor: ItemProcessor, prompt: str, adapters: list[str] | None = None
 ) -> None:

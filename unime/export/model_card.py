@@ -34,6 +34,7 @@ class Exported:
     otherwise: list[str] = field(default_factory=list)  # pictures that are embedded otherwise
     peft: dict[str, Any] | None = None  # what its lines in peft say
     collapsed: list[str] = field(default_factory=list)  # signs of it
+    sizes: list[int] = field(default_factory=list)  # it was trained at, if at several
 
 
 def model_card(

@@ -82,6 +82,19 @@ def recipes(run: Path, after: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]
     return before | {f"{title} ({run.name})" if title in before else title: config}
 
 
+def trained_sizes(recipes: Mapping[str, Mapping[str, Any]], dimension: int) -> list[int]:
+    """The sizes at which the loss of the last stage was taken, with the whole vector's; none: it
+    was the whole vector's alone.
+
+    Args:
+        recipes: as :func:`recipes` has them.
+        dimension: of the embeddings.
+    """
+    losses = [config["loss"] for config in recipes.values()]
+    sizes = losses[-1].get("matryoshka_dimensions") if losses else None
+    return sorted({*sizes, dimension}) if sizes else []
+
+
 def run_of(folder: Path) -> tuple[Path, int | None]:
     """The run's folder of one of its folders, and the step if that is a checkpoint."""
     name = folder.name.removeprefix("step_")
@@ -107,7 +120,9 @@ def recipe(title: str, config: Mapping[str, Any]) -> str:
     length = f"{optim['steps']} steps" if optim["steps"] else f"{optim['epochs']} epochs"
     length = f"the first {config['step']} of {length}" if config.get("step") else length
     kind = "DoRA" if lora["use_dora"] else "LoRA"
-    losses = ", ".join(f"{key} {value}" for key, value in loss.items())
+    of_one_size = ("matryoshka_dimensions", "matryoshka_weights")
+    said = {k: v for k, v in loss.items() if v is not None or k not in of_one_size}
+    losses = ", ".join(f"{key} {value}" for key, value in said.items())
     return (
         f"**{title}**: {what}.\n"
         f"{kind} of rank {lora['rank']} and alpha {lora['alpha']} on {', '.join(lora['train'])};"
