@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.serving import measure
+from benchmarks.serving.load import measure
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.use
