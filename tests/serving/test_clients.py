@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.serving import Running, data_uri, running
+from tests.serving.services import Running, data_uri, running
 from unime.embedder import Embedder
 from unime.serving.access import KEY
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.serving import Running, data_uri, in_base64, running
+from tests.serving.services import Running, data_uri, in_base64, running
 from unime.embedder import Embedder
 from unime.serving import fetching
 from unime.serving.access import KEY

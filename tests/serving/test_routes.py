@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.serving import Running, data_uri, in_base64
+from tests.serving.services import Running, data_uri, in_base64
 from unime.embedder import Embedder
 
 OPENAI, COHERE, VOYAGE = "/v1/embeddings", "/v2/embed", "/v1/multimodalembeddings"

@@ -34,7 +34,7 @@ class Access:
         """Refuse a request without the key, or of a page in a browser.
 
         Raises:
-            RequestError: no key or another; or a page in a browser asks, which may have made its own
+            RequestError: no key or another; or a page in a browser, which may have made its own
             name stand for this machine (DNS rebinding).
         """
         self.check_page(request)
