@@ -38,6 +38,8 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
+  index FOLDER [INDEX] [key=value …]   your pictures, texts and PDF files, to be searched
+  search TEXT [INDEX] [--image FILE] [--json] [key=value …]   what is like a sentence, a picture or both
   serve MODEL [key=value …]     a service for OpenAI, vLLM, Cohere, Voyage, Jina and Weaviate clients
   check DATA [key=value …]      pairs before they are trained on: a prepared set, or a stage-2 CONFIG
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
@@ -73,7 +75,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | serve) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | index | search | serve) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -189,6 +191,10 @@ config_path() { # CONFIG as seen from the caller's folder, else from the checkou
   else
     fail "no such file: $1 (looked in $called_from and $PWD)"
   fi
+}
+
+from_caller() { # a path as seen from the caller's folder if it is there, else from the checkout
+  if [[ $1 != /* && -e $called_from/$1 ]]; then echo "$called_from/$1"; else echo "$1"; fi
 }
 
 show() { # prints a command as one could type it, on stderr
@@ -315,7 +321,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | serve | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | index | search | serve | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -351,8 +357,7 @@ if [[ $program == data_prep.mmeb ]]; then
 fi
 if [[ $program == data_prep.own ]]; then
   [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
-  path=$1
-  [[ $path == /* || ! -e $called_from/$path ]] || path=$called_from/$path
+  path=$(from_caller "$1")
   shift
   setup
   run_python -m "$program" "$path" "$@"
@@ -379,6 +384,23 @@ case $command in
     if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
     ;;
   tune | serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  index)
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
+    set -- "$(from_caller "$1")" "${@:2}"
+    ;;
+  search)
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
+    words=()
+    while (($#)); do
+      words+=("$1")
+      if [[ $1 == --image && -n ${2:-} ]]; then
+        words+=("$(from_caller "$2")")
+        shift
+      fi
+      shift
+    done
+    set -- "${words[@]}"
+    ;;
 esac
 setup
 case $command in
@@ -391,7 +413,7 @@ case $command in
     fi
     run_python -m "$program" "${words[@]}" "$@"
     ;;
-  demo | export | serve | check) run_python -m "$program" "$@" ;;
+  demo | export | index | search | serve | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

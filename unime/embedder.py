@@ -104,7 +104,7 @@ class Embedder:
             trust_remote_code=trust_remote_code,
         )
         model.quantization = Quantization(quantization or _trained_quantization(model))
-        self.name = str(name)
+        self.name, self.model = str(name), model
         self.encoders = [Encoder.load(model, inputs, device=one).eval() for one in devices]
 
     @property

@@ -1,0 +1,237 @@
+"""An index follows its files: ./launch.sh test tests/search/test_index.py"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.search.conftest import Counting, drawing
+from unime.config import IndexConfig, VectorStoreConfig
+from unime.embedder import Embedder
+from unime.errors import ConfigError
+from unime.search import Index
+from unime.search.store import VectorStore
+
+MEMORY = IndexConfig(store=VectorStoreConfig(url=":memory:"), passage_characters=400)
+LOCAL = IndexConfig(passage_characters=400, batch_size=2)
+
+
+def held(index: Index) -> dict[tuple[str, int], np.ndarray]:
+    """Path and place of every point, with its vector."""
+    found, _ = index.store._client.scroll("unime", limit=10_000, with_vectors=True)
+    keys = [(one.payload["path"], one.payload["place"]) for one in found]
+    assert len(set(keys)) == len(keys)
+    return {key: np.array(one.vector["whole"]) for key, one in zip(keys, found, strict=True)}
+
+
+def check_equals_new(index: Index, folder: Path, tmp_path: Path) -> None:
+    """It holds what an index that is made now would."""
+    with Index(tmp_path / "new", index.embedder, MEMORY) as new:
+        new.update(folder)
+        expected, found = held(new), held(index)
+    assert found.keys() == expected.keys()
+    assert max(np.abs(found[key] - expected[key]).max() for key in found) < 1e-5
+    shutil.rmtree(tmp_path / "new")
+
+
+def test_only_what_changed_is_embedded(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        counting.since()
+        first = index.update(pictures)
+        assert (first.added, first.unreadable, first.left_out) == (6, {}, {".mp4 files": 1})
+        assert counting.since() == first.embedded == len(held(index)) > 10
+        for seed, name in ((0, "a.png"), (2, "below/c.webp")):
+            hit = index.search(pictures / name, limit=1)[0]
+            assert (hit.path, hit.kind) == (str(pictures / name), "picture"), seed
+            assert hit.score > 0.999
+        pages = index.search(drawing(11), limit=9, kind="page")
+        assert {hit.place for hit in pages} == {1, 2, 3}
+        below = index.search("a", below=pictures / "below")
+        assert {Path(hit.path).name for hit in below} == {"c.webp", "d.JPG"}
+        counting.since()
+        second = index.update(pictures)
+        assert (second.unchanged, second.embedded, counting.since()) == (6, 0, 0)
+
+        os.utime(pictures / "a.png", (1, 1))  # another date, the same picture
+        (pictures / "b.tif").rename(pictures / "below/e.tif")
+        shutil.copy(pictures / "pages.pdf", pictures / "below/copy.pdf")
+        (pictures / "below/d.JPG").unlink()
+        drawing(20).save(pictures / "below/c.webp")
+        drawing(21).save(pictures / "new.png")
+        third = index.update(pictures)
+        assert (third.touched, third.moved, third.removed) == (1, 2, 2)
+        assert (third.changed, third.added, third.unchanged) == (1, 1, 2)
+        assert counting.since() == third.embedded == 2
+        check_equals_new(index, pictures, tmp_path)
+    with Index(tmp_path / "index", counting) as index:  # on the disk, too, with its settings
+        check_equals_new(index, pictures, tmp_path)
+        assert index.update(pictures).unchanged == 7
+
+
+def test_names_that_are_exchanged(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    one, two, three = pictures / "a.png", pictures / "f.png", pictures / "g.png"
+    drawing(5).save(two)
+    with Index(tmp_path / "index", counting, MEMORY) as index:
+        index.update(pictures)
+        one.rename(three)
+        two.rename(one)
+        three.rename(two)
+        shutil.copy(two, three)
+        index.update(pictures)
+        check_equals_new(index, pictures, tmp_path)
+        assert index.search(drawing(5), limit=1)[0].path == str(one)
+
+
+def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    bad = {
+        "cut.png": (pictures / "a.png").read_bytes()[:-40],
+        "empty.txt": b" \n",
+        "latin.txt": "Grün".encode("latin-1"),
+        "broken.pdf": (pictures / "pages.pdf").read_bytes()[:300],
+    }
+    for name, content in bad.items():
+        (pictures / name).write_bytes(content)
+    with Index(tmp_path / "index", counting, MEMORY) as index:
+        first = index.update(pictures)
+        assert first.unreadable.keys() == {str(pictures / name) for name in bad}
+        assert all(path in reason for path, reason in first.unreadable.items())
+        counting.since()
+        second = index.update(pictures)
+        assert (second.unreadable, counting.since()) == (first.unreadable, 0)
+        shutil.copy(pictures / "a.png", pictures / "cut.png")
+        (pictures / "a.png").write_bytes(bad["cut.png"])
+        third = index.update(pictures)
+        assert str(pictures / "cut.png") not in third.unreadable
+        assert index.search(drawing(0), limit=1)[0].path == str(pictures / "cut.png")
+        check_equals_new(index, pictures, tmp_path)
+
+
+def test_what_is_left_out(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "link.png").symlink_to(pictures / "a.png")
+    (pictures / "elsewhere").symlink_to(tmp_path)
+    os.mkfifo(pictures / "pipe.txt")
+    with Index(pictures / "index", counting, LOCAL) as index:
+        report = index.update(pictures)
+        assert report.added == 6 and report.left_out.total() == 4
+        assert index.update(pictures, follow_links=True).moved == 1
+        with pytest.raises(ConfigError, match="folder"):
+            index.update(pictures / "nowhere")
+        assert index.update(pictures / "below").unchanged == 2  # others stay
+        assert len({path for path, _ in held(index)}) == 7
+
+
+@pytest.mark.use
+def test_a_store_that_fails_anywhere(
+    counting: Counting, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever call of the store is the last one, the next update makes all of it good."""
+    put, remove, copy = VectorStore.put, VectorStore.remove, VectorStore.copy
+    left = 0
+
+    def failing(call: Any) -> Any:
+        def called(self: VectorStore, *given: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            call(self, *given)
+
+        return called
+
+    for name, call in (("put", put), ("remove", remove), ("copy", copy)):
+        monkeypatch.setattr(VectorStore, name, failing(call))
+    ended = 0
+    for calls in range(12):
+        with Index(tmp_path / "index", counting, LOCAL) as index:
+            drawing(100 + calls).save(pictures / "a.png")
+            shutil.copy(pictures / "b.tif", pictures / f"b{calls % 3}.tif")
+            (pictures / f"b{(calls + 1) % 3}.tif").unlink(missing_ok=True)
+            left = calls
+            try:
+                index.update(pictures)
+            except KeyboardInterrupt:
+                ended += 1
+        left = 1000
+        with Index(tmp_path / "index", counting, LOCAL) as index:
+            index.update(pictures)
+            check_equals_new(index, pictures, tmp_path)
+    assert ended > 4
+
+
+def test_lost_points_come_back(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(pictures)
+        index.store.remove_files([str(pictures / "pages.pdf")])
+        assert index.update(pictures).added == 1
+        check_equals_new(index, pictures, tmp_path)
+        index.store.put(
+            np.ones((1, index.embedder.dimension), np.float32), [{"path": "/", "place": 9}]
+        )
+        index.update(pictures)
+        check_equals_new(index, pictures, tmp_path)
+
+
+def test_one_index_one_model(
+    counting: Counting, pictures: Path, tmp_path: Path, tiny_model: Any
+) -> None:
+    with Index(tmp_path / "index", counting, LOCAL):
+        pass
+    other = Embedder(tiny_model("llava"), device="cpu")
+    with pytest.raises(ConfigError, match="another model"):
+        Index(tmp_path / "index", other)
+    with pytest.raises(ConfigError, match="passage_characters: got 7, expected 400"):
+        Index(tmp_path / "index", counting, IndexConfig(passage_characters=7))
+    with pytest.raises(ConfigError, match="model"):
+        Index(tmp_path / "nothing")
+    with Index(tmp_path / "index", counting), pytest.raises(ConfigError, match="index"):
+        Index(tmp_path / "index", counting)
+    with Index(tmp_path / "index", counting) as index:  # which the refused one did not unlock
+        index.update(pictures)
+
+
+def test_sizes(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    half = counting.dimension // 2
+    with Index(tmp_path / "index", counting, IndexConfig(dimensions=[half])) as index:
+        index.update(pictures)
+        found = index.search(
+            ["a square", {"text": "a", "image": pictures / "a.png"}], 3, dimensions=half
+        )
+        assert [len(hits) for hits in found] == [3, 3]
+        vectors = counting.encode(["a square"], dimensions=half)
+        path, place = found[0][0].path, found[0][0].place
+        stored, _ = index.store._client.scroll("unime", limit=100, with_vectors=True)
+        (own,) = [
+            one.vector[str(half)]
+            for one in stored
+            if (one.payload["path"], one.payload["place"]) == (path, place)
+        ]
+        assert abs(float(vectors[0] @ np.array(own)) - found[0][0].score) < 1e-5
+        with pytest.raises(ValueError, match="dimensions"):
+            index.search("a", dimensions=3)
+
+
+class Attack:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+def test_a_strangers_index_runs_no_code(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(pictures)
+    (storage,) = (tmp_path / "index").rglob("storage.sqlite")
+    with sqlite3.connect(storage) as file:
+        evil = pickle.dumps(Attack(str(tmp_path / "was here")))
+        file.execute("update points set point = ?", (evil,))
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Index(tmp_path / "index", counting)
+    assert not (tmp_path / "was here").exists()

@@ -1,0 +1,187 @@
+"""An index of files that can be searched with texts and pictures.
+
+>>> with Index("my-index", "runs/qwen2-vl-2b/stage2") as index:
+...     index.update("~/pictures")
+...     index.search("a dog on a beach", limit=3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unime.config.searching import IndexConfig, VectorStoreConfig
+from unime.embedder import Embedder, Input
+from unime.errors import ConfigError
+from unime.inputs.items import Item
+from unime.runtime.folder_lock import lock_folder, unlock_folder
+from unime.search.about import fingerprint, read_about, settled, write_about
+from unime.search.embedding_files import FileEmbedder
+from unime.search.ledger import Ledger
+from unime.search.outcome import Hit, Report
+from unime.search.parts import Limits
+from unime.search.store import WHOLE, VectorStore
+from unime.search.updating import Update
+
+LEDGER, VECTORS = "files.sqlite", "qdrant"
+CHARACTERS_A_TOKEN = 3
+
+
+class Index:
+    """Vectors of the pictures, passages of texts, and pages of PDF files of folders.
+
+    Args:
+        folder: the index's own, made if it is not there; one program at a time has it.
+        model: an `Embedder`, or what it takes: a run, an export, an adapter, a hub id; None: the
+            one that made the index.
+        config: how files are taken apart, and where vectors are; None: as the index was made.
+
+    Raises:
+        ConfigError: another model or other settings made the index, another program has it, or
+            nothing says which model.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        model: Embedder | str | Path | None = None,
+        config: IndexConfig | None = None,
+    ) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        self.config = config or IndexConfig()
+        made = read_about(self.folder)
+        settings = settled(made, self.config)
+        is_server = settings["url"] not in (None, ":memory:")
+        if not is_server:
+            lock_folder("index", self.folder)
+        try:
+            self.embedder = self._embedder(model, made)
+            if settings["passage_characters"] is None:
+                tokens = self.embedder.encoders[0].processor.inputs.max_text_tokens or 512
+                settings["passage_characters"] = CHARACTERS_A_TOKEN * tokens
+            self.settings, self._is_server = settings, is_server
+            self._begin(made)
+        except BaseException:
+            unlock_folder(self.folder)
+            raise
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others have it."""
+        self.store.close()
+        self.ledger.close()
+        unlock_folder(self.folder)
+
+    def update(
+        self, folder: str | Path, follow_links: bool = False, say: Callable[[str], object] = str
+    ) -> Report:
+        """Bring the index up to date with the files of a folder; other folders stay in it. New and
+        changed files are embedded, those that are gone leave. Killed, it goes on where it was.
+
+        Args:
+            follow_links: to files and folders elsewhere, too.
+            say: told what is done, once in a while.
+
+        Raises:
+            ConfigError: no such folder.
+            RunError: the store does not do what it is asked.
+        """
+        place = Path(folder).expanduser().resolve()
+        if not place.is_dir():
+            raise ConfigError(f"folder: {place} is no folder", "folder")
+        if self._is_server:
+            lock_folder("index", self.folder)
+        limits = Limits(*(self.settings[name] for name in Limits.__dataclass_fields__))
+        size = self.config.batch_size
+        files = FileEmbedder(self.embedder, self.store, self.ledger, limits, size)
+        return Update(files).run(place, self.folder, follow_links, say)
+
+    def search(
+        self,
+        items: Input | Sequence[Input],
+        limit: int = 10,
+        *,
+        kind: str | None = None,
+        below: str | Path | None = None,
+        dimensions: int | None = None,
+    ) -> Any:
+        """Find what is nearest to items, each as `Embedder.encode` takes it: a text, a picture, or
+        both in a dict.
+
+        Args:
+            kind: of what is found, "picture", "text" or "page".
+            below: a folder that it is in.
+            dimensions: the size of the vectors, one that the index was made with.
+
+        Returns:
+            For each item a list of `Hit`, the best first; of one alone its list.
+
+        Raises:
+            ValueError: the index has no vectors of this size.
+            DataError: an item that cannot be read.
+        """
+        alone = isinstance(items, str | Path | bytes | Image.Image | Item | Mapping)
+        vectors = np.atleast_2d(self.embedder.encode(items))
+        found = self.nearest(vectors, limit, kind=kind, below=below, dimensions=dimensions)
+        return found[0] if alone else found
+
+    def nearest(
+        self,
+        vectors: np.ndarray,
+        limit: int = 10,
+        *,
+        kind: str | None = None,
+        below: str | Path | None = None,
+        dimensions: int | None = None,
+    ) -> list[list[Hit]]:
+        """The same of whole vectors (N, D)."""
+        size = WHOLE if dimensions in (None, self.embedder.dimension) else str(dimensions)
+        if size not in self.store.sizes:
+            sizes = ", ".join(map(str, self.store.sizes.values()))
+            raise ValueError(f"dimensions: got {dimensions}, expected one of {sizes}")
+        folder = str(Path(below).expanduser().resolve()) if below is not None else None
+        return self.store.search(vectors, limit, size, kind, folder)
+
+    def _embedder(
+        self, model: Embedder | str | Path | None, made: dict[str, Any] | None
+    ) -> Embedder:
+        if isinstance(model, Embedder):
+            return model
+        name = model or (made["model"] if made else None)
+        if name is None:
+            raise ConfigError(f"model: none is given, and {self.folder} is no index", "model")
+        return Embedder(name, device=self.config.device)
+
+    def _begin(self, made: dict[str, Any] | None) -> None:
+        """Open the store and the ledger of the index, which is new where nothing was made."""
+        print_of_model, name = fingerprint(self.embedder), self.embedder.name
+        if made is not None and made["fingerprint"] != print_of_model:
+            raise ConfigError(
+                f"model: {self.folder} was made by {made['model']}, and {name} is another model or"
+                " has changed: their vectors cannot be compared; name another index",
+                "model",
+            )
+        settings, size = self.settings, self.embedder.dimension
+        if large := [n for n in settings["dimensions"] if n >= size]:
+            raise ConfigError(f"dimensions: got {large[0]}, expected less than {size}")
+        config = VectorStoreConfig(*(settings[n] for n in ("url", "collection", "quantization")))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.store = VectorStore(self.folder / VECTORS, size, settings["dimensions"], config)
+        try:
+            self.ledger = Ledger(self.folder / LEDGER)
+            if made is None:
+                self.store.check_new()
+                write_about(self.folder, self.embedder, settings)
+            self.store.make()
+        except BaseException:
+            self.store.close()
+            raise

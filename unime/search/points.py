@@ -1,0 +1,23 @@
+"""A part of a file as a point of the store: its id, and what is kept beside its vectors."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+
+def folders_of(path: str) -> list[str]:
+    """All folders that a file is in."""
+    return [str(folder) for folder in Path(path).parents]
+
+
+def point_id(path: str, place: int) -> str:
+    """Always the same one of a part of a file, so that storing it again replaces it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"unime:{place}:{path}"))
+
+
+def payload_of(path: str, kind: str, place: int, line: int, text: str) -> dict[str, Any]:
+    """What is kept beside a vector; `folders` are all that the file is in."""
+    found = {"path": path, "kind": kind, "place": place, "line": line, "text": text}
+    return found | {"folders": folders_of(path)}

@@ -1,0 +1,248 @@
+"""Vectors and what they are of, in Qdrant: in a folder, in memory, or on a server."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unime.config.searching import VectorStoreConfig
+from unime.embedder import as_output
+from unime.errors import ConfigError, RunError, require_package
+from unime.search.local_mode import LARGE, local_mode, open_local
+from unime.search.outcome import Hit
+from unime.search.points import folders_of, point_id
+
+if TYPE_CHECKING:
+    from qdrant_client.http.models import PointStruct
+
+WHOLE = "whole"  # the name of the vectors of full size
+KEY = "QDRANT_API_KEY"
+IN_MEMORY = ":memory:"
+SECONDS = 60  # that a server is waited for
+PAGE = 1000  # points at a time
+FILTERED = ("path", "kind", "folders")
+
+
+class VectorStore:
+    """A collection of vectors of several sizes.
+
+    Args:
+        folder: where they are unless `config` names a server.
+        dimension: of whole vectors.
+        dimensions: other sizes that can be searched.
+
+    Raises:
+        ConfigError: the server does not answer, or there is another collection of that name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        dimensions: Sequence[int],
+        config: VectorStoreConfig,
+    ) -> None:
+        require_package("qdrant_client", "use", "index")
+        from qdrant_client import QdrantClient
+
+        self.sizes = {WHOLE: dimension} | {str(size): size for size in dimensions}
+        self._name, self._quantized = config.collection or "unime", config.quantization
+        self.is_local = config.url in (None, IN_MEMORY)
+        self._where = "the index" if config.url is None else config.url
+        if config.url is None:
+            self._client = open_local(folder)
+        elif config.url == IN_MEMORY:
+            self._client = QdrantClient(IN_MEMORY)
+        else:
+            with self._told(ConfigError, "store.url: "):
+                self._client = QdrantClient(
+                    url=config.url, api_key=os.environ.get(KEY), timeout=SECONDS
+                )
+
+    def check_new(self) -> None:
+        """Raises:
+        ConfigError: a server has a collection of this name, which may be another index's.
+        """
+        with self._told(ConfigError, "store.url: "):
+            if not self.is_local and self._client.collection_exists(self._name):
+                raise ConfigError(
+                    f"store.collection: {self._where} has a collection {self._name} already, which"
+                    " may be another index's; name another one",
+                    "store.collection",
+                )
+
+    def make(self) -> None:
+        """Make the collection unless it is there.
+
+        Raises:
+            ConfigError: there is another one, or the server does not answer.
+        """
+        from qdrant_client import models
+
+        with self._told(ConfigError, "store.url: "):
+            if self._client.collection_exists(self._name):
+                self._check_sizes()
+                return
+            with local_mode() if self.is_local else nullcontext():
+                self._client.create_collection(
+                    self._name,
+                    vectors_config={
+                        name: models.VectorParams(size=size, distance=models.Distance.COSINE)
+                        for name, size in self.sizes.items()
+                    },
+                    quantization_config=self._quantization(),
+                )
+            for key in () if self.is_local else FILTERED:
+                kind = models.PayloadSchemaType.KEYWORD
+                self._client.create_payload_index(self._name, key, kind)
+
+    def _quantization(self) -> Any:
+        from qdrant_client import models
+
+        if self._quantized == "scalar":
+            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+            return models.ScalarQuantization(scalar=scalar)
+        if self._quantized == "binary":
+            binary = models.BinaryQuantizationConfig(always_ram=True)
+            return models.BinaryQuantization(binary=binary)
+        return None
+
+    def _check_sizes(self) -> None:
+        vectors = self._client.get_collection(self._name).config.params.vectors
+        sizes = {name: v.size for name, v in vectors.items()} if isinstance(vectors, dict) else {}
+        if sizes != self.sizes:
+            raise ConfigError(
+                f"store.collection: {self._name} has vectors {sizes}, expected {self.sizes}",
+                "store.collection",
+            )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def count(self) -> int:
+        with self._told():
+            return self._client.count(self._name, exact=True).count
+
+    def put(self, vectors: NDArray[np.float32], payloads: Sequence[dict[str, Any]]) -> None:
+        """Store vectors (N, D), on the disk when it returns; those of the same parts are
+        replaced."""
+        from qdrant_client.http.models import PointStruct
+
+        sized = {name: as_output(vectors, size, "float32") for name, size in self.sizes.items()}
+        points = [
+            # without a check of each number; local mode keeps arrays as they are, 4 bytes a number
+            PointStruct.model_construct(
+                id=point_id(payload["path"], payload["place"]),
+                vector={
+                    name: of[row].copy() if self.is_local else of[row].tolist()
+                    for name, of in sized.items()
+                },
+                payload=payload,
+            )
+            for row, payload in enumerate(payloads)
+        ]
+        self._upsert(points)
+
+    def _upsert(self, points: list[PointStruct]) -> None:
+        with self._told(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", LARGE)
+            for begin in range(0, len(points), PAGE):
+                self._client.upsert(self._name, points[begin : begin + PAGE], wait=True)
+
+    def copy(self, old: str, new: str, places: Sequence[int]) -> None:
+        """Store the parts of a file under another path, too.
+
+        Raises:
+            LookupError: one is not there.
+        """
+        ids = [point_id(old, place) for place in places]
+        for begin in range(0, len(ids), PAGE):
+            wanted = ids[begin : begin + PAGE]
+            with self._told():
+                found = self._client.retrieve(self._name, wanted, with_vectors=True)
+            if len(found) != len(wanted):
+                raise LookupError(old)
+            payloads = [dict(one.payload or {}) for one in found]
+            vectors = [one.vector[WHOLE] for one in found]  # type: ignore[call-overload,index]
+            above = {"path": new, "folders": folders_of(new)}
+            self.put(np.asarray(vectors, np.float32), [one | above for one in payloads])
+
+    def remove(self, parts: Sequence[tuple[str, int]]) -> None:
+        self.remove_ids([point_id(path, place) for path, place in parts])
+
+    def remove_ids(self, ids: Sequence[str]) -> None:
+        for begin in range(0, len(ids), PAGE):
+            with self._told():
+                self._client.delete(self._name, list(ids[begin : begin + PAGE]), wait=True)
+
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """All parts of files, whichever there are."""
+        from qdrant_client import models
+
+        wanted = models.FieldCondition(key="path", match=models.MatchAny(any=list(paths)))
+        with self._told():
+            self._client.delete(self._name, models.Filter(must=[wanted]), wait=True)
+
+    def ids(self) -> Iterator[str]:
+        """Of all that is there."""
+        following: Any = None
+        while True:
+            with self._told():
+                found, following = self._client.scroll(
+                    self._name, limit=PAGE, offset=following, with_payload=False
+                )
+            yield from (str(one.id) for one in found)
+            if following is None:
+                return
+
+    def search(
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        size: str,
+        kind: str | None,
+        below: str | None,
+    ) -> list[list[Hit]]:
+        """The nearest of each of the vectors (N, D), the best first."""
+        from qdrant_client import models
+
+        wanted = {"kind": kind, "folders": below}
+        conditions = [
+            models.FieldCondition(key=key, match=models.MatchValue(value=value))
+            for key, value in wanted.items()
+            if value is not None
+        ]
+        asked = [
+            models.QueryRequest(
+                query=row.tolist(),
+                using=size,
+                filter=models.Filter(must=conditions) if conditions else None,  # type: ignore[arg-type]
+                limit=limit,
+                with_payload=["path", "kind", "place", "line", "text"],
+            )
+            for row in as_output(vectors, self.sizes[size], "float32")
+        ]
+        with self._told():
+            answers = self._client.query_batch_points(self._name, asked)
+        return [
+            [Hit(one.score, **one.payload) for one in answer.points]  # type: ignore[arg-type]
+            for answer in answers
+        ]
+
+    @contextmanager
+    def _told(self, kind: type[Exception] = RunError, key: str = "") -> Iterator[None]:
+        """What a server does not do is told in one line."""
+        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+
+        try:
+            yield
+        except (ApiException, ResponseHandlingException, ConnectionError) as error:
+            reason = " ".join(str(error).split())
+            raise kind(f"{key}{self._where} does not do what it is asked: {reason}") from error
