@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving import Running, running
+from tests.serving.services import Running, running
 from unime.embedder import Embedder
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.serving import running
+from tests.serving.services import running
 from unime.embedder import Embedder, Prepared
 from unime.errors import DataError
 from unime.inputs.items import Item

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 from PIL import Image
 
-from tests.support.serving import Running, data_uri, running
+from tests.serving.services import Running, data_uri, running
 from unime.embedder import Embedder
 from unime.serving.access import KEY
 
@@ -118,3 +120,46 @@ def test_voyageai(locked: Running, embedder: Embedder, pictures: list[str]) -> N
         voyageai.Client(api_key="guessed", base_url=f"{locked.url}/v1").multimodal_embed(
             inputs=[[TEXTS[1]]], model=name
         )
+
+
+# Beside the extra dev: pip install langchain-openai llama-index-embeddings-openai-like lancedb
+
+
+def test_langchain(served: Running, embedder: Embedder) -> None:
+    langchain = pytest.importorskip("langchain_openai")
+    asked = langchain.OpenAIEmbeddings(
+        model="tiny", base_url=f"{served.url}/v1", api_key="none", check_embedding_ctx_length=False
+    )
+    assert near(asked.embed_documents(TEXTS), embedder.encode(TEXTS))
+    assert near([asked.embed_query(TEXTS[0])], embedder.encode(TEXTS[:1]))
+
+
+def test_llama_index(served: Running, embedder: Embedder) -> None:
+    like = pytest.importorskip("llama_index.embeddings.openai_like")
+    asked = like.OpenAILikeEmbedding(model_name="tiny", api_base=f"{served.url}/v1", api_key="none")
+    assert near(asked.get_text_embedding_batch(TEXTS), embedder.encode(TEXTS))
+    assert near([asked.get_query_embedding(TEXTS[0])], embedder.encode(TEXTS[:1]))
+
+
+def test_lancedb(
+    served: Running, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    from lancedb.embeddings import get_registry
+    from lancedb.pydantic import LanceModel, Vector
+
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    asked = (
+        get_registry()
+        .get("openai")
+        .create(name="text-embedding-3-large", dim=embedder.dimension, base_url=f"{served.url}/v1")
+    )
+    fields = {"text": (str, asked.SourceField())}
+    fields["vector"] = (Vector(asked.ndims()), asked.VectorField())
+    rows = lancedb.connect(tmp_path).create_table(
+        "texts", schema=pydantic.create_model("Row", __base__=LanceModel, **fields)
+    )
+    rows.add([{"text": text} for text in TEXTS])
+    found = {row["text"]: row["vector"] for row in rows.to_arrow().to_pylist()}
+    assert near([found[text] for text in TEXTS], embedder.encode(TEXTS))
+    assert rows.search(TEXTS[1]).limit(1).to_list()[0]["text"] == TEXTS[1]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.serving.services import Running, running
 from tests.serving.test_hostile import rebound
-from tests.support.serving import Running, running
 from unime.embedder import Embedder
 from unime.serving import fetching
 from unime.serving.fetching import fetch, is_public

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.support.serving import Running, data_uri, in_base64, running
+from tests.serving.services import Running, data_uri, in_base64, running
 from unime.embedder import Embedder
 from unime.serving import fetching
 from unime.serving.access import KEY
@@ -81,7 +81,7 @@ def bodies() -> Iterator[tuple[str, Any]]:
             yield COHERE, {"texts": ["a"], "embedding_types": value}
     for value in [*ADDRESSES, *PATHS]:
         yield from with_picture(value)[:3] if value in ADDRESSES else with_picture(value)
-    bomb, good = png(20_000, 20_000), png(64, 64)
+    bomb, good = png(12_000, 12_000), png(64, 64)
     for content in (
         bomb,
         png(9000, 9000, "GIF"),

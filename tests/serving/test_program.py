@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from stages.serve import main
+from tests.serving.services import Running
 from tests.support.checkout import Checkout
 from tests.support.paths import ROOT
-from tests.support.serving import Running
 from unime.config import ServeConfig
 from unime.errors import ConfigError
 from unime.serving.access import KEY, Access

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.serving import Running, data_uri, in_base64
+from tests.serving.services import Running, data_uri, in_base64
 from unime.embedder import Embedder
 
 OPENAI, COHERE, VOYAGE = "/v1/embeddings", "/v2/embed", "/v1/multimodalembeddings"
@@ -152,7 +152,8 @@ def test_what_else_clients_ask(served: Running, embedder: Embedder) -> None:
     before = served.service.metrics.registry.get_sample_value("unime_items_total")
     served.ask(OPENAI, {"input": ["a cat", "a dog"]})
     assert f"unime_items_total {before + 2}" in served.ask("/metrics")[1]
-    assert served.ask("/vectorize", {"texts": None, "images": []})[1] == {
+    bare = {"content-type": ""}  # Weaviate names none
+    assert served.ask("/vectorize", {"texts": None, "images": []}, bare)[1] == {
         "textVectors": [], "imageVectors": []
     }  # fmt: skip
 

@@ -31,8 +31,10 @@ class Access:
         self._is_local = config.is_local
 
     def check(self, request: Request) -> None:
-        """Raises:
-        RequestError: no key or another; or a page in a browser asks, which may have made its own
+        """Refuse a request without the key, or of a page in a browser.
+
+        Raises:
+            RequestError: no key or another; or a page in a browser, which may have made its own
             name stand for this machine (DNS rebinding).
         """
         self.check_page(request)
@@ -43,8 +45,10 @@ class Access:
             raise RequestError(f"expected {expected}", 401, {"WWW-Authenticate": "Bearer"})
 
     def check_page(self, request: Request) -> None:
-        """Raises:
-        RequestError: see `check`.
+        """Refuse a request of another site's page.
+
+        Raises:
+            RequestError: see `check`.
         """
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self._is_local and not _is_loopback(host):

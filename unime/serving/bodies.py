@@ -24,8 +24,10 @@ class Held:
         self.most, self.now = most, 0
 
     def add(self, size: int) -> None:
-        """Raises:
-        RequestError: they would be too many.
+        """Count bytes that have come.
+
+        Raises:
+            RequestError: they would be too many.
         """
         if self.now + size > self.most:
             reason = f"requests of {self.now / MIB:.0f} MiB are in hand, of {self.most / MIB:.0f}"

@@ -45,8 +45,10 @@ def _begin(text: str) -> str:
 
 
 def decoded(text: str, place: str) -> bytes:
-    """Raises:
-    RequestError: no base64, or nothing in it.
+    """What base64 stands for.
+
+    Raises:
+        RequestError: no base64, or nothing in it.
     """
     try:
         content = base64.b64decode(text, validate=True)

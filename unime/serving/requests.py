@@ -82,8 +82,10 @@ class Dialect(Protocol):
     """How one API asks, answers and refuses."""
 
     def read(self, body: Mapping[str, Any]) -> Asked:
-        """Raises:
-        RequestError: it is not in this dialect, or asks for what there is not.
+        """What a body asks for.
+
+        Raises:
+            RequestError: it is not in this dialect, or asks for what there is not.
         """
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
@@ -121,8 +123,10 @@ def got(value: object) -> str:
 
 
 def text_of(value: object, place: str) -> str:
-    """Raises:
-    RequestError: no text, or one with half a character (a lone surrogate).
+    """A text that can be encoded.
+
+    Raises:
+        RequestError: no text, or one with half a character (a lone surrogate).
     """
     if not isinstance(value, str):
         raise RequestError(f"{place}: {got(value)}, expected a text")
@@ -134,8 +138,10 @@ def text_of(value: object, place: str) -> str:
 
 
 def list_of(body: Mapping[str, Any], key: str) -> list[Any]:
-    """Raises:
-    RequestError: no list, or an empty one.
+    """A list of at least one.
+
+    Raises:
+        RequestError: no list, or an empty one.
     """
     value = body.get(key)
     if not isinstance(value, list) or not value:
@@ -144,8 +150,10 @@ def list_of(body: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def object_of(value: object, place: str, keys: Sequence[str]) -> dict[str, Any]:
-    """Raises:
-    RequestError: no object, or one with other keys.
+    """An object of known keys.
+
+    Raises:
+        RequestError: no object, or one with other keys.
     """
     if not isinstance(value, dict):
         raise RequestError(f"{place}: {got(value)}, expected an object")
@@ -169,8 +177,10 @@ def option(body: Mapping[str, Any], key: str, values: Sequence[str], default: st
 
 
 def size_of(body: Mapping[str, Any], key: str) -> int | None:
-    """Raises:
-    RequestError: no positive whole number, or null.
+    """A positive whole number, or null.
+
+    Raises:
+        RequestError: no positive whole number, or null.
     """
     value = body.get(key)
     if value is None:
@@ -181,8 +191,10 @@ def size_of(body: Mapping[str, Any], key: str) -> int | None:
 
 
 def flag(body: Mapping[str, Any], key: str, default: bool) -> bool:
-    """Raises:
-    RequestError: neither true, false nor null.
+    """True or false; null is the default.
+
+    Raises:
+        RequestError: neither true, false nor null.
     """
     value = body.get(key)
     if value is not None and not isinstance(value, bool):

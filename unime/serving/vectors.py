@@ -18,8 +18,10 @@ OUTPUTS = {  # of the embedder
 
 
 def check(asked: Asked, dimension: int) -> None:
-    """Raises:
-    RequestError: more dimensions than there are, or a part of a byte.
+    """Refuse sizes and types that the model's vectors cannot have.
+
+    Raises:
+        RequestError: more dimensions than there are, or a part of a byte.
     """
     for output in asked.outputs:
         try:

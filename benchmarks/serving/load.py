@@ -1,16 +1,8 @@
-"""The service under load: clients whose every answer is checked, then ten times its queue.
-
-    OMP_NUM_THREADS=1 nice python -m benchmarks.serving [model=assets/base] [seconds=60] [clients=8]
-        [pictures=FOLDER] [output=docs/results/serving.json]
-    python -m benchmarks.serving table docs/serving.md
-
-Items are texts, pictures and both; encoding them directly is measured before and after, by one
-`Embedder` in this process while the service is idle. Clients and service are processes of their own
-on the same cores, so what clients compute counts against the service.
-"""
+"""Clients whose every answer is checked, and what the service takes for them."""
 
 from __future__ import annotations
 
+import base64
 import http.client
 import io
 import json
@@ -31,14 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.markdown import fill, table
 from unime.embedder import Embedder
-from unime.runtime.environment import device_name, git_commit
-from unime.runtime.files import read_json, write_json
 from unime.runtime.progress import quiet_transformers
 from unime.serving.contents import decoded
 
-RESULT = Path("docs/results/serving.json")
 ITEMS, PICTURES, MOST = 240, 60, 8  # of the pool, with pictures, and of a request
 QUEUE, TIMES = 256, 10
 NEAR = 1e-4
@@ -70,8 +58,6 @@ class Tally:
 
 def make_items(pictures: str | None) -> list[dict[str, Any]]:
     """Texts, pictures and both, all of them different."""
-    import base64
-
     chosen, contents = random.Random(0), []
     if pictures:
         paths = sorted(Path(pictures).rglob("*.png"))
@@ -226,53 +212,3 @@ def measure(model: str, seconds: float, clients: int, pictures: str | None) -> d
         "answers after": after_flood.statuses[200] == 1 and after_flood.wrong == 0,
         "MB idle": idle, "MB under load": under_load[0], "MB in the flood": under_flood[0],
     }  # fmt: skip
-
-
-def in_words(found: dict[str, Any]) -> str:
-    """The table of docs/serving.md."""
-    said, flooded = (
-        ", ".join(f"{count} x {status}" for status, count in sorted(found[key].items()))
-        for key in ("statuses", "flood statuses")
-    )
-    direct = f"{found['directly before']:.1f} before and {found['directly after']:.1f} after"
-    memory = [f"{found[f'MB {when}']:.0f}" for when in ("idle", "under load", "in the flood")]
-    rows = [
-        [
-            f"{found['clients']} clients, {found['seconds']:.0f} s",
-            f"{said}; {found['items']:,} items, {found['wrong']} wrong",
-        ],
-        [
-            "items a second",
-            f"{found['items a second']:.1f}; directly {direct}: {found['ratio']:.2f} of it",
-        ],
-        ["seconds of a request", f"median {found['p50']:.2f}, 99 of 100 {found['p99']:.2f}"],
-        [
-            f"{TIMES * found['queue']:,} items at once, queue of {found['queue']}",
-            f"{flooded}; {found['flood wrong']} wrong; then it answers: {found['answers after']}",
-        ],
-        [
-            "MB of the service",
-            f"{memory[0]} idle, {memory[1]} under load, {memory[2]} in the flood",
-        ],
-    ]
-    text = table(("what", "measured"), rows)
-    return f"{text}\n\n{found['model']}; {found['device']}; commit {found['commit']}."
-
-
-def main(words: list[str]) -> None:
-    if words and words[0] == "table":
-        document = Path(words[1])
-        document.write_text(fill(document.read_text(), in_words(read_json(RESULT)), "load"))
-        return
-    given = {"model": "assets/base", "seconds": "60", "clients": "8"}
-    given |= dict(word.split("=", 1) for word in words)
-    found = measure(
-        given["model"], float(given["seconds"]), int(given["clients"]), given.get("pictures")
-    )
-    found |= {"commit": git_commit(), "device": device_name()}
-    print(in_words(found))
-    write_json(Path(given.get("output", str(RESULT))), found)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
