@@ -49,6 +49,7 @@ PROGRAMS = {  # with words of their own
     "limits": "seconds and memory of the largest things that may be",
     "planner": "memory | time | paper: the plan beside what is measured",
     "gpu": "all of it on a GPU",
+    "serving": "the service under load, each answer checked, and flooded",
 }
 
 

@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from eval.remarks import warnings_of
 from eval.result_files import Ranked, side_files, write_side_files
 from eval.results import Scores, TaskResult
-from eval.scoring import in_words, score_task, summary
+from eval.scoring import at_sizes, in_words, score_task, summary
 from eval.tasks.base import EvalTask, as_shown
 from eval.tasks.sources import EvalSource
 from eval.tasks.suites import Task
 from unime.config import EvalConfig, dump_config
-from unime.errors import DataError
+from unime.errors import DataError, require
 from unime.inputs.items import Item
 from unime.retrieval.encoding import DistinctItems, distinct_items, embedding_statistics
 from unime.retrieval.stored import StoredModel
@@ -81,6 +81,7 @@ class Evaluation:
         refusal = self.model.refusal(distinct, missing)
         started = time.monotonic()
         if refusal is None:
+            self._check_dimensions(missing)
             self._encode(loaded, distinct, missing)
         seconds = time.monotonic() - started  # of encoding: the model is loaded, the rows are read
 
@@ -123,6 +124,18 @@ class Evaluation:
         if self.accelerator.is_main_process:
             unlock_folder(self.output_dir)
 
+    def _check_dimensions(self, missing: list[int]) -> None:
+        """Before anything is encoded.
+
+        Raises:
+            ConfigError: the embeddings do not have so many.
+        """
+        if self.config.dimensions is not None:
+            whole = self.model.dimension(missing)
+            expected = f"at most {whole}, which is what the model's embeddings have"
+            for size in self.config.dimensions:
+                require(size <= whole, "dimensions", size, expected)
+
     def _encode(self, loaded: EvalTask, distinct: DistinctItems, missing: list[int]) -> None:
         def name(place: int) -> str:
             return loaded.name_of(distinct.index.tolist().index(missing[place]))
@@ -140,8 +153,13 @@ class Evaluation:
         queries, targets = vectors[distinct.index].split(sides)
         items = distinct.index.split(sides)[1]
         device = self.accelerator.device
-        ranking, metrics = score_task(loaded, queries.to(device), targets.to(device), items)
+        sides_there = queries.to(device), targets.to(device)
+        ranking, metrics = score_task(loaded, *sides_there, items)
         scores = summary(loaded, ranking, metrics, task.metric) | embedding_statistics(vectors)
+        if self.config.dimensions is not None:
+            sizes = sorted({*self.config.dimensions, vectors.shape[1]})
+            own = at_sizes(loaded, *sides_there, items, task.metric, sizes)
+            scores["dimensions"] = own
         assert ranking.ties is not None
         found = [ranking.targets.cpu(), ranking.scores.cpu(), ranking.ties.shared_first]
         ranked = Ranked(loaded, queries, targets, *found)
@@ -165,7 +183,8 @@ class Evaluation:
             result = TaskResult.from_json(path)
         except DataError:
             return None  # made anew
-        return result if described.items() <= vars(result).items() else None
+        same_sizes = result.dimensions == self.config.dimensions
+        return result if same_sizes and described.items() <= vars(result).items() else None
 
     def _data_fingerprint(
         self, loaded: EvalTask, everything: list[Item], distinct: DistinctItems

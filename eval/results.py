@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -20,6 +21,9 @@ RANGES = (  # of scores
     *((key, 0, LARGEST) for key in ("tied_queries", "num_items", "num_truncated", "num_encoded")),
     ("seconds", 0, LARGEST),
 )
+OF_A_SIZE = {  # of what Scores have
+    "score": float, "ci95": list[float], "values": list[float], "metrics": dict[str, float],
+}  # fmt: skip
 QUOTED = 200  # characters of a value
 
 
@@ -37,6 +41,8 @@ class Scores:
         num_items: distinct items among queries and targets, of which `num_encoded` were not yet
             in the store (in so many `seconds`), and `num_truncated` were cut to the text limit.
         mean_similarity, effective_rank: of the embeddings of the items.
+        dimensions: size -> `score`, `ci95`, `values` and `metrics` of so many first coordinates,
+            of the whole vector at last; None: it was not asked for.
     """
 
     score: float
@@ -54,6 +60,7 @@ class Scores:
     num_encoded: int
     seconds: float
     items_per_second: float | None  # None: all were in the store
+    dimensions: dict[str, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,12 @@ class TaskResult:
         limit: int | None = self.config["data"]["limit"]
         return limit
 
+    @property
+    def dimensions(self) -> list[int] | None:
+        """The sizes that were asked for, which results did not always have."""
+        sizes: list[int] | None = self.config.get("dimensions")
+        return sizes
+
     def to_json(self) -> dict[str, Any]:
         """The content of the file."""
         found: dict[str, Any] = {}
@@ -127,7 +140,7 @@ class TaskResult:
         of_scores = get_type_hints(Scores) if found.get("not_supported") is None else {}
         problem = problem_of_kinds(found, kinds | of_scores)
         if problem is None:
-            scores = Scores(**{key: found[key] for key in of_scores}) if of_scores else None
+            scores = Scores(**{key: found.get(key) for key in of_scores}) if of_scores else None
             result = cls(**{key: found.get(key) for key in kinds}, scores=scores)
             problem = _contradiction(result)
         if problem is not None:
@@ -178,20 +191,53 @@ def _contradiction(result: TaskResult) -> str | None:
 
 def _contradiction_of_scores(result: TaskResult, scores: Scores) -> str | None:
     metric, values = result.metric, scores.values
-    if metric not in scores.metrics:
-        return f"metrics have no {metric[:QUOTED]}"
-    for key, numbers in (("values", values), ("metrics", scores.metrics.values())):
-        if not numbers or not all(-1e-6 <= number <= 1 + 1e-6 for number in numbers):
-            return f"{key} are not numbers in [0, 1]"
+    problem = _problem_of_numbers(metric, values, scores.metrics)
+    if problem is not None:
+        return problem
     for key, low, high in RANGES:
         if not low <= getattr(scores, key) <= high:
             return f"{key} is {getattr(scores, key)}"
     between = sum(value not in (0, 1) for value in values)
     if metric.startswith("hit@") and between > scores.tied_queries:
         return f"{between} values of {metric} are neither 0 nor 1, of queries without a tie"
-    mean = math.fsum(values) / len(values)
-    if not math.isclose(scores.score, mean, abs_tol=1e-4):
-        return f"score is {scores.score}, the mean of its values {mean}"
+    problem = _problem_of_mean(scores.score, values)
+    if problem is not None:
+        return problem
+    for size, own in (scores.dimensions or {}).items():
+        problem = _problem_of_size(size, own, metric, len(values))
+        if problem is not None:
+            return f"dimensions[{size[:QUOTED]!r}]: {problem}"
     if not len(values) == scores.num_queries <= result.num_rows:
         return f"{len(values)} values of {scores.num_queries} queries in {result.num_rows} rows"
     return None
+
+
+def _problem_of_numbers(
+    metric: str, values: Sequence[float], metrics: Mapping[str, float]
+) -> str | None:
+    if metric not in metrics:
+        return f"metrics have no {metric[:QUOTED]}"
+    for key, numbers in (("values", values), ("metrics", metrics.values())):
+        if not numbers or not all(-1e-6 <= number <= 1 + 1e-6 for number in numbers):
+            return f"{key} are not numbers in [0, 1]"
+    return None
+
+
+def _problem_of_mean(score: float, values: Sequence[float]) -> str | None:
+    mean = math.fsum(values) / len(values)
+    if not math.isclose(score, mean, abs_tol=1e-4):
+        return f"score is {score}, the mean of its values {mean}"
+    return None
+
+
+def _problem_of_size(size: str, own: Mapping[str, Any], metric: str, count: int) -> str | None:
+    if not re.fullmatch("[1-9][0-9]{0,9}", size):
+        return "no size"
+    problem = problem_of_kinds(own, OF_A_SIZE)
+    if problem is not None:
+        return problem
+    values = own["values"]
+    if len(values) != count:
+        return f"{len(values)} values of {count} queries"
+    problem = _problem_of_numbers(metric, values, own["metrics"])
+    return problem or _problem_of_mean(own["score"], values)

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from eval.bootstrap import drawn_means, interval
-from eval.results import TaskResult
+from eval.results import OF_A_SIZE, TaskResult
 from eval.tasks.base import EvalTask
+from unime.losses import truncated
 from unime.retrieval.ranking import Ranking, expected_by_chance, rank_targets, ranking_metrics
 
 SAMPLES = 2000  # of the bootstrap: the interval by which a result is said to be at chance
@@ -49,6 +50,23 @@ def summary(
     }
 
 
+def at_sizes(
+    task: EvalTask, queries: Tensor, targets: Tensor, items: Tensor, metric: str, sizes: list[int]
+) -> dict[str, dict[str, Any]]:
+    """What :func:`summary` says of so many first coordinates, normalised again (arXiv 2205.13147),
+    for each size.
+
+    Args:
+        queries, targets, items: as of :func:`score_task`.
+    """
+    found = {}
+    for size in sizes:
+        cut = truncated(queries, size), truncated(targets, size)
+        own = summary(task, *score_task(task, *cut, items), metric)
+        found[str(size)] = {key: own[key] for key in OF_A_SIZE}
+    return found
+
+
 def chance_of(task: EvalTask, metric: str) -> float:
     """The score of a random order of each query's candidates."""
     return expected_by_chance(metric, task.relevance, _num_candidates(task))
@@ -65,8 +83,10 @@ def in_words(result: TaskResult) -> str:
     scores = result.scores
     if scores is None:
         return f"{result.task}: not supported: {result.not_supported}"
+    sizes = [f"{size}: {own['score']:.1%}" for size, own in (scores.dimensions or {}).items()]
+    by_size = f"; by dimensions {', '.join(sizes)}" if sizes else ""
     return (
         f"{result.task}: {result.metric} {scores.score:.1%} of {scores.num_queries}"
         f" queries (chance {scores.chance:.1%}); {scores.num_items} items, of which"
-        f" {scores.num_encoded} new, in {scores.seconds:.1f} s"
+        f" {scores.num_encoded} new, in {scores.seconds:.1f} s{by_size}"
     )

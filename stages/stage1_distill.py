@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         sharded=run.shards_weights,
         packing=config.optim.packing,
     )
+    config.loss.shares(encoder.hidden_size)
     teacher, own_limit = dataset.teacher, encoder.processor.inputs.max_text_tokens
     if teacher.cut_at not in (None, own_limit):
         run.log.info(

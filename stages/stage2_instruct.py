@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         gradient_checkpointing=config.optim.gradient_checkpointing,
         sharded=run.shards_weights,
     )
+    config.loss.shares(encoder.hidden_size)  # before the data are read
     share = partial(on_main_in_steps, run.accelerator)
     dataset = PairDataset.load(config.data, config.run.seed, encoder.processor, share)
     run.log.info("%d rows are trained on, %d are left out", len(dataset), len(dataset.dropped))

@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ[LENT] = str(folder.resolve())  # to the programs that write there for this one
     began = time.monotonic()
     typed = os.environ.get("UNIME_TYPED", shlex.join(["python -m stages.tune", *sys.argv[1:]]))
-    seconds = run_in_order(steps(folder, written), folder / STEPS, known, typed, run_step)
+    todo = steps(folder, written, config.model.adapter)
+    seconds = run_in_order(todo, folder / STEPS, known, typed, run_step)
     finish(folder, seconds)
     print(f"this took {(time.monotonic() - began) / 60:.1f} minutes")
 
@@ -216,12 +217,18 @@ def started(folder: Path, written: dict[str, Settings], out: Path) -> dict[str, 
     return known or {"fingerprint": now, "seconds": {}, "done": []}
 
 
-def steps(folder: Path, written: dict[str, Settings]) -> dict[str, list[str]]:
-    """Every command by the name of its step, in order."""
+def steps(folder: Path, written: dict[str, Settings], adapter: str | None) -> dict[str, list[str]]:
+    """Every command by the name of its step, in order.
+
+    Args:
+        adapter: of the model that is tuned.
+    """
     files = {name: str(folder / "configs" / f"{name}.yaml") for name in written}
-    against = f"check.against={files['eval_before']}"
+    check = ["./launch.sh", "check", files["stage2"], f"check.against={files['eval_before']}"]
+    if "stage1" in written:  # whose adapters are not there yet
+        check.append(f"model.adapter={adapter or 'null'}")
     commands = {name: ["./launch.sh", *PROGRAMS[name], file] for name, file in files.items()}
-    return {"check": ["./launch.sh", "check", files["stage2"], against], **commands}
+    return {"check": check, **commands}
 
 
 def run_step(command: list[str]) -> int:

@@ -97,7 +97,8 @@ def test_instruction(
     on_short: OnShort,
     after: int | str,
 ) -> None:
-    config = HardNegativeLossConfig(0.1, k, margin, on_short, symmetric, after, memory)
+    options = (0.1, k, margin, on_short, symmetric, after)
+    config = HardNegativeLossConfig(*options, block_memory=memory)
     sides, labels = pairs()
     check_equal(
         lambda rows: instruction_loss(rows, labels, config, 0),
@@ -131,21 +132,26 @@ class Largest(TorchDispatchMode):
         return found
 
 
+@pytest.mark.parametrize("sizes", [None, [1, 2, 3]])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_nothing_is_larger_than_a_block(stage: int) -> None:
-    """Forward and backward, keys and statistics; in double, so a block has `rows` x N elements."""
-    n, rows = 400, 25
+def test_nothing_is_larger_than_a_block(stage: int, sizes: list[int] | None) -> None:
+    """Forward and backward, keys and statistics; in double, so a block has `rows` x N elements, and
+    where the loss is taken at four sizes a quarter of them."""
+    n, rows = 800, 100
     memory = rows * MATRICES * 8 * n / 2**30
     one, other = unit(n, 4).requires_grad_(), unit(n, 4, seed=1).requires_grad_()
     assert len(Similarities(one, other, memory).blocks) == n // rows
+    rows = rows if sizes is None else rows // 4
     keys = torch.arange(n) // 2
     labels = {"query_key": keys, "target_key": keys, "is_positive": torch.ones(n) > 0}
     with Largest() as largest:
         if stage == 1:
-            config = DistillationLossConfig(block_memory=memory)
+            config = DistillationLossConfig(block_memory=memory, matryoshka_dimensions=sizes)
             output = distillation_loss(one, other.detach(), config)
         else:
-            negatives = HardNegativeLossConfig(symmetric=True, block_memory=memory)
+            negatives = HardNegativeLossConfig(
+                symmetric=True, block_memory=memory, matryoshka_dimensions=sizes
+            )
             output = instruction_loss({"query": one, "target": other}, labels, negatives)
         output.loss.backward()
     spread = 256 * 256  # the Gram matrix of a sample

@@ -294,8 +294,10 @@ class Embedder:
 
 
 def check_output(output: str, dimensions: int | None, dimension: int) -> None:
-    """Raises:
-    ValueError: no such output, or more dimensions than there are, or a part of a byte.
+    """Refuse what vectors cannot be given as.
+
+    Raises:
+        ValueError: no such output, or more dimensions than there are, or a part of a byte.
     """
     if output not in OUTPUTS:
         raise ValueError(f"output: got {output!r}, expected one of {', '.join(OUTPUTS)}")

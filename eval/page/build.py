@@ -22,13 +22,27 @@ from eval.page.files import Files, TaskFiles, item_of, read_model_files
 from eval.page.gallery import Items, choose_queries, gallery_card
 from eval.page.maps import collapse_of, packed, project, similarity_matrix
 from eval.page.pictures import Pictures
-from eval.page.scores import our_scores, provenance, score_tables, settings, task_scores
+from eval.page.scores import (
+    our_scores,
+    provenance,
+    score_tables,
+    settings,
+    size_curves,
+    task_scores,
+)
 from eval.remarks import notes
 from unime.runtime.files import write_aside, writing
 from unime.runtime.names import for_others
 
 PARTS = Path(__file__).parent / "static"
-SCRIPTS = ("page.js", "scores.js", "matrices.js", "map.js", "gallery.js")  # in this order
+SCRIPTS = (
+    "page.js",
+    "scores.js",
+    "sizes.js",
+    "matrices.js",
+    "map.js",
+    "gallery.js",
+)  # in this order
 OWN = ("items", "matrices", "map", "pictures")  # of which the long texts are not for people
 SLOT = re.compile(r"\{\{(\w+)\}\}")
 
@@ -108,6 +122,7 @@ def page_content(
         "overall": {"label": report["overall"], "cells": our_scores(report, report["overall"])},
         "tables": score_tables(report),
         "tasks": [task_scores(report, files, task) for task in tasks],
+        "sizes": size_curves(report),
         "gallery": _gallery(tasks, files, examples, items),
         "matrices": [_matrices(_of_task(files, task)) for task in tasks],
         "map": _map(tasks, files, map_points, report["seed"], items),

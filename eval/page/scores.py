@@ -107,6 +107,31 @@ def task_scores(report: dict[str, Any], files: Files, task: str) -> dict[str, An
     }
 
 
+def size_curves(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every average and task that was scored by size: for each model [size, score, low, high],
+    the smallest first; none where it was not."""
+    models = [model["dimensions"] for model in report["models"].values()]
+    names = {key: _label(report, key) for key in _ordered(report)} | {t: t for t in report["tasks"]}
+    return [
+        {
+            "label": label,
+            "chance": _chance(report, key),
+            "models": [
+                [[int(n), *_rounded(e["score"], *e["ci95"])] for n, e in own.get(key, {}).items()]
+                for own in models
+            ],
+        }
+        for key, label in names.items()
+        if any(key in own for own in models)
+    ]
+
+
+def _chance(report: dict[str, Any], key: str) -> float | None:
+    first = next(iter(report["models"].values()))
+    chance: float | None = (first["averages"] | first["tasks"])[key]["chance"]
+    return chance
+
+
 def settings(models: list[dict[str, TaskFiles]]) -> list[dict[str, Any]]:
     """What the models were given: prompt, frames, resolution …; `differs` where those that have the
     setting were not given the same."""

@@ -24,6 +24,7 @@ from eval.report.comparable import (
 )
 from eval.report.leaderboard import other_sizes
 from eval.report.published_rows import published_for
+from eval.report.sizes import sizes_of
 from eval.tasks.suites import Task, load_suite
 from unime.config import ReportConfig
 from unime.errors import ConfigError
@@ -165,6 +166,7 @@ def _summarise(
     first = next(iter(results.values()))
     return {
         "averages": {key: average(found) for key, found in averages.items()},
+        "dimensions": sizes_of(done, averages, config.bootstrap_samples, config.seed),
         "tasks": {name: task(name) for name in results},
         **{
             key: float(np.mean([getattr(s, key) for s in done.values()])) if complete else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report, notes, warnings_of_report
+from eval.report.sizes import sizes_table, sizes_title
 from eval.report.table import (
     Rows,
     as_words,
@@ -34,6 +35,9 @@ def markdown_report(report: Report) -> str:
         warnings
     ) + parts
     parts += ["\n".join(f"- {as_words(note)}" for note in notes(report))] if notes(report) else []
+    sizes = sizes_table(report)
+    if sizes:
+        parts += [f"{as_words(sizes_title(report))}:", markdown(sizes[0], [sizes[1:]])]
     paired = paired_rows(report)
     if paired:
         parts += [f"{as_words(paired_title(report))}:", markdown(paired[0], [paired[1:]])]
@@ -67,6 +71,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(f"warning: {words}", markup=False)
     for note in notes(report):
         console.print(note, markup=False)
+    sizes = sizes_table(report)
+    if sizes:
+        _print(console, sizes_title(report), sizes[0], [sizes[1:]])
     paired = paired_rows(report)
     if paired:
         averages = paired[1 : 1 + len(report["averages"])]  # of the tasks: in the Markdown

@@ -425,7 +425,10 @@ optim: {{steps: 1, batch_size_per_device: 4, chunk_size: 4, learning_rate: 1e-3,
 """)
     check.main([str(tmp_path / "stage2.yaml")])
     found = read_json(tmp_path / "run/check/check.json")
-    assert found["rows"] == found["accepted"] == sum(map(len, tasks.values()))
+    written = PreparedSet.of(out).rows  # type: ignore[union-attr]
+    assert (
+        found["rows"] == found["accepted"] == sum(n for s in written.values() for n in s.values())
+    )
     stage2_instruct.main(["--config", str(tmp_path / "stage2.yaml")])
     (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["loss"] > 0

@@ -139,7 +139,9 @@ PROGRAMS = {
     "mine": Program("stages.mine", MINING, of_evaluation),
     "batches": Program("data_prep.batches", BATCHES, of_evaluation),
     "own": Program("data_prep.own", "{at}/mmeb {into} held_out=0 copy_images=true", files),
-    "check": Program("stages.check", "{at}/stage2.yaml check.output_dir={into}", files),
+    "check": Program(
+        "stages.check", "{at}/stage2.yaml run.output_dir={at}/run check.output_dir={into}", files
+    ),
     "miniatures": Program("eval.miniatures", "{into}", files, once=True),
     "demo_data": Program("data_prep.demo.data", DEMO_DATA, files),
 }

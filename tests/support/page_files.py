@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from eval.miniatures.mmeb import write_picture
 from eval.report.build import build_report
 from eval.result_files import Ranked, side_files, write_side_files
-from eval.scoring import score_task, summary
+from eval.scoring import at_sizes, score_task, summary
 from eval.tasks.base import EvalTask
 from tests.support.results import result_json, write_result
 from unime.config import ReportConfig
@@ -24,6 +24,7 @@ from unime.inputs.items import Item
 
 MODELS = ("before", "after stage 1", "after stage 2")
 NOISE = (1.8, 1.1, 0.8)  # of each model's targets around their queries
+SIZES = (4, 16)  # of 16
 NASTY = 'Which is </script><img src=x onerror="document.title=1"> "quoted" & <b>bold</b>? \u2028'
 WORDS = "a red bird over the sea, drawn with a thick line on a pale ground".split()
 TASKS = {  # name -> meta-task, distribution, modality, kinds of query and target
@@ -87,11 +88,13 @@ def write_task(
     metric: str = "hit@1",
     *,
     modality: str,
+    sizes: Sequence[int] = SIZES,
     **facts: Any,
 ) -> None:
     """All files of a task, by the code that writes them in an evaluation.
 
     Args:
+        sizes: that it is scored at.
         facts: what else the result says.
     """
     ranking, metrics = score_task(task, queries, targets, torch.arange(len(targets)))
@@ -100,6 +103,9 @@ def write_task(
     ranked = Ranked(task, queries, targets, ranking.targets, ranking.scores, shared)
     write_side_files(folder / modality, ranked, scores["metrics"])
     more = {"modality": modality, **scores, **facts}
+    if sizes:
+        places = torch.arange(len(targets))
+        more["dimensions"] = at_sizes(task, queries, targets, places, metric, list(sizes))
     write_result(folder, result_json(task.name, scores["values"], metric, **more))
 
 

@@ -5,7 +5,10 @@ pytest tests/training/test_grad_cache.py
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +25,9 @@ from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_bac
 from unime.training.graph_memory import GraphMemory
 
 CONFIG = HardNegativeLossConfig(0.05, 3, 0.1, symmetric=True)
+SIZES: dict[str, Any] = {"matryoshka_dimensions": [4, 2], "matryoshka_weights": [0.5, 2.0]}  # of 5
+SIZED = replace(CONFIG, **SIZES)
+DISTILLATION = DistillationLossConfig(**SIZES)
 KEYS = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
 POSITIVES = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
 LABELS = {"query_key": torch.arange(8), "target_key": KEYS, "is_positive": POSITIVES}
@@ -63,8 +69,12 @@ def whole_batch(chunk: int, queries: int = 8, targets: int = 12) -> Batch:
     return make_batch(rows(queries, 1), rows(targets, 2), labels, chunk)
 
 
-def pair_loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
-    return instruction_loss(embeddings, labels, CONFIG)
+def pair_loss(
+    embeddings: dict[str, Tensor],
+    labels: dict[str, Tensor],
+    config: HardNegativeLossConfig = CONFIG,
+) -> LossOutput:
+    return instruction_loss(embeddings, labels, config)
 
 
 def gradients(model: nn.Module) -> list[Tensor]:
@@ -75,26 +85,29 @@ def assert_close(found: list[Tensor], expected: list[Tensor]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
 
 
-def plain_gradients(labels: dict[str, Tensor]) -> list[Tensor]:
+def plain_gradients(
+    labels: dict[str, Tensor], config: HardNegativeLossConfig = CONFIG
+) -> list[Tensor]:
     """Of 8 queries and 12 targets in one graph."""
     model = ToyEncoder()
     embeddings = {"query": model([{"x": rows(8, 1)}]), "target": model([{"x": rows(12, 2)}])}
     embeddings = {name: value.float() for name, value in embeddings.items()}
-    instruction_loss(embeddings, labels, CONFIG).loss.backward()
+    instruction_loss(embeddings, labels, config).loss.backward()
     return gradients(model)
 
 
+@pytest.mark.parametrize("config", [CONFIG, SIZED], ids=["one size", "sizes"])
 @pytest.mark.parametrize(("chunk", "forwards"), [(1, 40), (3, 14), (8, 6), (19, 4), (20, 1)])
-def test_cached_equals_plain(chunk: int, forwards: int) -> None:
+def test_cached_equals_plain(chunk: int, forwards: int, config: HardNegativeLossConfig) -> None:
     """The whole batch in one chunk (20 rows) takes one pass, anything less two."""
     batch = whole_batch(chunk)
     model, accelerator = ToyEncoder(), Accelerator(cpu=True)
     calls: list[object] = []
     model.register_forward_hook(lambda *_: calls.append(None))
-    output = cached_backward(accelerator, model, batch, pair_loss)
+    output = cached_backward(accelerator, model, batch, partial(pair_loss, config=config))
     assert not output.loss.requires_grad
     assert len(calls) == forwards
-    assert_close(gradients(model), plain_gradients(batch.labels))
+    assert_close(gradients(model), plain_gradients(batch.labels, config))
 
 
 def test_dropout_draws_the_same_masks_twice() -> None:
@@ -133,7 +146,8 @@ def test_kept_graphs_change_no_number(limit: float, kept: int) -> None:
         torch.manual_seed(7)
         for _ in range(2):  # measured in the first step, expected in the second
             calls.clear()
-            cached_backward(accelerator, model, batch, pair_loss, graphs=graphs)
+            loss = partial(pair_loss, config=SIZED)
+            cached_backward(accelerator, model, batch, loss, graphs=graphs)
             if graphs is not None:
                 assert (graphs.kept, len(calls)) == (kept, 10 - kept)
                 graphs.end()
@@ -243,19 +257,21 @@ def gradients_of_ranks(folder: str) -> None:
         outputs.append(cached_backward(accelerator, model, own_batch(rank, sizes[rank]), pair_loss))
         pair_gradients.append(gradients(model))
         model.zero_grad()
+    cached_backward(accelerator, model, own_batch(rank, 4), partial(pair_loss, config=SIZED))
+    of_sizes = gradients(model)
+    model.zero_grad()
 
     texts, teacher = query[mine_query], F.normalize(rows(8, 3), dim=-1)[mine_query]
     chunks = [[{"x": part}] for part in texts.split(2)]
     text = Batch(chunks, {"text": len(texts)}, {"teacher": teacher}, [])
 
     def distill(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> LossOutput:
-        return distillation_loss(
-            embeddings["text"], labels["teacher"].float(), DistillationLossConfig()
-        )
+        return distillation_loss(embeddings["text"], labels["teacher"].float(), DISTILLATION)
 
     distilled = cached_backward(accelerator, model, text, distill)
     result = {
         "pair": pair_gradients,
+        "sizes": of_sizes,
         "pair_loss": torch.stack([output.loss for output in outputs]),
         "text": gradients(model),
         "text_loss": distilled.loss,
@@ -274,12 +290,13 @@ def test_two_ranks_equal_one(two_ranks: Ranks, tmp_path: Path) -> None:
     expected = plain_gradients(LABELS)
     model = ToyEncoder()
     teacher = F.normalize(rows(8, 3), dim=-1).float()
-    plain = distillation_loss(model([{"x": rows(8, 1)}]).float(), teacher, DistillationLossConfig())
+    plain = distillation_loss(model([{"x": rows(8, 1)}]).float(), teacher, DISTILLATION)
     plain.loss.backward()
     for result in ranks:
         assert float(result["text_loss"]) == pytest.approx(float(plain.loss.detach()), abs=1e-6)
         for found in result["pair"]:
             assert_close(found, expected)
+        assert_close(result["sizes"], plain_gradients(LABELS, SIZED))
         assert_close(result["text"], gradients(model))
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
 

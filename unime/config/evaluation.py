@@ -93,6 +93,16 @@ class EvalConfig(EmbeddingConfig):
 
     data: EvalData = field(default_factory=EvalData)
     overwrite: bool = setting(False, "false: a result of the same settings is kept")
+    dimensions: NotEmpty[list[Positive[int]]] | None = setting(
+        None,
+        "such as [64, 128]: every task is scored by so many first coordinates, normalised again, "
+        "as well, from the same embeddings; the whole vector stays the score; null: it alone",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = self.dimensions or []
+        require(len(set(sizes)) == len(sizes), "dimensions", sizes, "different sizes")
 
 
 @dataclass

@@ -183,8 +183,53 @@ class ResumeConfig(Settings, section="resume"):
     force: bool = setting(False, "also where settings or data have changed (the log says which)")
 
 
+@dataclass(kw_only=True)
+class LossConfig(Settings, section="loss"):
+    """Of both losses: how much memory they take, and one vector of many sizes (Matryoshka
+    representation learning, arXiv 2205.13147)."""
+
+    matryoshka_dimensions: NotEmpty[list[Positive[int]]] | None = setting(
+        None,
+        "such as [64, 128]: the loss is taken of so many first coordinates, normalised again, as "
+        "well; the whole vector always counts, listed or not; null: it alone",
+    )
+    matryoshka_weights: NotEmpty[list[Positive[float]]] | None = setting(
+        None,
+        "of these sizes in the mean, beside 1 of a whole vector that is not listed; null: 1 each",
+    )
+
+    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes, weights = self.matryoshka_dimensions or [], self.matryoshka_weights
+        key = "loss.matryoshka_dimensions"
+        require(len(set(sizes)) == len(sizes), key, sizes, "different sizes")
+        fits = weights is None or len(weights) == len(sizes)
+        require(
+            fits, "loss.matryoshka_weights", weights, f"one for each of {key}, {sizes}, or null"
+        )
+
+    def shares(self, dimension: int) -> dict[int, float]:
+        """How much the loss at each size counts, 1 together; the whole vector's comes first.
+
+        Args:
+            dimension: of the embeddings.
+
+        Raises:
+            ConfigError: they do not have so many.
+        """
+        sizes = self.matryoshka_dimensions or []
+        for size in sizes:
+            expected = f"at most {dimension}, which is what the model's embeddings have"
+            require(size <= dimension, "loss.matryoshka_dimensions", size, expected)
+        weights = self.matryoshka_weights or [1.0] * len(sizes)
+        found = {dimension: 1.0} | dict(zip(sizes, weights, strict=True))
+        return {size: weight / sum(found.values()) for size, weight in found.items()}
+
+
 @dataclass
-class DistillationLossConfig(Settings, section="loss"):
+class DistillationLossConfig(LossConfig, section="loss"):
     """Stage 1 (paper 3.2, equation 2), which names no temperature and leaves the diagonal open."""
 
     student_temperature: Temperature = setting(0.05, "divides the student's similarities")
@@ -194,11 +239,10 @@ class DistillationLossConfig(Settings, section="loss"):
         "count a text's similarity to itself: 1.0, which at small temperatures takes nearly all "
         "the mass of each row in teacher and student alike, and with it the gradient",
     )
-    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
 
 @dataclass
-class HardNegativeLossConfig(Settings, section="loss"):
+class HardNegativeLossConfig(LossConfig, section="loss"):
     """Stage 2 (paper 3.3). Plain InfoNCE: ``false_negative_margin`` and ``num_hard_negatives``
     both null."""
 
@@ -213,7 +257,6 @@ class HardNegativeLossConfig(Settings, section="loss"):
         "hardest negatives cost more than they would in a collapsed model, ln(1 + k), all count "
         "instead (docs/decisions.md); 0: hard negatives from the first step, as the paper says",
     )
-    block_memory: Positive[float] = setting(0.5, BLOCK_MEMORY)
 
     def __post_init__(self) -> None:
         super().__post_init__()

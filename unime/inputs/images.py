@@ -41,6 +41,12 @@ def suffix_of(content: bytes) -> str:
         return SUFFIXES.get(str(image.format), f".{image.format}".lower())
 
 
+def pixels_of(content: bytes) -> int:
+    """How many a picture's header says it has; whatever Pillow raises of what is none."""
+    with open_picture(io.BytesIO(content)) as image:
+        return image.width * image.height
+
+
 def load_image(
     path: str, max_pixels: int, drafted: Resolution | None = None, content: bytes | None = None
 ) -> Image.Image:

@@ -7,6 +7,7 @@ neither knows of models, ranks or configuration files.
 from unime.losses.distillation import distillation_loss
 from unime.losses.hard_negatives import false_negatives, hard_negative_loss
 from unime.losses.instruction import instruction_loss
+from unime.losses.matryoshka import truncated
 from unime.losses.negatives import Negatives, negatives_of
 from unime.losses.output import LossFunction, LossOutput
 from unime.losses.statistics import (

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unime.config import DistillationLossConfig
 from unime.losses.blocks import Numbers, Similarities
+from unime.losses.matryoshka import over_sizes, truncated
 from unime.losses.output import LossOutput
 from unime.losses.statistics import mean_similarity, spread
 
@@ -18,7 +19,8 @@ def distillation_loss(
     student: Tensor, teacher: Tensor, config: DistillationLossConfig
 ) -> LossOutput:
     """Textual discriminative knowledge distillation: the mean over rows of KL(teacher ‖ student)
-    between the softmaxes of the two batch similarity matrices (paper 3.2, equation 2).
+    between the softmaxes of the two batch similarity matrices (paper 3.2, equation 2); at every
+    size of ``matryoshka_dimensions`` after the same matrix, the whole teacher's.
 
     The paper's formula is ambiguous about the diagonal. It is masked by default: an embedding's
     similarity to itself is always 1, so at a small temperature it takes nearly all of every row's
@@ -36,6 +38,18 @@ def distillation_loss(
     least = 2 if config.include_diagonal else 3
     if rows < least or len(teacher) != rows:
         raise ValueError(f"distillation needs at least {least} rows, got {rows} and {len(teacher)}")
+
+    def of_size(size: int, memory: float) -> LossOutput:
+        return _loss(truncated(student, size), teacher, config, memory)
+
+    output = over_sizes(student.shape[1], config, of_size)
+    return LossOutput(output.loss, output.stats | spread({"text": student}))
+
+
+def _loss(
+    student: Tensor, teacher: Tensor, config: DistillationLossConfig, memory: float
+) -> LossOutput:
+    """At one size."""
     means = mean_similarity(student.detach()), mean_similarity(teacher)
 
     def of_block(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
@@ -46,13 +60,13 @@ def distillation_loss(
         found = _log_shares(similarity, config.student_temperature, is_masked, place.start)
         return F.kl_div(found, wanted, reduction="sum", log_target=True), numbers
 
-    total, sums = Similarities(student, student, config.block_memory).total(of_block)
+    total, sums = Similarities(student, student, memory).total(of_block)
     product = (sums["student_square"] * sums["teacher_square"]).sqrt()
     stats = {
         "teacher_correlation": sums["product"] / product,
         "teacher_mean_similarity": means[1],
     }
-    return LossOutput(total / rows, stats | spread({"text": student}))
+    return LossOutput(total / len(student), stats)
 
 
 def _log_shares(similarity: Tensor, temperature: float, is_masked: bool, start: int) -> Tensor:

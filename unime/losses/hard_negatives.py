@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unime.config import HardNegativeLossConfig, OnShort
 from unime.losses.blocks import Numbers, Similarities
+from unime.losses.matryoshka import over_sizes, truncated
 from unime.losses.negatives import Negatives
 from unime.losses.output import LossOutput
 
@@ -23,13 +24,15 @@ def hard_negative_loss(
     step: int | None = None,
 ) -> LossOutput:
     """InfoNCE over the positive and the k hardest negatives that survive the false-negative filter
-    (paper 3.3, equations 3 and 4), or over all negatives until hard ones may begin.
+    (paper 3.3, equations 3 and 4), or over all negatives until hard ones may begin; at every size
+    of ``matryoshka_dimensions``.
 
     A negative more similar to the query than ``positive + false_negative_margin`` is taken for a
     false one and dropped; of the rest the ``num_hard_negatives`` most similar stay. What was
     dropped never comes back: with fewer than k left the empty places are masked, or
     (``on_short: repeat``, the paper's way) filled by repeating those that are left, hardest first.
-    With none left the loss of that query is exactly zero.
+    With none left the loss of that query is exactly zero. Each size has its own hardest negatives
+    and its own filter; whether hard ones have begun is decided by the whole vector.
 
     Args:
         queries: unit-norm (Q, D).
@@ -39,8 +42,32 @@ def hard_negative_loss(
             one, and no right answer (:class:`Negatives`).
         step: optimizer steps taken so far; None: long after ``hard_negatives_after``.
     """
+    begun = _hard_negatives_begun(config, step)
 
-    similarities = Similarities(queries, candidates, config.block_memory)
+    def of_size(size: int, memory: float) -> LossOutput:
+        nonlocal begun
+        rows, columns = truncated(queries, size), truncated(candidates, size)
+        similarities = Similarities(rows, columns, memory)
+        output = _loss(similarities, positive_index, is_negative, config, begun)
+        if begun is None:
+            begun = bool(output.stats["hard_negatives"])
+        return output
+
+    return over_sizes(queries.shape[1], config, of_size)
+
+
+def _loss(
+    similarities: Similarities,
+    positive_index: Tensor,
+    is_negative: Negatives | Tensor,
+    config: HardNegativeLossConfig,
+    begun: bool | None,
+) -> LossOutput:
+    """At one size.
+
+    Args:
+        begun: whether hard negatives have; None: this batch decides.
+    """
 
     def total(k: int | None, margin: float | None) -> tuple[Tensor, Numbers]:
         def of_block(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
@@ -54,7 +81,6 @@ def hard_negative_loss(
 
         return similarities.total(of_block)
 
-    begun = _hard_negatives_begun(config, step)
     with torch.set_grad_enabled(torch.is_grad_enabled() and begun is not False):
         loss, sums = total(config.num_hard_negatives, config.false_negative_margin)
     hard = loss.detach()
@@ -63,7 +89,7 @@ def hard_negative_loss(
     if not begun:  # all count, and none is taken for false
         del loss, sums  # and with them two gradients
         loss, sums = total(None, None)
-    count = len(queries)
+    count = len(positive_index)
     stats = _stats(sums, count) | {
         "hard_negative_loss": hard / count,
         "hard_negatives": hard.new_tensor(float(begun)),

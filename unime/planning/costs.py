@@ -168,12 +168,18 @@ def workspace_bytes(config: PlannedConfig, architecture: Architecture, chunk: Lo
 
 
 def gathered_bytes(config: PlannedConfig, architecture: Architecture) -> float:
-    """On every GPU: embeddings of the global batch and their gradients, and about four matrices of
-    its similarities (scores, mask, logits, their gradient) or of a block of them, all fp32."""
+    """On every GPU: embeddings of the global batch and their gradients, at each size that the loss
+    is taken at, and about four matrices of its similarities (scores, mask, logits, their gradient)
+    or of a block of them, all fp32.
+
+    Raises:
+        ConfigError: a size in ``loss.matryoshka_dimensions`` that the embeddings do not have.
+    """
+    sizes = config.loss.shares(architecture.hidden_size)
     pairs = config.gpus * config.optim.batch_size_per_device
     items = pairs * (1 if isinstance(config, Stage1PlanConfig) else 2)
-    similarities = min(4 * 4 * pairs**2, config.loss.block_memory * 2**30)
-    return 2 * 4 * items * architecture.hidden_size + similarities
+    similarities = min(4 * 4 * pairs**2 * len(sizes), config.loss.block_memory * 2**30)
+    return 2 * 4 * items * sum(sizes) + similarities
 
 
 def bytes_per_value(config: PlannedConfig) -> int:

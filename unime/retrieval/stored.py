@@ -101,6 +101,14 @@ class StoredModel:
         reasons = (self.embedder.refuses(distinct.items[place]) for place in missing)
         return next((reason for reason in reasons if reason is not None), None)
 
+    def dimension(self, missing: list[int]) -> int:
+        """Of the embeddings that the store has, or will have; asked for on all ranks together."""
+        if missing:
+            return self.embedder.dimension
+        store = self.store
+        known = on_main(self.accelerator, lambda: store.facts["dimension"] if store else 0)
+        return int(known)
+
     def encode(
         self,
         distinct: DistinctItems,

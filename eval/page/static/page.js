@@ -10,6 +10,7 @@ function start() {
   showHeader();
   showAverages();
   showTasks();
+  showSizes();
   showMatrices();
   showMap();
   showGallery();

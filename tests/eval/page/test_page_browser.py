@@ -149,6 +149,21 @@ def test_tables_sort_and_compare(opened: Callable[..., Any], made: Made) -> None
     assert sorted(names()) == ["FashionIQ", "MSCOCO_t2i"]
 
 
+def test_the_curve_over_dimensions(opened: Callable[..., Any], made: Made) -> None:
+    """A line a model, and the numbers of what is chosen in a table."""
+    page = opened()
+    section = page.locator("#sizes")
+    assert section.locator("svg.curve polyline").count() == len(MODELS)
+    heads = section.locator("thead th").all_inner_texts()
+    assert [head.strip("\xa0↕") for head in heads[1:]] == ["4", "16"]
+    section.locator("select").select_option(label="FashionIQ")
+    curve = next(found for found in made.data["sizes"] if found["label"] == "FashionIQ")
+    row = section.locator("tbody tr").nth(1).inner_text()
+    for _, score, *_ in curve["models"][1]:
+        assert f"{100 * score:.1f}" in row
+    assert "FashionIQ" in section.locator("svg.curve").get_attribute("aria-label")
+
+
 def test_matrix_reads_the_cosine(opened: Callable[..., Any], made: Made) -> None:
     tab = opened()
     tab.locator("#matrix-controls").get_by_label("Task").select_option("2")

@@ -55,9 +55,9 @@ class PreparedSet:
         return cls(**check_kinds(read_json(path), kinds, str(path)))
 
     def splits(self, task: str) -> list[str]:
-        """Those that a task has."""
+        """Those that a task has rows of."""
         found = self.rows.get(task)
-        return list(found) if isinstance(found, dict) else []
+        return [name for name, rows in found.items() if rows] if isinstance(found, dict) else []
 
     def write(self, root: Path) -> None:
         """Last: a folder without set.json is none that is finished."""
