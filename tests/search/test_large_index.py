@@ -117,8 +117,8 @@ def test_one_percent_costs_one_percent(tmp_path: Path, monkeypatch: pytest.Monke
             assert found[0].path == str(path) and found[0].score > 0.999
         assert str(files[-1]) not in {path for path, _ in held(index)}
     print("\n".join(["", f"{COUNT:,} points of {SIZE} dimensions", *said]))
-    if COUNT > 50_000:  # else what any update costs is most of it
-        assert seconds["1 % added, changed and removed"] < 0.1 * seconds["all"]
+    more = seconds["1 % added, changed and removed"] - seconds["nothing"]
+    assert more < 0.1 * seconds["all"] or COUNT < 50_000  # three times 1 %
 
 
 def files_done(ledger: Path) -> int:
