@@ -25,7 +25,7 @@ LOCAL = IndexConfig(passage_characters=400, batch_size=2)
 
 def held(index: Index) -> dict[tuple[str, int], np.ndarray]:
     """Path and place of every point, with its vector."""
-    found, _ = index.store._client.scroll("unime", limit=10_000, with_vectors=True)
+    found, _ = index.store._client.scroll("unime", limit=1_000_000, with_vectors=True)
     keys = [(one.payload["path"], one.payload["place"]) for one in found]
     assert len(set(keys)) == len(keys)
     return {key: np.array(one.vector["whole"]) for key, one in zip(keys, found, strict=True)}

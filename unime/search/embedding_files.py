@@ -83,8 +83,8 @@ class FileEmbedder:
                 self._store(group, ready)
                 self.ledger.write([job.entry(done=True) for job in group.ended])
                 for job in group.ended:
-                    self.report.added += job.before is None
-                    self.report.changed += job.before is not None
+                    self.report.added += job.before is None and bool(job.places)
+                    self.report.changed += job.before is not None and bool(job.places)
                     if job.problems:
                         self.report.unreadable[job.file.path] = "; ".join(job.problems)
                 bar.update(len(group.ended))

@@ -39,8 +39,10 @@ LOCK = threading.Lock()
 
 
 class _Points(pickle.Unpickler):
-    """Raises:
-    UnpicklingError: something else than points of numbers and texts.
+    """Unpickles points of numbers and texts.
+
+    Raises:
+        UnpicklingError: something else.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -76,8 +78,10 @@ def local_mode() -> Iterator[None]:
 
 
 def open_local(folder: Path) -> QdrantClient:
-    """Raises:
-    ConfigError: another program has it, or it is damaged.
+    """Open, or make, what local mode keeps in a folder.
+
+    Raises:
+        ConfigError: another program has it, or it is damaged.
     """
     from qdrant_client import QdrantClient
 

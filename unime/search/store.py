@@ -67,8 +67,10 @@ class VectorStore:
                 )
 
     def check_new(self) -> None:
-        """Raises:
-        ConfigError: a server has a collection of this name, which may be another index's.
+        """Refuse a collection that is there already.
+
+        Raises:
+            ConfigError: a server has one of this name, which may be another index's.
         """
         with self._told(ConfigError, "store.url: "):
             if not self.is_local and self._client.collection_exists(self._name):

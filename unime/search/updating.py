@@ -51,9 +51,9 @@ class Update:
         if in_hand := self.ledger.in_hand():
             self.store.remove_files([entry.path for entry in in_hand])
             self.ledger.remove([entry.path for entry in in_hand])
-        entries = list(self.ledger.all())
-        if sum(len(entry.places or ()) for entry in entries) == self.store.count():
+        if self.ledger.stored() == self.store.count():
             return
+        entries = list(self.ledger.all())
         expected = {point_id(path, place) for path, place in places_of(entries)}
         there = set(self.store.ids())
         lost = [
