@@ -29,13 +29,7 @@ from tests.support.material import metrics, stage1, stage2
 from tests.test_loss_blocks import THREE_BLOCKS, check_equal, pairs
 from unime.config import DistillationLossConfig, HardNegativeLossConfig
 from unime.errors import ConfigError
-from unime.losses import (
-    LossOutput,
-    distillation_loss,
-    hard_negative_loss,
-    instruction_loss,
-    negatives_of,
-)
+from unime.losses import LossOutput, distillation_loss, hard_negative_loss, instruction_loss
 
 ROWS = 37
 
@@ -126,7 +120,7 @@ def test_distillation_equals_the_reference(memory: float) -> None:
 def test_instruction_equals_the_reference(
     memory: float, k: int | None, margin: float | None, after: int | str, noise: float, begun: bool
 ) -> None:
-    """Each size has its own hardest negatives, of those that the whole vector lets through."""
+    """Each size has its own hardest negatives and its own filter."""
     config = HardNegativeLossConfig(
         *(0.05, k, margin), hard_negatives_after=after, block_memory=memory,
         matryoshka_dimensions=[*SIZES], matryoshka_weights=[*WEIGHTS],
@@ -134,17 +128,10 @@ def test_instruction_equals_the_reference(
     sides, labels = pairs(noise)
 
     def dense(rows: dict[str, Tensor], decided: bool | None) -> LossOutput:
-        if decided is None:
-            return dense_losses.instruction_loss(rows, labels, config, 0)
-        places = labels["is_positive"].nonzero()[:, 0]
-        keys = labels["query_key"], labels["target_key"][places], labels["target_key"]
-        may = negatives_of(*keys)
-        if decided and margin is not None:
-            whole = sides["query"] @ sides["target"].T
-            may &= whole <= whole.gather(1, places[:, None]) + margin
-        after = 0 if decided else 99
-        own = replace(config, false_negative_margin=None, hard_negatives_after=after)
-        return dense_losses.hard_negative_loss(rows["query"], rows["target"], places, may, own, 0)
+        own = config
+        if decided is not None:
+            own = replace(config, hard_negatives_after=0 if decided else 99)
+        return dense_losses.instruction_loss(rows, labels, own, 0)
 
     own = check_equal(
         lambda rows: instruction_loss(rows, labels, config, 0),
@@ -154,24 +141,9 @@ def test_instruction_equals_the_reference(
     assert bool(own.stats["hard_negatives"]) == begun
 
 
-def test_the_whole_vector_says_what_is_false() -> None:
-    """A wrong answer that is as near as the right one, and in its first two coordinates at the
-    query itself, where the right one is nowhere near: there it has to be learned from."""
-    query = torch.tensor([[1.0, 0.0, 1.0, 0.0]]) / math.sqrt(2)
-    answers = torch.tensor([[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0]]) / math.sqrt(2)
-    config = HardNegativeLossConfig(0.5, 1, 0.1, hard_negatives_after=0, matryoshka_dimensions=[2])
-    right, wrong = torch.tensor([0]), torch.tensor([[False, True]])
-    stats = hard_negative_loss(query, answers, right, wrong, config).stats
-    assert float(stats["loss_4"]) == pytest.approx(math.log(2))
-    assert float(stats["loss_2"]) == pytest.approx(math.log(1 + math.exp(1 / 0.5)))
-    false = torch.tensor([[0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 1.0, 0.0]])  # the query itself
-    stats = hard_negative_loss(query, F.normalize(false, dim=1), right, wrong, config).stats
-    assert float(stats["loss_4"]) == float(stats["loss_2"]) == 0
-
-
 def test_both_directions_have_all_sizes() -> None:
     config = HardNegativeLossConfig(
-        0.1, 4, None, hard_negatives_after=0, symmetric=True, matryoshka_dimensions=[2, 6]
+        0.1, 4, hard_negatives_after=0, symmetric=True, matryoshka_dimensions=[2, 6]
     )
     sides, labels = pairs()
     sizes = [

@@ -31,8 +31,8 @@ def hard_negative_loss(
     false one and dropped; of the rest the ``num_hard_negatives`` most similar stay. What was
     dropped never comes back: with fewer than k left the empty places are masked, or
     (``on_short: repeat``, the paper's way) filled by repeating those that are left, hardest first.
-    With none left the loss of that query is exactly zero. Each size has its own hardest negatives;
-    which are false, and whether hard ones have begun, is decided by the whole vector.
+    With none left the loss of that query is exactly zero. Each size has its own hardest negatives
+    and its own filter; whether hard ones have begun is decided by the whole vector.
 
     Args:
         queries: unit-norm (Q, D).
@@ -48,8 +48,7 @@ def hard_negative_loss(
         nonlocal begun
         rows, columns = truncated(queries, size), truncated(candidates, size)
         similarities = Similarities(rows, columns, memory)
-        judge = None if size == queries.shape[1] else (queries.detach(), candidates.detach())
-        output = _loss(similarities, positive_index, is_negative, config, begun, judge)
+        output = _loss(similarities, positive_index, is_negative, config, begun)
         if begun is None:
             begun = bool(output.stats["hard_negatives"])
         return output
@@ -63,20 +62,19 @@ def _loss(
     is_negative: Negatives | Tensor,
     config: HardNegativeLossConfig,
     begun: bool | None,
-    judge: tuple[Tensor, Tensor] | None,
 ) -> LossOutput:
     """At one size.
 
     Args:
         begun: whether hard negatives have; None: this batch decides.
-        judge: the whole queries (Q, D) and candidates (C, D), which the filter asks; None: these.
     """
 
     def total(k: int | None, margin: float | None) -> tuple[Tensor, Numbers]:
         def of_block(place: slice, similarity: Tensor) -> tuple[Tensor, Numbers]:
             positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
             may = is_negative[place]  # (B, C)
-            is_false = _false(similarity, positive_index, place, may, margin, judge)
+            with torch.no_grad():
+                is_false = false_negatives(similarity, positive, may, margin)
             negatives = _hardest(similarity, may & ~is_false, k, config.on_short)  # (B, k)
             numbers = _numbers(positive, negatives, may, is_false, config)
             return _info_nce(positive, negatives, config.temperature), numbers
@@ -114,22 +112,6 @@ def _hard_negatives_begun(config: HardNegativeLossConfig, step: int | None) -> b
     if config.num_hard_negatives is None or after == 0 or step is None:
         return True
     return None if after == "auto" else step >= int(after)
-
-
-@torch.no_grad()
-def _false(
-    similarity: Tensor,
-    positive_index: Tensor,
-    place: slice,
-    may: Tensor,
-    margin: float | None,
-    judge: tuple[Tensor, Tensor] | None,
-) -> Tensor:
-    """:func:`false_negatives` of a block of rows (B, C)."""
-    if judge is not None and margin is not None:
-        similarity = judge[0][place] @ judge[1].T
-    positive = similarity.gather(1, positive_index[place][:, None])  # (B, 1)
-    return false_negatives(similarity, positive, may, margin)
 
 
 def false_negatives(
