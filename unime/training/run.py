@@ -43,6 +43,7 @@ from unime.runtime.folder_lock import lock_folder
 from unime.training.checkpoints import checkpoint
 from unime.training.engines import SHARDS_WEIGHTS, StageConfig, engine_of, make_accelerator
 from unime.training.identity import as_before, changes, run_identity
+from unime.training.kernels.heap import return_large_blocks
 
 FINISHED = "finished.json"
 
@@ -118,6 +119,7 @@ def start_run(config: StageConfig) -> Run:
     """
     for name in config.run.trackers:
         require_package(name, "train" if name == "tensorboard" else name, "run.trackers")
+    return_large_blocks()
     accelerator = make_accelerator(config)
     _check_batch(config, accelerator.num_processes)
     adapter = find_adapter(config.model)
