@@ -7,11 +7,11 @@ import os
 import sys
 
 MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
-LARGE = 1 << 20  # bytes
+LARGE = 4 << 20  # bytes
 
 
 def return_large_blocks() -> None:
-    """Have every block of 1 MiB or more mapped apart, so that it is gone when it is freed.
+    """Have every block of 4 MiB or more mapped apart, so that it is gone when it is freed.
 
     glibc does so from 128 kB on, but raises that limit to the size of whatever is freed, to 32 MiB
     at most: large tensors then lie on the heap among small ones, and what is free between those
