@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from unime.collapse import of_batch
+from unime.config import LossConfig
 from unime.config.reading.values import load_yaml
 from unime.errors import ConfigError
 from unime.models.adapter_files import named_folder
@@ -122,7 +124,8 @@ def recipe(title: str, config: Mapping[str, Any]) -> str:
     kind = "DoRA" if lora["use_dora"] else "LoRA"
     of_one_size = ("matryoshka_dimensions", "matryoshka_weights")
     said = {k: v for k, v in loss.items() if v is not None or k not in of_one_size}
-    losses = ", ".join(f"{key} {value}" for key, value in said.items())
+    shared = {entry.name for entry in fields(LossConfig)}  # by both losses: last
+    losses = ", ".join(f"{key} {said[key]}" for key in sorted(said, key=shared.__contains__))
     return (
         f"**{title}**: {what}.\n"
         f"{kind} of rank {lora['rank']} and alpha {lora['alpha']} on {', '.join(lora['train'])};"
