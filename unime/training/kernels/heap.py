@@ -6,8 +6,8 @@ import ctypes
 import os
 import sys
 
-MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
-LARGE = 4 << 20  # bytes
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # M_… of malloc.h
+LARGE, FREE = 4 << 20, 128 << 10  # bytes
 
 
 def return_large_blocks() -> None:
@@ -23,3 +23,4 @@ def return_large_blocks() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(MMAP_THRESHOLD, LARGE)
+        set_option(TRIM_THRESHOLD, FREE)  # glibc's own, which it raises with the other
