@@ -73,8 +73,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _refuse_others(folder: Path, made: dict[str, Any]) -> None:
-    """Raises:
-    ConfigError: clusters of other data, settings or of another model are there.
+    """Refuse a folder that holds other clusters.
+
+    Raises:
+        ConfigError: those there are of other data or settings, or of another model.
     """
     if not (folder / FACTS).is_file():
         return

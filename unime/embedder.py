@@ -23,8 +23,8 @@ from PIL import Image
 
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
-from unime.inputs.images import load_image, longest_first
-from unime.inputs.items import Item
+from unime.inputs.images import check_size, load_image, longest_first
+from unime.inputs.items import Item, distinct_places
 from unime.inputs.padding import Sample
 from unime.inputs.pixels import as_seen
 from unime.losses import first_unsound
@@ -144,9 +144,7 @@ class Embedder:
         alone = isinstance(items, str | Path | bytes | Image.Image | Item | Mapping)
         given: Sequence[Input] = [items] if alone else items  # type: ignore[list-item,assignment]
         made, pictures = self.as_items(given)
-        places: dict[tuple[Item, object], list[int]] = {}
-        for place, item in enumerate(made):
-            places.setdefault((item, item.spacing), []).append(place)
+        places = distinct_places(made)
         distinct = [item for item, _ in places]
         rows_of, order = [*places.values()], longest_first(distinct)
         vectors = np.empty((len(made), self.dimension), np.float32)
@@ -364,8 +362,6 @@ def _digest(picture: bytes | Image.Image) -> str:
 def _loaded(path: str, held: bytes | Image.Image | None, limit: int) -> Image.Image:
     """A picture upright, in RGB, on white where it is transparent, wherever it lies."""
     if isinstance(held, Image.Image):
-        if held.width * held.height > limit:
-            size = f"{held.width} x {held.height} pixels"
-            raise DataError(f"the picture: {size}, more than inputs.max_image_pixels={limit}")
+        check_size("the picture", held, limit)
         return as_seen(held)
     return load_image("the picture" if held is not None else path, limit, content=held)

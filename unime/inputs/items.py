@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,14 @@ class Pair:
     target: Item
     negatives: tuple[Item, ...] = ()
     row_id: str = ""  # "A-OKVQA:17"
+
+
+def distinct_places(items: Iterable[Item]) -> dict[tuple[Item, object], list[int]]:
+    """Each different item, with its white space, which equality leaves out, and its places."""
+    places: dict[tuple[Item, object], list[int]] = {}
+    for place, item in enumerate(items):
+        places.setdefault((item, item.spacing), []).append(place)
+    return places
 
 
 def video_frames(folder: str | Path) -> tuple[str, ...]:

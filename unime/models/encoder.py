@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +23,7 @@ from unime.backbones.packing import LAST, PROBES, check_apart, decoder_inputs, p
 from unime.config import InputConfig, LoraSettings, ModelConfig, Quantization
 from unime.errors import ConfigError, DataError
 from unime.inputs.images import longest_first
-from unime.inputs.items import Item
+from unime.inputs.items import Item, distinct_places
 from unime.inputs.padding import Sample, shows_images
 from unime.losses import first_unsound
 from unime.models.adapter_files import trained_inputs
@@ -299,9 +298,7 @@ class Encoder(nn.Module):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
-        places: dict[tuple[Item, object], list[int]] = defaultdict(list)
-        for place, item in enumerate(items):
-            places[item, item.spacing].append(place)
+        places = distinct_places(items)
         distinct = list(places)
         order = longest_first([item for item, _ in distinct])
         embeddings = torch.empty(len(items), self.hidden_size)
