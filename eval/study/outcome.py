@@ -43,10 +43,10 @@ def write_outcome(folder: Path, name: str, study: StudyConfig, rows: Sequence[Ro
     if importlib.util.find_spec("matplotlib") is None:
         print("no figures: matplotlib is not installed: pip install 'unime[study]'")
     else:
-        from eval.study.figures import draw_all
+        from eval.study.figures.draw import draw_all
 
         figures = folder / FIGURES
-        draw_all(rows, figures)
+        draw_all(rows, reference, figures)
     write_page(folder, rows, figures)
 
 

@@ -101,7 +101,9 @@ def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
             own = _own(dict(zip(study.grid, values, strict=True)), recipe)
             for seed in study.seeds:
                 cell = Cell(name_of(name), seed, own)
-                found.setdefault((cell.recipe, seed, repr(own)), _planned(cell, recipe, study, base))
+                found.setdefault(
+                    (cell.recipe, seed, repr(own)), _planned(cell, recipe, study, base)
+                )
     return list(found.values())
 
 

@@ -114,7 +114,6 @@ class StudyConfig(Settings):
             require(self.baseline in self.recipes, "baseline", self.baseline, expected)
 
 
-
 def check_programs(words: dict[str, list[str]]) -> None:
     """Raises:
     ConfigError: words for a program that no cell runs.

@@ -55,7 +55,9 @@ def row_of(cell: Cell, study: str, marks: Marks) -> Row:
             row |= _metrics(step.kind, step.folder / "metrics.jsonl")
     if status == DONE:
         evaluation = cell.steps[-1]
-        row |= _scores(evaluation.folder, evaluation.config.data.suite, evaluation.config.data.tasks)
+        row |= _scores(
+            evaluation.folder, evaluation.config.data.suite, evaluation.config.data.tasks
+        )
         row["folder"] = str(evaluation.folder)
     return row
 

@@ -11,6 +11,7 @@ function start() {
   showAverages();
   showTasks();
   showSizes();
+  showDrawn();
   showMatrices();
   showMap();
   showGallery();
