@@ -45,6 +45,7 @@ from unime.config.training import (
     DistillationLossConfig,
     HardNegativeLossConfig,
     LossConfig,
+    Objective,
     OnCollapse,
     OnNonfinite,
     OnShort,

@@ -23,6 +23,7 @@ from unime.config.settings import (
     Settings,
     Share,
     Temperature,
+    WholeOrLess,
     one_of,
     setting,
 )
@@ -34,6 +35,14 @@ class OnShort(Enum):
 
     mask = "mask"
     repeat = "repeat"
+
+
+class Objective(Enum):
+    """What stage 1 makes of the student's and the teacher's similarities: the divergence of their
+    softmaxes, or the mean square of their differences."""
+
+    kl = "kl"
+    mse = "mse"
 
 
 class OnNonfinite(Enum):
@@ -239,6 +248,9 @@ class DistillationLossConfig(LossConfig, section="loss"):
         "count a text's similarity to itself: 1.0, which at small temperatures takes nearly all "
         "the mass of each row in teacher and student alike, and with it the gradient",
     )
+    objective: Objective = setting(
+        Objective.kl, "mse: of the similarities themselves, without temperatures"
+    )
 
 
 @dataclass
@@ -257,9 +269,31 @@ class HardNegativeLossConfig(LossConfig, section="loss"):
         "hardest negatives cost more than they would in a collapsed model, ln(1 + k), all count "
         "instead (docs/decisions.md); 0: hard negatives from the first step, as the paper says",
     )
+    learn_temperature: bool = setting(
+        False,
+        "learn it with the adapters, at their learning rate, from this value on (CLIP, arXiv "
+        "2103.00020, 2.5)",
+    )
+    least_temperature: Temperature = setting(0.01, "that is learnt; CLIP's scale of 100")
+    hardness_strength: NotNegative[float] = setting(
+        0.0,
+        "alpha: a negative counts exp(alpha · cosine) times (LLaVE: 9 with all of a batch, "
+        "EmbeddingGemma: 5 with explicit ones); 0: once",
+    )
+    soft_labels: WholeOrLess = setting(
+        0.0,
+        "share of the loss that follows the scores that a judge gives each row's own candidates "
+        "(./launch.sh judge), in place of InfoNCE; 1: all of it (UniME-V2)",
+    )
+    judge_temperature: Temperature = setting(
+        0.02, "divides the judge's scores, as temperature divides similarities"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        too_small = self.learn_temperature and self.temperature < self.least_temperature
+        least = f"at least loss.least_temperature, {self.least_temperature}"
+        require(not too_small, "loss.temperature", self.temperature, least)
         repeats_all = self.num_hard_negatives is None and self.on_short is OnShort.repeat
         expected = "mask when loss.num_hard_negatives is null"
         require(not repeats_all, "loss.on_short", "repeat", expected)
@@ -308,6 +342,8 @@ class Stage2Config(Settings):
         check_trainable(self.model)
         packing = self.optim != MISSING and self.optim.packing
         require(not packing, "optim.packing", packing, "false: stage 2 does not read texts alone")
+        judged = self.loss.soft_labels > 0 and self.data.mine_every is not None
+        require(not judged, "data.mine_every", self.data.mine_every, "null with loss.soft_labels")
         margin = self.loss.false_negative_margin
         some = margin is None or margin > -2
         expected = "more than -2: two cosines differ by at most 2, so every negative is dropped"
