@@ -27,9 +27,10 @@ from types import FrameType
 from eval.study.marks import DONE, FAILED, Mark, Marks
 from eval.study.outcome import write_outcome
 from eval.study.plan import Cell, Step, cells_of, preparations
+from eval.study.rows import row_of
 from eval.study.running import LOGS, Runner, environments
 from eval.study.settings import STUDIES, BaseConfig, StudyConfig
-from eval.study.table import row_of, write_table
+from eval.study.table import TABLE, write_table
 from unime.config import build_config, dump_config
 from unime.config.loader import built, parse_words, program_parser
 from unime.runtime.environment import git_commit, write_facts
@@ -37,7 +38,6 @@ from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLE = "table.parquet"
 
 
 def main(argv: list[str] | None = None) -> None:

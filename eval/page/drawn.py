@@ -1,5 +1,5 @@
-"""Figures that somebody drew beforehand, as the page holds them: `./launch.sh study` writes a list of
-them (figures.json) beside their SVG files."""
+"""Figures that somebody drew beforehand, as the page holds them: `./launch.sh study` writes a list
+of them (figures.json) beside their SVG files."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class RecipeConfig(Settings):
     stage2: dict[str, Any] | None = setting({}, "sections of stage 2; null: no stage 2")
     data: Annotated[str, one_of(*KINDS)] = setting(
         PAIRS,
-        "what stage 2 learns from: the base's pairs, its triples of texts, its pairs with negatives "
-        "that the model before stage 2 mines, or these with a judge's scores",
+        "what stage 2 learns from: the base's pairs, its triples of texts, its pairs with "
+        "negatives that the model before stage 2 mines, or these with a judge's scores",
     )
 
     def __post_init__(self) -> None:

@@ -95,3 +95,16 @@ def failures(rows: Sequence[Row]) -> str:
         f"{': ' + as_words(row['reason']) if row.get('reason') else ''}\n"
         for row in missing
     )
+
+
+def provenance(rows: Sequence[Row]) -> str:
+    """What was run, on what."""
+    done = [row for row in rows if row["status"] == DONE]
+    if not done:
+        return f"{NOT_RUN}\n"
+    commits, machines = (sorted({row[key] for row in done}) for key in ("commit", "hardware"))
+    seeds = sorted({row["seed"] for row in done})
+    return (
+        f"{len(done)} of {len(rows)} cells are done, seeds {', '.join(map(str, seeds))}; commit"
+        f" {', '.join(commits)}; {', '.join(machines)}.\n"
+    )

@@ -60,8 +60,8 @@ def _draw_key(
             place = number * (1 + filtered)
             panel = panels[place]
             for turn, which in enumerate(lines):
-                found = {arm.values[key]: arm for arm in own
-                         if panel_of(arm) == group and arm.values.get(line, "") == which}  # fmt: skip
+                line_of = (arm for arm in own if arm.values.get(line, "") == which)
+                found = {arm.values[key]: arm for arm in line_of if panel_of(arm) == group}
                 known = [value for value in values if value in found]
                 estimates = [reached(found[value], main) for value in known]
                 spots = [values.index(value) for value in known]

@@ -123,17 +123,17 @@ def page(found: Record) -> str:
 TITLES = {"training": "Batches of training rows", "flags": "Flags"}
 HEAD = """# The false-negative filter beside the truth
 
-What each rule drops of the pairs of a query and another row's target in {batches} batches of 64 rows
-of the demo's training data, and of the flags, which no stage has seen and some of which are
-identical. The truth is the demo's own (`answer_key`). *Precision*: the share of what is dropped that is
-false. *Recall*: the share of the false negatives that is dropped. *Before* and *after* stage 2: the
+What each rule drops of the pairs of a query and another row's target, in {batches} batches of 64
+rows of the demo's training data, and of the flags, which no stage has seen and some of which are
+identical. The truth is the demo's own (`answer_key`). *Precision*: which share of what is dropped
+is false. *Recall*: which share of the false negatives is dropped. *Before* and *after* stage 2: the
 models after stage 1 and after both.
 
-All pairs of different rows are judged; the loss itself never counts copies and known positives. What
-a rule can see differs: the margin (UniME's: more similar than the positive plus beta) embeddings; the
-teacher ({teacher}) the targets' texts, or the queries' where targets have none; perceptual hashes pictures
-beside equal texts; equality the rows. In unions the teacher's cosine is above {teacher_cosine}, hashes differ
-in {bits} bits at most.
+All pairs of different rows are judged; the loss itself never counts copies and known positives.
+What a rule can see differs: the margin (UniME's: more similar than the positive plus beta)
+embeddings; the teacher ({teacher}) the targets' texts, or the queries' where targets have none;
+perceptual hashes pictures beside equal texts; equality the rows. In unions the teacher's cosine is
+above {teacher_cosine}, hashes differ in {bits} bits at most.
 
 `python -m eval.study.filter docs/results/filter.json runs/demo` at commit {commit} on {hardware}.
 """
@@ -169,8 +169,9 @@ def draw(found: Record, output: Path) -> None:
                            linewidth=1, label=family)  # fmt: skip
                 if family == "margin":
                     for row in points:
-                        panel.annotate(f"{row['value']:g}", (row["recall"], row["precision"]),
-                                       textcoords="offset points", xytext=(4, 4), fontsize=7)  # fmt: skip
+                        place = row["recall"], row["precision"]
+                        panel.annotate(f"{row['value']:g}", place, fontsize=7,
+                                       textcoords="offset points", xytext=(4, 4))  # fmt: skip
             panel.set_title(f"{TITLES[rows]}, {moment} stage 2")
             panel.set_xlabel("recall")
             panel.set_ylabel("precision")
