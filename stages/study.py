@@ -26,10 +26,10 @@ from types import FrameType
 
 from eval.study.marks import DONE, FAILED, Mark, Marks
 from eval.study.outcome import write_outcome
-from eval.study.plan import Cell, Step, cells_of, preparations
+from eval.study.plan import Cell, Step, cells_of
 from eval.study.rows import row_of
 from eval.study.running import LOGS, Runner, environments
-from eval.study.settings import STUDIES, BaseConfig, StudyConfig
+from eval.study.settings import STUDIES, BaseConfig, StudyConfig, preparations
 from eval.study.table import TABLE, write_table
 from unime.config import build_config, dump_config
 from unime.config.loader import built, parse_words, program_parser

@@ -28,11 +28,11 @@ def identity_of(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
-@cache
 def code_of(kind: str) -> str:
-    """Of the code that a kind of step runs."""
+    """Of the code that a kind of step runs, as it is now."""
     rooms = sorted(path for path in PACKAGE.rglob("*") if path.is_dir())
     used = [p for p in rooms if p.relative_to(PACKAGE).parts[0] not in NOT_COMPUTED_WITH]
+    code_digest.cache_clear()
     library = code_digest(PACKAGE, *used, *(ROOT / name for name in FOLDERS.get(kind, ())))
     return library + (digest_of(ROOT / PROGRAMS[kind]) if kind in PROGRAMS else "")
 

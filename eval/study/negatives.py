@@ -5,8 +5,8 @@
 
 The paper trains a model with each kind. Here the same batches are looked at by one model, at the
 start of stage 2 and at every checkpoint that the run has kept: what its k hardest, k random and k
-easiest negatives cost, and how large the gradient of that loss is that its adapter gets. So the kinds
-differ by the negatives alone. `python -m eval.study.figures` draws it.
+easiest negatives cost, and how large the gradient of that loss is that its adapter gets. So the
+kinds differ by the negatives alone. `python -m eval.study.figures` draws it.
 """
 
 from __future__ import annotations

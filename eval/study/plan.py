@@ -17,6 +17,7 @@ from eval.study.identity import code_of, data_digest, identity_of, model_digest
 from eval.study.settings import (
     DATA,
     JUDGED,
+    LAUNCH,
     PAIRS,
     STAGES,
     TRIPLES,
@@ -37,7 +38,8 @@ from unime.config import (
 )
 from unime.errors import ConfigError
 
-LAUNCH, MINE = "./launch.sh", "mine"
+MINE = "mine"
+KINDS_OF_STEPS = ("stage1", "mine", "judge", "stage2", "eval")
 STEPS = "steps"  # the folder of what they make
 CLASSES: dict[str, Any] = {
     "stage1": Stage1Config,
@@ -55,6 +57,7 @@ class Step:
         name: its kind and what decides its outcome; of its folder too.
         command: as a user types it.
         needs: the names of steps that come before it.
+        code: of what it runs (identity.py).
         config: what the command's program reads; None: a program whose settings are not known here.
     """
 
@@ -63,6 +66,7 @@ class Step:
     folder: Path
     command: tuple[str, ...]
     needs: tuple[str, ...]
+    code: str
     config: Any = field(compare=False, default=None)
 
 
@@ -94,6 +98,9 @@ class Cell:
 
 def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
     """Every cell once, recipe by recipe; one that cannot be is there with the reason."""
+    for known in (data_digest, model_digest):  # what is there now
+        known.cache_clear()
+    setup = _Setup(study, base, {kind: code_of(kind) for kind in KINDS_OF_STEPS})
     found: dict[Any, Cell] = {}
     for name in study.recipes:
         recipe = load_recipe(name)
@@ -101,9 +108,9 @@ def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
             own = _own(dict(zip(study.grid, values, strict=True)), recipe)
             for seed in study.seeds:
                 cell = Cell(name_of(name), seed, own)
-                found.setdefault(
-                    (cell.recipe, seed, repr(own)), _planned(cell, recipe, study, base)
-                )
+                key = cell.recipe, seed, repr(own)
+                if key not in found:
+                    found[key] = _planned(cell, recipe, setup)
     return list(found.values())
 
 
@@ -115,9 +122,21 @@ def _own(values: dict[str, Any], recipe: RecipeConfig) -> dict[str, Any]:
     return {key: v for key, v in values.items() if key.partition(".")[0] not in without}
 
 
-def _planned(cell: Cell, recipe: RecipeConfig, study: StudyConfig, base: BaseConfig) -> Cell:
+@dataclass(frozen=True)
+class _Setup:
+    """What all cells share."""
+
+    study: StudyConfig
+    base: BaseConfig
+    code: dict[str, str]  # of each kind of step
+
+    def words(self, kind: str) -> list[str]:
+        return [*self.base.words.get(kind, ()), *self.study.words.get(kind, ())]
+
+
+def _planned(cell: Cell, recipe: RecipeConfig, setup: _Setup) -> Cell:
     try:
-        return replace(cell, steps=tuple(_Chain(cell, recipe, study, base).steps()))
+        return replace(cell, steps=tuple(_Chain(cell, recipe, setup).steps()))
     except ConfigError as error:
         return replace(cell, problem=str(error))
 
@@ -125,11 +144,10 @@ def _planned(cell: Cell, recipe: RecipeConfig, study: StudyConfig, base: BaseCon
 class _Chain:
     """Makes the steps of one cell."""
 
-    def __init__(
-        self, cell: Cell, recipe: RecipeConfig, study: StudyConfig, base: BaseConfig
-    ) -> None:
-        self.cell, self.recipe, self.study, self.base = cell, recipe, study, base
-        self.place = Path(study.output_dir) / STEPS
+    def __init__(self, cell: Cell, recipe: RecipeConfig, setup: _Setup) -> None:
+        self.cell, self.recipe, self.setup = cell, recipe, setup
+        self.base, self.code = setup.base, setup.code
+        self.place = Path(setup.study.output_dir) / STEPS
         self.made: list[Step] = []
 
     def steps(self) -> Iterator[Step]:
@@ -170,7 +188,7 @@ class _Chain:
     def _mine(self, adapter: str) -> Step:
         if self.base.mine is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
-        data = build_config(Stage2Config, Path(self.base.stage2), self._fixed("stage2")).data
+        data = build_config(Stage2Config, Path(self.base.stage2), self.setup.words("stage2")).data
         words = [f"data.root={data.root}", f"model.adapter={adapter}", f"seed={self.cell.seed}"]
         words.append(f"data.tasks={typed([*data.sources])}")
         return self._step(MINE, self.base.mine, words)
@@ -178,19 +196,15 @@ class _Chain:
     def _judge(self, mined: Step) -> Step:
         if self.base.judge is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no judge")
-        words = [*self.base.judge, *self.study.words.get("judge", ())]
-        name = f"judge-{identity_of([mined.name, *words, code_of('judge')])}"
+        words = [*self.base.judge, *self.setup.words("judge")]
+        name = f"judge-{identity_of([mined.name, *words, self.code['judge']])}"
         folder = self.place / name
         command = (LAUNCH, "judge", str(mined.folder), str(folder), *words)
-        return self._noted(Step(name, "judge", folder, command, self._needs()))
-
-    def _fixed(self, kind: str) -> list[str]:
-        """What all cells share: the base's words, and the study's."""
-        return [*self.base.words.get(kind, ()), *self.study.words.get(kind, ())]
+        return self._noted(Step(name, "judge", folder, command, self._needs(), self.code["judge"]))
 
     def _step(self, kind: str, path: str, words: list[str]) -> Step:
         """One whose program reads a configuration."""
-        words = [*self._fixed(kind), *words]
+        words = [*self.setup.words(kind), *words]
         key = "run.output_dir" if kind in STAGES else "output_dir"
         cls = CLASSES[kind]
         config = build_config(cls, Path(path), [*words, f"{key}=."])
@@ -200,14 +214,16 @@ class _Chain:
         if kind == MINE:  # whose folder is no setting on its command line
             command = [LAUNCH, kind, path, str(folder), *words]
         config = build_config(cls, Path(path), [*words, f"{key}={folder}"])
-        return self._noted(Step(name, kind, folder, tuple(command), self._needs(), config))
+        return self._noted(
+            Step(name, kind, folder, tuple(command), self._needs(), self.code[kind], config)
+        )
 
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")
         environment = [f"{k}={v}" for k, v in sorted(self.base.environment.items())]
         model = model_digest(config.model.name, config.model.revision)
         data = [data_digest(path) for path in self._read(kind, config)]
-        return identity_of([kind, settings, *environment, code_of(kind), model, *data])
+        return identity_of([kind, settings, *environment, self.code[kind], model, *data])
 
     def _read(self, kind: str, config: Any) -> list[str]:
         """The files and folders that a step reads, but for those that steps before it make, whose
@@ -226,11 +242,3 @@ class _Chain:
     def _noted(self, step: Step) -> Step:
         self.made.append(step)
         return step
-
-
-def preparations(study: StudyConfig, base: BaseConfig) -> dict[str, list[str]]:
-    """The commands that make the data of all cells, by their names, in order."""
-    found = dict(base.prepare)
-    if base.triples is not None and any(load_recipe(r).data == TRIPLES for r in study.recipes):
-        found |= base.triples.prepare
-    return {name: [LAUNCH, *words.split()] for name, words in found.items()}

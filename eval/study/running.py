@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eval.study.identity import code_of
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
 from unime.errors import ConfigError, RunError
@@ -49,6 +50,7 @@ class Runner:
 
         Raises:
             KeyboardInterrupt: a signal came; all programs have ended.
+            RunError: the code is no longer what the steps were planned with.
         """
         marks = Marks(self.folder)
         found = {step.name: step for step in steps}
@@ -101,6 +103,8 @@ class Runner:
                 raise RunError(f"{name}: {shlex.join(command)} ended with status {status}")
 
     def _run(self, step: Step, marks: Marks, slot: int) -> Mark:
+        if code_of(step.kind) != step.code:
+            raise RunError("the code has changed while the study ran: type the command again")
         if not _is_free(step.folder / LOCK):
             reason = f"{step.folder} is in use by another program"
             return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)

@@ -12,6 +12,7 @@ from unime.config import build_config
 from unime.config.settings import FilePath, NotEmpty, Positive, Seed, Settings, one_of, setting
 from unime.errors import ConfigError, require
 
+LAUNCH = "./launch.sh"
 CONFIGS = Path("configs")
 STUDIES, RECIPES = CONFIGS / "study", CONFIGS / "recipes"
 STAGES = ("stage1", "stage2")
@@ -138,3 +139,11 @@ def load_recipe(recipe: str, folder: Path = RECIPES) -> RecipeConfig:
         known = ", ".join(sorted(found.stem for found in folder.glob("*.yaml")))
         raise ConfigError(f"recipes: got {recipe!r}, expected a file, or one of {known}", "recipes")
     return build_config(RecipeConfig, path)
+
+
+def preparations(study: StudyConfig, base: BaseConfig) -> dict[str, list[str]]:
+    """The commands that make the data of all cells, by their names, in order."""
+    found = dict(base.prepare)
+    if base.triples is not None and any(load_recipe(r).data == TRIPLES for r in study.recipes):
+        found |= base.triples.prepare
+    return {name: [LAUNCH, *words.split()] for name, words in found.items()}
