@@ -81,14 +81,8 @@ def test_an_identity_is_that_of_settings_data_model_and_code(
     (checkout.folder / "pairs/rows.parquet").unlink()
     (checkout.folder / "pairs").rmdir()
     monkeypatch.setattr(plan, "code_of", lambda kind: "new" if kind == "eval" else "x")
-    other = planned(checkout)
-    assert all(a[-1] != b[-1] for a, b in zip(before, names(other), strict=True))
-    monkeypatch.undo()
-    os.chdir(checkout.folder)
-    assert (
-        names(planned(checkout, RECIPES, "words={stage2: [loss.temperature=0.5]}"))[0][0]
-        == (before[0][0])
-    )
+    other = names(planned(checkout, FEW))
+    assert all(a[-1] != b[-1] for a, b in zip(before, other, strict=True))
 
 
 def test_a_model_folder_counts_by_its_content(checkout: StudyCheckout) -> None:
