@@ -48,7 +48,7 @@ function showSearch() {
       h("div", { class: "about" },
         h("span", { class: "name", title: name }, name),
         h("span", { class: "score" }, cosine(hit.score)),
-        h("span", { class: "folder", title: hit.folder }, hit.folder)),
+        h("span", { class: "folder", title: hit.folder }, hit.folder.split("/").slice(-2).join("/"))),
       h("button", { type: "button", "aria-label": `More like ${name}`, onclick: more }, "More like this"));
   }
 
