@@ -110,7 +110,7 @@ def opened(config: AppConfig) -> tuple[Index, About]:
 
 
 def of_demo(config: AppConfig) -> tuple[Index, About]:
-    """An index of the demo's held-out pictures, or of a few drawings, made where it is not there."""
+    """An index of the demo's held-out pictures, or of a few drawings, made at the first start."""
     from unime.app.page import About
     from unime.embedder import Embedder
 

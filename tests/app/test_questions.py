@@ -62,7 +62,7 @@ def test_search_is_the_index_s(tiny: Page) -> None:
 
 
 def test_more_like_what_was_found(tiny: Page) -> None:
-    """A picture is the index's own, as it was embedded; a text or a page is what it says or shows."""
+    """A picture is the index's own, as it was embedded; a text is its passage, a page is drawn."""
     for kind in ("picture", "text", "page"):
         (one, *_) = hits(tiny, text="Paragraph", kind=kind)
         first = hits(tiny, like=one["id"], kind=kind)[0]
@@ -118,12 +118,17 @@ def test_what_is_gone_is_said(tiny_model: Any, tmp_path: Path) -> None:
         (tmp_path / "own").mkdir(exist_ok=True)
         drawing(seed).save(tmp_path / f"own/{seed}.png")
     embedder = Embedder(tiny_model("qwen2_vl"), device="cpu")
-    with indexed(tmp_path / "own", embedder, tmp_path / "at") as index, paged(index, ABOUT) as served:
+    with (
+        indexed(tmp_path / "own", embedder, tmp_path / "at") as index,
+        paged(index, ABOUT) as served,
+    ):
         page = Page(served, index, tmp_path)
         first, second = hits(page, text="a")
         (Path(first["folder"]) / first["name"]).unlink()
         (Path(second["folder"]) / second["name"]).write_bytes(b"no picture any more")
-        assert [fetched(page, f"/pictures/{one['id']}/small")[0] for one in (first, second)] == [404] * 2
+        assert [fetched(page, f"/pictures/{one['id']}/small")[0] for one in (first, second)] == [
+            404
+        ] * 2
         for one, status in ((first, 404), (second, 400)):
             got, said, _ = served.ask("/search", {"like": one["id"]})
             assert (got, "read" in said["error"]) == (status, True)

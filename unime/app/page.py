@@ -17,7 +17,7 @@ from unime.config.serving import ServeConfig
 from unime.search.index import Index
 from unime.search.terminal import thumbnail
 from unime.serving.access import Access
-from unime.serving.requests import RequestError
+from unime.serving.requests import Dialect, RequestError
 from unime.serving.service import JSON, Service, make_app, refusal
 
 SIDES = {"small": 360, "large": 1600}  # pixels
@@ -61,7 +61,7 @@ def make_service(index: Index, config: ServeConfig, name: str) -> Service:
     Raises:
         ConfigError: others could reach it without a key.
     """
-    questions = {
+    questions: dict[str, Dialect] = {
         "/search": Search(index, config.max_body_mib),
         "/classify": Classify(index),
         "/compare": Compare(index),

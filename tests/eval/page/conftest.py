@@ -15,6 +15,7 @@ from eval.page.build import write_page
 from tests.support.browser import WIDE, started_browser
 from tests.support.page_files import write_results
 
+
 @dataclass
 class Made:
     """A page on disk, the data in it, and the models' folders."""
