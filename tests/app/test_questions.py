@@ -195,6 +195,22 @@ def test_each_answer_shuts_others_out(tiny: Page) -> None:
     assert about["items"] == tiny.index.store.count() and about["title"] == ABOUT.title
 
 
+def test_a_server_of_vectors_that_is_gone_is_said(
+    tiny: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = hits(tiny, text="a", kind="picture")[0]["id"]
+
+    def gone(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    for name in ("query_batch_points", "retrieve", "count"):
+        monkeypatch.setattr(tiny.index.store._client, name, gone)
+    status, said, _ = tiny.served.ask("/search", {"text": "a"})
+    assert (status, "does not do what it is asked" in said["error"]) == (503, True)
+    for path in ("/about", f"/pictures/{point}/small"):
+        assert fetched(tiny, path)[0] == 503
+
+
 PLACES = ("/", "/about", "/script.js", "/pictures/{point}/small", "/search")
 
 

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 
 from unime.app.questions import Classify, Compare, Search, found_in
 from unime.config.serving import ServeConfig
+from unime.errors import RunError
 from unime.search.index import Index
 from unime.search.terminal import thumbnail
 from unime.serving.access import Access
@@ -87,6 +88,8 @@ def make_page(service: Service, index: Index, about: About, style: str, elements
         "/script.js": (script, "text/javascript"),
     }
 
+    drawn = BoundedSemaphore(DRAWN_AT_ONCE)
+
     def told(request: Request) -> Response:
         content, kind = texts[request.url.path]
         return _answer(content, f"{kind}; charset=utf-8")
@@ -111,10 +114,11 @@ def make_page(service: Service, index: Index, about: About, style: str, elements
                 return act(request)
             except RequestError as error:
                 return refusal(service.dialects["/search"], error)
+            except RunError as error:  # a server that has the vectors
+                return refusal(service.dialects["/search"], RequestError(str(error), 503))
 
         return respond
 
-    drawn = BoundedSemaphore(DRAWN_AT_ONCE)
     for path in texts:
         app.add_route(path, guarded(told))
     app.add_route("/about", guarded(say))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from unime.config.searching import KINDS
 from unime.embedder import label_texts
-from unime.errors import DataError
+from unime.errors import DataError, RunError
 from unime.runtime.files import regular
 from unime.search.index import Index
 from unime.search.outcome import Hit
@@ -76,7 +76,11 @@ class Search(Question):
         return Asked([item], said={"limit": limit, "kind": None if kind == ANY else kind})
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
-        (hits,) = self._index.nearest(stacked(found), asked.said["limit"], kind=asked.said["kind"])
+        limit, kind = asked.said["limit"], asked.said["kind"]
+        try:
+            (hits,) = self._index.nearest(stacked(found), limit, kind=kind)
+        except RunError as error:  # a server that has the vectors
+            raise RequestError(str(error), 503) from error
         return {"hits": [shown(hit) for hit in hits], "cut": found[0].is_cut}
 
     def _add(self, item: Given, like: Hit) -> None:
