@@ -205,6 +205,7 @@ def test_a_server_of_vectors_that_is_gone_is_said(
 
     for name in ("query_batch_points", "retrieve", "count"):
         monkeypatch.setattr(tiny.index.store._client, name, gone)
+    assert tiny.served.ask("/search", {"like": point})[0] == 503
     status, said, _ = tiny.served.ask("/search", {"text": "a"})
     assert (status, "does not do what it is asked" in said["error"]) == (503, True)
     for path in ("/about", f"/pictures/{point}/small"):

@@ -164,12 +164,14 @@ def found_in(index: Index, point: object) -> Hit:
     """What is in the index under an id.
 
     Raises:
-        RequestError: nothing, or it is no id.
+        RequestError: nothing, or it is no id; or nobody can say.
     """
     try:
         found = index.part(str(UUID(text_of(point, "id"))))
     except ValueError:
         found = None
+    except RunError as error:
+        raise RequestError(str(error), 503) from error
     if found is None:
         raise RequestError("there is no such thing in the index", 404)
     return found
