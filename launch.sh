@@ -34,6 +34,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
+  judge CONFIG|DATA OUT [key=value …]   a judge's scores of targets and negatives, for stage 2
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -54,7 +55,7 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine, judge and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
@@ -75,7 +76,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | index | search | serve) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | judge | index | search | serve) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -321,7 +322,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | index | search | serve | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | serve | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -368,13 +369,13 @@ case $command in
     config=$(config_path "$1")
     shift
     ;;
-  mine)
+  mine | judge)
     [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
     if [[ -f $1 || -f $called_from/$1 ]]; then
       config=$(config_path "$1")
       set -- "output_dir=$2" "${@:3}"
     else # a folder, or a repository on the hub
-      config=configs/mine.yaml
+      config=configs/$command.yaml
       set -- "data.root=$1" "output_dir=$2" "${@:3}"
     fi
     ;;

@@ -19,6 +19,7 @@ from tests.support.paths import CONFIGS
 from unime.config import (
     BatchesConfig,
     EvalConfig,
+    JudgeConfig,
     MineConfig,
     Precision,
     ReportConfig,
@@ -41,6 +42,7 @@ CLASSES = {
     "baselines": EvalConfig,
     "report": ReportConfig,
     "mine": MineConfig,
+    "judge": JudgeConfig,
     "teacher": TeacherConfig,
     "data": DemoDataConfig,
     "demo": DemoConfig,
@@ -48,7 +50,8 @@ CLASSES = {
     "own": TuneConfig,
     "batches": BatchesConfig,
 }
-LEFT_OPEN = {"mine": ["data.root=r", "output_dir=o", "model.name=m"]}  # launch.sh says these
+OPEN = ["data.root=r", "output_dir=o", "model.name=m"]  # launch.sh says these
+LEFT_OPEN = {"mine": OPEN, "judge": OPEN}
 BACKBONES = (
     "llava-1.6-7b llava-onevision-7b phi3.5-v qwen2-vl-2b qwen2-vl-7b qwen2.5-vl-3b qwen3-vl-2b"
     " smolvlm-256m".split()

@@ -22,6 +22,7 @@ from unime.config.loader import build_config, dump_config, load_config
 from unime.config.mining import (
     BatchesConfig,
     ClusterConfig,
+    JudgeConfig,
     MineConfig,
     MineData,
     MiningConfig,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unime.config import BatchesConfig, MineConfig
+from unime.config import BatchesConfig, JudgeConfig, MineConfig
 from unime.data.prepared.folder import PreparedSet
 from unime.errors import ConfigError
 
 REPORTS = "mining"  # the folder of the tasks' reports
 
 
-def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
+def tasks_of(config: MineConfig | JudgeConfig | BatchesConfig) -> list[str]:
     """All tasks of a local folder, by name.
 
     Raises:
@@ -34,7 +34,7 @@ def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
     return sorted(set(found))
 
 
-def check_output(output: Path, root: Path) -> None:
+def check_output(output: Path, root: Path, made: str = "mined") -> None:
     """Refuse to write into the data, or over others.
 
     Raises:
@@ -45,5 +45,5 @@ def check_output(output: Path, root: Path) -> None:
         expected = f"a folder beside data.root ({root})"
         raise ConfigError(f"output_dir: got '{output}', expected {expected}", "output_dir")
     known = PreparedSet.of(output)
-    if known is not None and "mined" not in known.source:
+    if known is not None and made not in known.source:
         raise ConfigError(f"output_dir: {output} is another prepared set", "output_dir")
