@@ -19,6 +19,13 @@ from unime.config.evaluation import (
 )
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.losses import (
+    DistillationLossConfig,
+    HardNegativeLossConfig,
+    LossConfig,
+    Objective,
+    OnShort,
+)
 from unime.config.mining import (
     BatchesConfig,
     ClusterConfig,
@@ -43,13 +50,8 @@ from unime.config.searching import IndexConfig, SearchConfig, VectorStoreConfig
 from unime.config.serving import ServeConfig
 from unime.config.training import (
     TRACKERS,
-    DistillationLossConfig,
-    HardNegativeLossConfig,
-    LossConfig,
-    Objective,
     OnCollapse,
     OnNonfinite,
-    OnShort,
     OptimConfig,
     Optimizer,
     ResumeConfig,
