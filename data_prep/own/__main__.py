@@ -32,6 +32,7 @@ from data_prep.own.split import Split, split
 from data_prep.own.survey import Survey, survey
 from data_prep.own.write import examples_in_words, write_set
 from unime.config import OwnDataConfig
+from unime.config.descriptions import made_otherwise
 from unime.config.loader import built, parse_words, program_parser
 from unime.data.prepared.folder import PreparedSet
 from unime.data.tables import ImageFolder, image_folder
@@ -181,11 +182,8 @@ def unfit(out: Path, made: dict[str, Any]) -> str:
     """Why a set cannot be written into a folder, or is none of this command's; "": it is."""
     there = PreparedSet.of(out)
     if there is not None:
-        for key, value in made.items():
-            if there.source.get(key) != value:
-                other = _other(there.source, key, value)
-                return f"{out} holds a set of other {key}{other}; name another folder"
-    elif _entries(out) and not (out / WORK).is_dir():
+        return made_otherwise(out, _parts(there.source), _parts(made))
+    if _entries(out) and not (out / WORK).is_dir():
         return f"{out} exists already, and is no prepared set"
     return ""
 
@@ -195,12 +193,9 @@ def _entries(out: Path) -> list[Path]:
     return [path for path in entries if path.name not in (LOCK, WORK)]
 
 
-def _other(source: dict[str, Any], key: str, value: Any) -> str:
-    """Which settings differ."""
-    old = source.get(key)
-    if not (isinstance(old, dict) and isinstance(value, dict)):
-        return ""
-    return f" ({', '.join(name for name in value if old.get(name) != value[name])})"
+def _parts(made: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their names, and the data."""
+    return made.get("settings", {}) | {"data": made.get("data")}
 
 
 def _images(reader: Reader, config: OwnDataConfig) -> ImageFolder:
