@@ -35,7 +35,7 @@ from unime.config import OwnDataConfig
 from unime.config.descriptions import made_otherwise
 from unime.config.loader import built, parse_words, program_parser
 from unime.data.prepared.folder import PreparedSet
-from unime.data.tables import ImageFolder, image_folder
+from unime.data.tables import image_folder
 from unime.errors import ConfigError, DataError, in_a_line
 from unime.runtime.files import read_json, sync, write_json, writing
 from unime.runtime.folder_lock import NAME as LOCK
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(os.path.abspath(config.output_dir))
     if config.dry_run:
         reader, why = open_reader(config)
-        pictures = Pictures(_images(reader, config), None)
+        pictures = _pictures(reader, config, None)
         found = survey(reader, config, pictures, None)
         say(reader, why, found, split(found, config, reader, pictures), True)
         if found.bad:
@@ -91,7 +91,7 @@ def prepare(out: Path, config: OwnDataConfig) -> None:
         DataError: data that cannot be used.
     """
     reader, why = open_reader(config)
-    pictures = Pictures(_images(reader, config), out / WORK / "pictures")
+    pictures = _pictures(reader, config, out / WORK / "pictures")
     found = survey(reader, config, pictures, out / REJECTED)
     if found.bad and config.on_bad_row == "raise":
         first, count = found.bad[0], found.counts()["bad rows"]
@@ -194,12 +194,14 @@ def _entries(out: Path) -> list[Path]:
 
 
 def _parts(made: dict[str, Any]) -> dict[str, Any]:
-    """Settings by their names, and the data."""
-    return made.get("settings", {}) | {"data": made.get("data")}
+    """Settings by their names, those of an older version that had fewer, and the data."""
+    usual = asdict(OwnDataConfig(".", "."))
+    return usual | made.get("settings", {}) | {"data": made.get("data")}
 
 
-def _images(reader: Reader, config: OwnDataConfig) -> ImageFolder:
-    return image_folder(reader.image_root, reader.image_root, [], config.follow_links)
+def _pictures(reader: Reader, config: OwnDataConfig, notes: Path | None) -> Pictures:
+    folder = image_folder(reader.image_root, reader.image_root, [], config.follow_links)
+    return Pictures(folder, notes, config.inputs.max_image_pixels)
 
 
 if __name__ == "__main__":

@@ -136,10 +136,11 @@ class Nemo:
             name = name.get("id") if isinstance(name, dict) else name
             if not isinstance(name, str | int) or str(name) not in corpus.places:
                 raise entry.expected("an id of the corpus", place)
-            found.append(self._document(corpus, corpus.table[corpus.places[str(name)]]))
+            document = corpus.table[corpus.places[str(name)]]
+            found.append(self._document(corpus, document, f"{place}, which is {document.where}"))
         return tuple(found)
 
-    def _document(self, corpus: Corpus, row: Row) -> SourceItem:
+    def _document(self, corpus: Corpus, row: Row, column: str) -> SourceItem:
         picture: tuple[Picture, ...] = ()
         value = row.values.get("image")
         if isinstance(value, dict) and value.get("bytes"):
@@ -147,7 +148,8 @@ class Nemo:
         elif path := value.get("path") if isinstance(value, dict) else value:
             joined = os.path.join(corpus.folder.absolute(), path) if isinstance(path, str) else path
             picture = (self.pictures.find(Row({"image": joined}, row.where), "image"),)
-        item = SourceItem(row.text_or_none("text").strip(), picture, corpus.passage_instruction)
+        words = corpus.passage_instruction
+        item = SourceItem(row.text_or_none("text").strip(), picture, words, (column,))
         if not item.text and not item.pictures:
             raise row.error("neither text nor image", "text")
         return item
