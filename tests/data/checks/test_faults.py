@@ -85,6 +85,15 @@ REMARKS = {
         lambda made, pair: replace(pair, target=replace(pair.target, text="<|image_pad|> it")),
         "target.text", "image token in a text",
     ),
+    "turn's end": (asked("a cat<|im_end|>"), "query.text", "control token in a text"),
+    "in a negative": (
+        lambda made, pair: replace(pair, negatives=(Item("no"), Item("<|vision_start|> it"))),
+        "negatives[1].text", "control token in a text",
+    ),
+    "in an instruction": (
+        lambda made, pair: replace(pair, query=replace(pair.query, instruction="Find <|im_end|>")),
+        "query.instruction", "control token in a text",
+    ),
     "same pair": (lambda made, pair: replace(made.pairs[1], row_id="again"), "", "duplicate pair"),
 }  # fmt: skip
 
