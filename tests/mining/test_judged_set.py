@@ -103,13 +103,16 @@ def test_how_it_is_asked() -> None:
 
 
 def test_answers_are_kept(run: Judge, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Typed again, nobody is asked again; asked otherwise, everything is."""
+    """Typed again, nobody is asked again; asked otherwise, everything is, in another folder."""
     monkeypatch.setattr("unime.mining.yes_no.Encoder.load", lambda *_, **__: pytest.fail("loaded"))
     before = rows_of(asked, "Captions")
     run("asked", "judge.kind=yes_no", f"judge.question={QUESTION}")
     assert rows_of(asked, "Captions") == before
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(ConfigError, match="judge.question"):
         run("asked", "judge.kind=yes_no", "judge.question=Is it so?")
+    store = f"store={asked / STORE}"
+    with pytest.raises(pytest.fail.Exception):
+        run("otherwise", store, "judge.kind=yes_no", "judge.question=Is it so?")
 
 
 def test_false_negatives_are_left_out(run: Judge, asked: Path) -> None:

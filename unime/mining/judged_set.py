@@ -24,10 +24,9 @@ from unime.data.prepared.folder import SET, PreparedSet, write_rows
 from unime.data.train_subset import load_train_subset
 from unime.errors import DataError, require
 from unime.inputs.items import Item, Pair
-from unime.mining.places import check_output, tasks_of
+from unime.mining.places import check_output, made_with, refuse_other, tasks_of
 from unime.mining.yes_no import YesNoModel, question_of
 from unime.retrieval.encoding import distinct_items
-from unime.retrieval.fingerprint import plain
 from unime.retrieval.stored import StoredModel
 from unime.runtime.distributed import on_main, together
 from unime.runtime.files import replacing, writing
@@ -41,7 +40,8 @@ class JudgedSet:
     """A set in the making.
 
     Raises:
-        ConfigError: a model that is not there, or an output_dir that is other data.
+        ConfigError: a model that is not there, or an output_dir that is other data, or was judged
+            with other settings.
     """
 
     def __init__(self, config: JudgeConfig, accelerator: Accelerator) -> None:
@@ -51,6 +51,8 @@ class JudgedSet:
         kind = YesNoModel if config.judge.kind == "yes_no" else StoredModel
         self.model: StoredModel = kind(config, accelerator)
         on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
+        self.made = made_with(config, [self.model])
+        on_main(accelerator, self._refuse_other)
         self.model.open()
         self.tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
         for task in self.tasks:
@@ -81,14 +83,7 @@ class JudgedSet:
 
     def finish(self) -> None:
         """Write set.json, on the main process: the set is whole."""
-        source = {
-            JUDGED: {
-                "settings": plain(self.config),
-                "model": self.model.found.describe(),
-                "vectors": self.model.vectors,
-                "tasks": self.counts,
-            }
-        }
+        source = {JUDGED: self.made | {"vectors": [self.model.vectors], "tasks": self.counts}}
         former = PreparedSet.of(self.config.data.root)
         if former is not None:
             source["made of"] = former.source
@@ -98,6 +93,11 @@ class JudgedSet:
 
     def close(self) -> None:
         self.model.close()
+
+    def _refuse_other(self) -> None:
+        there = PreparedSet.of(self.output_dir)
+        if there is not None:
+            refuse_other(self.output_dir, there.source[JUDGED], self.made)
 
     def _scores(self, pairs: Sequence[Pair], task: str) -> list[Tensor]:
         """Of each row, its target's and its negatives' (1 + n,); on the main process."""
