@@ -41,6 +41,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
   index FOLDER [INDEX] [key=value …]   your pictures, texts and PDF files, to be searched
   search TEXT [INDEX] [--image FILE] [--json] [key=value …]   what is like a sentence, a picture or both
+  app [MODEL|INDEX] [key=value …]   a page to search your pictures, try labels, and compare
   serve MODEL [key=value …]     a service for OpenAI, vLLM, Cohere, Voyage, Jina and Weaviate clients
   check DATA [key=value …]      pairs before they are trained on: a prepared set, or a stage-2 CONFIG
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
@@ -76,7 +77,7 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | judge | index | search | serve) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | judge | index | search | app | serve) echo "stages.$1" ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -322,7 +323,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | serve | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | app | serve | check | bench) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -414,7 +415,7 @@ case $command in
     fi
     run_python -m "$program" "${words[@]}" "$@"
     ;;
-  demo | export | index | search | serve | check) run_python -m "$program" "$@" ;;
+  demo | export | index | search | app | serve | check) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

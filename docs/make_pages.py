@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    AppConfig,
     BatchesConfig,
     CheckConfig,
     EvalConfig,
@@ -66,6 +67,7 @@ PROGRAMS = {
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
+    "app": AppConfig,
     "serve": ServeConfig,
     "check CONFIG": Stage2CheckConfig,
     "check DATA": SetCheckConfig,

@@ -46,7 +46,7 @@ from unime.config.model import (
 )
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.preparing import TRAIN_SUBSETS, MmebConfig, OwnDataConfig
-from unime.config.searching import IndexConfig, SearchConfig, VectorStoreConfig
+from unime.config.searching import AppConfig, IndexConfig, SearchConfig, VectorStoreConfig
 from unime.config.serving import ServeConfig
 from unime.config.training import (
     TRACKERS,

@@ -28,6 +28,7 @@ IN_MEMORY = ":memory:"
 SECONDS = 60  # that a server is waited for
 PAGE = 1000  # points at a time
 FILTERED = ("path", "kind", "folders")
+SHOWN = ["path", "kind", "place", "line", "text"]
 
 
 class VectorStore:
@@ -227,7 +228,7 @@ class VectorStore:
                 using=size,
                 filter=models.Filter(must=conditions) if conditions else None,  # type: ignore[arg-type]
                 limit=limit,
-                with_payload=["path", "kind", "place", "line", "text"],
+                with_payload=SHOWN,
             )
             for row in as_output(vectors, self.sizes[size], "float32")
         ]
@@ -237,6 +238,12 @@ class VectorStore:
             [Hit(one.score, **one.payload) for one in answer.points]  # type: ignore[arg-type]
             for answer in answers
         ]
+
+    def part(self, point: str) -> Hit | None:
+        """What a point is of, with a score of 1; None: there is none of this id."""
+        with self._told():
+            found = self._client.retrieve(self._name, [point], with_payload=SHOWN)
+        return Hit(1.0, **(found[0].payload or {})) if found else None
 
     @contextmanager
     def _told(self, kind: type[Exception] = RunError, key: str = "") -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eval.page.data_check import LISTED, write_check_page
-from tests.eval.page.conftest import NARROW
+from tests.support.browser import NARROW
 from tests.support.page_files import NASTY
 from unime.data.checks.check import DataReport, TaskReport
 from unime.data.checks.content import Histogram

@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval.page.build import write_page
-from tests.eval.page.conftest import NARROW, WIDE, Made, count_of
+from tests.eval.page.conftest import Made, count_of
+from tests.support.browser import NARROW, WIDE
 from tests.support.page_files import MODELS, NASTY, TASKS, write_results
 
 pytestmark = pytest.mark.evaluation
