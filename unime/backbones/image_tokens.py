@@ -1,5 +1,5 @@
-"""What stands for a picture, or for a turn's begin or end, in the texts of data sets and of families
-of models."""
+"""What stands for a picture, or for a turn's begin or end, in the texts of data and of families of
+models."""
 
 from __future__ import annotations
 
