@@ -26,6 +26,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare real-llm CONFIG [key=value …]         a language model of 135 M parameters, and its texts
   prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
@@ -333,6 +334,7 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    real-llm) program=data_prep.real_llm.data && shift ;;
     own) program=data_prep.own && shift ;;
     mmeb) program=data_prep.mmeb && shift ;;
     batches) program=data_prep.batches && shift ;;
