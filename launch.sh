@@ -28,6 +28,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
   prepare real-llm CONFIG [key=value …]         a language model of 135 M parameters, and its texts
   prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
+  prepare demo-triples CONFIG [key=value …]     the demo's texts with a negative each (E5-V)
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
   prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
@@ -36,6 +37,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
   judge CONFIG|DATA OUT [key=value …]   a judge's scores of targets and negatives, for stage 2
+  study NAME|FILE [key=value …] [--dry-run]   recipes × seeds × settings, each trained and evaluated once
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
@@ -78,7 +80,8 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | judge | index | search | app | serve) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | index | search | app | serve | study) echo "stages.$1" ;;
+    judge) echo data_prep.judge ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -324,7 +327,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | app | serve | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | app | serve | check | bench | study) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -335,6 +338,7 @@ if [[ $command == prepare ]]; then
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
     real-llm) program=data_prep.real_llm.data && shift ;;
+    demo-triples) program=data_prep.demo.triples && shift ;;
     own) program=data_prep.own && shift ;;
     mmeb) program=data_prep.mmeb && shift ;;
     batches) program=data_prep.batches && shift ;;
@@ -388,6 +392,10 @@ case $command in
     if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
     ;;
   tune | serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  study)
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
+    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    ;;
   index)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     set -- "$(from_caller "$1")" "${@:2}"
@@ -417,7 +425,7 @@ case $command in
     fi
     run_python -m "$program" "${words[@]}" "$@"
     ;;
-  demo | export | index | search | app | serve | check) run_python -m "$program" "$@" ;;
+  demo | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

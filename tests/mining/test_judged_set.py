@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from stages import judge
+from data_prep import judge
 from tests.mining.test_mined_set import rows_of
 from tests.support.material import metrics, stage2
 from unime.config import InputConfig, ModelConfig, Precision, Quantization

@@ -155,7 +155,7 @@ class JudgeSettings(Settings, section="judge"):
 
 @dataclass
 class JudgeConfig(EmbeddingConfig):
-    """Scores of all rows' candidates (stages.judge)."""
+    """Scores of all rows' candidates (data_prep.judge)."""
 
     data: MineData = field(default_factory=MineData)
     judge: JudgeSettings = field(default_factory=JudgeSettings)

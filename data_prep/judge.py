@@ -1,7 +1,7 @@
 """Scores of a judge for the target and the negatives of every row, for stage 2's soft labels.
 
     ./launch.sh judge DATA OUT model.name=… [judge.kind=yes_no] [key=value …]
-    accelerate launch -m stages.judge --config configs/judge.yaml data.root=DATA output_dir=OUT …
+    accelerate launch -m data_prep.judge --config configs/judge.yaml data.root=DATA output_dir=OUT …
 
 DATA is whatever stage 2 reads, with negatives (./launch.sh mine). The judge is an embedding model,
 whose cosines are the scores, or with judge.kind=yes_no a multimodal LLM that is asked whether a
