@@ -34,7 +34,7 @@ from unime.config import (
     TeacherConfig,
     TuneConfig,
 )
-from unime.config.descriptions import Setting, settings_of
+from unime.config.reading.descriptions import Setting, settings_of
 
 API, SETTINGS = (Path(__file__).with_name(name) for name in ("api.md", "settings.md"))
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"

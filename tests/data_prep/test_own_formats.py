@@ -103,6 +103,24 @@ def test_nemo(tmp_path: Path) -> None:
     assert pairs[3].query.text == "What is 2?" and pairs[4].target.text == ""
 
 
+def test_a_folder_of_nemo_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is downloaded: corpora and JSON in one folder, here with a second JSON."""
+    path = FORMATS["nemo"](made(tmp_path))
+    (one,) = prepare(path, tmp_path / "one", "copy_images=true").values()
+    content = own_formats.nemo_content()
+    content["data"] = [row | {"question": f"{row['question']} Say it."} for row in content["data"]]
+    (path.parent / "more.json").write_text(json.dumps(content))
+    (path.parent / "README.md").write_text("mine")
+    reader, why = open_reader(OwnDataConfig(str(path.parent), str(tmp_path / "out")))
+    assert type(reader) is READERS["nemo"] and "more.json, train.json" in why
+    capsys.readouterr()
+    (both,) = prepare(path.parent, tmp_path / "out", "copy_images=true").values()
+    said = capsys.readouterr().out
+    assert [pair for pair in both if pair.row_id.startswith("train.json")] == one
+    assert len(both) == 2 * len(one) and "Say it." in both[0].query.text
+    assert "passed over, .md: 1" in said and "json" not in said.partition("passed over")[2]
+
+
 def test_unime_v2(tmp_path: Path) -> None:
     tasks = prepare(FORMATS["unime_v2"](made(tmp_path)), tmp_path / "out")
     assert {name: len(pairs) for name, pairs in tasks.items()} == {
@@ -112,7 +130,7 @@ def test_unime_v2(tmp_path: Path) -> None:
     first, shown = tasks["A-OKVQA"][0], tasks["VisDial"][1]
     question = "Represent the given image with the following question: What is 0?"
     assert first.query == Item(question, ("0.png",)) and first.target == Item("answer 0")
-    assert first.negatives == (Item("wrong 0"), Item("no"))
+    assert first.negatives == (Item("wrong 0"), Item("no")) and first.scores == (0.7, 0.4, 0.2)
     assert shown.negatives[0] == Item("Represent the given image.", ("5.png",))
 
 
@@ -224,6 +242,8 @@ BAD = [
     ("unime_v2", 0, put("pos_text", ""), "'pos_text' and 'pos_image': both empty"),
     ("unime_v2", 0, put("hard_negatives.1", ["alone"]), "'hard_negatives[1]'"),
     ("unime_v2", 5, put("hard_negatives.0.1", "no.png"), "'hard_negatives[0][1]'"),
+    ("unime_v2", 0, put("hard_negatives_scores", [0.4]), "a number and a list of 2"),
+    ("unime_v2", 0, put("query_pos_scores", "high"), "a number and a list of 2"),
     ("unime_v2", 0, put("hard_negatives", None), "'hard_negatives'"),
     ("mme5", 2, put("pos_image_path", "images/no.png"), "'pos_image_path'"),
     ("mme5", 0, put("qry", 4), "'qry': got 4"),

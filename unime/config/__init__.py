@@ -19,9 +19,17 @@ from unime.config.evaluation import (
 )
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.losses import (
+    DistillationLossConfig,
+    HardNegativeLossConfig,
+    LossConfig,
+    Objective,
+    OnShort,
+)
 from unime.config.mining import (
     BatchesConfig,
     ClusterConfig,
+    JudgeConfig,
     MineConfig,
     MineData,
     MiningConfig,
@@ -42,12 +50,8 @@ from unime.config.searching import AppConfig, IndexConfig, SearchConfig, VectorS
 from unime.config.serving import ServeConfig
 from unime.config.training import (
     TRACKERS,
-    DistillationLossConfig,
-    HardNegativeLossConfig,
-    LossConfig,
     OnCollapse,
     OnNonfinite,
-    OnShort,
     OptimConfig,
     Optimizer,
     ResumeConfig,

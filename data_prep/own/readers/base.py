@@ -8,7 +8,7 @@ direction is trained, what is held out, and how rows are written is decided of a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +25,13 @@ class SourceItem:
     Attributes:
         text: without image tokens.
         instruction: its own; None: what the settings say.
+        columns: where each picture lies, for messages; fewer: the reader does not say it.
     """
 
     text: str = ""
     pictures: tuple[Picture, ...] = ()
     instruction: str | None = None
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class SourceRow:
         task: the set it belongs to, where the data hold several; "": one for all.
         group: rows of one group are held out together; None: they have none.
         split: "train" or "test", where the data say so; None: they do not.
+        scores: of a judge, the only target's and each negative's; empty: the data have none.
         is_caption: the query is a picture and the targets are its captions, of which neither is
             what is asked: the setting `directions` says.
     """
@@ -58,6 +61,7 @@ class SourceRow:
     group: str | None = None
     split: str | None = None
     is_caption: bool = False
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ function start() {
   showAverages();
   showTasks();
   showSizes();
+  showDrawn();
   showMatrices();
   showMap();
   showGallery();
