@@ -45,9 +45,7 @@ def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
     return sorted(set(found))
 
 
-def made_with(
-    config: MineConfig | BatchesConfig, models: Sequence[StoredModel]
-) -> dict[str, Any]:
+def made_with(config: MineConfig | BatchesConfig, models: Sequence[StoredModel]) -> dict[str, Any]:
     """Settings, names and contents of the models, for whoever reads it and for `refuse_other`;
     asked for on all ranks together."""
     return {

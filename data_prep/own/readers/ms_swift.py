@@ -94,7 +94,9 @@ class MsSwift:
             raise row.error(f"{tags} {TAG} and {len(places)} pictures", messages, images)
         if any(tag in text for tag in OTHER_TAGS):
             raise row.error("videos and sounds are not read", messages)
-        found = {column: self.pictures.find(cell, column) for cell in places for column in cell.values}
+        found = {
+            column: self.pictures.find(cell, column) for cell in places for column in cell.values
+        }
         words = instruction or None
         item = SourceItem(without_tags(text, TAG), tuple(found.values()), words, tuple(found))
         if not item.text and not item.pictures:

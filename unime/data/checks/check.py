@@ -221,7 +221,9 @@ def check_data(
     parts: list[_Part] = []
     for name, split in tasks:
         known = parts[0].verified.log if parts else None  # the pictures of all are in one folder
-        one = _verified(data, TaskReport(name, split), settings, processor, most, seed, looks, known)
+        one = _verified(
+            data, TaskReport(name, split), settings, processor, most, seed, looks, known
+        )
         checked.append(one)
         parts += [one] if isinstance(one, _Part) else []
     held = Held()
