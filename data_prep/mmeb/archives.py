@@ -1,9 +1,10 @@
 """Archives of strangers, unpacked into a folder and nowhere else.
 
 An archive is looked through before anything is written: a name that leads out, a link, a device, a
-file twice or with files below it, or more bytes or files than an archive of pictures has ends with its name. Each file is
-written aside and renamed, so that after a kill those that are there are whole; of one that is there
-already the content is compared, and it is written anew where it differs.
+file twice or with files below it, or more bytes or files than an archive of pictures has ends with
+its name. Each file is written aside and renamed, so that after a kill those that are there are
+whole; of one that is there already the content is compared, and it is written anew where it
+differs.
 """
 
 from __future__ import annotations

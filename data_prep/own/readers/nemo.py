@@ -14,8 +14,8 @@ read as in nemo_automodel/components/datasets/llm/retrieval_dataset.py)::
     wiki_corpus/train-00000-of-00001.parquet    id, text; image, if it has pictures
 
 Given a folder, all such files in it are read. A corpus's path is absolute or relative to the file;
-it and the JSON are held in memory. Ids are compared as texts; every positive is a right answer. The corpus's instructions, which NeMo uses only
-if asked to, are the items' own.
+it and the JSON are held in memory. Ids are compared as texts; every positive is a right answer. The
+corpus's instructions, which NeMo uses only if asked to, are the items' own.
 """
 
 from __future__ import annotations
