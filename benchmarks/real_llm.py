@@ -1,6 +1,7 @@
 """Does stage 1 improve a real language model, and do related texts have to share a batch?
 
     python -m benchmarks.real_llm docs/results/real_llm.json [wordnet=FOLDER] [seeds=0,1,2]
+    python -m benchmarks.real_llm documents          README.md's and docs/real_llm.md's table
 
 SmolLM2-135M-Instruct (data_prep/real_llm; docs/real_llm.md says what has to be installed), 60 steps
 of stage 1 on words and definitions, with a row's two texts in one batch and apart, evaluated on
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import fill
 from eval.report.seeds import collect, table_of
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit
@@ -33,10 +35,15 @@ TEACHER = [
     f"output_dir={RUNS}/eval/teacher",
 ]
 ARMS = ("together", "apart")
-NOT_RUN = "Not run yet."
+RESULT = Path("docs/results/real_llm.json")
+DOCUMENTS = (Path("README.md"), Path("docs/real_llm.md"))
 
 
 def main(words: list[str]) -> None:
+    if words == ["documents"]:
+        for path in DOCUMENTS:
+            write_aside(path, filled(path.read_text("utf-8"), RESULT))
+        return
     settings = dict(word.split("=", 1) for word in words[1:] if "=" in word)
     is_known = settings.keys() <= {"wordnet", "seeds"} and len(settings) == len(words) - 1
     if not words or not words[0].endswith(".json") or not is_known:
@@ -91,6 +98,12 @@ def run(module: str, config: str, *settings: str) -> None:
     print("+", shlex.join(words), flush=True)
     offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
     subprocess.run(words, check=True, env={**os.environ, **offline})
+
+
+def filled(document: str, path: Path) -> str:
+    """A document with the table of a result, or with the words that there is none yet."""
+    content = markdown(read_json(path)).strip() if path.is_file() else "Not run yet."
+    return fill(document, content, "real_llm")
 
 
 def markdown(result: dict[str, Any]) -> str:
