@@ -102,8 +102,8 @@ def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) ->
         for first, *rest in rows
     )
     return (
-        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table><thead><tr>{"".join(named)}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div></section>"
+        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table>'
+        f"<thead><tr>{''.join(named)}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
 
