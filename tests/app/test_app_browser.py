@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.app.conftest import HOSTILE, PASSAGE, Page
-from tests.support.browser import COLOURS_OF_TEXTS, WIDE, ratio
+from tests.support.pages.browser import COLOURS_OF_TEXTS, WIDE, ratio
 
 pytestmark = pytest.mark.use
 PHONE = {"width": 390, "height": 844}
