@@ -1,4 +1,4 @@
-"""What preparing MMEB would take: rows, pictures, sizes, times and room, before anything is done.
+"""What preparing MMEB would take, before anything is written: rows, pictures, sizes, times, room.
 
 In a copy rows and pictures are counted. Of the hub rows are as published, and pictures as large as
 their archives.

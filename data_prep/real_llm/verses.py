@@ -52,7 +52,8 @@ def _of_source(source: str) -> list[tuple[int, str]]:
         spans: Mapping[int, int] = ends
         return [(verse, text[start : spans[verse]]) for verse, start in starts.items()]
     except (ValueError, SyntaxError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"a Bible of pythonbible's: not of the form that is known: {error!r:.200}")
+        problem = f"a Bible of pythonbible's is not of the form that is known: {error!r:.200}"
+        raise DataError(problem) from None
 
 
 def _plain(text: str) -> str:

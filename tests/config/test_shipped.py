@@ -15,6 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from data_prep.demo.data import DemoDataConfig
 from data_prep.demo.triples import TriplesConfig
 from data_prep.demo_base.pretrain import PretrainConfig
+from data_prep.real_llm.data import RealLlmConfig
 from eval.study.settings import BaseConfig as StudyBase
 from eval.study.settings import RecipeConfig, StudyConfig
 from stages.demo import DemoConfig
@@ -72,7 +73,10 @@ def shipped(folder: str) -> list[Path]:
 
 def class_of(path: Path) -> type:
     """By the folder; those of examples have one of each, which their names tell apart."""
-    name = path.stem if path.parent.name in ("demo", "stamps", "configs") else path.parent.name
+    if path.parent.name == "real_llm" and path.stem == "data":
+        return RealLlmConfig
+    of_one_example = ("demo", "stamps", "real_llm", "configs")
+    name = path.stem if path.parent.name in of_one_example else path.parent.name
     if name in CLASSES:
         return CLASSES[name]
     raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")

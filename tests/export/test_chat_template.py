@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from jinja2 import Environment, TemplateError
 from jinja2.nodes import For, Name
+from PIL import Image
 from transformers import AutoProcessor
 
 from tests.support.tiny.models import FAMILIES
@@ -72,6 +74,7 @@ def test_it_says_what_render_says(family, preset, tiny_model):
     assert said == render(ITEMS[0], processor, backbone, preset)
 
 
+PICTURE = Image.new("RGB", (60, 40), "red")
 ASKED = Item("Is it?", ("a",), instruction="Answer the question.")
 
 
@@ -93,6 +96,20 @@ def test_what_engines_make_of_it(family, preset, tiny_model):
                 asked, chat_template=template, tokenize=False, **settings
             )
             assert said == expected, settings
+    for item in (Item("a red bird"), ASKED):  # asked as vLLM asks: by the text and its pictures
+        if not item.images and "text" in dict(backbone.st_limits):
+            continue
+        said = say(processor, template, item)
+        trained = prepare(item, lambda path: PICTURE)["input_ids"]
+        bos = processor.tokenizer.bos_token
+        shown = [PICTURE] if item.images else None
+        found = processor(
+            text=[said],
+            images=[shown] if shown and backbone.nested_images else shown,
+            add_special_tokens=not (bos and said.startswith(bos)),  # docs/production.md
+            return_tensors="pt",
+        )
+        assert torch.equal(found["input_ids"][0], trained)
     for wrong in (
         [{"role": "assistant", "content": ""}, *messages(ASKED)],
         [*messages(ASKED), {"role": "assistant", "content": "yes"}],

@@ -180,6 +180,21 @@ def test_lost_points_come_back(counting: Counting, pictures: Path, tmp_path: Pat
         check_equals_new(index, pictures, tmp_path)
 
 
+def test_a_power_cut(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    """What the ledger calls done is on the disk, and not in a log that a power cut may take."""
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(pictures)
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        drawing(20).save(pictures / "a.png")  # the same number of points
+        assert index.update(pictures).changed == 1
+        shutil.copytree(tmp_path / "index", tmp_path / "after")
+    for lost in (*(tmp_path / "after").rglob("*-wal"), *(tmp_path / "after").rglob("*-shm")):
+        lost.unlink()
+    with Index(tmp_path / "after", counting, LOCAL) as index:
+        index.update(pictures)
+        check_equals_new(index, pictures, tmp_path)
+
+
 def test_one_index_one_model(
     counting: Counting, pictures: Path, tmp_path: Path, tiny_model: Any
 ) -> None:

@@ -1,5 +1,4 @@
-"""What stands for a picture, or for a turn's begin or end, in the texts of data and of families of
-models."""
+"""What stands for a picture, or begins or ends a turn, in texts of data sets and of families."""
 
 from __future__ import annotations
 
