@@ -26,7 +26,7 @@ from unime.serving.requests import Embedded, RequestError
 LONGEST_RETRY = 60  # seconds
 SMOOTHING = 0.1  # of the seconds that an item takes
 
-# A CPU embeds as many items a second by small batches, in a quarter of the memory (docs/serving.md).
+# By small batches a CPU embeds as many items a second, in a quarter of the memory: docs/serving.md.
 ON_GPU, ON_CPU = 16_384, 4_096
 
 Pictures = Mapping[str, bytes | Image.Image]
