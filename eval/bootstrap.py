@@ -101,20 +101,29 @@ def over_seeds(
     of_tasks = {task: _drawn(own, widened, seed, task) for task, own in values.items()}  # (B,)
     drawn_values = np.asarray(average(of_tasks))
     if count > 1:
-        of_queries = {task: _drawn(own, None, seed, task) for task, own in values.items()}
-        parts = seeds.var(ddof=1) / count, float(np.asarray(average(of_queries)).var())
-        drawn_values = value + (drawn_values - value) * _wider(*parts, count - 1)
+        of_seeds, of_queries = seeds.var(ddof=1) / count, _of_queries(values, average)
+        drawn_values = value + (drawn_values - value) * _wider(of_seeds, of_queries, count - 1)
     return Estimate(value, interval(drawn_values), seeds.tolist())
 
 
-def _drawn(values: np.ndarray, weights: np.ndarray | None, seed: int, task: str) -> np.ndarray:
+def _of_queries(
+    values: Mapping[str, np.ndarray], average: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+) -> float:
+    """The variance of an average that drawing its queries makes."""
+    found = 0.0
+    for task, own in values.items():
+        share = float(average({name: np.array(float(name == task)) for name in values}))
+        found += share**2 * float(own.mean(axis=0).var()) / own.shape[1]
+    return found
+
+
+def _drawn(values: np.ndarray, weights: np.ndarray, seed: int, task: str) -> np.ndarray:
     """The mean of (S, Q) values in each resampling of its queries (B,).
 
     Args:
-        weights: of the seeds (B, S); None: of each resampling the mean of all.
+        weights: of the seeds (B, S).
     """
     random = np.random.default_rng([seed, zlib.crc32(task.encode())])
-    weights = np.full((1000, len(values)), 1 / len(values)) if weights is None else weights
     size = values.shape[1]
     found = []
     for some in np.array_split(weights, max(1, len(weights) * size // AT_ONCE)):

@@ -56,7 +56,7 @@ def read_gguf(path: Path) -> LanguageModel:
     require_package("gguf", "real-llm", "gguf")
     where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, **where)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, **where)
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, dtype=torch.float32, use_safetensors=True, **where
         ).eval()
@@ -86,7 +86,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
 
     tokens = of_file("tokens")
     same = {
-        "tokens": tokenizer.convert_ids_to_tokens(range(len(tokens))) == tokens,
+        "tokens": tokenizer.convert_ids_to_tokens(list(range(len(tokens)))) == tokens,
         "number of tokens": len(tokenizer) == len(tokens),
         "chat_template": tokenizer.chat_template == of_file("tokenizer.chat_template"),
         "spelling": tokenizer.decode(tokenizer(SPELLED, add_special_tokens=False).input_ids)

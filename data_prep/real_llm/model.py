@@ -8,6 +8,7 @@ such a model is joined with a tower that sees: docs/own_model.md.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken
@@ -17,7 +18,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
+    PretrainedConfig,
 )
 
 from data_prep.real_llm.language_model import (
@@ -39,7 +40,8 @@ def join(part: LanguageModel) -> tuple[LlavaForConditionalGeneration, LlavaProce
 
     The token that stands for a picture is new: its embedding is the mean of all others.
     """
-    llm, tokenizer = part.model, part.tokenizer
+    llm: Any = part.model
+    tokenizer: Any = part.tokenizer
     tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)], special_tokens=True)
     tokenizer.image_token = IMAGE
     with torch.no_grad():
@@ -48,7 +50,7 @@ def join(part: LanguageModel) -> tuple[LlavaForConditionalGeneration, LlavaProce
         llm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for head in {llm.get_input_embeddings().weight, llm.get_output_embeddings().weight}:
             head[-1] = mean
-    config = _config(llm.config, tokenizer)
+    config = _config(llm.config, tokenizer.convert_tokens_to_ids(IMAGE))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlavaForConditionalGeneration(config).eval()
@@ -67,7 +69,7 @@ def join(part: LanguageModel) -> tuple[LlavaForConditionalGeneration, LlavaProce
     return model, processor
 
 
-def _config(text: object, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+def _config(text: PretrainedConfig, image_token: int) -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=64,  # blocks of 64 columns are what bitsandbytes quantises
         intermediate_size=128,
@@ -80,10 +82,10 @@ def _config(text: object, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=image_token,
         image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_select_strategy="default",
-        tie_word_embeddings=text.tie_word_embeddings,  # type: ignore[attr-defined]
+        tie_word_embeddings=text.tie_word_embeddings,
     )
 
 

@@ -89,7 +89,7 @@ def _dropped(report: Report, name: str) -> str:
 
 
 def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    named = [
+    titles = [
         f'<th scope="col"{NAME if cell in NAMES else ""}>{_shown(cell)}</th>' for cell in heads
     ]
     body = "".join(
@@ -102,8 +102,8 @@ def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) ->
         for first, *rest in rows
     )
     return (
-        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table>'
-        f"<thead><tr>{''.join(named)}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table><thead><tr>{"".join(titles)}'
+        f"</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
 

@@ -29,12 +29,17 @@ def identity_of(parts: Iterable[str]) -> str:
 
 
 def code_of(kind: str) -> str:
-    """Of the code that a kind of step runs, as it is now."""
+    """Of the code that a kind of step runs, as it was when it was looked at first."""
     rooms = sorted(path for path in PACKAGE.rglob("*") if path.is_dir())
     used = [p for p in rooms if p.relative_to(PACKAGE).parts[0] not in NOT_COMPUTED_WITH]
-    code_digest.cache_clear()
     library = code_digest(PACKAGE, *used, *(ROOT / name for name in FOLDERS.get(kind, ())))
     return library + (digest_of(ROOT / PROGRAMS[kind]) if kind in PROGRAMS else "")
+
+
+def forget() -> None:
+    """Look at code, models and data as they are now."""
+    for known in (code_digest, model_digest, data_digest):
+        known.cache_clear()
 
 
 @cache

@@ -22,6 +22,7 @@ from eval.study.marks import DONE
 from eval.study.settings import StudyConfig, name_of
 from eval.study.table import Row
 from eval.study.tables import arms_table, differences_table
+from eval.tasks.suites import load_suite
 from unime.config import ReportConfig
 from unime.runtime.files import write_aside, write_json, writing
 
@@ -74,6 +75,10 @@ def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
     if importlib.util.find_spec("sklearn") is None or len(firsts) > MOST_MODELS:
         return
     suite = next(iter(firsts.values()))["suite"]
+    if any(not Path(row["folder"], f"{task}.json").is_file()
+           for row in firsts.values() for task in load_suite(suite)):  # fmt: skip
+        print(f"no page: evaluated on a part of {suite}")
+        return
     config = ReportConfig(
         models={name: row["folder"] for name, row in firsts.items()},
         suite=suite,

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from eval.study.identity import code_of, data_digest, identity_of, model_digest
+from eval.study.identity import code_of, data_digest, forget, identity_of, model_digest
 from eval.study.settings import (
     DATA,
     JUDGED,
@@ -58,7 +58,8 @@ class Step:
         command: as a user types it.
         needs: the names of steps that come before it.
         code: of what it runs (identity.py).
-        config: what the command's program reads; None: a program whose settings are not known here.
+        config: what the command's program reads, but for where it writes; None: its settings are
+            not known here.
     """
 
     name: str
@@ -98,8 +99,7 @@ class Cell:
 
 def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
     """Every cell once, recipe by recipe; one that cannot be is there with the reason."""
-    for known in (data_digest, model_digest):  # what is there now
-        known.cache_clear()
+    forget()
     setup = _Setup(study, base, {kind: code_of(kind) for kind in KINDS_OF_STEPS})
     found: dict[Any, Cell] = {}
     for name in study.recipes:
@@ -129,6 +129,7 @@ class _Setup:
     study: StudyConfig
     base: BaseConfig
     code: dict[str, str]  # of each kind of step
+    read: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)  # by command
 
     def words(self, kind: str) -> list[str]:
         return [*self.base.words.get(kind, ()), *self.study.words.get(kind, ())]
@@ -188,7 +189,8 @@ class _Chain:
     def _mine(self, adapter: str) -> Step:
         if self.base.mine is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
-        data = build_config(Stage2Config, Path(self.base.stage2), self.setup.words("stage2")).data
+        fixed = [*self.setup.words("stage2"), "run.output_dir=."]
+        data = build_config(Stage2Config, Path(self.base.stage2), fixed).data
         words = [f"data.root={data.root}", f"model.adapter={adapter}", f"seed={self.cell.seed}"]
         words.append(f"data.tasks={typed([*data.sources])}")
         return self._step(MINE, self.base.mine, words)
@@ -206,17 +208,17 @@ class _Chain:
         """One whose program reads a configuration."""
         words = [*self.setup.words(kind), *words]
         key = "run.output_dir" if kind in STAGES else "output_dir"
-        cls = CLASSES[kind]
-        config = build_config(cls, Path(path), [*words, f"{key}=."])
-        name = f"{kind}-{self._identity(kind, config)}"
+        known = (kind, path, *words)
+        if known not in self.setup.read:  # which cells have in common
+            config = build_config(CLASSES[kind], Path(path), [*words, f"{key}=."])
+            self.setup.read[known] = f"{kind}-{self._identity(kind, config)}", config
+        name, config = self.setup.read[known]
         folder = self.place / name
         command = [LAUNCH, kind, path, *words, f"{key}={folder}"]
         if kind == MINE:  # whose folder is no setting on its command line
             command = [LAUNCH, kind, path, str(folder), *words]
-        config = build_config(cls, Path(path), [*words, f"{key}={folder}"])
-        return self._noted(
-            Step(name, kind, folder, tuple(command), self._needs(), self.code[kind], config)
-        )
+        step = Step(name, kind, folder, tuple(command), self._needs(), self.code[kind], config)
+        return self._noted(step)
 
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.study.identity import code_of
+from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
 from unime.errors import ConfigError, RunError
@@ -103,6 +103,7 @@ class Runner:
                 raise RunError(f"{name}: {shlex.join(command)} ended with status {status}")
 
     def _run(self, step: Step, marks: Marks, slot: int) -> Mark:
+        forget()
         if code_of(step.kind) != step.code:
             raise RunError("the code has changed while the study ran: type the command again")
         if not _is_free(step.folder / LOCK):

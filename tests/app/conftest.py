@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from data_prep.demo.samples import draw_samples
-from tests.app.pages import indexed, paged
+from tests.app.served import indexed, paged
 from tests.search.conftest import drawing
 from tests.serving.services import Running
-from tests.support.browser import WIDE, started_browser
+from tests.support.pages.browser import WIDE, started_browser
 from tests.support.paths import ROOT
 from unime.app.page import About
 from unime.embedder import Embedder

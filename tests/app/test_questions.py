@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.app.conftest import ABOUT, Page
-from tests.app.pages import indexed, paged
+from tests.app.served import indexed, paged
 from tests.search.conftest import drawing
 from tests.serving.services import data_uri
 from unime.app.page import HEADERS, SIDES

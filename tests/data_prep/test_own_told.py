@@ -223,3 +223,10 @@ def test_how_large_a_picture_may_be_is_a_setting(tmp_path: Path) -> None:
     main(words)
     with pytest.raises(ConfigError, match=r"made with other inputs\.max_image_pixels; name"):
         main([*words, limit])
+
+
+def test_a_table_of_one_row(tmp_path: Path) -> None:
+    table = write(tmp_path / "pets.csv", [{"image": draw(tmp_path, 1)[0], "text": "a cat"}])
+    with pytest.raises(DataError, match="of 1 row: held_out=0") as caught:
+        main([str(table), str(tmp_path / "own")])
+    assert "hang together" not in str(caught.value)

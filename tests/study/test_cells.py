@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.support.studies import StudyCheckout
 from unime.config import build_config
 
 RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only, vlm2vec]\nseeds: [0, 1]\n"
+FEW = "recipes: [unime, vlm2vec]\nseeds: [0]\n"
 
 
 @pytest.fixture
@@ -55,18 +55,17 @@ def test_cells_share_the_stage_1_of_their_seed(checkout: StudyCheckout) -> None:
 def test_an_identity_is_that_of_settings_data_model_and_code(
     checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = names(planned(checkout))
-    assert names(planned(checkout)) == before
-    assert names(planned(checkout, RECIPES, "workers=2", "retry=true", "baseline=unime")) == before
-    assert names(planned(checkout, RECIPES, "output_dir=elsewhere")) == before
+    before = names(planned(checkout, FEW))
+    others = ("workers=2", "retry=true", "baseline=unime", "output_dir=elsewhere")
+    assert names(planned(checkout, FEW, *others)) == before
     for changed, text in (("stage1.yaml", "  "), ("base.yaml", "# a remark\n")):
         path = checkout.folder / changed
         path.write_text(path.read_text() + f"\n{text}")
-    assert names(planned(checkout)) == before  # of a remark alone nothing is made anew
+    assert names(planned(checkout, FEW)) == before  # of a remark alone nothing is made anew
 
     def moved(*kinds: str) -> None:
         """Exactly these kinds of steps are others now, and all that come after them."""
-        now = names(planned(checkout))
+        now = names(planned(checkout, FEW))
         for old, new in zip(before, now, strict=True):
             touched = False
             for one, other in zip(old, new, strict=True):
@@ -76,30 +75,23 @@ def test_an_identity_is_that_of_settings_data_model_and_code(
     (checkout.folder / "texts.jsonl").write_text('{"text": "b"}\n')
     moved("stage1")
     (checkout.folder / "texts.jsonl").write_text('{"text": "a"}\n')
-    moved()
     (checkout.folder / "pairs").mkdir()
     (checkout.folder / "pairs/rows.parquet").write_text("rows")
     moved("stage2")
     (checkout.folder / "pairs/rows.parquet").unlink()
     (checkout.folder / "pairs").rmdir()
     monkeypatch.setattr(plan, "code_of", lambda kind: "new" if kind == "eval" else "x")
-    other = planned(checkout)
-    assert all(a[-1] != b[-1] for a, b in zip(before, names(other), strict=True))
-    monkeypatch.undo()
-    os.chdir(checkout.folder)
-    assert (
-        names(planned(checkout, RECIPES, "words={stage2: [loss.temperature=0.5]}"))[0][0]
-        == (before[0][0])
-    )
+    other = names(planned(checkout, FEW))
+    assert all(a[-1] != b[-1] for a, b in zip(before, other, strict=True))
 
 
 def test_a_model_folder_counts_by_its_content(checkout: StudyCheckout) -> None:
     model = checkout.folder / "some/model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    before = names(planned(checkout))
+    before = names(planned(checkout, FEW))
     (model / "config.json").write_text("{ }")
-    assert all(a[0] != b[0] for a, b in zip(before, names(planned(checkout)), strict=True))
+    assert all(a[0] != b[0] for a, b in zip(before, names(planned(checkout, FEW)), strict=True))
 
 
 def test_the_grid_is_every_combination_of_what_a_recipe_has(checkout: StudyCheckout) -> None:

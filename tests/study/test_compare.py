@@ -30,24 +30,24 @@ def half_width(ci95: list[float]) -> float:
 
 def test_one_seed_is_a_bootstrap_over_its_queries() -> None:
     values = np.array([[1.0] * 60 + [0.0] * 40])
-    found = over_seeds({"x": values}, alone, 20_000, 0)
+    found = over_seeds({"x": values}, alone, 5_000, 0)
     assert found.value == pytest.approx(0.6) and found.seeds == [0.6]
     expected = norm.ppf(0.975) * np.sqrt(0.6 * 0.4 / 100)
-    assert half_width(found.ci95) == pytest.approx(expected, rel=0.05)
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
 
 
 def test_seeds_that_agree_leave_the_queries_alone() -> None:
     values = np.tile([1.0] * 60 + [0.0] * 40, (3, 1))
-    found = over_seeds({"x": values}, alone, 20_000, 0)
+    found = over_seeds({"x": values}, alone, 5_000, 0)
     expected = norm.ppf(0.975) * np.sqrt(0.6 * 0.4 / 100)
-    assert half_width(found.ci95) == pytest.approx(expected, rel=0.05)
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
 
 
 def test_queries_that_agree_leave_the_seeds_which_are_students() -> None:
     """Values that depend on the seed alone: the interval of a mean of 8 numbers."""
     random = np.random.default_rng(3)
     seeds = random.normal(size=8)
-    found = over_seeds({"x": np.tile(seeds[:, None], (1, 50))}, alone, 40_000, 0)
+    found = over_seeds({"x": np.tile(seeds[:, None], (1, 50))}, alone, 10_000, 0)
     expected = t.ppf(0.975, 7) * seeds.std(ddof=1) / np.sqrt(8)
     assert found.value == pytest.approx(seeds.mean())
     assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
@@ -56,11 +56,11 @@ def test_queries_that_agree_leave_the_seeds_which_are_students() -> None:
 def test_the_variance_of_both_is_their_sum() -> None:
     random = np.random.default_rng(4)
     seeds, queries = random.normal(size=(20, 1)), 5 * random.normal(size=(1, 400))
-    found = over_seeds({"x": seeds + queries}, alone, 20_000, 0)
+    found = over_seeds({"x": seeds + queries}, alone, 5_000, 0)
     parts = seeds.var(ddof=1) / 20, queries.var() / 400
     freedom = 19 * (sum(parts) / parts[0]) ** 2
     expected = t.ppf(0.975, freedom) * np.sqrt(sum(parts))
-    assert half_width(found.ci95) == pytest.approx(expected, rel=0.05)
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
 
 
 def test_three_seeds_cover_as_often_as_they_say() -> None:
@@ -68,12 +68,11 @@ def test_three_seeds_cover_as_often_as_they_say() -> None:
     let a mean differ."""
     random = np.random.default_rng(5)
     held = 0
-    for turn in range(300):
-        noise = 0.04 * random.normal(size=(3, 1)) + random.choice(
-            [-1, 0, 1], size=(1, 200), p=[0.1, 0.8, 0.1]
-        )
-        held += over_seeds({"x": noise}, alone, 400, turn).is_noise
-    assert 0.91 <= held / 300 <= 0.995
+    for turn in range(200):
+        seeds = 0.04 * random.normal(size=(3, 1))
+        queries = random.choice([-1, 0, 1], size=(1, 100), p=[0.1, 0.8, 0.1])
+        held += over_seeds({"x": seeds + queries}, alone, 300, turn).is_noise
+    assert 0.9 <= held / 200 <= 0.995
 
 
 def test_averages_of_tasks_are_of_the_same_seeds() -> None:

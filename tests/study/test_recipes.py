@@ -118,6 +118,9 @@ def test_e5v_sees_texts_alone_with_a_negative_each() -> None:
 )
 def test_shipped_studies_can_be_planned(path: Path) -> None:
     study = build_config(StudyConfig, path, ["seeds=[0]"])
+    study.grid = {
+        key: values if key == "data" else values[-1:] for key, values in study.grid.items()
+    }
     cells = cells_of(study, build_config(BaseConfig, Path(study.base)))
     judged = {cell.recipe for cell in cells if cell.problem}
     assert judged <= {"unime-v2"}  # the demo has no judge yet

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from eval.page.build import write_page
-from tests.support.browser import WIDE, started_browser
-from tests.support.page_files import write_results
+from tests.support.pages.browser import WIDE, started_browser
+from tests.support.pages.results import write_results
 
 
 @dataclass

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from eval.page.build import write_page
 from tests.eval.page.conftest import Made, count_of
-from tests.support.browser import NARROW, WIDE
-from tests.support.page_files import MODELS, NASTY, TASKS, write_results
+from tests.support.pages.browser import NARROW, WIDE
+from tests.support.pages.results import MODELS, NASTY, TASKS, write_results
 
 pytestmark = pytest.mark.evaluation
 

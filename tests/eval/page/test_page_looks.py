@@ -17,8 +17,8 @@ import pytest
 
 from eval.page.build import render, write_page
 from tests.eval.page.conftest import Made, count_of
-from tests.support.browser import COLOURS_OF_TEXTS, NARROW, WIDE, ratio
-from tests.support.page_files import MODELS, TASKS, report_on
+from tests.support.pages.browser import COLOURS_OF_TEXTS, NARROW, WIDE, ratio
+from tests.support.pages.results import MODELS, TASKS, report_on
 
 pytestmark = pytest.mark.evaluation
 

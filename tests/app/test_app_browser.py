@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.app.conftest import HOSTILE, PASSAGE, Page
-from tests.support.browser import COLOURS_OF_TEXTS, WIDE, ratio
+from tests.support.pages.browser import COLOURS_OF_TEXTS, WIDE, ratio
 
 pytestmark = pytest.mark.use
 PHONE = {"width": 390, "height": 844}
@@ -59,6 +59,7 @@ def paths_of(page: Page, item: Any, limit: int = 24) -> list[str]:
 
 
 def kept(tab: Any, folder: Path, name: str) -> None:
+    tab.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
     tab.wait_for_load_state("networkidle")
     tab.screenshot(path=folder / f"{name}.png", full_page=True)
     print(f"screenshot: {folder / name}.png")
