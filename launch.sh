@@ -26,7 +26,9 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare real-llm CONFIG [key=value …]         a language model of 135 M parameters, and its texts
   prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
+  prepare demo-triples CONFIG [key=value …]     the demo's texts with a negative each (E5-V)
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
   prepare own PATH OUT [key=value …] [--dry-run]   your own pictures and texts, made ready
   prepare mmeb [CONFIG] [key=value …] [--dry-run]   MMEB downloaded, verified and unpacked
@@ -34,12 +36,15 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
+  judge CONFIG|DATA OUT [key=value …]   a judge's scores of targets and negatives, for stage 2
+  study NAME|FILE [key=value …] [--dry-run]   recipes × seeds × settings, each trained and evaluated once
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
   report CONFIG [key=value …]   one table from the results of several models
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
   index FOLDER [INDEX] [key=value …]   your pictures, texts and PDF files, to be searched
   search TEXT [INDEX] [--image FILE] [--json] [key=value …]   what is like a sentence, a picture or both
+  app [MODEL|INDEX] [key=value …]   a page to search your pictures, try labels, and compare
   serve MODEL [key=value …]     a service for OpenAI, vLLM, Cohere, Voyage, Jina and Weaviate clients
   check DATA [key=value …]      pairs before they are trained on: a prepared set, or a stage-2 CONFIG
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
@@ -54,7 +59,7 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine, judge and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
@@ -75,7 +80,8 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | index | search | serve) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | index | search | app | serve | study) echo "stages.$1" ;;
+    judge) echo data_prep.judge ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -321,7 +327,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | index | search | serve | check | bench) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | app | serve | check | bench | study) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -331,6 +337,8 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    real-llm) program=data_prep.real_llm.data && shift ;;
+    demo-triples) program=data_prep.demo.triples && shift ;;
     own) program=data_prep.own && shift ;;
     mmeb) program=data_prep.mmeb && shift ;;
     batches) program=data_prep.batches && shift ;;
@@ -368,13 +376,13 @@ case $command in
     config=$(config_path "$1")
     shift
     ;;
-  mine)
+  mine | judge)
     [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
     if [[ -f $1 || -f $called_from/$1 ]]; then
       config=$(config_path "$1")
       set -- "output_dir=$2" "${@:3}"
     else # a folder, or a repository on the hub
-      config=configs/mine.yaml
+      config=configs/$command.yaml
       set -- "data.root=$1" "output_dir=$2" "${@:3}"
     fi
     ;;
@@ -384,6 +392,10 @@ case $command in
     if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
     ;;
   tune | serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  study)
+    [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
+    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    ;;
   index)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
     set -- "$(from_caller "$1")" "${@:2}"
@@ -413,7 +425,7 @@ case $command in
     fi
     run_python -m "$program" "${words[@]}" "$@"
     ;;
-  demo | export | index | search | serve | check) run_python -m "$program" "$@" ;;
+  demo | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

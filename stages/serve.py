@@ -42,7 +42,7 @@ def serve(config: ServeConfig) -> None:
     """
     from unime.embedder import Embedder
     from unime.serving.access import Access
-    from unime.serving.server import listen, run
+    from unime.serving.server import address_of, listen, run
     from unime.serving.service import Service
 
     Access(config)  # before a model is loaded
@@ -57,8 +57,7 @@ def serve(config: ServeConfig) -> None:
         )
         names = config.names or [Path(config.model).name]
         service = Service(embedder, config, names)
-        host, port = listening.getsockname()[:2]
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = address_of(listening)
         print(f"serving {names[0]} ({embedder.dimension} dimensions) at {place}", flush=True)
         run(service, listening)
 

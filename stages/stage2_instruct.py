@@ -31,7 +31,7 @@ from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
 from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
 from unime.data.sampling.clusters import Clusters
-from unime.losses import LossOutput, instruction_loss
+from unime.losses import LearntTemperature, LossOutput, instruction_loss
 from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.distributed import on_main_in_steps
@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         run.log.warning("%d bad rows were dropped: %s", len(dataset.dropped), listed)
         if run.is_main_process:
             write_json(listed, dataset.dropped)
+    if config.loss.soft_labels:
+        dataset.check_scores()
     sizes = {"of all sources": len(dataset)}
     if config.data.mixing in OF_ONE_TASK:
         sizes = dataset.task_sizes
@@ -80,19 +82,26 @@ def main(argv: list[str] | None = None) -> None:
         ChunkLimits.of(config.optim),
         verified=config.data.verify_images,
         apart=encoder.vision.reuses_features and not run.shards_weights,
+        scored=config.loss.soft_labels > 0,
     )
+
+    temperature = None
+    if config.loss.learn_temperature:
+        bounds = config.loss.temperature, config.loss.least_temperature
+        temperature = LearntTemperature(*bounds, config.optim)
 
     def loss(
         embeddings: dict[str, Tensor], labels: dict[str, Tensor], step: int | None = None
     ) -> LossOutput:
-        return instruction_loss(embeddings, labels, config.loss, step)
+        learnt = None if temperature is None else temperature.value
+        return instruction_loss(embeddings, labels, config.loss, step, learnt)
 
     if told:
         run.log.info("%s", told)
     validation = _validation(config, run, held, loss)
     mining = _mining(config, dataset, sampler)
     rows = dataset if mining is None else mining.rows
-    train(run, encoder, rows, sampler, collate, loss, validation, mining)
+    train(run, encoder, rows, sampler, collate, loss, validation, mining, temperature)
 
 
 def _sampler(config: Stage2Config, run: Run, dataset: PairDataset) -> GlobalBatchSampler:

@@ -31,7 +31,7 @@ os.environ.pop("UNIME_TYPED", None)  # how launch.sh was called, which is no mat
 EVALUATION = (  # what `-m evaluation` runs whole; a plain run leaves out what is marked in them
     *("eval", "retrieval", "data/test_split_files.py"),
 )
-SLOW = {"engines", "backbones", "evaluation", "data", "use", "attacks", "faults"}
+SLOW = {"engines", "backbones", "evaluation", "data", "use", "study", "attacks", "faults"}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,8 +22,8 @@ from data_prep.mmeb.plan import print_plan
 from data_prep.mmeb.record import Notes, unfit, write_record, write_stage2
 from data_prep.mmeb.sources import check_file, open_source
 from unime.config import MmebConfig
-from unime.config.descriptions import commented
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.descriptions import commented
 from unime.errors import ConfigError, DataError
 from unime.runtime.files import writing
 from unime.runtime.folder_lock import lock_folder

@@ -12,7 +12,7 @@ from data_prep.mmeb.archives import Inside
 from data_prep.mmeb.needed import Part
 from data_prep.mmeb.sources import Listed, Source
 from unime.config import MmebConfig
-from unime.config.descriptions import made_otherwise
+from unime.config.reading.descriptions import made_otherwise
 from unime.errors import DataError
 from unime.runtime.files import check_kinds, read_json, write_aside, write_json
 

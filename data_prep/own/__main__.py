@@ -32,8 +32,8 @@ from data_prep.own.split import Split, split
 from data_prep.own.survey import Survey, survey
 from data_prep.own.write import examples_in_words, write_set
 from unime.config import OwnDataConfig
-from unime.config.descriptions import made_otherwise
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.descriptions import made_otherwise
 from unime.data.prepared.folder import PreparedSet
 from unime.data.tables import image_folder
 from unime.errors import ConfigError, DataError, in_a_line

@@ -26,6 +26,7 @@ class SourcePair:
     negatives: tuple[SourceItem, ...]
     row_id: str
     instruction: Instruction
+    scores: tuple[float, ...] = ()
 
 
 def pairs_of(row: SourceRow, config: OwnDataConfig) -> Iterator[SourcePair]:
@@ -55,7 +56,7 @@ def pairs_of(row: SourceRow, config: OwnDataConfig) -> Iterator[SourcePair]:
         for number, target in enumerate(row.targets):
             row_id = row.row_id if len(row.targets) == 1 else f"{row.row_id}:{number}"
             sides = (target, row.query) if direction == "t2i" else (row.query, target)
-            yield SourcePair(task, *sides, row.negatives, row_id, words)
+            yield SourcePair(task, *sides, row.negatives, row_id, words, row.scores)
 
 
 def task_name(name: str) -> str:
@@ -67,6 +68,9 @@ def task_name(name: str) -> str:
 def _check(row: SourceRow) -> None:
     if not row.targets:
         raise DataError("no target")
+    if row.scores and (len(row.targets) != 1 or len(row.scores) != 1 + len(row.negatives)):
+        count = f"{len(row.targets)} targets and {len(row.negatives)} negatives"
+        raise DataError(f"{len(row.scores)} scores of {count}, expected one of each candidate")
     named = {"query": row.query}
     named |= {f"target {n}": item for n, item in enumerate(row.targets)}
     named |= {f"negative {n}": item for n, item in enumerate(row.negatives)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 
 from data_prep.own.instructions import instructed
@@ -44,7 +45,8 @@ class SetWriter:
 
     def add(self, pair: SourcePair, is_test: bool) -> None:
         words = pair.instruction
-        negatives = [] if is_test else [n for n in pair.negatives if not self._is_unseen(n)]
+        kept = [not is_test and not self._is_unseen(negative) for negative in pair.negatives]
+        negatives = list(compress(pair.negatives, kept))
         why = "of rows that are held out" if is_test else "that rows which are held out show"
         self.left_out[why] += len(pair.negatives) - len(negatives)
         made = Pair(
@@ -52,6 +54,7 @@ class SetWriter:
             self._item(pair.target, words.target),
             tuple(self._item(item, words.target) for item in negatives),
             pair.row_id,
+            tuple(compress(pair.scores, [True, *kept])),
         )
         self._writers[pair.task, "test" if is_test else "train"].add(made)
 

@@ -67,7 +67,8 @@ def judge_filter(folder: Path, model: str, split: str) -> dict[str, dict[str, fl
     return found
 
 
-def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
+def training_batches(config: Stage2Config, count: int | None = None) -> Iterator[MarkedPairs]:
+    """So many batches (else FILTER_BATCHES) of the demo's training rows."""
     data = config.data
     rows = PairDataset.load(data, config.run.seed)
     answers = {
@@ -79,7 +80,7 @@ def training_batches(config: Stage2Config) -> Iterator[MarkedPairs]:
     }
     size = 2 * config.optim.batch_size_per_device
     sampler = GlobalBatchSampler(rows.task_sizes, size, data.mixing, seed=1)
-    for step in range(FILTER_BATCHES):
+    for step in range(FILTER_BATCHES if count is None else count):
         batch = [rows[i] for i in sampler.batch(step)]
         yield MarkedPairs(
             [row.query for row in batch],

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from eval.page.drawn import drawn_figures
 from eval.page.files import Files, TaskFiles, item_of, read_model_files
 from eval.page.gallery import Items, choose_queries, gallery_card
 from eval.page.maps import collapse_of, packed, project, similarity_matrix
@@ -36,9 +37,11 @@ from unime.runtime.names import for_others
 
 PARTS = Path(__file__).parent / "static"
 SCRIPTS = (
+    "elements.js",
     "page.js",
     "scores.js",
     "sizes.js",
+    "drawn.js",
     "matrices.js",
     "map.js",
     "gallery.js",
@@ -55,6 +58,7 @@ def write_page(
     examples: int = 8,
     map_points: int = 1000,
     max_megabytes: float = 24,
+    figures: Path | None = None,
 ) -> str:
     """Write the page.
 
@@ -64,6 +68,7 @@ def write_page(
         examples: queries of each task in the gallery.
         map_points: queries and targets in the map, of all tasks together.
         max_megabytes: of thumbnails; the pictures beyond are left out and counted.
+        figures: the folder of those that it shows beside its own.
 
     Returns:
         How large it is, and what it does not show.
@@ -75,7 +80,7 @@ def write_page(
     files = {name: read_model_files(models[name], report["tasks"]) for name in report["models"]}
     pictures = Pictures()
     content = page_content(report, files, pictures, examples, map_points, max_megabytes)
-    page = render(content)
+    page = render(content | {"drawn": drawn_figures(figures)})
     with writing("html", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, page)

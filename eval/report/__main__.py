@@ -47,7 +47,8 @@ def write_report(config: ReportConfig) -> None:
         from eval.page.build import write_page  # which needs torch
 
         models = {name: Path(folder) for name, folder in config.models.items()}
-        last.append(write_page(report, models, Path(config.html)))
+        figures = None if config.figures is None else Path(config.figures)
+        last.append(write_page(report, models, Path(config.html), figures=figures))
     output = Path(config.output)
     with writing("output", output):
         write_json(output, report)

@@ -130,7 +130,7 @@ def test_unime_v2(tmp_path: Path) -> None:
     first, shown = tasks["A-OKVQA"][0], tasks["VisDial"][1]
     question = "Represent the given image with the following question: What is 0?"
     assert first.query == Item(question, ("0.png",)) and first.target == Item("answer 0")
-    assert first.negatives == (Item("wrong 0"), Item("no"))
+    assert first.negatives == (Item("wrong 0"), Item("no")) and first.scores == (0.7, 0.4, 0.2)
     assert shown.negatives[0] == Item("Represent the given image.", ("5.png",))
 
 
@@ -242,6 +242,8 @@ BAD = [
     ("unime_v2", 0, put("pos_text", ""), "'pos_text' and 'pos_image': both empty"),
     ("unime_v2", 0, put("hard_negatives.1", ["alone"]), "'hard_negatives[1]'"),
     ("unime_v2", 5, put("hard_negatives.0.1", "no.png"), "'hard_negatives[0][1]'"),
+    ("unime_v2", 0, put("hard_negatives_scores", [0.4]), "a number and a list of 2"),
+    ("unime_v2", 0, put("query_pos_scores", "high"), "a number and a list of 2"),
     ("unime_v2", 0, put("hard_negatives", None), "'hard_negatives'"),
     ("mme5", 2, put("pos_image_path", "images/no.png"), "'pos_image_path'"),
     ("mme5", 0, put("qry", 4), "'qry': got 4"),

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tests.support.ranks import Ranks
-from unime.config import DistillationLossConfig, HardNegativeLossConfig
-from unime.losses import LossOutput, distillation_loss, instruction_loss
+from unime.config import DistillationLossConfig, HardNegativeLossConfig, OptimConfig
+from unime.losses import LearntTemperature, LossOutput, distillation_loss, instruction_loss
 from unime.runtime.distributed import gather_rows
 from unime.training.chunks import Batch
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, _Step, cached_backward
@@ -31,6 +31,11 @@ DISTILLATION = DistillationLossConfig(**SIZES)
 KEYS = torch.tensor([0, 1, 2, 20, 21, 22, 23, 1, 4, 5, 6, 7])  # targets 1 and 7 are equal
 POSITIVES = torch.tensor([True] * 3 + [False] * 4 + [True] * 5)
 LABELS = {"query_key": torch.arange(8), "target_key": KEYS, "is_positive": POSITIVES}
+JUDGED = HardNegativeLossConfig(
+    0.1, 3, None, hardness_strength=2.0, soft_labels=0.5, judge_temperature=0.3, **SIZES
+)
+OWN = [-1, -1, -1, -3, -3, -1, -2, -1, -1, -1, -1, -1]  # of 3 rows of rank 0: 0, 0, 2 and 1
+OF_JUDGE = LABELS | {"own_query": torch.tensor(OWN), "score": torch.linspace(1, 0, 12)}
 
 
 class ToyEncoder(nn.Module):
@@ -69,12 +74,18 @@ def whole_batch(chunk: int, queries: int = 8, targets: int = 12) -> Batch:
     return make_batch(rows(queries, 1), rows(targets, 2), labels, chunk)
 
 
+def temperature() -> LearntTemperature:
+    optim = OptimConfig(steps=1, batch_size_per_device=1, chunk_size=1, learning_rate=1e-3)
+    return LearntTemperature(0.1, 0.01, optim)
+
+
 def pair_loss(
     embeddings: dict[str, Tensor],
     labels: dict[str, Tensor],
     config: HardNegativeLossConfig = CONFIG,
+    learnt: LearntTemperature | None = None,
 ) -> LossOutput:
-    return instruction_loss(embeddings, labels, config)
+    return instruction_loss(embeddings, labels, config, None, learnt and learnt.value)
 
 
 def gradients(model: nn.Module) -> list[Tensor]:
@@ -235,9 +246,9 @@ def own_rows(rank: int) -> tuple[slice, slice]:
     return (slice(0, 3), slice(0, 7)) if rank == 0 else (slice(3, 8), slice(7, 12))
 
 
-def own_batch(rank: int, chunk: int) -> Batch:
+def own_batch(rank: int, chunk: int, of_all: dict[str, Tensor] = LABELS) -> Batch:
     queries, targets = own_rows(rank)
-    labels = {name: of[queries if name == "query_key" else targets] for name, of in LABELS.items()}
+    labels = {name: of[queries if name == "query_key" else targets] for name, of in of_all.items()}
     return make_batch(rows(8, 1)[queries], rows(12, 2)[targets], labels, chunk)
 
 
@@ -260,6 +271,13 @@ def gradients_of_ranks(folder: str) -> None:
     cached_backward(accelerator, model, own_batch(rank, 4), partial(pair_loss, config=SIZED))
     of_sizes = gradients(model)
     model.zero_grad()
+    learnt = temperature()
+    loss = partial(pair_loss, config=JUDGED, learnt=learnt)
+    parameters = [learnt.log_scale]
+    batch = own_batch(rank, 4, OF_JUDGE)
+    cached_backward(accelerator, model, batch, loss, parameters=parameters)
+    judged = [*gradients(model), learnt.log_scale.grad]
+    model.zero_grad()
 
     texts, teacher = query[mine_query], F.normalize(rows(8, 3), dim=-1)[mine_query]
     chunks = [[{"x": part}] for part in texts.split(2)]
@@ -272,6 +290,7 @@ def gradients_of_ranks(folder: str) -> None:
     result = {
         "pair": pair_gradients,
         "sizes": of_sizes,
+        "judged": judged,
         "pair_loss": torch.stack([output.loss for output in outputs]),
         "text": gradients(model),
         "text_loss": distilled.loss,
@@ -298,7 +317,19 @@ def test_two_ranks_equal_one(two_ranks: Ranks, tmp_path: Path) -> None:
             assert_close(found, expected)
         assert_close(result["sizes"], plain_gradients(LABELS, SIZED))
         assert_close(result["text"], gradients(model))
+        assert_close(result["judged"], judged_gradients())
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
+
+
+def judged_gradients() -> list[Tensor]:
+    """With soft labels and a temperature that is learnt, of one process in one graph; its rows are
+    those of both ranks, so the labels say the same."""
+    model, learnt = ToyEncoder(), temperature()
+    sides = {"query": model([{"x": rows(8, 1)}]), "target": model([{"x": rows(12, 2)}])}
+    embeddings = {name: value.float() for name, value in sides.items()}
+    pair_loss(embeddings, OF_JUDGE, JUDGED, learnt).loss.backward()
+    assert learnt.log_scale.grad is not None
+    return [*gradients(model), learnt.log_scale.grad]
 
 
 def signal_to_one_rank(step: str) -> None:

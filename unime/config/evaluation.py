@@ -117,6 +117,9 @@ class ReportConfig(Settings):
     published: bool = setting(True, "rows of papers and leaderboards, if of this suite")
     published_rows: list[str] | None = setting(None, "names in published.yaml; null: all of them")
     html: FilePath | None = setting(None, "the page")
+    figures: FilePath | None = setting(
+        None, "a folder of figures that the page shows, as ./launch.sh study draws them; null: none"
+    )
     leaderboard: dict[str, dict[str, Any]] = setting(
         {},
         "name -> model_name, model_backbone, model_size, url, …: writes <model_name>.json for "

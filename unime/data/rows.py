@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from unime.errors import DataError
@@ -92,6 +93,11 @@ class Row:
             yield
         except DataError as error:
             raise self.error(str(error), column, kind=error.kind) from None
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of the data is a finite one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def check_columns(where: str, found: Collection[str], required: Collection[str]) -> None:

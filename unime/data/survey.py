@@ -71,6 +71,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 things = {"queries": [query], "targets": targets}
                 answers += _key(query) + _key(targets[0])
                 digest.update(repr([item.spacing for item in items]).encode())
+                digest.update(repr(row.scores).encode() if row.scores else b"")
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
             for kind, found in things.items():
                 known = seen.setdefault(kind, set())

@@ -18,7 +18,7 @@ from unime.data.checks.faults import Fault
 from unime.data.checks.verify import look_at_rows, verify
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
 from unime.data.prepared.folder import PreparedSet
-from unime.data.prepared.rows import PREPARED_COLUMNS, read_prepared
+from unime.data.prepared.rows import PREPARED_COLUMNS, SCORES, read_prepared
 from unime.data.rows import Row
 from unime.data.tables import HeldTable, ImageFolder, image_folder, load_table
 from unime.errors import DataError
@@ -139,7 +139,7 @@ def open_train_subset(data: PairData, name: str, seed: int = 0) -> TrainSubset:
     required: tuple[str, ...] = TRAIN_COLUMNS
     optional: tuple[str, ...] = NEGATIVE_COLUMNS
     if prepared is not None:
-        required, optional = PREPARED_COLUMNS, ()
+        required, optional = PREPARED_COLUMNS, (SCORES,)
     split = data.split or ("original" if prepared is None else "train")
     table = load_table(
         data.root, name, split, data.revision, required, optional, data.follow_links

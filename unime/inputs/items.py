@@ -46,12 +46,18 @@ class Item:
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of stage 2: a query, its target, and optional explicit negatives."""
+    """One row of stage 2: a query, its target, and optional explicit negatives.
+
+    Attributes:
+        row_id: "A-OKVQA:17".
+        scores: of a judge, the target's and each negative's; empty: nobody has judged.
+    """
 
     query: Item
     target: Item
     negatives: tuple[Item, ...] = ()
-    row_id: str = ""  # "A-OKVQA:17"
+    row_id: str = ""
+    scores: tuple[float, ...] = ()
 
 
 def distinct_places(items: Iterable[Item]) -> dict[tuple[Item, object], list[int]]:

@@ -18,3 +18,4 @@ from unime.losses.statistics import (
     not_unit,
     spread,
 )
+from unime.losses.temperature import LearntTemperature

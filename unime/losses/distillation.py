@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
 
-from unime.config import DistillationLossConfig
+from unime.config import DistillationLossConfig, Objective
 from unime.losses.blocks import Numbers, Similarities
 from unime.losses.matryoshka import over_sizes, truncated
 from unime.losses.output import LossOutput
@@ -19,8 +19,9 @@ def distillation_loss(
     student: Tensor, teacher: Tensor, config: DistillationLossConfig
 ) -> LossOutput:
     """Textual discriminative knowledge distillation: the mean over rows of KL(teacher ‖ student)
-    between the softmaxes of the two batch similarity matrices (paper 3.2, equation 2); at every
-    size of ``matryoshka_dimensions`` after the same matrix, the whole teacher's.
+    between the softmaxes of the two batch similarity matrices (paper 3.2, equation 2), or with
+    ``objective: mse`` the mean square of their differences; at every size of
+    ``matryoshka_dimensions`` after the same matrix, the whole teacher's.
 
     The paper's formula is ambiguous about the diagonal. It is masked by default: an embedding's
     similarity to itself is always 1, so at a small temperature it takes nearly all of every row's
@@ -56,6 +57,8 @@ def _loss(
         of_teacher = (teacher[place] @ teacher.T).to(similarity.dtype)  # (B, N)
         numbers = _comparison(similarity, of_teacher, means, place.start)
         is_masked = not config.include_diagonal
+        if config.objective is Objective.mse:
+            return _squares(similarity - of_teacher, is_masked, place.start), numbers
         wanted = _log_shares(of_teacher, config.teacher_temperature, is_masked, place.start)
         found = _log_shares(similarity, config.student_temperature, is_masked, place.start)
         return F.kl_div(found, wanted, reduction="sum", log_target=True), numbers
@@ -78,6 +81,13 @@ def _log_shares(similarity: Tensor, temperature: float, is_masked: bool, start: 
     scores.diagonal(start).fill_(-math.inf)
     shares = scores.log_softmax(dim=1)
     return shares.diagonal_scatter(shares.new_zeros(len(shares)), start)
+
+
+def _squares(difference: Tensor, is_masked: bool, start: int) -> Tensor:
+    """The sum over rows of the mean square of each (B, N)."""
+    if is_masked:
+        difference.diagonal(start).zero_()
+    return difference.square().sum() / (difference.shape[1] - is_masked)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor
@@ -22,6 +24,7 @@ def hard_negative_loss(
     is_negative: Negatives | Tensor,
     config: HardNegativeLossConfig,
     step: int | None = None,
+    temperature: Tensor | None = None,
 ) -> LossOutput:
     """InfoNCE over the positive and the k hardest negatives that survive the false-negative filter
     (paper 3.3, equations 3 and 4), or over all negatives until hard ones may begin; at every size
@@ -34,6 +37,9 @@ def hard_negative_loss(
     With none left the loss of that query is exactly zero. Each size has its own hardest negatives
     and its own filter; whether hard ones have begun is decided by the whole vector.
 
+    With ``hardness_strength`` alpha each negative counts exp(alpha · cosine) times, a weight that
+    passes on no gradient (LLaVE, arXiv 2503.04812, equation 5; EmbeddingGemma, arXiv 2509.20354).
+
     Args:
         queries: unit-norm (Q, D).
         candidates: unit-norm (C, D); positives, explicit negatives, everything in the pool.
@@ -41,14 +47,16 @@ def hard_negative_loss(
         is_negative: which candidates may serve as a query's negatives (Q, C); of equal ones at most
             one, and no right answer (:class:`Negatives`).
         step: optimizer steps taken so far; None: long after ``hard_negatives_after``.
+        temperature: one that is learnt (a scalar with a graph) instead of the settings'.
     """
     begun = _hard_negatives_begun(config, step)
 
     def of_size(size: int, memory: float) -> LossOutput:
         nonlocal begun
-        rows, columns = truncated(queries, size), truncated(candidates, size)
+        rows, value = at_temperature(truncated(queries, size), config, temperature)
+        columns = truncated(candidates, size)
         similarities = Similarities(rows, columns, memory)
-        output = _loss(similarities, positive_index, is_negative, config, begun)
+        output = _loss(similarities, positive_index, is_negative, config, value, begun)
         if begun is None:
             begun = bool(output.stats["hard_negatives"])
         return output
@@ -56,11 +64,23 @@ def hard_negative_loss(
     return over_sizes(queries.shape[1], config, of_size)
 
 
+def at_temperature(
+    queries: Tensor, config: HardNegativeLossConfig, temperature: Tensor | None
+) -> tuple[Tensor, float]:
+    """Embeddings (N, D), and what their similarities are divided by. One that is learnt gets its
+    gradient through them: they are what they were, times 1."""
+    if temperature is None:
+        return queries, config.temperature
+    value = float(temperature.detach())
+    return queries * (value / temperature), value
+
+
 def _loss(
     similarities: Similarities,
     positive_index: Tensor,
     is_negative: Negatives | Tensor,
     config: HardNegativeLossConfig,
+    temperature: float,
     begun: bool | None,
 ) -> LossOutput:
     """At one size.
@@ -77,7 +97,8 @@ def _loss(
                 is_false = false_negatives(similarity, positive, may, margin)
             negatives = _hardest(similarity, may & ~is_false, k, config.on_short)  # (B, k)
             numbers = _numbers(positive, negatives, may, is_false, config)
-            return _info_nce(positive, negatives, config.temperature), numbers
+            loss = _info_nce(positive, negatives, temperature, config.hardness_strength)
+            return loss, numbers
 
         return similarities.total(of_block)
 
@@ -97,9 +118,14 @@ def _loss(
     return LossOutput(loss / count, stats)
 
 
-def _info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def _info_nce(
+    positive: Tensor, negatives: Tensor, temperature: float, hardness_strength: float
+) -> Tensor:
     """The sum over queries, of similarities (B, 1) and (B, N), -inf where there is none."""
     logits = torch.cat([positive, negatives], dim=1) / temperature  # (B, 1 + N)
+    if hardness_strength:
+        weights = hardness_strength * negatives.detach()  # logarithms
+        logits = torch.cat([logits[:, :1], logits[:, 1:] + weights], dim=1)
     right = logits.new_zeros(len(logits), dtype=torch.long)
     return F.cross_entropy(logits, right, reduction="sum")
 
@@ -107,7 +133,7 @@ def _info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor
 def _hard_negatives_begun(config: HardNegativeLossConfig, step: int | None) -> bool | None:
     """Whether a batch at this step is past ``hard_negatives_after``; None, with ``auto``: where its
     hard negatives cost less than they would in a collapsed model, in which all similarities are
-    equal, ln(1 + k)."""
+    equal, ln(1 + k) where none is weighted."""
     after = config.hard_negatives_after
     if config.num_hard_negatives is None or after == 0 or step is None:
         return True
@@ -165,7 +191,8 @@ def _numbers(
     some = torch.isfinite(hardest)
     filled = negatives.isfinite().sum(dim=1)  # (B,)
     return {
-        "level": filled.add(1).double().log().sum(),  # what these cost in a collapsed model
+        # what these cost in a collapsed model, in which all similarities are 1
+        "level": filled.double().mul(math.exp(config.hardness_strength)).log1p().sum(),
         "positive": positive.sum(dtype=torch.double),
         "hardest": hardest[some].sum(dtype=torch.double),
         "right": ((positive[:, 0] > hardest) & some).sum(),

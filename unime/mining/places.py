@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unime.config import BatchesConfig, MineConfig
-from unime.config.descriptions import made_otherwise
+from unime.config import BatchesConfig, JudgeConfig, MineConfig
+from unime.config.reading.descriptions import made_otherwise
 from unime.data.prepared.folder import PreparedSet
 from unime.errors import ConfigError
 from unime.retrieval.fingerprint import plain
@@ -22,7 +22,7 @@ SAME_ROWS = {  # settings that decide nothing of what is written
 }
 
 
-def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
+def tasks_of(config: MineConfig | JudgeConfig | BatchesConfig) -> list[str]:
     """All tasks of a local folder, by name.
 
     Raises:
@@ -45,7 +45,9 @@ def tasks_of(config: MineConfig | BatchesConfig) -> list[str]:
     return sorted(set(found))
 
 
-def made_with(config: MineConfig | BatchesConfig, models: Sequence[StoredModel]) -> dict[str, Any]:
+def made_with(
+    config: MineConfig | JudgeConfig | BatchesConfig, models: Sequence[StoredModel]
+) -> dict[str, Any]:
     """Settings, names and contents of the models, for whoever reads it and for `refuse_other`;
     asked for on all ranks together."""
     return {
@@ -79,7 +81,7 @@ def _deciding(made: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in SAME_ROWS}
 
 
-def check_output(output: Path, root: Path) -> None:
+def check_output(output: Path, root: Path, made: str = "mined") -> None:
     """Refuse to write into the data, or over others.
 
     Raises:
@@ -90,5 +92,5 @@ def check_output(output: Path, root: Path) -> None:
         expected = f"a folder beside data.root ({root})"
         raise ConfigError(f"output_dir: got '{output}', expected {expected}", "output_dir")
     known = PreparedSet.of(output)
-    if known is not None and "mined" not in known.source:
+    if known is not None and made not in known.source:
         raise ConfigError(f"output_dir: {output} is another prepared set", "output_dir")

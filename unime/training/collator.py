@@ -122,6 +122,7 @@ class PairCollator(Collator):
     Args:
         verified: whether the rows were looked at before training (``data.verify_images``).
         apart: see :class:`Collator`.
+        scored: whether the loss asks for a judge's scores.
     """
 
     def __init__(
@@ -130,8 +131,10 @@ class PairCollator(Collator):
         limits: ChunkLimits,
         verified: bool = True,
         apart: bool = False,
+        scored: bool = False,
     ) -> None:
         super().__init__(item_processor, limits, apart)
+        self.scored = scored
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
@@ -149,4 +152,16 @@ class PairCollator(Collator):
             "query_key": torch.tensor([item_key(item) for item in queries]),  # (B,)
             "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
         }
+        if self.scored:
+            batch.labels |= _judged(pairs)
         return batch
+
+
+def _judged(pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    """A judge's scores of all targets, and of which row each is: its number less how many positives
+    stand up to there, so that it can be told when other ranks' rows come before (B + n,)."""
+    scores = [pair.scores[0] for pair in pairs] + [s for pair in pairs for s in pair.scores[1:]]
+    own = [-1] * len(pairs)
+    for number, pair in enumerate(pairs):
+        own += [number - len(pairs)] * len(pair.negatives)
+    return {"score": torch.tensor(scores), "own_query": torch.tensor(own)}

@@ -22,7 +22,7 @@ be left. No parameter has moved by then, so it is as if it had not begun.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
@@ -73,6 +73,7 @@ def cached_backward(
     signum: Callable[[], int] = lambda: 0,
     graphs: GraphMemory | None = None,
     last: bool = False,
+    parameters: Sequence[Tensor] = (),
 ) -> LossOutput:
     """Back-propagate `loss_fn` of the global batch; gradients are complete on return (DeepSpeed has
     then taken its optimizer step as well, which belongs to its last backward).
@@ -88,6 +89,7 @@ def cached_backward(
         signum: of a signal that reached this process, 0 if none.
         graphs: how many graphs are kept; None: none, gradient caching as published.
         last: whether the batch takes no other step: its pixels then go as they are seen.
+        parameters: of the loss itself, which get their gradient too.
 
     Returns:
         The loss (detached) and its statistics, equal on every rank.
@@ -106,7 +108,11 @@ def cached_backward(
         {group: gather_rows(rows) for group, rows in batch.by_group(embeddings).items()},
         {name: gather_rows(rows) for name, rows in labels.items()},
     )
-    (gradient,) = torch.autograd.grad(output.loss * accelerator.num_processes, embeddings)
+    wanted = [embeddings, *parameters]
+    gradient, *of_loss = torch.autograd.grad(output.loss * accelerator.num_processes, wanted)
+    for parameter, value in zip(parameters, of_loss, strict=True):  # every rank has all of it
+        value = value.to(accelerator.device) / accelerator.num_processes
+        parameter.grad = accelerator.reduce(value, "mean").to(parameter)
     sizes = [len(part) for part in parts]
     step.backward(chunks, parts, gradient.split(sizes))
     return LossOutput(output.loss.detach(), output.stats)

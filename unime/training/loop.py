@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from unime.data.sampler import GlobalBatchSampler
+from unime.losses import LearntTemperature
 from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.interruption import Interruption
@@ -33,12 +34,14 @@ def train(
     loss_fn: StageLoss,
     validation: Validation | None = None,
     mining: Mining | None = None,
+    temperature: LearntTemperature | None = None,
 ) -> None:
     """Train the encoder's adapters to the last step, from the newest checkpoint if there is one,
     and write them to ``final/``.
 
     Args:
         dataset: the rows; with `mining` its own, whose negatives change.
+        temperature: that the loss learns.
 
     Raises:
         ConfigError: parameters, data or schedule that do not fit the settings or the checkpoint.
@@ -47,7 +50,7 @@ def train(
             a chunk, or no room for a checkpoint.
         SystemExit: 130 after Ctrl-C, 143 after SIGTERM, with everything saved.
     """
-    trainer = Trainer(run, encoder, dataset, sampler, validation, mining)
+    trainer = Trainer(run, encoder, dataset, sampler, validation, mining, temperature)
     bar = tqdm(
         initial=trainer.step,
         total=trainer.total_steps,

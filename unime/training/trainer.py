@@ -24,7 +24,7 @@ from unime.config import OnNonfinite, OptimConfig, Stage1Config
 from unime.data.sampler import GlobalBatchSampler
 from unime.data.survey import Rows
 from unime.errors import ConfigError, DataError, RunError
-from unime.losses import LossOutput
+from unime.losses import LearntTemperature, LossOutput
 from unime.mining.in_training import Mining
 from unime.models.encoder import Encoder
 from unime.runtime.digests import digests_below
@@ -70,9 +70,10 @@ class Trainer:
         sampler: GlobalBatchSampler,
         validation: Validation | None = None,
         mining: Mining | None = None,
+        temperature: LearntTemperature | None = None,
     ) -> None:
         self.run, self.encoder, self.sampler = run, encoder, sampler
-        self.validation, self.mining = validation, mining
+        self.validation, self.mining, self.temperature = validation, mining, temperature
         self.optim: OptimConfig = run.config.optim
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
         self.step = 0  # steps taken
@@ -194,6 +195,7 @@ class Trainer:
                 signum,
                 self.graphs,
                 last=True,
+                parameters=[self.temperature.log_scale] if self.temperature else (),
             )
             self._tell_kept(batch)
             self.graphs.end()
@@ -205,6 +207,8 @@ class Trainer:
                 values = self._not_finite(values, batch)
             else:
                 self.optimizer.step()  # DeepSpeed has, and does not where something is not finite
+                if self.temperature is not None:
+                    self.temperature.step(rate)
             self.optimizer.zero_grad()
         values["learning_rate"] = rate
         values["kept_graphs"] = float(self.graphs.kept)
@@ -254,6 +258,7 @@ class Trainer:
             **self.watch.state,
             "validation": validation,
             **({"mined": self.mining.step} if self.mining else {}),
+            **({"temperature": self.temperature.state} if self.temperature else {}),
             "kept_graphs": self.graphs.kept,
             "world_size": run.accelerator.num_processes,
             "data": run.data,
@@ -364,6 +369,8 @@ class Trainer:
                 self.mining.go_on(state.get("mined", -1), folder)
             except (OSError, SafetensorError, DataError) as error:
                 raise checkpoint.unreadable(folder, error) from error
+        if self.temperature is not None:
+            self.temperature.go_on(state["temperature"])
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
         warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)

@@ -109,6 +109,9 @@ class HeldOutPairs:
         for place, pair in enumerate(pairs):
             items += pair.negatives
             self._owner += [place] * len(pair.negatives)
+        judged = [pair.scores[0] for pair in pairs if pair.scores]
+        judged += [score for pair in pairs for score in pair.scores[1:]]
+        self._score = torch.tensor(judged) if len(judged) == len(self._owner) else None
         self._held = HeldItems(items, chunk_size)
         keys = torch.tensor([item_key(item) for item in items])
         self._query_key, self._target_key = keys[: len(pairs)], keys[len(pairs) :]
@@ -147,6 +150,11 @@ class HeldOutPairs:
             "is_positive": torch.arange(len(own)) < len(rows),
             "query_key": self._query_key[rows],
         }
+        if self._score is not None:
+            place = {row: number for number, row in enumerate(rows)}
+            others = [place[self._owner[n]] - len(rows) for n in own[len(rows) :].tolist()]
+            labels["own_query"] = torch.tensor([-1] * len(rows) + others)
+            labels["score"] = self._score[own]
         return self._loss_fn({"query": queries[rows], "target": targets[own]}, labels).loss.item()
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ class SourceRow:
         task: the set it belongs to, where the data hold several; "": one for all.
         group: rows of one group are held out together; None: they have none.
         split: "train" or "test", where the data say so; None: they do not.
+        scores: of a judge, the only target's and each negative's; empty: the data have none.
         is_caption: the query is a picture and the targets are its captions, of which neither is
             what is asked: the setting `directions` says.
     """
@@ -60,6 +61,7 @@ class SourceRow:
     group: str | None = None
     split: str | None = None
     is_caption: bool = False
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

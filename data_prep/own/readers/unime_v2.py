@@ -10,8 +10,8 @@ As its example has it (GaryGuTC/UniME-v2, data/example_data.json; whole as
       "hard_negatives_scores": [0.44, 0.23, …]}]
 
 Pictures are MMEB-train's, below its folder, which is image_root. Instructions stand in the texts.
-All tasks are in one list: a row's is the folder below ``images/`` of its first picture. Scores are
-left out. The pickles that the repository reads, too, are not read.
+All tasks are in one list: a row's is the folder below ``images/`` of its first picture. Rows may
+lack the scores. The pickles that the repository reads, too, are not read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from data_prep.own.readers.rows import Pictures, first_row, json_files, read_each
 from unime.config import OwnDataConfig
 from unime.data.mmeb_rows import strip_image_tokens
-from unime.data.rows import Row
+from unime.data.rows import Row, is_number
 from unime.runtime.names import is_name
 
+SCORES = ("query_pos_scores", "hard_negatives_scores")
 COLUMNS = ("query_text", "query_image", "pos_text", "pos_image", "hard_negatives")
 
 
@@ -38,7 +39,7 @@ class UnimeV2:
         self.image_root = self.pictures.root
         self.recognised = [
             f"{file.name}: query_… → query, pos_… → target, hard_negatives → negatives, folder of"
-            " the pictures → task; scores are left out"
+            " the pictures → task; …_scores → scores of a judge"
             for file in self.files
         ]
 
@@ -66,7 +67,10 @@ class UnimeV2:
         paths = [PurePosixPath(str(path)).parts for path in (*query.pictures, *target.pictures)]
         named = [parts[1] for parts in paths if len(parts) > 2 and parts[0] == "images"]
         task = named[0] if named and is_name(named[0]) else ""
-        return SourceRow(row.where, row_id, query, (target,), tuple(negatives), task)
+        found = tuple(negatives)
+        return SourceRow(
+            row.where, row_id, query, (target,), found, task, scores=_scores(row, len(found))
+        )
 
     def _item(self, row: Row, text: str, path: str) -> SourceItem:
         found = (self.pictures.find(row, path),) if row.text_or_none(path) else ()
@@ -74,3 +78,14 @@ class UnimeV2:
         if not item.text and not item.pictures:
             raise row.error("both empty", text, path)
         return item
+
+
+def _scores(row: Row, negatives: int) -> tuple[float, ...]:
+    """The target's, then the negatives', where the row has them."""
+    own, others = (row.values.get(column) for column in SCORES)
+    if own is None and others is None:
+        return ()
+    found = [own, *(others if isinstance(others, list) else [None])]
+    if len(found) != 1 + negatives or not all(map(is_number, found)):
+        raise row.error(f"expected a number and a list of {negatives}", *SCORES)
+    return tuple(map(float, found))

@@ -7,6 +7,7 @@ A row, as `datasets` shows it::
     query      {"text": "a sleeping cat", "images": [], "instruction": "Find me a picture of this:"}
     target     {"text": "", "images": ["cats/0031.jpg"], "instruction": ""}
     negatives  [{"text": "", "images": ["cats/0144.jpg"], "instruction": ""}]
+    scores     [0.93, 0.41]      of a judge, the target's and each negative's; [] or no column: none
 
 Paths are relative to the set's folder of pictures (:mod:`unime.data.prepared.folder`).
 """
@@ -18,10 +19,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from unime.data.rows import Row
+from unime.data.rows import Row, is_number
 from unime.inputs.items import Item, Pair
 
 PREPARED_COLUMNS = ("row_id", "task", "query", "target", "negatives")
+SCORES = "scores"  # a column that may be missing
 ITEM = pa.struct(
     [("text", pa.string()), ("images", pa.list_(pa.string())), ("instruction", pa.string())]
 )
@@ -32,6 +34,7 @@ SCHEMA = pa.schema(
         ("query", ITEM),
         ("target", ITEM),
         ("negatives", pa.list_(ITEM)),
+        (SCORES, pa.list_(pa.float64())),
     ]
 )
 
@@ -44,6 +47,7 @@ def written(pair: Pair, task: str) -> dict[str, Any]:
         "query": _written_item(pair.query),
         "target": _written_item(pair.target),
         "negatives": [_written_item(item) for item in pair.negatives],
+        SCORES: list(pair.scores),
     }
 
 
@@ -67,7 +71,20 @@ def read_prepared(row: Row, find: Callable[[str], str]) -> Pair:
         _read_item(row, "target", find),
         tuple(negatives),
         row.text("row_id"),
+        _read_scores(row, 1 + len(negatives)),
     )
+
+
+def _read_scores(row: Row, expected: int) -> tuple[float, ...]:
+    """Those of a judge, for so many candidates, or none."""
+    found = row.values.get(SCORES) or []
+    if (
+        not isinstance(found, list)
+        or not all(map(is_number, found))
+        or len(found) not in (0, expected)
+    ):
+        raise row.expected(f"the target's score and each negative's, {expected} numbers", SCORES)
+    return tuple(found)
 
 
 def _read_item(row: Row, column: str, find: Callable[[str], str]) -> Item:

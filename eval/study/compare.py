@@ -1,0 +1,133 @@
+"""What a study's recipes reach, and what lies between two of them: means over seeds with 95 %
+intervals over seeds and queries (eval/bootstrap.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eval.bootstrap import Estimate, over_seeds
+from eval.report.averages import Average, averages_of, overall_of
+from eval.study.marks import DONE
+from eval.study.table import Row
+from eval.study.words import typed
+from eval.tasks.suites import Task, load_suite
+from unime.errors import DataError
+
+SAMPLES, SEED = 10_000, 0
+HITS, GRID = "hits/", "grid/"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The cells of a study that differ by their seed alone.
+
+    Attributes:
+        values: key of the grid -> its value as a text.
+        hits: task -> seed -> of each query.
+    """
+
+    name: str
+    recipe: str
+    values: dict[str, str]
+    rows: list[Row]
+
+    @property
+    def hits(self) -> dict[str, dict[int, list[float]]]:
+        tasks = [key.removeprefix(HITS) for key in self.rows[0] if key.startswith(HITS)]
+        return {task: {row["seed"]: row[HITS + task] for row in self.rows} for task in tasks}
+
+    @property
+    def seeds(self) -> list[int]:
+        return [row["seed"] for row in self.rows]
+
+
+def arms_of(rows: Sequence[Row]) -> list[Arm]:
+    """The finished cells of a table, by recipe and grid."""
+    found: dict[str, Arm] = {}
+    for row in rows:
+        if row["status"] != DONE:
+            continue
+        values = {k.removeprefix(GRID): shown(v) for k, v in row.items() if k.startswith(GRID)}
+        name = " ".join([row["recipe"], *(f"{key}={value}" for key, value in values.items())])
+        found.setdefault(name, Arm(name, row["recipe"], values, [])).rows.append(row)
+    return list(found.values())
+
+
+def shown(value: Any) -> str:
+    """A value of the grid."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else typed(value)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What arms are compared to: the arm of a recipe that has these values of the grid, and else
+    their own."""
+
+    recipe: str
+    values: Mapping[str, Any]
+
+    def of(self, arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+        """None: there is no such arm, or it is this one."""
+        wanted = arm.values | {key: shown(value) for key, value in self.values.items()}
+        for other in arms:
+            fits = all(wanted.get(key) == value for key, value in other.values.items())
+            if other.recipe == self.recipe and fits:
+                return None if other is arm else other
+        return None
+
+
+def averages(rows: Sequence[Row]) -> dict[str, Average]:
+    """Those of the suite that the finished cells were evaluated on.
+
+    Raises:
+        DataError: they are of several suites.
+    """
+    suites = {row["suite"] for row in rows if row["status"] == DONE}
+    if len(suites) > 1:
+        raise DataError(f"cells of several suites: {', '.join(sorted(suites))}")
+    tasks: Mapping[str, Task] = load_suite(suites.pop()) if suites else {}
+    measured = {key.removeprefix(HITS) for row in rows for key in row if key.startswith(HITS)}
+    return averages_of({name: task for name, task in tasks.items() if name in measured})
+
+
+def overall(rows: Sequence[Row]) -> Average:
+    """The first of all."""
+    return overall_of(averages(rows))
+
+
+def reached(arm: Arm, average: Average) -> Estimate:
+    """What an arm reaches."""
+    found = {task: np.array([*arm.hits[task].values()], dtype=float) for task in average.tasks}
+    return over_seeds(found, average.of, SAMPLES, SEED)
+
+
+def difference(one: Arm, other: Arm, average: Average) -> Estimate:
+    """By how much one arm is better than another, on the same queries with the same seeds.
+
+    Raises:
+        DataError: no seed in common, or other queries.
+    """
+    seeds = [seed for seed in one.seeds if seed in other.seeds]
+    if not seeds:
+        raise DataError(f"{one.name} and {other.name} have no seed in common")
+    ours, theirs = one.hits, other.hits
+    paired = {}
+    for task in average.tasks:
+        a, b = ([hits[task][seed] for seed in seeds] for hits in (ours, theirs))
+        if [*map(len, a)] != [*map(len, b)]:
+            raise DataError(f"{one.name} and {other.name}: other queries of {task}")
+        paired[task] = np.subtract(a, b, dtype=float)  # (S, Q)
+    return over_seeds(paired, average.of, SAMPLES, SEED)
+
+
+def in_words(estimate: Estimate, seeds: int) -> str:
+    """A difference as a sentence has it: "+1.9 points (0.4 to 3.3)", or that it is noise."""
+    low, high = (100 * end for end in estimate.ci95)
+    said = f"{100 * estimate.value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    said += ", within noise" if estimate.is_noise else ""
+    return said + (" over queries alone: one seed" if seeds == 1 else "")

@@ -1,0 +1,78 @@
+"""Loss and gradient norm while training, as stage 2 of each recipe has them; and of easy, random
+and hard negatives, the figure of the paper (eval/study/negatives.py measures it)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.study.compare import Arm, arms_of
+from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
+from eval.study.table import Row
+
+SHOWN = {"loss": "loss", "grad_norm": "norm of the gradient", "effective_rank": "effective rank"}
+MOST_ARMS = 8
+CURVE = "curve/stage2/"
+
+
+def draw_curves(rows: Sequence[Row], folder: Path) -> list[Figure]:
+    """The mean over seeds, of the first arms that have a stage 2."""
+    arms = [arm for arm in arms_of(rows) if f"{CURVE}step" in arm.rows[0]][:MOST_ARMS]
+    if not arms:
+        return []
+    with drawing(len(SHOWN)) as (canvas, panels):
+        for panel, (key, label) in zip(panels, SHOWN.items(), strict=True):
+            for number, arm in enumerate(arms):
+                steps, values = _mean(arm, key)
+                panel.plot(steps, values, color=COLOURS[number % len(COLOURS)],
+                           marker=MARKERS[number], markersize=3, label=arm.name)  # fmt: skip
+            panel.set_xlabel("step")
+            panel.set_title(label)
+        panels[0].legend()
+        title = "Stage 2 while it trains: the mean over seeds"
+        text = f"Losses of different recipes are of different negatives: {_names(arms)}."
+        return [save(canvas, folder, Figure("training", title, text))]
+
+
+def _mean(arm: Arm, key: str) -> tuple[list[float], list[float]]:
+    curves = [row[CURVE + key] for row in arm.rows if row.get(CURVE + key)]
+    steps = arm.rows[0][f"{CURVE}step"]
+    size = min([len(steps), *map(len, curves)])
+    table = np.array([c[:size] for c in curves], dtype=float).reshape(-1, size)
+    return steps[:size], (table.mean(axis=0) if len(table) else np.full(size, np.nan)).tolist()
+
+
+def _names(arms: Sequence[Arm]) -> str:
+    return ", ".join(arm.name for arm in arms)
+
+
+def draw_negatives(measured: Mapping[str, Any], folder: Path) -> list[Figure]:
+    """Loss and gradient norm of the same batches with easy, random and hard negatives.
+
+    Args:
+        measured: what eval/study/negatives.py writes.
+    """
+    kinds = list(measured["kinds"])
+    with drawing(2) as (canvas, panels):
+        for panel, key, label in zip(
+            panels, ("loss", "grad_norm"), ("loss", "norm of the gradient"), strict=True
+        ):
+            for number, kind in enumerate(kinds):
+                points = measured["kinds"][kind]
+                steps = [point["step"] for point in points]
+                panel.plot(steps, [point[key] for point in points], color=COLOURS[number],
+                           marker=MARKERS[number], markersize=4, label=kind)  # fmt: skip
+            panel.set_yscale("log")
+            panel.set_xlabel("step of stage 2")
+            panel.set_title(label)
+        panels[0].legend(title=f"{measured['k']} negatives a query")
+        last = {kind: measured["kinds"][kind][-1] for kind in kinds}
+        text = "At the end: " + "; ".join(
+            f"{kind}: loss {one['loss']:.3g}, gradient {one['grad_norm']:.3g}"
+            for kind, one in last.items()
+        )
+        title = "Loss and gradient norm of the same batches with easy, random and hard negatives"
+        return [save(canvas, folder, Figure("negatives", title, text))]

@@ -1,0 +1,83 @@
+"""How figures look, and how they are written: SVG and PNG, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unime.errors import require_package
+from unime.runtime.files import replacing, write_aside
+
+LISTED = "figures.json"
+# Okabe and Ito's, which colour-blind people tell apart; yellow, pale on white, last
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555", "#f0e442")
+MARKERS = "osD^vPX*"
+SETTINGS = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "font.size": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "unime",
+    "svg.fonttype": "none",  # texts as texts
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One that is drawn.
+
+    Attributes:
+        name: of its files, without the ending.
+        title: what it shows, in a line.
+        text: what can be seen in it, for whoever does not see it.
+    """
+
+    name: str
+    title: str
+    text: str
+
+
+@contextmanager
+def drawing(columns: int, rows: int = 1, width: float = 3.2, height: float = 2.7) -> Iterator[Any]:
+    """A figure of so many panels, and these as a list.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    require_package("matplotlib", "study", "figures")
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context(SETTINGS):
+        canvas = Canvas(figsize=(width * columns, height * rows))
+        panels = canvas.subplots(rows, columns, squeeze=False)
+        yield canvas, list(panels.flat)
+
+
+def save(canvas: Any, folder: Path, figure: Figure) -> Figure:
+    """Both files of a figure, each whole or as it was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        with replacing(folder / f"{figure.name}.{ending}") as aside:
+            canvas.savefig(aside, format=ending, metadata=metadata)
+    return figure
+
+
+def write_list(folder: Path, figures: Sequence[Figure]) -> None:
+    """Which there are, in order, for a page."""
+    write_aside(folder / LISTED, json.dumps([asdict(f) for f in figures], indent=1) + "\n")

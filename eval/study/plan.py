@@ -1,0 +1,246 @@
+"""A study's cells, each a chain of commands that a user could type.
+
+Where two cells agree in all that decides a command's outcome (the resolved settings, the code, the
+model, the data, and the steps before it), they share its folder: a stage 1 that several recipes
+start from is trained once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from eval.study.identity import code_of, data_digest, forget, identity_of, model_digest
+from eval.study.settings import (
+    DATA,
+    JUDGED,
+    LAUNCH,
+    PAIRS,
+    STAGES,
+    TRIPLES,
+    BaseConfig,
+    RecipeConfig,
+    StudyConfig,
+    load_recipe,
+    name_of,
+)
+from eval.study.words import typed, words_of
+from unime.config import (
+    EvalConfig,
+    MineConfig,
+    Stage1Config,
+    Stage2Config,
+    build_config,
+    dump_config,
+)
+from unime.errors import ConfigError
+
+MINE = "mine"
+KINDS_OF_STEPS = ("stage1", "mine", "judge", "stage2", "eval")
+STEPS = "steps"  # the folder of what they make
+CLASSES: dict[str, Any] = {
+    "stage1": Stage1Config,
+    "stage2": Stage2Config,
+    "eval": EvalConfig,
+    "mine": MineConfig,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a cell.
+
+    Attributes:
+        name: its kind and what decides its outcome; of its folder too.
+        command: as a user types it.
+        needs: the names of steps that come before it.
+        code: of what it runs (identity.py).
+        config: what the command's program reads, but for where it writes; None: its settings are
+            not known here.
+    """
+
+    name: str
+    kind: str
+    folder: Path
+    command: tuple[str, ...]
+    needs: tuple[str, ...]
+    code: str
+    config: Any = field(compare=False, default=None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe with a seed and the grid's values; what it runs, the evaluation last.
+
+    Attributes:
+        values: key of the grid -> value; without those of a stage that the recipe does not have.
+        problem: why it cannot run; "": it can.
+    """
+
+    recipe: str
+    seed: int
+    values: dict[str, Any]
+    steps: tuple[Step, ...] = ()
+    problem: str = ""
+
+    @property
+    def identity(self) -> str:
+        return self.steps[-1].name if self.steps else ""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        values = [f"{key}={typed(value)}" for key, value in self.values.items()]
+        return " ".join([self.recipe, *values, f"seed {self.seed}"])
+
+
+def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
+    """Every cell once, recipe by recipe; one that cannot be is there with the reason."""
+    forget()
+    setup = _Setup(study, base, {kind: code_of(kind) for kind in KINDS_OF_STEPS})
+    found: dict[Any, Cell] = {}
+    for name in study.recipes:
+        recipe = load_recipe(name)
+        for values in product(*study.grid.values()):
+            own = _own(dict(zip(study.grid, values, strict=True)), recipe)
+            for seed in study.seeds:
+                cell = Cell(name_of(name), seed, own)
+                key = cell.recipe, seed, repr(own)
+                if key not in found:
+                    found[key] = _planned(cell, recipe, setup)
+    return list(found.values())
+
+
+def _own(values: dict[str, Any], recipe: RecipeConfig) -> dict[str, Any]:
+    """Those of the stages that a recipe has; without a stage 2 it has no data of its own."""
+    without = [stage for stage in STAGES if getattr(recipe, stage) is None]
+    if recipe.stage2 is None or recipe.data == TRIPLES:
+        without.append(DATA)
+    return {key: v for key, v in values.items() if key.partition(".")[0] not in without}
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What all cells share."""
+
+    study: StudyConfig
+    base: BaseConfig
+    code: dict[str, str]  # of each kind of step
+    read: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)  # by command
+
+    def words(self, kind: str) -> list[str]:
+        return [*self.base.words.get(kind, ()), *self.study.words.get(kind, ())]
+
+
+def _planned(cell: Cell, recipe: RecipeConfig, setup: _Setup) -> Cell:
+    try:
+        return replace(cell, steps=tuple(_Chain(cell, recipe, setup).steps()))
+    except ConfigError as error:
+        return replace(cell, problem=str(error))
+
+
+class _Chain:
+    """Makes the steps of one cell."""
+
+    def __init__(self, cell: Cell, recipe: RecipeConfig, setup: _Setup) -> None:
+        self.cell, self.recipe, self.setup = cell, recipe, setup
+        self.base, self.code = setup.base, setup.code
+        self.place = Path(setup.study.output_dir) / STEPS
+        self.made: list[Step] = []
+
+    def steps(self) -> Iterator[Step]:
+        adapter = "null"
+        if self.recipe.stage1 is not None:
+            yield (step := self._stage("stage1", self.base.stage1, []))
+            adapter = f"{step.folder}/final"
+        if self.recipe.stage2 is not None:
+            words = [f"model.adapter={adapter}"]
+            kind = self.cell.values.get(DATA, self.recipe.data)
+            if kind == TRIPLES:
+                words += self._triples()
+            elif kind != PAIRS:
+                yield (mined := self._mine(adapter))
+                words += [f"data.root={mined.folder}", "data.split=null"]
+                if kind == JUDGED:
+                    yield (judged := self._judge(mined))
+                    words[-2] = f"data.root={judged.folder}"
+            yield (step := self._stage("stage2", self.base.stage2, words))
+            adapter = f"{step.folder}/final"
+        yield self._step("eval", self.base.eval, [f"model.adapter={adapter}"])
+
+    def _stage(self, kind: str, path: str, words: list[str]) -> Step:
+        changed = getattr(self.recipe, kind)
+        values = {k.partition(".")[2]: v for k, v in self.cell.values.items() if k.startswith(kind)}
+        words = [*words_of(CLASSES[kind], changed), *words]
+        words += [f"{key}={typed(value)}" for key, value in values.items()]
+        return self._step(kind, path, [*words, f"run.seed={self.cell.seed}"])
+
+    def _triples(self) -> list[str]:
+        if self.base.triples is None:
+            raise ConfigError(f"{self.cell.recipe}: the base has no triples of texts")
+        sources = typed({self.base.triples.task: {}})
+        return [
+            f"data.root={self.base.triples.root}", f"data.sources={sources}", "data.split=null"
+        ]  # fmt: skip
+
+    def _mine(self, adapter: str) -> Step:
+        if self.base.mine is None:
+            raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
+        fixed = [*self.setup.words("stage2"), "run.output_dir=."]
+        data = build_config(Stage2Config, Path(self.base.stage2), fixed).data
+        words = [f"data.root={data.root}", f"model.adapter={adapter}", f"seed={self.cell.seed}"]
+        words.append(f"data.tasks={typed([*data.sources])}")
+        return self._step(MINE, self.base.mine, words)
+
+    def _judge(self, mined: Step) -> Step:
+        if self.base.judge is None:
+            raise ConfigError(f"{self.cell.recipe}: the base has no judge")
+        words = [*self.base.judge, *self.setup.words("judge")]
+        name = f"judge-{identity_of([mined.name, *words, self.code['judge']])}"
+        folder = self.place / name
+        command = (LAUNCH, "judge", str(mined.folder), str(folder), *words)
+        return self._noted(Step(name, "judge", folder, command, self._needs(), self.code["judge"]))
+
+    def _step(self, kind: str, path: str, words: list[str]) -> Step:
+        """One whose program reads a configuration."""
+        words = [*self.setup.words(kind), *words]
+        key = "run.output_dir" if kind in STAGES else "output_dir"
+        known = (kind, path, *words)
+        if known not in self.setup.read:  # which cells have in common
+            config = build_config(CLASSES[kind], Path(path), [*words, f"{key}=."])
+            self.setup.read[known] = f"{kind}-{self._identity(kind, config)}", config
+        name, config = self.setup.read[known]
+        folder = self.place / name
+        command = [LAUNCH, kind, path, *words, f"{key}={folder}"]
+        if kind == MINE:  # whose folder is no setting on its command line
+            command = [LAUNCH, kind, path, str(folder), *words]
+        step = Step(name, kind, folder, tuple(command), self._needs(), self.code[kind], config)
+        return self._noted(step)
+
+    def _identity(self, kind: str, config: Any) -> str:
+        settings = dump_config(config).replace(f"{self.place}/", "")
+        environment = [f"{k}={v}" for k, v in sorted(self.base.environment.items())]
+        model = model_digest(config.model.name, config.model.revision)
+        data = [data_digest(path) for path in self._read(kind, config)]
+        return identity_of([kind, settings, *environment, self.code[kind], model, *data])
+
+    def _read(self, kind: str, config: Any) -> list[str]:
+        """The files and folders that a step reads, but for those that steps before it make, whose
+        names stand in its settings."""
+        if kind == "stage1":
+            paths = [*config.data.texts, config.data.teacher]
+        elif kind == "stage2":
+            paths = [config.data.root, config.data.image_root, config.data.clusters]
+        else:
+            paths = [config.data.root, config.data.image_root, getattr(config.data, "suite", None)]
+        return [path for path in paths if path and not Path(path).is_relative_to(self.place)]
+
+    def _needs(self) -> tuple[str, ...]:
+        return (self.made[-1].name,) if self.made else ()
+
+    def _noted(self, step: Step) -> Step:
+        self.made.append(step)
+        return step

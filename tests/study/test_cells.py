@@ -1,0 +1,144 @@
+"""What a cell is, and what two of them share: ./launch.sh test tests/study/test_cells.py"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval.study import plan
+from eval.study.identity import data_digest
+from eval.study.plan import Cell, cells_of
+from eval.study.settings import BaseConfig, StudyConfig
+from tests.support.studies import StudyCheckout
+from unime.config import build_config
+
+RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only, vlm2vec]\nseeds: [0, 1]\n"
+FEW = "recipes: [unime, vlm2vec]\nseeds: [0]\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyCheckout:
+    monkeypatch.chdir(tmp_path)
+    return StudyCheckout(tmp_path)
+
+
+def planned(checkout: StudyCheckout, text: str = RECIPES, *words: str) -> list[Cell]:
+    study = build_config(StudyConfig, Path(checkout.write(text)), list(words))
+    return cells_of(study, build_config(BaseConfig, Path(study.base)))
+
+
+def names(cells: list[Cell]) -> list[list[str]]:
+    return [[step.name for step in cell.steps] for cell in cells]
+
+
+def test_cells_share_the_stage_1_of_their_seed(checkout: StudyCheckout) -> None:
+    cells = planned(checkout)
+    assert [(cell.recipe, cell.seed) for cell in cells] == [
+        (recipe, seed)
+        for recipe in ("unime", "infonce-after-stage1", "stage1-only", "vlm2vec")
+        for seed in (0, 1)
+    ]
+    first = {(cell.recipe, cell.seed): cell.steps[0].name for cell in cells}
+    for seed in (0, 1):
+        own = {first[recipe, seed] for recipe in ("unime", "infonce-after-stage1", "stage1-only")}
+        assert len(own) == 1 and own.pop().startswith("stage1-")
+    assert first["unime", 0] != first["unime", 1]
+    assert first["vlm2vec", 0].startswith("stage2-")
+    assert len({cell.identity for cell in cells}) == len(cells)
+    for cell in cells:
+        for before, after in zip(cell.steps, cell.steps[1:], strict=False):
+            assert after.needs == (before.name,)
+            assert f"model.adapter={before.folder}/final" in after.command
+
+
+def test_an_identity_is_that_of_settings_data_model_and_code(
+    checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(planned(checkout, FEW))
+    others = ("workers=2", "retry=true", "baseline=unime", "output_dir=elsewhere")
+    assert names(planned(checkout, FEW, *others)) == before
+    for changed, text in (("stage1.yaml", "  "), ("base.yaml", "# a remark\n")):
+        path = checkout.folder / changed
+        path.write_text(path.read_text() + f"\n{text}")
+    assert names(planned(checkout, FEW)) == before  # of a remark alone nothing is made anew
+
+    def moved(*kinds: str) -> None:
+        """Exactly these kinds of steps are others now, and all that come after them."""
+        now = names(planned(checkout, FEW))
+        for old, new in zip(before, now, strict=True):
+            touched = False
+            for one, other in zip(old, new, strict=True):
+                touched |= one.split("-")[0] in kinds
+                assert (one != other) == touched, (one, other)
+
+    (checkout.folder / "texts.jsonl").write_text('{"text": "b"}\n')
+    moved("stage1")
+    (checkout.folder / "texts.jsonl").write_text('{"text": "a"}\n')
+    (checkout.folder / "pairs").mkdir()
+    (checkout.folder / "pairs/rows.parquet").write_text("rows")
+    moved("stage2")
+    (checkout.folder / "pairs/rows.parquet").unlink()
+    (checkout.folder / "pairs").rmdir()
+    monkeypatch.setattr(plan, "code_of", lambda kind: "new" if kind == "eval" else "x")
+    other = names(planned(checkout, FEW))
+    assert all(a[-1] != b[-1] for a, b in zip(before, other, strict=True))
+
+
+def test_a_model_folder_counts_by_its_content(checkout: StudyCheckout) -> None:
+    model = checkout.folder / "some/model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    before = names(planned(checkout, FEW))
+    (model / "config.json").write_text("{ }")
+    assert all(a[0] != b[0] for a, b in zip(before, names(planned(checkout, FEW)), strict=True))
+
+
+def test_the_grid_is_every_combination_of_what_a_recipe_has(checkout: StudyCheckout) -> None:
+    text = (
+        "recipes: [unime, stage1-only, e5v]\nseeds: [0]\n"
+        "grid: {stage2.loss.temperature: [0.02, 0.05], stage1.lora.rank: [8, 16],\n"
+        "  data: [pairs, mined]}\n"
+    )
+    cells = planned(checkout, text)
+    counts = {r: sum(cell.recipe == r for cell in cells) for r in ("unime", "stage1-only", "e5v")}
+    assert counts == {"unime": 8, "stage1-only": 2, "e5v": 2}
+    for cell in cells:
+        if cell.recipe == "unime":
+            stage2 = cell.steps[-2].config
+            assert stage2.loss.temperature == cell.values["stage2.loss.temperature"]
+            assert cell.steps[0].config.lora.rank == cell.values["stage1.lora.rank"]
+            mined = [step.kind for step in cell.steps] == ["stage1", "mine", "stage2", "eval"]
+            assert mined == (cell.values["data"] == "mined")
+            if mined:
+                assert stage2.data.root == str(cell.steps[1].folder)
+                assert cell.steps[1].config.model.adapter == f"{cell.steps[0].folder}/final"
+                assert cell.steps[1].config.data.root == "pairs"
+    assert len({cell.identity for cell in cells}) == len(cells)
+
+
+def test_what_cannot_run_is_there_with_the_reason(checkout: StudyCheckout) -> None:
+    text = "recipes: [unime, stage2-only]\nseeds: [0]\ngrid: {stage2.loss.temperatur: [1]}\n"
+    for cell in planned(checkout, text):
+        assert cell.steps == () and "unknown key 'loss.temperatur'" in cell.problem
+
+
+def test_data_count_by_content_and_pictures_by_size(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"12")
+    (tmp_path / "a.png").write_bytes(b"12")
+    (tmp_path / ".cache").write_bytes(b"12")
+
+    def now() -> str:
+        data_digest.cache_clear()
+        return data_digest(str(tmp_path))
+
+    before = now()
+    (tmp_path / "a.png").write_bytes(b"34")
+    (tmp_path / ".cache").write_bytes(b"345")
+    assert now() == before
+    (tmp_path / "a.png").write_bytes(b"345")
+    assert now() != before
+    (tmp_path / "a.png").write_bytes(b"12")
+    (tmp_path / "rows.parquet").write_bytes(b"21")
+    assert now() != before
+    assert data_digest(str(tmp_path / "nothing")) == "absent"

@@ -1,0 +1,142 @@
+"""Intervals over seeds and queries beside closed forms: ./launch.sh test
+tests/study/test_compare.py"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm, t
+
+from eval.bootstrap import over_seeds
+from eval.report.averages import Average
+from eval.study.compare import Reference, arms_of, difference, in_words
+from eval.study.tables import differences_table
+from tests.support.studies import FILES, row
+from unime.errors import DataError
+
+MEAN = Average("a", "mean of both", "micro", "image", ("Words_t2i", "Words_i2t"))
+
+
+def alone(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    return values["x"]
+
+
+def half_width(ci95: list[float]) -> float:
+    return (ci95[1] - ci95[0]) / 2
+
+
+def test_one_seed_is_a_bootstrap_over_its_queries() -> None:
+    values = np.array([[1.0] * 60 + [0.0] * 40])
+    found = over_seeds({"x": values}, alone, 5_000, 0)
+    assert found.value == pytest.approx(0.6) and found.seeds == [0.6]
+    expected = norm.ppf(0.975) * np.sqrt(0.6 * 0.4 / 100)
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
+
+
+def test_seeds_that_agree_leave_the_queries_alone() -> None:
+    values = np.tile([1.0] * 60 + [0.0] * 40, (3, 1))
+    found = over_seeds({"x": values}, alone, 5_000, 0)
+    expected = norm.ppf(0.975) * np.sqrt(0.6 * 0.4 / 100)
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
+
+
+def test_queries_that_agree_leave_the_seeds_which_are_students() -> None:
+    """Values that depend on the seed alone: the interval of a mean of 8 numbers."""
+    random = np.random.default_rng(3)
+    seeds = random.normal(size=8)
+    found = over_seeds({"x": np.tile(seeds[:, None], (1, 50))}, alone, 10_000, 0)
+    expected = t.ppf(0.975, 7) * seeds.std(ddof=1) / np.sqrt(8)
+    assert found.value == pytest.approx(seeds.mean())
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
+
+
+def test_the_variance_of_both_is_their_sum() -> None:
+    random = np.random.default_rng(4)
+    seeds, queries = random.normal(size=(20, 1)), 5 * random.normal(size=(1, 400))
+    found = over_seeds({"x": seeds + queries}, alone, 5_000, 0)
+    parts = seeds.var(ddof=1) / 20, queries.var() / 400
+    freedom = 19 * (sum(parts) / parts[0]) ** 2
+    expected = t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    assert half_width(found.ci95) == pytest.approx(expected, rel=0.08)
+
+
+def test_three_seeds_cover_as_often_as_they_say() -> None:
+    """Where nothing differs 95 of 100 intervals hold 0, also where seeds differ as much as queries
+    let a mean differ."""
+    random = np.random.default_rng(5)
+    held = 0
+    for turn in range(200):
+        seeds = 0.04 * random.normal(size=(3, 1))
+        queries = random.choice([-1, 0, 1], size=(1, 100), p=[0.1, 0.8, 0.1])
+        held += over_seeds({"x": seeds + queries}, alone, 300, turn).is_noise
+    assert 0.9 <= held / 200 <= 0.995
+
+
+def test_averages_of_tasks_are_of_the_same_seeds() -> None:
+    """A seed that is better on one task and worse by as much on the other says nothing of both."""
+    up = np.tile([[0.1], [-0.1], [0.0]], (1, 40))
+
+    def both(values: Mapping[str, np.ndarray]) -> np.ndarray:
+        return (values["x"] + values["y"]) / 2
+
+    found = over_seeds({"x": up, "y": -up}, both, 2000, 0)
+    assert found.ci95 == pytest.approx([0, 0], abs=1e-9)
+    apart = over_seeds({"x": up, "y": up}, both, 2000, 0)
+    assert half_width(apart.ci95) > 0.1
+
+
+def test_the_same_numbers_twice() -> None:
+    values = np.random.default_rng(0).random((3, 30))
+    one, other = (over_seeds({"x": values}, alone, 500, 1) for _ in range(2))
+    assert one == other
+
+
+# Arms ------------------------------------------------------------------------------------------
+
+
+def rows(tmp_path: Path) -> list[dict[str, object]]:
+    (tmp_path / "suite.yaml").write_text(FILES["suite.yaml"])
+    suite = str(tmp_path / "suite.yaml")
+    found = []
+    for seed in range(3):
+        for recipe, k, right in (("unime", 8.0, 12), ("unime", "null", 11), ("plain", "null", 4)):
+            hits = [1] * right + [0] * (16 - right)
+            found.append(row(recipe, seed, {"Words_t2i": hits, "Words_i2t": hits}, suite=suite,
+                             **{"grid/stage2.k": k}))  # fmt: skip
+    return found
+
+
+def test_arms_are_cells_that_differ_by_their_seed(tmp_path: Path) -> None:
+    arms = arms_of([*rows(tmp_path), row("bad", 0, {}, status="failed")])
+    assert [arm.name for arm in arms] == [
+        "unime stage2.k=8", "unime stage2.k=null", "plain stage2.k=null"
+    ]  # fmt: skip
+    assert [arm.seeds for arm in arms] == [[0, 1, 2]] * 3
+
+
+def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
+    arms = arms_of(rows(tmp_path))
+    large = difference(arms[0], arms[2], MEAN)
+    assert large.value == pytest.approx(0.5) and not large.is_noise
+    assert large.seeds == pytest.approx([0.5] * 3)
+    assert in_words(large, 3).startswith("+50.0 points (") and "noise" not in in_words(large, 3)
+    none = difference(arms[0], arms[0], MEAN)
+    assert "within noise" in in_words(none, 3)
+    assert "one seed" in in_words(none, 1)
+    assert Reference("unime", {"stage2.k": None}).of(arms[0], arms) is arms[1]
+    assert Reference("unime", {"stage2.k": None}).of(arms[1], arms) is None
+    assert Reference("plain", {}).of(arms[1], arms) is arms[2]
+    table = differences_table(rows(tmp_path), Reference("plain", {}))
+    assert "| unime stage2.k=null | plain stage2.k=null | +43.8 points" in table
+
+
+def test_other_queries_are_not_compared(tmp_path: Path) -> None:
+    found = arms_of([*rows(tmp_path)[:1], row("short", 0, {"Words_t2i": [1], "Words_i2t": [1]})])
+    with pytest.raises(DataError, match="other queries of Words_t2i"):
+        difference(found[0], found[1], MEAN)
+    with pytest.raises(DataError, match="no seed in common"):
+        other = arms_of([row("late", 7, {"Words_t2i": [1], "Words_i2t": [1]})])
+        difference(found[0], other[0], MEAN)

@@ -1,0 +1,59 @@
+"""docs/study.md says what the tables of its studies say: ./launch.sh test
+tests/study/test_document.py"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from eval.study import document
+from eval.study.document import DOCUMENT, RESULTS, SHIPPED, filled, put, take
+from eval.study.settings import RECIPES
+from eval.study.table import TABLE, write_table
+from tests.support.paths import ROOT
+from tests.support.studies import row
+from unime.errors import DataError
+
+
+def test_document_and_tables_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m eval.study.document` makes the document anew where they do not."""
+    monkeypatch.chdir(ROOT)
+    text = DOCUMENT.read_text("utf-8")
+    assert text == filled(text)
+    listed = set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE))
+    assert listed == {path.stem for path in RECIPES.glob("*.yaml")}
+    for place in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (ROOT / "docs" / place).is_file(), place
+
+
+def test_a_table_that_changes_changes_the_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    before = DOCUMENT.read_text("utf-8")
+    hits = {task: [1, 1, 1, 0] for task in ("Emoji-Kind", "Emoji_i2t")}
+    rows = [
+        row(recipe, 0, hits, suite="configs/suites/demo.yaml", seconds=60.0)
+        for recipe in ("infonce-after-stage1", "unime")
+    ]
+    rows.append({"recipe": "e5v", "seed": 0, "status": "failed", "reason": "no room"})
+    write_table(tmp_path / "runs/recipes" / TABLE, rows)
+    monkeypatch.setattr(document, "RESULTS", tmp_path / "results")
+    take(tmp_path / "runs/recipes")
+    after = filled(before)
+    assert after != before
+    assert "| unime | 1 | 75.0 [" in after
+    assert "- e5v, seed 0: failed: no room" in after
+    assert "+0.0 points (+0.0 to +0.0), within noise over queries alone: one seed" in after
+    assert after.count("not run yet") == before.count("not run yet") - 1
+    assert filled(after) == after
+
+
+def test_only_shipped_studies_that_ran_are_taken(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected the folder of a study that has run"):
+        take(tmp_path)
+    with pytest.raises(DataError, match="no <!-- recipes: begin --> … <!-- recipes: end -->"):
+        put("nothing", SHIPPED[0], "x")
+    assert RESULTS.parts[0] == "docs"

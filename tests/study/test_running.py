@@ -1,0 +1,234 @@
+"""Studies that run, with programs that only say so: ./launch.sh test -m "study or not study"
+tests/study/test_running.py"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from eval.study.marks import Marks, events
+from eval.study.running import environments, outcome
+from stages import study
+from tests.support.studies import QUERIES, TASKS, StudyCheckout, kill
+from unime.errors import ConfigError, RunError
+
+RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only]\nseeds: [0, 1]\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyCheckout:
+    made = StudyCheckout(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "write_outcome", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the test's own handlers stay
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("unime.runtime.folder_lock.HELD", {})
+    return made
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        study.main(list(words))
+    return int(end.value.code or 0)
+
+
+def test_every_command_runs_once_and_every_cell_is_a_row(
+    checkout: StudyCheckout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = checkout.write(RECIPES)
+    study.main([name, "--dry-run"])
+    said = capsys.readouterr().out
+    assert "[1/6] unime seed 0: not run, 0 of 3" in said and "12 commands, of which 12" in said
+    assert not (checkout.folder / "runs").exists() and not checkout.calls
+    assert run(name) == 0
+    kinds = [line.split()[1] for line in checkout.calls if line.startswith("end")]
+    assert sorted(kinds) == ["eval"] * 6 + ["stage1"] * 2 + ["stage2"] * 4
+    rows = checkout.table()
+    assert [(r["recipe"], r["seed"], r["status"]) for r in rows] == [
+        (recipe, seed, "done")
+        for recipe in ("unime", "infonce-after-stage1", "stage1-only")
+        for seed in (0, 1)
+    ]
+    for found in rows:
+        assert len(found["hits/Names"]) == QUERIES
+        assert found["score/Names"] == sum(found["hits/Names"]) / QUERIES
+        assert found["average/micro-3"] == pytest.approx(
+            sum(found[f"score/{task}"] for task in TASKS) / 3
+        )
+        assert found["seconds"] == pytest.approx(sum(
+            value for key, value in found.items() if key.startswith("seconds/")
+        ))  # fmt: skip
+        assert found["cpu_seconds"] >= 0 and found["commit"] == "c1" and found["hardware"] == "CPU"
+        assert found["stage1/loss"] == 0.5 and found["curve/stage1/step"] == [2, 4]
+        assert ("stage2/grad_norm" in found) == (found["recipe"] != "stage1-only")
+    before = checkout.calls
+    assert run(name) == 0 and checkout.calls == before  # nothing is run twice
+    study.main([name, "--dry-run"])
+    assert "6 done\n12 commands, of which 0 are to be run" in capsys.readouterr().out
+
+
+def test_studies_share_what_they_have_in_common(checkout: StudyCheckout) -> None:
+    assert run(checkout.write(RECIPES)) == 0
+    before = len(checkout.calls)
+    more = RECIPES.replace("infonce-after-stage1", "infonce-after-stage1, stage2-only")
+    assert run(checkout.write(more, "more.yaml")) == 0
+    assert {line.split()[1] for line in checkout.calls[before:]} == {"stage2", "eval"}
+    assert len(checkout.calls) == before + 8  # begin and end of two stages and two evaluations
+    assert len(checkout.table("more")) == 8
+
+
+def test_a_failure_is_a_row_with_its_reason_and_ends_no_other(
+    checkout: StudyCheckout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "recipes: [unime, stage1-only]\nseeds: [0]\n"
+    text += "grid: {stage2.loss.temperature: [0.02, 0.666, -1.0]}\n"
+    name = checkout.write(text)
+    assert run(name) == 1
+    rows = {row.get("grid/stage2.loss.temperature"): row for row in checkout.table()}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        0.02: "done", 0.666: "failed", -1.0: "failed", None: "done"
+    }  # fmt: skip
+    assert rows[0.666]["reason"] == "stage2: status 1; error: collapsed"
+    assert "loss.temperature: got -1.0" in rows[-1.0]["reason"]
+    said = capsys.readouterr().out
+    assert "failed: unime stage2.loss.temperature=0.666 seed 0: stage2: status 1" in said
+    assert "2 of 4 cells are not done" in said
+    before = len(checkout.calls)
+    assert run(name) == 1 and len(checkout.calls) == before  # what failed stays failed,
+    script = checkout.folder / "launch.sh"
+    script.write_text(script.read_text().replace("0.666", "never"))
+    assert run(name, "retry=true") == 1  # until it is asked for: one setting is still wrong
+    assert [row["status"] for row in checkout.table()].count("done") == 3
+
+
+def test_what_a_signal_ended_is_run_again_by_the_next_call(
+    checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = checkout.folder / "launch.sh"
+    whole = script.read_text()
+    script.write_text(whole.replace("sleep", "[ $command = stage2 ] && kill -KILL $$; sleep"))
+    name = checkout.write("recipes: [unime, stage1-only]\nseeds: [0]\n")
+    assert run(name) == 1
+    assert [row["status"] for row in checkout.table()] == ["not run", "done"]
+    assert "SIGKILL" in checkout.table()[0]["reason"]
+    script.write_text(whole)
+    assert run(name) == 0
+    assert max(checkout.counts("end").values()) == 1
+
+
+def test_cells_run_side_by_side(checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLEEP", "0.4")
+    name = checkout.write("recipes: [vlm2vec, stage2-only, infonce-after-stage1]\nseeds: [0]\n")
+    assert run(name, "workers=3") == 0
+    order = [line.split()[0] for line in checkout.calls]
+    assert order[:3] == ["begin"] * 3
+    assert {row["status"] for row in checkout.table()} == {"done"}
+
+
+def test_code_that_changes_while_a_study_runs_ends_it(
+    checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.study.running.code_of", lambda kind: "another")
+    with pytest.raises(RunError, match="the code has changed"):
+        study.main([checkout.write(RECIPES)])
+    assert not checkout.calls
+
+
+def test_data_that_cannot_be_made_end_it(checkout: StudyCheckout) -> None:
+    script = checkout.folder / "launch.sh"
+    script.write_text(script.read_text().replace("exit 0 ;;", "exit 3 ;;"))
+    with pytest.raises(RunError, match="data: ./launch.sh prepare data.yaml ended with status 3"):
+        study.main([checkout.write(RECIPES)])
+
+
+def test_workers_divide_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert environments(2, {}) == [
+        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "4,6"},
+        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "5"},
+    ]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(3, {})] == ["4", "5", "6"]
+    with pytest.raises(ConfigError, match="workers: got 4, expected at most 3, the GPUs"):
+        environments(4, {})
+    own = {"CUDA_VISIBLE_DEVICES": "", "UNIME_NUM_PROCESSES": "2"}
+    assert environments(2, own) == [{"OMP_NUM_THREADS": "2", **own}] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "expected"),
+    [
+        (0, "", ("done", "")),
+        (
+            2,
+            "noise\nerror: data.root: got 'x'\n+ more\n",
+            ("failed", "status 2; error: data.root: got 'x'"),
+        ),
+        (1, "a line\nlast words\n", ("failed", "status 1; last words")),
+        (-9, "", ("stopped", "ended by SIGKILL")),
+        (143, "stopped\n", ("stopped", "ended by SIGTERM; stopped")),
+    ],
+)
+def test_what_an_exit_status_means(
+    status: int, said: str, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text(said)
+    assert outcome(status, tmp_path / "log") == expected
+
+
+# Kills -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.study
+def test_killed_five_times_nothing_is_lost_or_run_twice(tmp_path: Path) -> None:
+    made = StudyCheckout(tmp_path)
+    name = made.write(RECIPES)
+    for turn in range(5):
+        process = made.start(name, "workers=2", sleep=0.7)
+        begun, deadline = len(made.calls), time.monotonic() + 240
+        while len(made.calls) <= begun + turn % 3 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(random.Random(turn).uniform(0, 0.9))
+        kill(process)
+        for row in made.table():  # whole, whenever it is looked at
+            assert row["status"] in ("done", "not run")
+    process = made.start(name)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said[-3000:]
+    assert set(made.counts("end").values()) == {1} and len(made.counts("end")) == 12
+    rows = made.table()
+    assert [row["status"] for row in rows] == ["done"] * 6
+    assert len({row["cell"] for row in rows}) == 6
+    told = list(events(made.folder / "runs/study"))
+    assert max(told.count((step, "done")) for step, _ in told) == 1
+    assert (made.folder / "runs/study/small/comparison.md").is_file()
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_what_runs_and_the_study(
+    signum: signal.Signals, status: int, tmp_path: Path
+) -> None:
+    made = StudyCheckout(tmp_path)
+    name = made.write(RECIPES)
+    process = made.start(name, sleep=30)
+    deadline = time.monotonic() + 240
+    while not made.calls:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signum)
+    assert process.wait(60) == status
+    assert not made.counts("end")
+    rows = made.table()
+    assert {row["status"] for row in rows} == {"not run"}
+    assert Marks(made.folder / "runs/study").folder.is_dir()
+    process = made.start(name)
+    assert process.wait(300) == 0
