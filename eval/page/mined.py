@@ -141,7 +141,7 @@ def _item(item: Report, pictures: Pictures) -> str:
     parts = [f'<div class="pictures">{shown}</div>'] if shown else []
     if item["instruction"]:
         parts.append(f'<span class="instruction">{_shown(item["instruction"])}</span> ')
-    parts.append(_shown(item["text"]))
+    parts.append(f"<bdi>{_shown(item['text'])}</bdi>")
     return f'<div class="item">{"".join(parts)}</div>'
 
 

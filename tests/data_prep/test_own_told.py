@@ -230,3 +230,26 @@ def test_a_table_of_one_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="of 1 row: held_out=0") as caught:
         main([str(table), str(tmp_path / "own")])
     assert "hang together" not in str(caught.value)
+
+
+def test_json_that_begins_with_a_mark(tmp_path: Path) -> None:
+    names = draw(tmp_path, 12)
+    rows = [{"image": name, "text": what} for name, what in zip(names, WORDS, strict=True)]
+    (tmp_path / "pets.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    found = prepare(tmp_path / "pets.json", tmp_path / "own", "directions=i2t", "held_out=0")
+    assert len(found["pets_i2t"]["train"]) == 12
+
+
+@pytest.mark.parametrize("name", ["pets.xlsx", "nothing"])
+def test_why_no_reader_takes_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK") if path.suffix else path.mkdir()
+    with pytest.raises(ConfigError, match="save it as CSV" if path.suffix else "is empty"):
+        main([str(path), str(tmp_path / "own")])
+
+
+def test_a_picture_that_is_written_as_a_text(tmp_path: Path) -> None:
+    rows = [{"image": f"data:image/png;base64,{'iVBOR' * 9000}", "text": what} for what in WORDS]
+    with pytest.raises(DataError, match=r"pets\.csv, row 0 .*column 'image': .*a path") as caught:
+        main([str(write(tmp_path / "pets.csv", rows)), str(tmp_path / "own")])
+    assert len(str(caught.value)) < 1000

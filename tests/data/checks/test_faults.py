@@ -203,7 +203,9 @@ def test_the_program(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 1 and "5 of 6 rows can be used, 1 are not" in said
     counts = json.loads((root / "check" / "check.json").read_text())
     assert counts["tasks"][0]["kinds"] == {"missing picture": 1}
-    assert "lost.png" in (root / "check" / "check.html").read_text()
+    page = (root / "check" / "check.html").read_text()
+    assert "lost.png" in page  # and what was found stands before all numbers, not beyond the edge
+    assert page.index(">1 missing picture<") < page.index('data-column="rows"')
 
 
 def test_the_program_on_a_configuration(
