@@ -26,6 +26,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   test [pytest arguments]       the test suite, offline; its slow groups by -m (see pyproject.toml)
   lint                          ruff (check, format) and mypy
   prepare [teacher|demo] CONFIG [key=value …]   the teacher's embeddings, or the demo's data
+  prepare real-llm CONFIG [key=value …]         a language model of 135 M parameters, and its texts
   prepare batches CONFIG [key=value …]          rows in clusters that are hard, for stage 2's batches
   prepare demo-triples CONFIG [key=value …]     the demo's texts with a negative each (E5-V)
   prepare miniatures FOLDER     every benchmark in miniature, for configs/eval/miniatures.yaml
@@ -35,6 +36,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   stage2 CONFIG [key=value …]   hard-negative enhanced instruction tuning
   tune OUT [CONFIG] [key=value …]   a prepared set to a tuned model and a page about it
   mine CONFIG|DATA OUT [key=value …]   hard negatives from the whole corpus, for stage 2
+  judge CONFIG|DATA OUT [key=value …]   a judge's scores of targets and negatives, for stage 2
   study NAME|FILE [key=value …] [--dry-run]   recipes × seeds × settings, each trained and evaluated once
   plan CONFIG [key=value …]     memory, FLOPs and hours of a stage, before it runs
   eval CONFIG [key=value …]     a model on every task of a suite (MMEB, MMEB-V2, retrieval, …)
@@ -42,6 +44,7 @@ Usage: ./launch.sh COMMAND [arguments]      (COMMAND --help says more, once it i
   export RUN OUT [key=value …]  a finished run as a model for sentence-transformers and others
   index FOLDER [INDEX] [key=value …]   your pictures, texts and PDF files, to be searched
   search TEXT [INDEX] [--image FILE] [--json] [key=value …]   what is like a sentence, a picture or both
+  app [MODEL|INDEX] [key=value …]   a page to search your pictures, try labels, and compare
   serve MODEL [key=value …]     a service for OpenAI, vLLM, Cohere, Voyage, Jina and Weaviate clients
   check DATA [key=value …]      pairs before they are trained on: a prepared set, or a stage-2 CONFIG
   check STORE [repair=true]     stores of embeddings, row by row; damaged rows are taken out
@@ -56,7 +59,7 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine, judge and eval (default: one a GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
@@ -77,7 +80,8 @@ test_processes() { # one a core; with more than four, memory is short before tim
 
 module_of() {
   case $1 in
-    demo | plan | export | check | tune | mine | index | search | serve | study) echo "stages.$1" ;;
+    demo | plan | export | check | tune | mine | index | search | app | serve | study) echo "stages.$1" ;;
+    judge) echo data_prep.judge ;;
     bench) echo benchmarks ;;
     prepare) echo data_prep.teacher_embeddings ;;
     stage1) echo stages.stage1_distill ;;
@@ -323,7 +327,7 @@ lint() {
 command=${1:-}
 shift || true
 case $command in
-  demo | test | lint | prepare | stage1 | stage2 | tune | mine | plan | eval | report | export | index | search | serve | check | bench | study) ;;
+  demo | test | lint | prepare | stage1 | stage2 | tune | mine | judge | plan | eval | report | export | index | search | app | serve | check | bench | study) ;;
   -h | --help | help) usage && exit 0 ;;
   '') usage >&2 && exit 2 ;;
   *) fail "unknown command '$command'; ./launch.sh --help lists them" ;;
@@ -333,6 +337,7 @@ if [[ $command == prepare ]]; then
   case ${1:-} in
     teacher) shift ;;
     demo) program=data_prep.demo.data && shift ;;
+    real-llm) program=data_prep.real_llm.data && shift ;;
     demo-triples) program=data_prep.demo.triples && shift ;;
     own) program=data_prep.own && shift ;;
     mmeb) program=data_prep.mmeb && shift ;;
@@ -371,13 +376,13 @@ case $command in
     config=$(config_path "$1")
     shift
     ;;
-  mine)
+  mine | judge)
     [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
     if [[ -f $1 || -f $called_from/$1 ]]; then
       config=$(config_path "$1")
       set -- "output_dir=$2" "${@:3}"
     else # a folder, or a repository on the hub
-      config=configs/mine.yaml
+      config=configs/$command.yaml
       set -- "data.root=$1" "output_dir=$2" "${@:3}"
     fi
     ;;
@@ -420,7 +425,7 @@ case $command in
     fi
     run_python -m "$program" "${words[@]}" "$@"
     ;;
-  demo | export | index | search | serve | check | study) run_python -m "$program" "$@" ;;
+  demo | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

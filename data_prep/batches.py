@@ -31,12 +31,11 @@ from unime.data.sampling.clusters import FACTS, Clusters, units_of
 from unime.data.sampling.growing import grow_clusters, kept_edges
 from unime.data.survey import survey
 from unime.data.train_subset import load_train_subset
-from unime.errors import ConfigError, DataError
+from unime.errors import DataError
 from unime.mining.corpus import Corpus
-from unime.mining.places import tasks_of
+from unime.mining.places import made_with, refuse_other, tasks_of
 from unime.mining.search import ExactSearch
 from unime.retrieval.encoding import distinct_items
-from unime.retrieval.fingerprint import plain
 from unime.retrieval.stored import StoredModel
 from unime.runtime.distributed import on_main, together
 from unime.runtime.files import writing
@@ -45,7 +44,6 @@ from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
 PATIENCE = timedelta(hours=12)  # while the main process searches and clusters
-DECIDE = ("data", "inputs", "clusters")  # settings of clusters, beside seed and model
 SAMPLE = 4096  # rows whose similarities are averaged
 
 
@@ -57,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     on_main(accelerator, lambda: lock_folder("output_dir", folder))
     with closing(StoredModel(config, accelerator)) as model:
         model.open()
-        made = {"settings": plain(config), "model": model.found.describe()}
+        made = made_with(config, [model])
         on_main(accelerator, lambda: _refuse_others(folder, made))
         tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
         sizes: dict[str, int] = {}
@@ -78,25 +76,8 @@ def _refuse_others(folder: Path, made: dict[str, Any]) -> None:
     Raises:
         ConfigError: those there are of other data or settings, or of another model.
     """
-    if not (folder / FACTS).is_file():
-        return
-    there = Clusters.open(folder).made
-    old, new = (_parts(facts) for facts in (there, made))
-    other = [name for name in new if old.get(name) != new[name]]
-    if other:
-        raise ConfigError(
-            f"output_dir: {folder} holds clusters of other {', '.join(other)}; name another folder",
-            "output_dir",
-        )
-
-
-def _parts(made: dict[str, Any]) -> dict[str, Any]:
-    """What decides over clusters, by the names of settings."""
-    settings = made.get("settings") or {}
-    both = {
-        f"{part}.{key}": value for part in DECIDE for key, value in settings.get(part, {}).items()
-    }
-    return both | {"seed": settings.get("seed"), "model": made.get("model")}
+    if (folder / FACTS).is_file():
+        refuse_other(folder, Clusters.open(folder).made, made)
 
 
 def _of_task(config: BatchesConfig, model: StoredModel, task: str) -> tuple[int, str]:

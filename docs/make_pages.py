@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from unime.config import (
+    AppConfig,
     BatchesConfig,
     CheckConfig,
     EvalConfig,
@@ -33,7 +34,7 @@ from unime.config import (
     TeacherConfig,
     TuneConfig,
 )
-from unime.config.descriptions import Setting, settings_of
+from unime.config.reading.descriptions import Setting, settings_of
 
 API, SETTINGS = (Path(__file__).with_name(name) for name in ("api.md", "settings.md"))
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
@@ -66,6 +67,7 @@ PROGRAMS = {
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
     "plan": Stage2PlanConfig,
+    "app": AppConfig,
     "serve": ServeConfig,
     "check CONFIG": Stage2CheckConfig,
     "check DATA": SetCheckConfig,

@@ -1,6 +1,6 @@
 """Whether data hold what they should: pairs before they are trained on, or stores of embeddings.
 
-    python -m stages.check DATA [model=NAME] [check.near=4 …]
+    python -m stages.check DATA [model=NAME|configs/own/….yaml] [check.near=4 …]
     python -m stages.check configs/stage2/qwen2-vl-2b.yaml [check.against=configs/eval/… …]
     python -m stages.check STORE [repair=true]
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,11 +33,13 @@ from unime.config import (
     CheckConfig,
     DataCheck,
     EvalConfig,
+    InputConfig,
     ModelConfig,
     PairData,
     PairSource,
     SetCheckConfig,
     Stage2CheckConfig,
+    TuneConfig,
     build_config,
 )
 from unime.config.loader import built, parse_words, program_parser
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BAR = 40  # characters
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,13 @@ class Checked:
     settings: DataCheck
     output_dir: Path
     processor: ItemProcessor | None
+    max_pixels: int
     seed: int = 0
 
 
 def main(argv: list[str] | None = None) -> None:
     place = Path(_parsed(CheckConfig, argv)[1].place)
-    if place.suffix in (".yaml", ".yml"):
+    if place.suffix in YAML:
         check_pairs(_of_stage2(argv, place))
     elif PreparedSet.of(place) is not None:
         check_pairs(_of_set(argv, place))
@@ -85,7 +89,14 @@ def check_pairs(checked: Checked) -> None:
 
     against = checked.settings.against
     evaluation = asked(Path(against)) if against is not None else ()
-    found = check_data(checked.data, checked.settings, checked.processor, checked.seed, evaluation)
+    found = check_data(
+        checked.data,
+        checked.settings,
+        checked.processor,
+        checked.seed,
+        evaluation,
+        checked.max_pixels,
+    )
     found.write(checked.output_dir)
     page = checked.output_dir / PAGE
     write_check_page(found, checked.data.root, page)
@@ -161,7 +172,8 @@ def _of_stage2(argv: list[str] | None, path: Path) -> Checked:
     config = built(parser, Stage2CheckConfig, path, args.overrides)
     output_dir = config.check.output_dir or Path(config.run.output_dir, "check")
     processor = load_item_processor(config.model, config.inputs)
-    return Checked(config.data, config.check, Path(output_dir), processor, config.run.seed)
+    most, seed = config.inputs.max_image_pixels, config.run.seed
+    return Checked(config.data, config.check, Path(output_dir), processor, most, seed)
 
 
 def _of_set(argv: list[str] | None, root: Path) -> Checked:
@@ -173,10 +185,20 @@ def _of_set(argv: list[str] | None, root: Path) -> Checked:
         raise ConfigError(f"root: {root} has no tasks in its set.json")
     data = PairData(str(root), sources={name: PairSource() for name in prepared.rows})
     output_dir = Path(config.check.output_dir or root / "check")
-    processor = None
+    processor, inputs = None, config.inputs
     if config.model is not None:
-        processor = load_item_processor(ModelConfig(config.model), config.inputs)
-    return Checked(data, config.check, output_dir, processor)
+        model = ModelConfig(config.model)
+        if Path(config.model).suffix in YAML:
+            trained = build_config(TuneConfig, Path(config.model))
+            model, inputs = trained.model, _over(trained.inputs, inputs)
+        processor = load_item_processor(model, inputs)
+    return Checked(data, config.check, output_dir, processor, inputs.max_image_pixels)
+
+
+def _over(inputs: InputConfig, given: InputConfig) -> InputConfig:
+    """A configuration's settings, where none is given beside it."""
+    usual = asdict(InputConfig())
+    return replace(inputs, **{k: v for k, v in asdict(given).items() if v != usual[k]})
 
 
 def asked(path: Path) -> Iterator[HeldItem]:

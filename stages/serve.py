@@ -42,9 +42,11 @@ def serve(config: ServeConfig) -> None:
     """
     from unime.embedder import Embedder
     from unime.serving.access import Access
-    from unime.serving.server import listen, run
+    from unime.serving.server import address_of, listen, run
     from unime.serving.service import Service
+    from unime.training.kernels.heap import return_large_blocks
 
+    return_large_blocks()  # a batch of pictures would leave a third of its memory on the heap
     Access(config)  # before a model is loaded
     quiet_transformers()
     with listen(config) as listening:
@@ -57,8 +59,7 @@ def serve(config: ServeConfig) -> None:
         )
         names = config.names or [Path(config.model).name]
         service = Service(embedder, config, names)
-        host, port = listening.getsockname()[:2]
-        place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        place = address_of(listening)
         print(f"serving {names[0]} ({embedder.dimension} dimensions) at {place}", flush=True)
         run(service, listening)
 

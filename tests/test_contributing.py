@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.paths import ROOT
 from unime.config import EvalConfig, Stage2Config
-from unime.config.descriptions import settings_of
+from unime.config.reading.descriptions import settings_of
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 INLINE = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL))

@@ -45,6 +45,7 @@ def test_passes_arguments_from_any_folder(checkout: Checkout, tmp_path: Path) ->
         (("prepare",), "data_prep.teacher_embeddings"),
         (("prepare", "teacher"), "data_prep.teacher_embeddings"),
         (("prepare", "demo"), "data_prep.demo.data"),
+        (("prepare", "real-llm"), "data_prep.real_llm.data"),
     ],
 )
 def test_prepare(checkout: Checkout, words: tuple[str, ...], module: str) -> None:

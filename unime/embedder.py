@@ -245,12 +245,17 @@ class Embedder:
             ValueError: no label, or a template without ``{}``.
         """
         templates = [template] if isinstance(template, str) else [*template]
-        if not labels or not templates or any("{}" not in one for one in templates):
-            raise ValueError(f"got labels {labels!r} and templates {templates!r}, expected {{}}")
-        texts: list[Input] = [one.replace("{}", label) for label in labels for one in templates]
+        texts: list[Input] = [*label_texts(labels, templates)]
         asked = self.encode(texts, batch_size=batch_size)
-        of_labels = asked.reshape(len(labels), len(templates), -1).mean(axis=1)
         shown = np.atleast_2d(self.encode(images, batch_size=batch_size))
+        return self.label_scores(shown, asked, labels)
+
+    def label_scores(
+        self, shown: ArrayLike, asked: ArrayLike, labels: Sequence[str]
+    ) -> list[dict[str, float]]:
+        """The same of vectors: of pictures (N, D), and of `label_texts` (L * T, D)."""
+        of_labels = np.asarray(asked, np.float32)
+        of_labels = of_labels.reshape(len(labels), -1, of_labels.shape[-1]).mean(axis=1)
         found = self.similarity(shown, of_labels)
         return [
             {labels[n]: float(row[n]) for n in np.argsort(-row, kind="stable")} for row in found
@@ -289,6 +294,17 @@ class Embedder:
             return self.prepare(item, pictures)
         except DataError as error:
             raise DataError(f"items[{place}]: {error}") from error
+
+
+def label_texts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Each label in each template, label after label.
+
+    Raises:
+        ValueError: no label, or a template without ``{}``.
+    """
+    if not labels or not templates or any("{}" not in one for one in templates):
+        raise ValueError(f"got labels {labels!r} and templates {templates!r}, expected {{}}")
+    return [one.replace("{}", label) for label in labels for one in templates]
 
 
 def check_output(output: str, dimensions: int | None, dimension: int) -> None:

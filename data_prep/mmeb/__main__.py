@@ -19,11 +19,11 @@ from pathlib import Path
 from data_prep.mmeb.archives import Inside, look_through, unpack
 from data_prep.mmeb.needed import Part, check_part, eval_part, train_part
 from data_prep.mmeb.plan import print_plan
-from data_prep.mmeb.record import Notes, write_record, write_stage2
+from data_prep.mmeb.record import Notes, unfit, write_record, write_stage2
 from data_prep.mmeb.sources import check_file, open_source
 from unime.config import MmebConfig
-from unime.config.descriptions import commented
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.descriptions import commented
 from unime.errors import ConfigError, DataError
 from unime.runtime.files import writing
 from unime.runtime.folder_lock import lock_folder
@@ -35,11 +35,15 @@ ROOM = 1 << 30  # bytes of the disk that stay free
 
 def main(argv: list[str] | None = None) -> None:
     config, is_dry = parse(argv)
+    parts = list(open_parts(config))
     if is_dry:
-        print_plan(config, list(open_parts(config)))
+        print_plan(config, parts)
         return
-    for part in open_parts(config):
+    for part in parts:
         lock_folder(f"{part.key}_dir", part.folder)
+        if words := unfit(config, part):
+            raise ConfigError(f"{part.key}_dir: {words}", f"{part.key}_dir")
+    for part in parts:
         with writing(f"{part.key}_dir", part.folder):
             prepare(config, part)
 

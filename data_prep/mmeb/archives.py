@@ -1,9 +1,10 @@
 """Archives of strangers, unpacked into a folder and nowhere else.
 
 An archive is looked through before anything is written: a name that leads out, a link, a device, a
-file twice, or more bytes or files than an archive of pictures has ends with its name. Each file is
-written aside and renamed, so that after a kill those that are there are whole; of one that is there
-already the content is compared, and it is written anew where it differs.
+file twice or with files below it, or more bytes or files than an archive of pictures has ends with
+its name. Each file is written aside and renamed, so that after a kill those that are there are
+whole; of one that is there already the content is compared, and it is written anew where it
+differs.
 """
 
 from __future__ import annotations
@@ -85,13 +86,16 @@ def unpack(archive: Path, folder: Path, done: Callable[[int], object]) -> Inside
 
 def _summed(archive: Path, use: Callable[[Entry], None]) -> Inside:
     limit = min(MOST_BYTES, max(SMALL, MOST_TIMES * regular(archive).stat().st_size))
-    size, names = 0, set[PurePosixPath]()
+    size, names, folders = 0, set[PurePosixPath](), set[PurePosixPath]()
     with _naming(archive):
         for entry in _entries(archive):
             name = PurePosixPath(entry.name)
             if name in names:
                 raise DataError(f"{entry.name!r} comes twice")
             names.add(name)
+            folders.update(name.parents)
+            if name in folders or not names.isdisjoint(name.parents):
+                raise DataError(f"{entry.name!r}: a file and a folder of one name")
             size += entry.size
             if len(names) > MOST_FILES or size > limit:
                 raise DataError(f"more than {MOST_FILES} files or {limit} bytes")

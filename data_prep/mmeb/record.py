@@ -12,6 +12,7 @@ from data_prep.mmeb.archives import Inside
 from data_prep.mmeb.needed import Part
 from data_prep.mmeb.sources import Listed, Source
 from unime.config import MmebConfig
+from unime.config.reading.descriptions import made_otherwise
 from unime.errors import DataError
 from unime.runtime.files import check_kinds, read_json, write_aside, write_json
 
@@ -47,11 +48,15 @@ class Notes:
         """The commit of this source that was begun with."""
         return self.source.get("revision") if self.source.get("name") == name else None
 
+    def is_begun(self, source: Source) -> bool:
+        """Whether they are of this source."""
+        return self.source == {"name": source.name, "revision": source.revision}
+
     def begun(self, source: Source) -> Notes:
         """With this source: of another nothing is known."""
-        now = {"name": source.name, "revision": source.revision}
-        if self.source != now:
-            self.source, self.files, self.archives = now, {}, {}
+        if not self.is_begun(source):
+            self.source = {"name": source.name, "revision": source.revision}
+            self.files, self.archives = {}, {}
             self._write()
         return self
 
@@ -89,11 +94,41 @@ def write_record(config: MmebConfig, part: Part, notes: Notes, counts: dict[str,
     files = {name: {"size": one[0], "sha256": one[2]} for name, one in sorted(notes.files.items())}
     record: dict[str, Any] = {
         "source": notes.source, "split": part.split, "rows": counts, "files": files,
-        "archives": notes.archives,
+        "archives": notes.archives, "asked": asked(config, part),
     }  # fmt: skip
     if part.key == "train":
         record |= {"chosen": chosen(config, counts), "sample": config.sample, "seed": config.seed}
     write_json(part.folder / RECORD, record)
+
+
+def asked(config: MmebConfig, part: Part) -> dict[str, Any]:
+    """The settings that decide what is in a part's folder, and which of its rows are trained on."""
+    made = _source_of(part, part.source.name, part.source.revision)
+    if part.key == "train":
+        made |= {name: getattr(config, name) for name in ("split", "rows", "sample")}
+        made |= {"subsets": sorted(part.rows)}
+        made |= {"seed": config.seed} if config.sample == "random" else {}
+    return made
+
+
+def unfit(config: MmebConfig, part: Part) -> str:
+    """Why a part's folder cannot take what is asked for; "": it can."""
+    now, path = asked(config, part), part.folder / RECORD
+    source = _source_of(part, part.source.name, part.source.revision)
+    is_own = part.folder.resolve() == Path(part.source.name).resolve()  # nothing else is there
+    if (begun := Notes.of(part.folder).source) and not is_own:
+        was = _source_of(part, begun.get("name"), begun.get("revision"))
+        if words := made_otherwise(part.folder, was, source):
+            return words
+    if not path.is_file():
+        return ""
+    made = check_kinds(read_json(path), {"asked": dict}, str(path))["asked"]
+    words = made_otherwise(part.folder, made | source if is_own else made, now)
+    return words and f"{words}, or remove {path}, which is then written anew"
+
+
+def _source_of(part: Part, name: str | None, revision: str | None) -> dict[str, Any]:
+    return {f"{part.key}_source": name, f"{part.key}_revision": revision}
 
 
 def chosen(config: MmebConfig, counts: dict[str, int]) -> dict[str, int]:

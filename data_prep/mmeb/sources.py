@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -126,7 +127,7 @@ class FolderSource:
 
     def __post_init__(self) -> None:
         within = boundary(self.folder, follow_links=False)
-        self.name = str(self.folder)
+        self.name = os.path.abspath(self.folder)
         self.files = {}
         for path in sorted(self.folder.glob("*")) + sorted(self.folder.glob("*/*")):
             if path.is_file() and not path.name.startswith("."):

@@ -33,8 +33,9 @@ from data_prep.own.survey import Survey, survey
 from data_prep.own.write import examples_in_words, write_set
 from unime.config import OwnDataConfig
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.descriptions import made_otherwise
 from unime.data.prepared.folder import PreparedSet
-from unime.data.tables import ImageFolder, image_folder
+from unime.data.tables import image_folder
 from unime.errors import ConfigError, DataError, in_a_line
 from unime.runtime.files import read_json, sync, write_json, writing
 from unime.runtime.folder_lock import NAME as LOCK
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(os.path.abspath(config.output_dir))
     if config.dry_run:
         reader, why = open_reader(config)
-        pictures = Pictures(_images(reader, config), None)
+        pictures = _pictures(reader, config, None)
         found = survey(reader, config, pictures, None)
         say(reader, why, found, split(found, config, reader, pictures), True)
         if found.bad:
@@ -90,7 +91,7 @@ def prepare(out: Path, config: OwnDataConfig) -> None:
         DataError: data that cannot be used.
     """
     reader, why = open_reader(config)
-    pictures = Pictures(_images(reader, config), out / WORK / "pictures")
+    pictures = _pictures(reader, config, out / WORK / "pictures")
     found = survey(reader, config, pictures, out / REJECTED)
     if found.bad and config.on_bad_row == "raise":
         first, count = found.bad[0], found.counts()["bad rows"]
@@ -181,11 +182,8 @@ def unfit(out: Path, made: dict[str, Any]) -> str:
     """Why a set cannot be written into a folder, or is none of this command's; "": it is."""
     there = PreparedSet.of(out)
     if there is not None:
-        for key, value in made.items():
-            if there.source.get(key) != value:
-                other = _other(there.source, key, value)
-                return f"{out} holds a set of other {key}{other}; name another folder"
-    elif _entries(out) and not (out / WORK).is_dir():
+        return made_otherwise(out, _parts(there.source), _parts(made))
+    if _entries(out) and not (out / WORK).is_dir():
         return f"{out} exists already, and is no prepared set"
     return ""
 
@@ -195,16 +193,15 @@ def _entries(out: Path) -> list[Path]:
     return [path for path in entries if path.name not in (LOCK, WORK)]
 
 
-def _other(source: dict[str, Any], key: str, value: Any) -> str:
-    """Which settings differ."""
-    old = source.get(key)
-    if not (isinstance(old, dict) and isinstance(value, dict)):
-        return ""
-    return f" ({', '.join(name for name in value if old.get(name) != value[name])})"
+def _parts(made: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their names, those of an older version that had fewer, and the data."""
+    usual = asdict(OwnDataConfig(".", "."))
+    return usual | made.get("settings", {}) | {"data": made.get("data")}
 
 
-def _images(reader: Reader, config: OwnDataConfig) -> ImageFolder:
-    return image_folder(reader.image_root, reader.image_root, [], config.follow_links)
+def _pictures(reader: Reader, config: OwnDataConfig, notes: Path | None) -> Pictures:
+    folder = image_folder(reader.image_root, reader.image_root, [], config.follow_links)
+    return Pictures(folder, notes, config.inputs.max_image_pixels)
 
 
 if __name__ == "__main__":

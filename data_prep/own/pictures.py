@@ -12,7 +12,6 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep.own.readers.base import Picture
-from unime.config import InputConfig
 from unime.data.checks.pictures import looks_of
 from unime.data.tables import ImageFolder
 from unime.errors import DataError, require_package
@@ -44,16 +43,17 @@ class Pictures:
 
     Args:
         notes: the file that keeps what was read; None: nothing is written.
+        max_pixels: of a picture that can be used.
     """
 
-    def __init__(self, folder: ImageFolder, notes: Path | None) -> None:
+    def __init__(self, folder: ImageFolder, notes: Path | None, max_pixels: int) -> None:
         require_package("imagehash", "data", "prepare own")
         self.folder, self.notes = folder, notes
         self.embedded = False  # whether some lie in tables
         self._places = set[int]()  # of paths that were looked at
         self._known: dict[str | bytes, Looks | str] = {}  # or what is wrong
         self._noted = _read_notes(notes)
-        self._max_pixels = InputConfig().max_image_pixels
+        self._max_pixels = max_pixels
 
     def learn(self, pictures: Iterable[Picture], pool: ThreadPool) -> None:
         """Look at those that are not known yet, several at a time."""
@@ -119,13 +119,14 @@ class Pictures:
 
     def _state(self, picture: Picture) -> tuple[bytes, str]:
         """What a picture is the same by when it is looked for again, and its name for messages."""
+        limit = str(self._max_pixels).encode()
         if isinstance(picture, bytes):
-            return _digest(picture)[:8], IN_A_TABLE
+            return _digest(_digest(picture) + limit)[:8], IN_A_TABLE
         path = self.folder.find(_text(picture))
         self._places.add(hash(os.path.abspath(path)))
         found = os.stat(path)
-        said = f"{path}|{found.st_size}|{found.st_mtime_ns}|{found.st_ino}"
-        return _digest(said.encode())[:8], path
+        said = f"{path}|{found.st_size}|{found.st_mtime_ns}|{found.st_ino}|"
+        return _digest(said.encode() + limit)[:8], path
 
 
 def _read_notes(notes: Path | None) -> dict[bytes, Looks]:

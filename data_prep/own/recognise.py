@@ -31,6 +31,7 @@ READERS: dict[str, type[Reader]] = {
     "tables": Tables,
     "folder": PictureFolder,
 }
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 def open_reader(config: OwnDataConfig) -> tuple[Reader, str]:
@@ -49,7 +50,11 @@ def open_reader(config: OwnDataConfig) -> tuple[Reader, str]:
     for name, reader in READERS.items():
         if words := reader.recognises(path):
             return reader(path, config), f"read as {name}: {words}"
-    there = "" if path.exists() else ", which is not there"
+    why = "" if path.exists() else ", which is not there"
+    if path.suffix.lower() in SHEETS:
+        why = ", a spreadsheet: save it as CSV"
+    elif path.is_dir() and not any(path.iterdir()):
+        why = ", which is empty"
     raise ConfigError(
-        f"path: no reader recognises {path}{there}; name one: reader={'|'.join(READERS)}", "path"
+        f"path: no reader recognises {path}{why}; name one: reader={'|'.join(READERS)}", "path"
     )

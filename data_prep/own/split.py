@@ -99,6 +99,9 @@ def _too_large(
     """That too few pairs can be held out, and why."""
     listed = ", ".join(f"{name}: {n}" for name, n in zip(found.tasks, reached, strict=True))
     largest = np.bincount(parts).argmax()
+    if np.bincount(parts).max() == 1:
+        few = f"{len(parts)} row{'s' * (len(parts) > 1)}"
+        return f"too few pairs can be held out ({listed}), of {few}: held_out=0 holds none out"
     things, rows = found.things()
     inside = parts[rows] == largest
     numbers, first, counts = np.unique(things[inside], return_index=True, return_counts=True)

@@ -18,8 +18,8 @@ import numpy as np
 
 from data_prep.own.pairs import SourcePair, pairs_of
 from data_prep.own.passed_over import passed_over
-from data_prep.own.pictures import Pictures
-from data_prep.own.readers.base import BadRow, Reader, SourceRow
+from data_prep.own.pictures import Looks, Pictures
+from data_prep.own.readers.base import BadRow, Reader, SourceItem, SourceRow
 from data_prep.own.things import text_number, things_of
 from unime.config import DataCheck, OwnDataConfig
 from unime.data.checks.leakage import near_pairs
@@ -66,7 +66,7 @@ class Survey:
         if (number := hash(row.row_id)) in self._ids:
             raise DataError(f"id: {row.row_id!r} comes twice")
         items = (row.query, *row.targets, *row.negatives)
-        shown = [pictures.looks(p) for item in items for p in item.pictures]
+        shown = [looks for item in items for looks in _looks_of(item, pictures)]
         looks = {
             pictures.looks(p).perceptual for i in items[: 1 + len(row.targets)] for p in i.pictures
         }
@@ -108,6 +108,15 @@ class Survey:
             "texts": len(self._texts),
             "distinct texts": len(np.unique(np.array(self._texts, np.uint64))),
         }
+
+
+def _looks_of(item: SourceItem, pictures: Pictures) -> Iterator[Looks]:
+    for number, picture in enumerate(item.pictures):
+        try:
+            yield pictures.looks(picture)
+        except DataError as error:
+            columns = item.columns[number : number + 1]
+            raise DataError("".join(f"column {c!r}: " for c in columns) + str(error)) from None
 
 
 def survey(

@@ -9,12 +9,12 @@ Markdown beside it. All of it as it came out: a comparison is as good as the see
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.report.seeds import over, spread
 from eval.report.table import markdown, percent
 from unime.errors import DataError
 from unime.runtime.files import read_json, write_aside, write_json, writing
@@ -114,19 +114,13 @@ def _model(model: str, reports: Sequence[Report]) -> dict[str, Any]:
     }
 
 
-def over(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (n - 1; none of one seed) and every seed's value."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "sd": deviation, "values": list(values)}
-
-
 def table_of(collected: dict[str, Any]) -> str:
     """The table as Markdown: hit@1 in %, mean ± standard deviation over the seeds."""
     models, rows = collected["models"], []
     first = next(iter(models.values()))
     for group in ("tasks", "text", "averages"):
         for name in first[group]:
-            cells = [_spread(entry[group][name]) for entry in models.values()]
+            cells = [spread(entry[group][name]) for entry in models.values()]
             label = collected["labels"][name] if group == "averages" else name
             teacher = percent(collected["teacher"][name]) if group == "text" else ""
             rows.append([label, *cells, teacher])
@@ -145,11 +139,6 @@ def table_of(collected: dict[str, Any]) -> str:
         each = ", ".join(f"{100 * value:+.1f}" for value in entry["values"])
         lines.append(f"- {name}: {100 * entry['mean']:+.1f} ({each})")
     return "\n".join(lines) + "\n"
-
-
-def _spread(entry: dict[str, Any]) -> str:
-    spread = "" if entry["sd"] is None else f" ± {100 * entry['sd']:.1f}"
-    return f"{100 * entry['mean']:.1f}{spread}"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from unime.runtime.names import for_others
 
 PARTS = Path(__file__).parent / "static"
 SCRIPTS = (
+    "elements.js",
     "page.js",
     "scores.js",
     "sizes.js",

@@ -15,9 +15,11 @@ from unime.runtime.names import for_others
 PAGE = "check.html"
 LISTED = 200  # rows with a fault; all stand in the table
 COLUMNS = (
-    *("task", "split", "rows", "accepted", "different queries"),
-    *("of several right answers", "texts cut", "found in rows"),
+    *("task", "split", "found in rows", "rows", "accepted", "different queries"),
+    *("of several right answers", "texts cut"),
 )
+FAULTS = ("task", "row is", "kind", "column", "reason", "where", "row id")
+NUMBERS = COLUMNS[3:]  # the others are words
 
 
 def write_check_page(found: DataReport, name: str, path: Path) -> None:
@@ -54,7 +56,7 @@ def write_check_page(found: DataReport, name: str, path: Path) -> None:
 def _of_task(task: TaskReport) -> list[str]:
     numbers = (task.rows, task.accepted, task.queries, task.with_several, task.cut)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in task.counts.items())
-    return [task.name, task.split, *(f"{number:,}" for number in numbers), kinds or "nothing"]
+    return [task.name, task.split, kinds or "nothing", *(f"{number:,}" for number in numbers)]
 
 
 def _figure(histogram: Histogram) -> str:
@@ -75,13 +77,13 @@ def _listed(found: DataReport) -> str:
     faults = [(task, fault) for task in found.tasks for fault in task.faults]
     faults.sort(key=lambda pair: not pair[1].rejected)
     rows = [
-        [task.name, "left out" if fault.rejected else "used", fault.kind, fault.where,
-         fault.row_id, fault.column, fault.reason]
+        [task.name, "left out" if fault.rejected else "used", fault.kind, fault.column,
+         fault.reason, fault.where, fault.row_id]
         for task, fault in faults[:LISTED]
     ]  # fmt: skip
     if not rows:
         return "<p>Nothing was found.</p>"
-    return _table(("task", "row is", "kind", "where", "row id", "column", "reason"), rows)
+    return _table(FAULTS, rows)
 
 
 def _note(found: DataReport) -> str:
@@ -91,9 +93,18 @@ def _note(found: DataReport) -> str:
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    """A table, each cell of which has its column's name, for screens on which none is above it."""
+    classes = ["number" if name in NUMBERS else "words" for name in names]
+    head = "".join(
+        f'<th scope="col" class="{of}">{name}</th>' for name, of in zip(names, classes, strict=True)
+    )
     body = "".join(
-        "<tr>" + "".join(f'<td class="words">{_shown(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(
+            f'<td class="{of}" data-column="{name}">{_shown(cell)}</td>'
+            for name, of, cell in zip(names, classes, row, strict=True)
+        )
+        + "</tr>"
         for row in rows
     )
     return (

@@ -13,6 +13,7 @@ from unime.inputs.items import whole_characters
 from unime.runtime.names import LONGEST, for_others
 
 MOST_BYTES = 12_000_000  # of thumbnails
+NAMES, NAME = ("task", "of"), ' class="name"'  # columns of names
 Report = Mapping[str, Any]
 Table = tuple[str, list[str], list[list[str]]]  # title, heads, rows
 
@@ -88,22 +89,27 @@ def _dropped(report: Report, name: str) -> str:
 
 
 def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{_shown(cell)}</th>' for cell in heads)
+    titles = [
+        f'<th scope="col"{NAME if cell in NAMES else ""}>{_shown(cell)}</th>' for cell in heads
+    ]
     body = "".join(
         f'<tr><th scope="row">{_shown(first)}</th>'
-        + "".join(f"<td>{_shown(cell)}</td>" for cell in rest)
+        + "".join(
+            f"<td{NAME if head in NAMES else ''}>{_shown(cell)}</td>"
+            for head, cell in zip(heads[1:], rest, strict=True)
+        )
         + "</tr>"
         for first, *rest in rows
     )
     return (
-        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table><thead><tr>{head}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div></section>"
+        f'<section><h2>{_shown(title)}</h2><div class="scroll"><table><thead><tr>{"".join(titles)}'
+        f"</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
 
 
 def _card(task: str, example: Report, pictures: Pictures) -> str:
     mined = [(entry, "") for entry in example["negatives"]]
-    dropped = [(entry, ", ".join(entry["rules"])) for entry in example["dropped"]]
+    dropped = [(e, ", ".join(e["rules"]).replace("_", " ")) for e in example["dropped"]]
     right = _part(f"right, {example['score']:.3f}", _item(example["target"], pictures))
     return (
         f'<article class="card"><header><h3>{_shown(example["row_id"])}</h3>'
@@ -135,7 +141,7 @@ def _item(item: Report, pictures: Pictures) -> str:
     parts = [f'<div class="pictures">{shown}</div>'] if shown else []
     if item["instruction"]:
         parts.append(f'<span class="instruction">{_shown(item["instruction"])}</span> ')
-    parts.append(_shown(item["text"]))
+    parts.append(f"<bdi>{_shown(item['text'])}</bdi>")
     return f'<div class="item">{"".join(parts)}</div>'
 
 

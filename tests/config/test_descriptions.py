@@ -22,7 +22,7 @@ from unime.config import (
     build_config,
     load_config,
 )
-from unime.config.descriptions import commented, help_of
+from unime.config.reading.descriptions import commented, help_of
 from unime.errors import ConfigError
 
 STAGE2 = CONFIGS / "stage2/qwen2-vl-2b.yaml"

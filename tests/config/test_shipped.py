@@ -15,6 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from data_prep.demo.data import DemoDataConfig
 from data_prep.demo.triples import TriplesConfig
 from data_prep.demo_base.pretrain import PretrainConfig
+from data_prep.real_llm.data import RealLlmConfig
 from eval.study.settings import BaseConfig as StudyBase
 from eval.study.settings import RecipeConfig, StudyConfig
 from stages.demo import DemoConfig
@@ -22,6 +23,7 @@ from tests.support.paths import CONFIGS
 from unime.config import (
     BatchesConfig,
     EvalConfig,
+    JudgeConfig,
     MineConfig,
     Precision,
     ReportConfig,
@@ -44,6 +46,7 @@ CLASSES = {
     "baselines": EvalConfig,
     "report": ReportConfig,
     "mine": MineConfig,
+    "judge": JudgeConfig,
     "teacher": TeacherConfig,
     "data": DemoDataConfig,
     "demo": DemoConfig,
@@ -55,7 +58,8 @@ CLASSES = {
     "recipes": RecipeConfig,
     "triples": TriplesConfig,
 }
-LEFT_OPEN = {"mine": ["data.root=r", "output_dir=o", "model.name=m"]}  # launch.sh says these
+OPEN = ["data.root=r", "output_dir=o", "model.name=m"]  # launch.sh says these
+LEFT_OPEN = {"mine": OPEN, "judge": OPEN}
 BACKBONES = (
     "llava-1.6-7b llava-onevision-7b phi3.5-v qwen2-vl-2b qwen2-vl-7b qwen2.5-vl-3b qwen3-vl-2b"
     " smolvlm-256m".split()
@@ -69,7 +73,10 @@ def shipped(folder: str) -> list[Path]:
 
 def class_of(path: Path) -> type:
     """By the folder; those of examples have one of each, which their names tell apart."""
-    name = path.stem if path.parent.name in ("demo", "stamps", "configs") else path.parent.name
+    if path.parent.name == "real_llm" and path.stem == "data":
+        return RealLlmConfig
+    of_one_example = ("demo", "stamps", "real_llm", "configs")
+    name = path.stem if path.parent.name in of_one_example else path.parent.name
     if name in CLASSES:
         return CLASSES[name]
     raise AssertionError(f"{path}: which dataclass reads it? Say so in {__file__}")

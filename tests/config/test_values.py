@@ -30,7 +30,7 @@ from unime.config import (
     dump_config,
     load_config,
 )
-from unime.config.descriptions import summary
+from unime.config.reading.descriptions import summary
 from unime.config.reading.values import without_bounds, without_none
 from unime.config.settings import FilePath
 from unime.errors import ConfigError

@@ -56,9 +56,7 @@ def test_a_run_on_mined_batches(material: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(ConfigError, match=r"data\.shared_answers: False -> True"):
         stage2(material, "mined", *words, "data.shared_answers=true")
     other = ("seed=1", "clusters.size=2", "clusters.skip=0")
-    with pytest.raises(
-        ConfigError, match=r"clusters of other clusters\.size, clusters\.skip, seed"
-    ):
+    with pytest.raises(ConfigError, match=r"made with other clusters\.size, clusters\.skip, seed"):
         make(material, *other)
     (out / "clusters.json").unlink()
     make(material, *other)

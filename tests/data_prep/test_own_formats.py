@@ -103,6 +103,24 @@ def test_nemo(tmp_path: Path) -> None:
     assert pairs[3].query.text == "What is 2?" and pairs[4].target.text == ""
 
 
+def test_a_folder_of_nemo_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is downloaded: corpora and JSON in one folder, here with a second JSON."""
+    path = FORMATS["nemo"](made(tmp_path))
+    (one,) = prepare(path, tmp_path / "one", "copy_images=true").values()
+    content = own_formats.nemo_content()
+    content["data"] = [row | {"question": f"{row['question']} Say it."} for row in content["data"]]
+    (path.parent / "more.json").write_text(json.dumps(content))
+    (path.parent / "README.md").write_text("mine")
+    reader, why = open_reader(OwnDataConfig(str(path.parent), str(tmp_path / "out")))
+    assert type(reader) is READERS["nemo"] and "more.json, train.json" in why
+    capsys.readouterr()
+    (both,) = prepare(path.parent, tmp_path / "out", "copy_images=true").values()
+    said = capsys.readouterr().out
+    assert [pair for pair in both if pair.row_id.startswith("train.json")] == one
+    assert len(both) == 2 * len(one) and "Say it." in both[0].query.text
+    assert "passed over, .md: 1" in said and "json" not in said.partition("passed over")[2]
+
+
 def test_unime_v2(tmp_path: Path) -> None:
     tasks = prepare(FORMATS["unime_v2"](made(tmp_path)), tmp_path / "out")
     assert {name: len(pairs) for name, pairs in tasks.items()} == {

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -184,3 +186,70 @@ def test_ids_of_rows_are_their_own(tmp_path: Path) -> None:
     rows = [{"query": f"q{n}", "positive": f"p{n}", "id": f"mine-{n}"} for n in range(12)]
     found = prepare(write(tmp_path / "t.csv", rows), tmp_path / "own", "held_out=0")
     assert [pair.row_id for pair in found["t"]["train"]] == [f"t.csv:mine-{n}" for n in range(12)]
+
+
+def test_a_picture_in_a_table_is_named_by_file_row_and_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(tmp_path, 12)
+    contents = [(tmp_path / f"{n}.png").read_bytes() for n in range(12)]
+    contents[3], contents[5] = b"no picture", contents[5][:60]
+    rows = [{"foto": one, "what": what} for one, what in zip(contents, WORDS, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pets.parquet")
+    words = [str(tmp_path / "pets.parquet"), str(tmp_path / "own")]
+    main([*words, "columns.foto=image", "columns.what=text", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "foto → picture (in the table)" in said and "1 table (pets.parquet)\n" in said
+    for row in (3, 5):
+        assert f"{tmp_path / 'pets.parquet'}, row {row}: column 'foto': the picture: " in said
+
+
+def test_a_path_to_a_damaged_picture_is_named_by_file_row_and_column(tmp_path: Path) -> None:
+    names = draw(tmp_path, 12)
+    (tmp_path / names[4]).write_bytes(b"no picture")
+    rows = [{"query": w, "positive": n} for n, w in zip(names, WORDS, strict=True)]
+    with pytest.raises(DataError, match=r"pets\.csv, row 4 \(line 6\): column 'positive': /"):
+        main([str(write(tmp_path / "pets.csv", rows)), str(tmp_path / "own")])
+
+
+def test_how_large_a_picture_may_be_is_a_setting(tmp_path: Path) -> None:
+    folder = captioned(tmp_path / "mine")
+    picture(77).resize((90, 90)).save(folder / "large.png")
+    (folder / "large.txt").write_text("A large one.")
+    words = [str(folder), str(tmp_path / "own"), "captions=sidecar"]
+    limit = "inputs.max_image_pixels=8000"
+    with pytest.raises(DataError, match=f"large.png: .*more than {limit}"):
+        main([*words, limit])
+    main(words)
+    with pytest.raises(ConfigError, match=r"made with other inputs\.max_image_pixels; name"):
+        main([*words, limit])
+
+
+def test_a_table_of_one_row(tmp_path: Path) -> None:
+    table = write(tmp_path / "pets.csv", [{"image": draw(tmp_path, 1)[0], "text": "a cat"}])
+    with pytest.raises(DataError, match="of 1 row: held_out=0") as caught:
+        main([str(table), str(tmp_path / "own")])
+    assert "hang together" not in str(caught.value)
+
+
+def test_json_that_begins_with_a_mark(tmp_path: Path) -> None:
+    names = draw(tmp_path, 12)
+    rows = [{"image": name, "text": what} for name, what in zip(names, WORDS, strict=True)]
+    (tmp_path / "pets.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    found = prepare(tmp_path / "pets.json", tmp_path / "own", "directions=i2t", "held_out=0")
+    assert len(found["pets_i2t"]["train"]) == 12
+
+
+@pytest.mark.parametrize("name", ["pets.xlsx", "nothing"])
+def test_why_no_reader_takes_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"PK") if path.suffix else path.mkdir()
+    with pytest.raises(ConfigError, match="save it as CSV" if path.suffix else "is empty"):
+        main([str(path), str(tmp_path / "own")])
+
+
+def test_a_picture_that_is_written_as_a_text(tmp_path: Path) -> None:
+    rows = [{"image": f"data:image/png;base64,{'iVBOR' * 9000}", "text": what} for what in WORDS]
+    with pytest.raises(DataError, match=r"pets\.csv, row 0 .*column 'image': .*a path") as caught:
+        main([str(write(tmp_path / "pets.csv", rows)), str(tmp_path / "own")])
+    assert len(str(caught.value)) < 1000

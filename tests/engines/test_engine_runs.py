@@ -6,6 +6,7 @@ pytest tests/engines/test_engine_runs.py; ./launch.sh test -m engines
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -17,11 +18,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eval.miniatures.mmeb import write_rows
 from tests.support.launching import Launch, add_results, run
 from tests.support.material import adapters, assert_same_run, metrics
+from unime.config import ModelConfig, Precision, Quantization, Stage2Config, build_config
+from unime.inputs.items import Item
+from unime.models.encoder import Encoder
+from unime.models.item_processor import BLANK_SIDE
 
 pytestmark = pytest.mark.engines
 RESULTS = "UNIME_ENGINES_RESULTS"  # names a file
@@ -198,16 +205,39 @@ def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
     assert len(list(newest.glob("random_*"))) == 2
 
 
+def poison(model: Path, folder: Path) -> None:
+    """A copy of a model in which all tokens are NaN but those that it is tried out with."""
+    shutil.copytree(model, folder)
+    processor = Encoder.load(
+        ModelConfig(str(model), quantization=Quantization.none, precision=Precision.float32)
+    ).processor
+    blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
+    tried = [processor(Item("a")), processor(Item(images=("blank",)), lambda _: blank)]
+    known = torch.cat([sample["input_ids"] for sample in tried])
+    for path in folder.glob("*.safetensors"):
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            if name.endswith("embed_tokens.weight"):
+                kept = tensor[known].clone()
+                tensor.fill_(math.nan)
+                tensor[known] = kept
+        save_file(tensors, path, {"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
 )
 def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material: Path) -> None:
-    """A scale that no float can hold: every step is skipped, and nothing moves, however fast it
+    """Words whose embedding is no number: every step is skipped, and nothing moves, however fast it
     would."""
-    found = []
+    found, model = [], material / "poisoned"
+    if not model.exists():
+        words = [f"run.output_dir={material}/unused"]
+        config_of = build_config(Stage2Config, material / "stage2.yaml", words)
+        poison(Path(config_of.model.name), model)
     for rate in (0.01, 10.0):
         skipped = run(
-            material, f"skipped/{config}_{rate}", f"lora.alpha={10**45}",
+            material, f"skipped/{config}_{rate}", f"model.name={model}",
             "optim.on_nonfinite=skip", "optim.steps=2", f"optim.learning_rate={rate}",
             config=config, ranks=ranks,
         )  # fmt: skip

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from jinja2 import TemplateError
+import torch
+from jinja2 import Environment, TemplateError
+from jinja2.nodes import For, Name
+from PIL import Image
 from transformers import AutoProcessor
 
 from tests.support.tiny.models import FAMILIES
@@ -69,6 +72,54 @@ def test_it_says_what_render_says(family, preset, tiny_model):
     plain = [{"role": "user", "content": "a red bird"}]
     said = processor.apply_chat_template(plain, chat_template=template, tokenize=False)
     assert said == render(ITEMS[0], processor, backbone, preset)
+
+
+PICTURE = Image.new("RGB", (60, 40), "red")
+ASKED = Item("Is it?", ("a",), instruction="Answer the question.")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("preset", ["unime", "vlm2vec", "instruct"])
+def test_what_engines_make_of_it(family, preset, tiny_model):
+    """An empty last turn of the assistant, to be continued or not, changes nothing; pictures come
+    as parts to whoever looks for a loop over them, as vLLM and SGLang do."""
+    processor, backbone = AutoProcessor.from_pretrained(tiny_model(family)), BACKBONES[family]
+    prepare = ItemProcessor(processor, backbone, InputConfig(prompt=preset))
+    template = carrying_template(processor, backbone, preset, prepare.control_tokens)
+    loops = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template).find_all(For)
+    assert any(isinstance(one.iter, Name) and one.iter.name == "content" for one in loops)
+    expected = render(ASKED, processor, backbone, preset)
+    for words in ("", [{"type": "text", "text": ""}]):
+        asked = [*messages(ASKED), {"role": "assistant", "content": words}]
+        for settings in ({}, {"add_generation_prompt": True}, {"continue_final_message": True}):
+            said = processor.apply_chat_template(
+                asked, chat_template=template, tokenize=False, **settings
+            )
+            assert said == expected, settings
+    for item in (Item("a red bird"), ASKED):  # asked as vLLM asks: by the text and its pictures
+        if not item.images and "text" in dict(backbone.st_limits):
+            continue
+        said = say(processor, template, item)
+        trained = prepare(item, lambda path: PICTURE)["input_ids"]
+        bos = processor.tokenizer.bos_token
+        shown = [PICTURE] if item.images else None
+        found = processor(
+            text=[said],
+            images=[shown] if shown and backbone.nested_images else shown,
+            add_special_tokens=not (bos and said.startswith(bos)),  # docs/production.md
+            return_tensors="pt",
+        )
+        assert torch.equal(found["input_ids"][0], trained)
+    for wrong in (
+        [{"role": "assistant", "content": ""}, *messages(ASKED)],
+        [*messages(ASKED), {"role": "assistant", "content": "yes"}],
+    ):
+        with pytest.raises(TemplateError, match="has no answer"):
+            processor.apply_chat_template(wrong, chat_template=template, tokenize=False)
+    with pytest.raises(TemplateError, match="is continued"):  # what follows it would be cut off
+        processor.apply_chat_template(
+            messages(ASKED), chat_template=template, tokenize=False, continue_final_message=True
+        )
 
 
 def test_it_is_not_asked_twice(tiny_model):

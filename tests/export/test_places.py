@@ -18,7 +18,7 @@ from eval.page.build import write_page
 from eval.report.printing import markdown_report
 from stages import export
 from tests.support.exported_runs import REPORT, train_small
-from tests.support.page_files import report_on, write_results
+from tests.support.pages.results import report_on, write_results
 from unime.config import Stage1Config, Stage2Config, build_config, dump_config
 from unime.runtime.files import write_json
 from unime.runtime.names import LONGEST, for_others

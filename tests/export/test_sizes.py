@@ -32,20 +32,23 @@ def run(tiny_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def test_sentence_transformers_cuts_as_the_embedder_does(run: Path, tmp_path: Path) -> None:
+def test_sentence_transformers_cuts_as_the_embedder_does(
+    run: Path, tmp_path: Path, pictures: list[str]
+) -> None:
     export.main([str(run), str(tmp_path / "out")])
     embedder = Embedder(str(tmp_path / "out"), device="cpu")
     said = json.loads((tmp_path / "out/config.json").read_text())
     assert said["is_matryoshka"] is True
     assert said["matryoshka_dimensions"] == [4, 8, embedder.dimension]
-    texts = ["a red bird", "a long text about a small house by the sea"]
-    expected = embedder.encode(texts, dimensions=8)
+    picture = {"image": pictures[1]}
+    given = ["a red bird", "a small house by the sea", picture, picture | {"text": "at night"}]
+    expected = embedder.encode(given, dimensions=8)
     theirs = SentenceTransformer(
         str(tmp_path / "out"), device="cpu", truncate_dim=8, trust_remote_code=True
     )
-    found = theirs.encode(texts, normalize_embeddings=True)
-    assert found.shape == (2, 8) and np.abs(found - expected).max() < 1e-5
-    cut = theirs.encode(texts)  # the same direction
+    found = theirs.encode(given, normalize_embeddings=True)
+    assert found.shape == (4, 8) and np.abs(found - expected).max() < 1e-5
+    cut = theirs.encode(given)  # the same direction
     assert np.abs((cut * expected).sum(axis=1) / np.linalg.norm(cut, axis=1) - 1).max() < 1e-5
     card = (tmp_path / "out/README.md").read_text()
     assert f"**Trained at 4, 8, {embedder.dimension} dimensions**" in card

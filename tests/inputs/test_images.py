@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ from unime.inputs.picture_files import readable_formats
 from unime.inputs.pixels import as_seen
 
 WIDTH, HEIGHT = 14, 9
+MOST = InputConfig().max_image_pixels
 GREY = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 COLOURS = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 SMOOTH = Image.fromarray(COLOURS[:3, :4] // 2 + 64)  # in the middle of every colour space
@@ -313,6 +315,31 @@ def test_more_pixels_than_are_wanted(tmp_path: Path) -> None:
     icon[6:8] = 8, 8  # what its header says; the picture inside is larger
     with pytest.raises(DataError, match="64 x 64 pixels, more than"):
         read(tmp_path / "x.ico", bytes(icon), max_image_pixels=100)
+
+
+def test_our_limit_speaks_and_pillow_s_does_not(tmp_path: Path) -> None:
+    """Pillow warns of more than 89 million pixels, and opens none of more than 179."""
+
+    def told(size: int) -> bytes:
+        content = bytearray(png(1, 0, [b"\0\0"]))
+        content[16:24] = struct.pack(">II", 1000, size // 1000)
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        return bytes(content)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size in (51_000_000, 95_000_000, 190_000_000):
+            with pytest.raises(DataError, match=f"than inputs.max_image_pixels={MOST}") as caught:
+                read(tmp_path / "x.png", told(size))
+            assert caught.value.kind == "oversized picture"
+        with pytest.raises(DataError, match="that can be read") as caught:
+            read(tmp_path / "x.png", told(190_000_000), max_image_pixels=200_000_000)
+        assert caught.value.kind == "oversized picture"
+        with pytest.raises(DataError, match="truncated"):  # it is begun
+            read(tmp_path / "x.png", told(95_000_000), max_image_pixels=100_000_000)
+        (tmp_path / "x.png").write_bytes(told(95_000_000))
+        with pytest.raises(Image.DecompressionBombWarning):  # opened by others
+            Image.open(tmp_path / "x.png")
 
 
 # Formats -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path
 @pytest.fixture(scope="module")
 def mined(run: Mine, material: Path) -> Path:
     return run(material / "mmeb", "mmeb")
+
+
+def there(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*.*") if path.is_file() and path.name != ".lock"]
+    files = [path for path in files if "embeddings" not in path.parts]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 def rows_of(root: Path, *tasks: str) -> list[Pair]:
@@ -123,9 +130,27 @@ def test_the_same_command_keeps_what_is_there(
     monkeypatch.setattr(stored, "load_embedder", fail)
     assert run(material / "mmeb", "mmeb") == mined
     assert {path: path.stat().st_mtime_ns for path in mined.rglob("*.parquet")} == before
-    run(material / "mmeb", "mmeb", "mining.num_negatives=2")  # the embeddings are there
-    assert all(len(pair.negatives) == 2 for pair in rows_of(mined, "Questions"))
-    run(material / "mmeb", "mmeb")
+    store = f"store={mined / 'embeddings'}"
+    two = run(material / "mmeb", "two", "mining.num_negatives=2", store)  # the embeddings are there
+    assert all(len(pair.negatives) == 2 for pair in rows_of(two, "Questions"))
+
+
+def test_what_was_mined_otherwise_is_not_replaced(run: Mine, mined: Path, material: Path) -> None:
+    before = there(mined)
+    with pytest.raises(ConfigError, match=r"with other mining\.num_negatives, seed; name"):
+        run(material / "mmeb", "mmeb", "mining.num_negatives=2", "seed=7", "mining.memory=0.5")
+    copy = mined.parent / "data" / "mmeb"
+    shutil.copytree(material / "mmeb", copy)
+    with pytest.raises(ConfigError, match=r"with other data\.root; name"):
+        run(copy, "mmeb")
+    assert there(mined) == before
+    out = run(copy, "changing", "data.tasks=[Questions]")
+    rows = train_rows(copy, "Questions", 16)
+    write_rows(copy, "Questions", "original", rows[::-1])
+    before = there(out)
+    with pytest.raises(ConfigError, match="with other rows of Questions; name"):
+        run(copy, "changing", "data.tasks=[Questions]")
+    assert there(out) == before
 
 
 @pytest.mark.parametrize(

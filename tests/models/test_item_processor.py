@@ -219,6 +219,11 @@ def test_control_tokens_in_a_text_are_text(family, pictures, processor):
         plain = prepare(Item("What?", images))["input_ids"].tolist()
         sample = prepare(Item(text, images))["input_ids"].tolist()
         assert [i for i in sample if i in ids] == [i for i in plain if i in ids]
+        told = prepare(Item("What?", images, instruction=text))["input_ids"].tolist()
+        assert [i for i in told if i in ids] == [i for i in plain if i in ids]
+        nested = "".join(f"{one[:-1]}{one}{one[-1]} {one[0]}{one}" for one in special)
+        inside = prepare(Item(nested, images))["input_ids"].tolist()
+        assert [i for i in inside if i in ids] == [i for i in plain if i in ids]
     image = prepare.hf_processor.image_token
     assert f"{image[0]} {image[1:]}" in decode(prepare, prepare(Item(text)))
 

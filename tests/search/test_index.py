@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,21 @@ def test_lost_points_come_back(counting: Counting, pictures: Path, tmp_path: Pat
         check_equals_new(index, pictures, tmp_path)
 
 
+def test_a_power_cut(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    """What the ledger calls done is on the disk, and not in a log that a power cut may take."""
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(pictures)
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        drawing(20).save(pictures / "a.png")  # the same number of points
+        assert index.update(pictures).changed == 1
+        shutil.copytree(tmp_path / "index", tmp_path / "after")
+    for lost in (*(tmp_path / "after").rglob("*-wal"), *(tmp_path / "after").rglob("*-shm")):
+        lost.unlink()
+    with Index(tmp_path / "after", counting, LOCAL) as index:
+        index.update(pictures)
+        check_equals_new(index, pictures, tmp_path)
+
+
 def test_one_index_one_model(
     counting: Counting, pictures: Path, tmp_path: Path, tiny_model: Any
 ) -> None:
@@ -218,6 +235,8 @@ def test_sizes(counting: Counting, pictures: Path, tmp_path: Path) -> None:
 
 
 class Attack:
+    """Unpickled, it makes a folder."""
+
     def __init__(self, path: str) -> None:
         self.path = path
 
@@ -226,12 +245,28 @@ class Attack:
 
 
 def test_a_strangers_index_runs_no_code(counting: Counting, pictures: Path, tmp_path: Path) -> None:
-    with Index(tmp_path / "index", counting, LOCAL) as index:
-        index.update(pictures)
-    (storage,) = (tmp_path / "index").rglob("storage.sqlite")
-    with sqlite3.connect(storage) as file:
-        evil = pickle.dumps(Attack(str(tmp_path / "was here")))
-        file.execute("update points set point = ?", (evil,))
-    with pytest.raises(ConfigError, match="cannot be opened"):
-        Index(tmp_path / "index", counting)
-    assert not (tmp_path / "was here").exists()
+    """Nothing in it is a pickle, and what is none of its rows is refused."""
+    index, place = tmp_path / "index", tmp_path / "was here"
+    with Index(index, counting, LOCAL) as made:
+        made.update(pictures)
+    (storage,) = index.rglob("points.sqlite")
+    with closing(sqlite3.connect(storage)) as file:
+        first = file.execute("select said, vectors from points limit 1").fetchone()
+    said, vectors = json.loads(first[0]), first[1]
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads(vectors)
+    evil = pickle.dumps(Attack(str(place)))
+    for row in (
+        (first[0], evil),
+        (evil, vectors),
+        (first[0], vectors[:-4]),
+        (first[0], vectors.hex()),
+        ("[]", b""),
+        (json.dumps(said | {"payload": [1]}), vectors),
+        (json.dumps(said | {"sizes": {"whole": -1}}), vectors),
+    ):
+        with closing(sqlite3.connect(storage)) as file, file:
+            file.execute("update points set said = ?, vectors = ?", row)
+        with pytest.raises(ConfigError, match="cannot be opened"):
+            Index(index, counting)
+    assert not place.exists()

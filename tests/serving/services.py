@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
 from unime.config import ServeConfig
 from unime.embedder import Embedder
 from unime.serving.server import listen, server_of
@@ -60,10 +62,16 @@ def running(
 ) -> Iterator[Running]:
     """A service that is shut down, gracefully, at the end."""
     config = ServeConfig(**({"model": "tiny", "port": 0} | words))
-    with listen(config) as listening:
+    with answering(Service(embedder, config, names)) as found:
+        yield found
+
+
+@contextmanager
+def answering(service: Service, app: FastAPI | None = None) -> Iterator[Running]:
+    """The same of a service that is there already, with the routes of `app`."""
+    with listen(service.config) as listening:
         port = listening.getsockname()[1]
-        service = Service(embedder, config, names)
-        server = server_of(service)
+        server = server_of(service, app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         until = time.monotonic() + PATIENCE

@@ -38,7 +38,8 @@ def near(found: Any, expected: np.ndarray) -> bool:
 
 
 def test_openai(locked: Running, embedder: Embedder, pictures: list[str]) -> None:
-    openai = pytest.importorskip("openai")
+    import openai
+
     client = openai.OpenAI(base_url=f"{locked.url}/v1", api_key=SECRET, max_retries=0)
 
     def ask(**words: Any) -> list[list[float]]:
@@ -71,7 +72,8 @@ def test_openai(locked: Running, embedder: Embedder, pictures: list[str]) -> Non
 
 
 def test_cohere(locked: Running, embedder: Embedder, pictures: list[str]) -> None:
-    cohere = pytest.importorskip("cohere")
+    import cohere
+
     client = cohere.ClientV2(api_key=SECRET, base_url=locked.url)
     asked: dict[str, Any] = {"model": "embed-v4.0", "input_type": "search_document"}
     found = client.embed(texts=TEXTS, embedding_types=["float", "int8"], **asked)
@@ -99,7 +101,8 @@ def test_cohere(locked: Running, embedder: Embedder, pictures: list[str]) -> Non
 
 
 def test_voyageai(locked: Running, embedder: Embedder, pictures: list[str]) -> None:
-    voyageai = pytest.importorskip("voyageai")
+    import voyageai
+
     client = voyageai.Client(api_key=SECRET, base_url=f"{locked.url}/v1")
     name = "voyage-multimodal-3.5"
     with Image.open(pictures[1]) as picture:
@@ -122,12 +125,10 @@ def test_voyageai(locked: Running, embedder: Embedder, pictures: list[str]) -> N
         )
 
 
-# Beside the extra dev: pip install langchain-openai llama-index-embeddings-openai-like lancedb
-
-
 def test_langchain(served: Running, embedder: Embedder) -> None:
-    langchain = pytest.importorskip("langchain_openai")
-    asked = langchain.OpenAIEmbeddings(
+    from langchain_openai import OpenAIEmbeddings
+
+    asked = OpenAIEmbeddings(
         model="tiny", base_url=f"{served.url}/v1", api_key="none", check_embedding_ctx_length=False
     )
     assert near(asked.embed_documents(TEXTS), embedder.encode(TEXTS))
@@ -135,16 +136,37 @@ def test_langchain(served: Running, embedder: Embedder) -> None:
 
 
 def test_llama_index(served: Running, embedder: Embedder) -> None:
-    like = pytest.importorskip("llama_index.embeddings.openai_like")
-    asked = like.OpenAILikeEmbedding(model_name="tiny", api_base=f"{served.url}/v1", api_key="none")
+    from llama_index.embeddings.openai_like import OpenAILikeEmbedding
+
+    asked = OpenAILikeEmbedding(model_name="tiny", api_base=f"{served.url}/v1", api_key="none")
     assert near(asked.get_text_embedding_batch(TEXTS), embedder.encode(TEXTS))
     assert near([asked.get_query_embedding(TEXTS[0])], embedder.encode(TEXTS[:1]))
+
+
+def test_llama_index_with_pictures(
+    served: Running, embedder: Embedder, pictures: list[str]
+) -> None:
+    """Its client of Jina's API takes pictures, too, and has no setting for the address."""
+    from llama_index.embeddings.jinaai import JinaEmbedding
+
+    asked = JinaEmbedding(model="tiny", api_key="none")
+    asked._api.api_url = f"{served.url}/v1/embeddings"
+    assert near(asked.get_text_embedding_batch(TEXTS), embedder.encode(TEXTS))
+    given: list[Any] = [{"image": path} for path in pictures[1:4:2]]
+    assert near(asked.get_image_embedding_batch(pictures[1:4:2]), embedder.encode(given))
+    asked = JinaEmbedding(model="tiny", api_key="none", encoding_queries="ubinary")
+    asked._api.api_url = f"{served.url}/v1/embeddings"
+    bits = np.unpackbits(embedder.encode(TEXTS[0], output="ubinary"))
+    assert np.array_equal(asked.get_query_embedding(TEXTS[0]), bits)
+    asked._api.model = "another"
+    with pytest.raises(RuntimeError, match="expected one of tiny"):
+        asked.get_text_embedding("a cat")
 
 
 def test_lancedb(
     served: Running, embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lancedb = pytest.importorskip("lancedb")
+    import lancedb
     from lancedb.embeddings import get_registry
     from lancedb.pydantic import LanceModel, Vector
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +110,9 @@ def test_types_of_vectors(served: Running, embedder: Embedder) -> None:
         content = [{"content": [text("a cat")]}]
         asked = {"inputs": content, "output_dtype": output, "output_dimension": 16}
         assert served.ask(VOYAGE, asked)[1]["data"][0]["embedding"] == found[output][0]
+    for key in ("embedding_type", "encoding_type"):  # Jina's, and LlamaIndex's for Jina's
+        asked = {"input": "a cat", key: "ubinary", "dimensions": 16}
+        assert served.ask(OPENAI, asked)[1]["data"][0]["embedding"] == found["ubinary"][0]
     assert np.array_equal(np.array(found["uint8"]) - 128, found["int8"])
     assert np.allclose(floats(found["base64"][0]), found["float"][0])
 
@@ -152,10 +158,33 @@ def test_what_else_clients_ask(served: Running, embedder: Embedder) -> None:
     before = served.service.metrics.registry.get_sample_value("unime_items_total")
     served.ask(OPENAI, {"input": ["a cat", "a dog"]})
     assert f"unime_items_total {before + 2}" in served.ask("/metrics")[1]
-    bare = {"content-type": ""}  # Weaviate names none
-    assert served.ask("/vectorize", {"texts": None, "images": []}, bare)[1] == {
-        "textVectors": [], "imageVectors": []
-    }  # fmt: skip
+
+
+def test_what_weaviate_sends(served: Running, embedder: Embedder, pictures: list[str]) -> None:
+    """The requests of its module multi2vec-clip, as Go writes them: no content type, null for an
+    empty list. It waits for "ready" with a status below 300, and reads "/meta" as an object."""
+
+    def ask(path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        with closing(HTTPConnection(served.host, served.port, timeout=60)) as asked:
+            agent = {"User-Agent": "Go-http-client/1.1", "Accept-Encoding": "gzip"}
+            asked.request("GET" if body is None else "POST", path, body, agent)
+            answer = asked.getresponse()
+            return answer.status, answer.read()
+
+    assert ask("/.well-known/ready")[0] < 300 and isinstance(json.loads(ask("/meta")[1]), dict)
+    image = in_base64(Path(pictures[1]).read_bytes())
+    for body, given in (
+        ('{"texts":["a cat","\\u003ca dog\\u003e"],"images":null}', ["a cat", "<a dog>"]),
+        (f'{{"texts":null,"images":["{image}"]}}', [{"image": pictures[1]}]),
+        (f'{{"texts":["a cat"],"images":["{image}"]}}', ["a cat", {"image": pictures[1]}]),
+        ('{"texts":null,"images":[]}', []),
+    ):
+        status, answer = ask("/vectorize", body.encode())
+        found = vectors(json.loads(answer), "/vectorize")
+        assert status == 200 and len(found) == len(given)
+        assert not given or np.abs(np.array(found) - embedder.encode(given)).max() < 1e-5
+    status, answer = ask("/vectorize", b'{"texts":[""],"images":null}')
+    assert status > 399 and "neither text nor image" in json.loads(answer)["error"]
 
 
 REFUSED = [
@@ -167,6 +196,8 @@ REFUSED = [
     (OPENAI, {"messages": [turn(text("a")), turn(text("b"), role="assistant")]}, "messages[1]"),
     (OPENAI, {"input": "a", "dimensions": 10**6}, "dimensions"),
     (OPENAI, {"input": "a", "encoding_format": "bytes"}, "encoding_format"),
+    (OPENAI, {"input": "a", "embedding_type": "int4"}, "embedding_type"),
+    (OPENAI, {"input": "a", "encoding_format": "base64", "encoding_type": "binary"}, "one type"),
     (OPENAI, {"input": "a", "model": "gpt"}, "model: got 'gpt'"),
     (COHERE, {"texts": ["a"], "images": ["b"]}, "texts, images, inputs"),
     (COHERE, {"texts": []}, "texts: got a list of 0"),

@@ -28,7 +28,7 @@ case "${1:-} ${2:-}" in
     echo "${PIP_CONSTRAINT:-none} ${PIP_BUILD_CONSTRAINT:-none}" >>"$UNIME_TEST_LOG.constraints"
     [[ ! -e $UNIME_TEST_LOG.fail ]] ;;
   "-m pytest" | "-m stages.demo" | "-m stages.plan" | "-m stages.export" | "-m stages.check" | \
-    "-m stages.tune" | "-m stages.serve" | "-m eval.report" | \
+    "-m stages.tune" | "-m stages.serve" | "-m stages.app" | "-m eval.report" | \
     "-m data_prep."* | "-m eval.miniatures" | "-m benchmarks")
     printf '%s\\n' "$PWD" "$@" >"$UNIME_TEST_LOG.run"
     eval "${UNIME_TEST_THEN:-}" ;;

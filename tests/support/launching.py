@@ -41,6 +41,7 @@ class Launch:
     ) -> None:
         module, output_key = STAGES[stage]
         self.output_dir = folder / output
+        self._known_ranks: list[int] = []
         self.log = folder / f"{output.replace('/', '_')}_{time.monotonic_ns()}.log"
         if config == "zero1":  # which needs no file of its own
             config, launcher = "zero2", ("--zero_stage", "1", *launcher)
@@ -82,12 +83,15 @@ class Launch:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"ended, or too slow:\n{self.said[-3000:]}")
-            time.sleep(0.05)
+            time.sleep(0.01)
 
     def until_step(self, step: int, timeout: float = 480) -> None:
-        """A line of metrics.jsonl says that `step` is taken."""
+        """A line of metrics.jsonl says that `step` is taken; who runs is looked for before, so that
+        a kill comes at once."""
         lines = self.output_dir / "metrics.jsonl"
-        self.until(lambda: lines.exists() and f'"step": {step},' in lines.read_text(), timeout)
+        self.until(lambda: lines.exists() and bool(lines.read_text()), timeout)
+        self._known_ranks = self.ranks
+        self.until(lambda: f'"step": {step},' in lines.read_text(), timeout)
 
     @property
     def ranks(self) -> list[int]:
@@ -107,7 +111,7 @@ class Launch:
     def kill(self) -> None:
         """At once, and every rank with it: torchrun's have sessions of their own, accelerate's only
         one has the launcher's."""
-        ranks = self.ranks
+        ranks = self._known_ranks or self.ranks
         for kill, pid in ((os.killpg, self.process.pid), *((os.kill, rank) for rank in ranks)):
             try:
                 kill(pid, signal.SIGKILL)

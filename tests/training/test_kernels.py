@@ -30,7 +30,7 @@ from unime.config import (
 )
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item
-from unime.losses import distillation_loss
+from unime.losses import LossFunction, LossOutput, distillation_loss
 from unime.models.encoder import Encoder
 from unime.training.checkpoints.sharding import load_optimizer_tensors, optimizer_tensors
 from unime.training.chunks import Batch
@@ -145,15 +145,39 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiled_layers_have_the_same_gradient(
     quantization: Quantization, checkpointing: bool
 ) -> None:
-    """Of the cached step, with dropout, which has to draw as without."""
-    found = []
-    for prepare in (lambda _: 0, compile_layers):
-        found.append(gradient(prepare, quantization, checkpointing))
+    found = [
+        gradient(prepare, quantization, checkpointing, 0.0)
+        for prepare in (lambda _: 0, compile_layers)
+    ]
     assert difference(found[0], found[1]) / float(found[0].abs().max()) < 1e-4
 
 
+@pytest.mark.engines
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_layers_draw_the_same_masks_in_both_passes(checkpointing: bool) -> None:
+    """Of the cached step, beside a step that keeps all graphs."""
+    cached, plain = (
+        gradient(compile_layers, Quantization.none, checkpointing, 0.5, step)
+        for step in (cached_backward, in_one_graph)
+    )
+    assert difference(cached, plain) / float(plain.abs().max()) < 1e-4
+    other = gradient(compile_layers, Quantization.none, checkpointing, 0.0)
+    assert difference(cached, other) / float(plain.abs().max()) > 1e-2  # masks are drawn
+
+
+def in_one_graph(_: Accelerator, model: Encoder, batch: Batch, loss_fn: LossFunction) -> LossOutput:
+    embeddings = torch.cat([model(chunk) for chunk in batch.chunks])
+    output = loss_fn(batch.by_group(embeddings), batch.labels)
+    output.loss.backward()
+    return output
+
+
 def gradient(
-    prepare: Callable[[Encoder], int], quantization: Quantization, checkpointing: bool
+    prepare: Callable[[Encoder], int],
+    quantization: Quantization,
+    checkpointing: bool,
+    dropout: float,
+    step: Callable[..., LossOutput] = cached_backward,
 ) -> Tensor:
     torch.manual_seed(0)
     encoder = Encoder.load(
@@ -163,7 +187,7 @@ def gradient(
             precision=Precision.float32,
         ),
         InputConfig(),
-        lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
+        lora=LoraSettings(rank=4, alpha=8, dropout=dropout),
         decoder_only=True,
         gradient_checkpointing=checkpointing,
     ).train()
@@ -175,7 +199,8 @@ def gradient(
     parts = [encoder.processor.parts(samples[n : n + 3])[0][1] for n in (0, 3)]
     batch = Batch([[part] for part in parts], {"text": 6}, {"teacher": unit(6, 8).float()}, [])
     config = DistillationLossConfig()
-    cached_backward(
+    torch.manual_seed(1)
+    step(
         Accelerator(cpu=True),
         encoder,
         batch,

@@ -1,4 +1,4 @@
-"""What stands for a picture in the texts of data sets and of families of models."""
+"""What stands for a picture, or begins or ends a turn, in texts of data sets and of families."""
 
 from __future__ import annotations
 
@@ -16,4 +16,8 @@ IMAGE_TOKENS = re.compile(
             "<IMG_CONTEXT>|<img>(?:</img>)?",  # InternVL
         ]
     )
+)
+# Of any family, where the model is not known.
+CONTROL_TOKENS = re.compile(
+    r"<\|[^\s<>|]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn|end_of_utterance)>"
 )

@@ -19,9 +19,17 @@ from unime.config.evaluation import (
 )
 from unime.config.export import ExportConfig, ExportForm
 from unime.config.loader import build_config, dump_config, load_config
+from unime.config.losses import (
+    DistillationLossConfig,
+    HardNegativeLossConfig,
+    LossConfig,
+    Objective,
+    OnShort,
+)
 from unime.config.mining import (
     BatchesConfig,
     ClusterConfig,
+    JudgeConfig,
     MineConfig,
     MineData,
     MiningConfig,
@@ -38,17 +46,12 @@ from unime.config.model import (
 )
 from unime.config.planning import Engine, PlanConfig, Stage1PlanConfig, Stage2PlanConfig
 from unime.config.preparing import TRAIN_SUBSETS, MmebConfig, OwnDataConfig
-from unime.config.searching import IndexConfig, SearchConfig, VectorStoreConfig
+from unime.config.searching import AppConfig, IndexConfig, SearchConfig, VectorStoreConfig
 from unime.config.serving import ServeConfig
 from unime.config.training import (
     TRACKERS,
-    DistillationLossConfig,
-    HardNegativeLossConfig,
-    LossConfig,
-    Objective,
     OnCollapse,
     OnNonfinite,
-    OnShort,
     OptimConfig,
     Optimizer,
     ResumeConfig,

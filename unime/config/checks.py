@@ -40,7 +40,9 @@ class SetCheckConfig(Settings):
 
     root: FilePath = setting(MISSING, "the prepared set")
     model: FilePath | None = setting(
-        None, "hub id or folder of a model whose processor looks at the items; null: none does"
+        None,
+        "hub id or folder of a model whose processor looks at the items, or a configuration that "
+        "trains one (configs/own/…), whose inputs then count, too; null: none does",
     )
     inputs: InputConfig = field(default_factory=InputConfig)
     check: DataCheck = field(default_factory=DataCheck)

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.nodes import ScalarNode
 
-from unime.config.descriptions import NAME, commented, help_of, settings_of
+from unime.config.reading.descriptions import NAME, commented, help_of, settings_of
 from unime.config.reading.values import expected_of, read_node, without_none
 from unime.config.reading.yaml_files import parse_yaml, read_yaml
 from unime.errors import ConfigError, UnknownKeyError, in_a_line

@@ -8,7 +8,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from unime.config.data import FOLLOW_LINKS, PairData, PairSource
-from unime.config.evaluation import EmbeddingConfig
+from unime.config.evaluation import EmbeddingConfig, EncoderKind
 from unime.config.settings import (
     Bounds,
     FilePath,
@@ -130,6 +130,44 @@ class MineConfig(EmbeddingConfig):
     second: SecondConfig = field(default_factory=SecondConfig)
     seed: Seed = setting(0, "of the random choice and of the examples")
     examples: NotNegative[int] = setting(20, "rows on the page")
+
+
+@dataclass
+class JudgeSettings(Settings, section="judge"):
+    """What a judge makes of a row's target and negatives."""
+
+    kind: Annotated[str, one_of("similarity", "yes_no")] = setting(
+        "similarity",
+        "similarity: the cosine by which an embedding model finds them; yes_no: the probability "
+        "that a multimodal LLM answers the question with yes (UniME-V2, arXiv 2510.13515)",
+    )
+    question: NotEmpty[str] = setting(
+        "You see a query and a candidate. Does the candidate fit what the query asks for? Answer "
+        "with Yes or No.",
+        "yes_no: what is asked, before the two",
+    )
+    yes: NotEmpty[str] = setting("Yes", "yes_no: the answer whose first token counts")
+    no: NotEmpty[str] = setting("No", "yes_no: what it is compared with")
+    false_negative_margin: float | None = setting(
+        None, "negatives that score higher than the target plus this are left out; null: none are"
+    )
+
+
+@dataclass
+class JudgeConfig(EmbeddingConfig):
+    """Scores of all rows' candidates (data_prep.judge)."""
+
+    data: MineData = field(default_factory=MineData)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        asks = self.judge.kind == "yes_no"
+        ours = not asks or self.encoder is EncoderKind.unime
+        require(ours, "encoder", self.encoder.value, "unime with judge.kind yes_no")
+        require(not asks or self.ray is None, "ray", self.ray, "null with judge.kind yes_no")
+        if asks and self.inputs.prompt is None:
+            self.inputs.prompt = "chat"  # the question alone
 
 
 @dataclass

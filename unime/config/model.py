@@ -26,6 +26,7 @@ from unime.inputs.resolution import FORMS, Resolution
 
 PARTS = ("llm", "projector", "vision")  # what `lora.train` may name
 MAX_TILES, MAX_FRAMES = 1000, 10_000
+MAX_IMAGE_PIXELS = 50_000_000
 INPUT_DEFAULTS: dict[str, Any] = {
     "prompt": "unime",
     "max_text_tokens": 512,
@@ -128,7 +129,7 @@ class InputConfig(Settings, section="inputs"):
         "their size, which is faster and changes their pixels a little; null: as trained, else "
         "false",
     )
-    max_image_pixels: Positive[int] = setting(50_000_000, "larger files are refused")
+    max_image_pixels: Positive[int] = setting(MAX_IMAGE_PIXELS, "larger files are refused")
     feature_store: FilePath | None = setting(
         None,
         "folder that keeps what a frozen vision tower makes of pictures, for later epochs, runs "

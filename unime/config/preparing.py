@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from omegaconf import MISSING
 
 from unime.config.data import FOLLOW_LINKS
+from unime.config.model import MAX_IMAGE_PIXELS
 from unime.config.settings import (
     BelowOne,
     FilePath,
@@ -26,6 +27,15 @@ COLUMN_PARTS = (
     *("positive_text", "negative", "negative_image", "negative_text", "label", "instruction"),
     *("task", "group", "split", "id", "ignore"),
 )
+
+
+@dataclass
+class OwnInputs(Settings, section="inputs"):
+    """Of a model's inputs, those that decide which pictures can be used."""
+
+    max_image_pixels: Positive[int] = setting(
+        MAX_IMAGE_PIXELS, "larger files are bad rows; check and tune need the same"
+    )
 
 
 @dataclass
@@ -70,6 +80,7 @@ class OwnDataConfig(Settings):
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "all are listed in rejected.jsonl"
     )
+    inputs: OwnInputs = field(default_factory=OwnInputs)
     dry_run: bool = setting(
         False, "say what was recognised and would be written, and write nothing"
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 from omegaconf import MISSING
 
 from unime.config.data import FOLLOW_LINKS
+from unime.config.serving import Port
 from unime.config.settings import Bounds, FilePath, Positive, Settings, one_of, setting
 
 KINDS = ("picture", "text", "page")
@@ -80,3 +81,20 @@ class SearchConfig(Settings):
         None, "size of the vectors, one that the index was made with; null: the whole"
     )
     device: str | None = setting(None, "cpu, cuda:1, …; null: a GPU where there is one")
+
+
+@dataclass
+class AppConfig(Settings):
+    """stages.app: what the page searches in, and who reaches it."""
+
+    index: FilePath | None = setting(
+        None, f"the index's folder; null: {INDEX}, else one of the demo's pictures"
+    )
+    model: FilePath | None = setting(
+        None,
+        "a run, an export, an adapter or a hub id; null: the one that made the index, else the "
+        "demo's, or assets/base",
+    )
+    device: str | None = setting(None, "cpu, cuda:1, …; null: a GPU where there is one")
+    host: str = setting("127.0.0.1", "address to listen at; another than loopback needs a key")
+    port: Port = setting(8080, "0: any that is free, which is printed")

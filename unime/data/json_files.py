@@ -137,7 +137,7 @@ def json_items(file: Path) -> Iterator[Any]:
 
 
 def _opened(file: Path) -> TextIO:
-    return regular(file).open(encoding="utf-8")
+    return regular(file).open(encoding="utf-8-sig")  # editors put a mark first
 
 
 @contextmanager

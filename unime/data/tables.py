@@ -17,14 +17,14 @@ from typing import Protocol
 import pyarrow as pa
 
 from unime.data.json_files import read_json_rows
-from unime.data.rows import Row, check_columns
+from unime.data.rows import SHOWN, Row, check_columns
 from unime.data.shards import Shards, parquet_rows, place_of
 from unime.data.split_files import boundary, check_inside, split_files
 from unime.errors import DataError
 from unime.inputs.items import video_frames
 from unime.runtime.files import regular
 
-ADDRESS = re.compile(r"[A-Za-z][\w+.-]+://")
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+://|data:")
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HELD_AT_ONCE = 8192  # rows in one piece of a table in memory
 
@@ -49,7 +49,7 @@ class ImageFolder:
         if not self.roots:
             raise DataError(f"{path!r}: data.image_root, where the {kind}s are, is not set")
         if ADDRESS.match(path):
-            raise DataError(f"{path!r} is an address; none is fetched, a path is expected")
+            raise DataError(f"{path[:SHOWN]!r} is an address; none is fetched, a path is expected")
         parts = PurePosixPath(path.replace("\\", "/")).parts
         if not parts:
             raise DataError(f"{path!r}: names no file")

@@ -22,6 +22,9 @@ from unime.models.chat_format import (
     takes_empty_system,
 )
 
+# What transformers puts at the end of a last turn that is to be continued, and cuts off from there:
+# clients of Qwen3-VL-Embedding send an empty assistant turn, to be continued.
+CONTINUED = "CONTINUE_FINAL_MESSAGE_TAG "
 MANY_TOKENS = 400  # Gemma has 6,000 unused ones, which nobody writes
 
 
@@ -45,7 +48,8 @@ def carrying_template(processor: Any, backbone: Backbone, preset: str, tokens: l
     return CARRIES_PROMPT + rendered(
         "chat_template.jinja",
         forms=forms,
-        own=own,
+        own=own.removesuffix("\n"),  # as Jinja reads it
+        continued=CONTINUED,
         tokens=tokens,
         limits=backbone.st_limits,
         in_turn=in_turn,

@@ -13,13 +13,13 @@ from PIL import Image, UnidentifiedImageError
 
 from unime.errors import DataError
 from unime.inputs.items import Item
-from unime.inputs.picture_files import open_picture, readable_formats
+from unime.inputs.picture_files import most_pixels, open_picture, readable_formats
 from unime.inputs.pixels import as_seen
 from unime.inputs.resolution import Resolution
 from unime.runtime.files import regular
 
 Size = tuple[int, int]  # (width, height) in pixels
-UNREADABLE = "unreadable picture"
+UNREADABLE, OVERSIZED = "unreadable picture", "oversized picture"
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 READERS = 8  # threads; Pillow decodes outside of Python's lock
 ENDS_EARLY = re.compile("end early|ends early|truncated|[Tt]oo few|EOF|not enough image data")
@@ -69,6 +69,11 @@ def load_image(
         raise
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such image", "missing picture") from None
+    except Image.DecompressionBombError:
+        limit = f"inputs.max_image_pixels={max_pixels}"
+        if max_pixels > most_pixels():
+            limit = f"the {most_pixels()} that can be read, whatever inputs.max_image_pixels is"
+        raise DataError(f"{path}: more pixels than {limit}", OVERSIZED) from None
     except UnidentifiedImageError:
         formats = ", ".join(readable_formats())
         problem = f"cannot identify it: damaged, or none of {formats}"
@@ -87,7 +92,7 @@ def check_size(path: str, image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
         raise DataError(
-            f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}", "oversized picture"
+            f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}", OVERSIZED
         )
 
 

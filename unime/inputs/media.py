@@ -93,6 +93,10 @@ class ControlTokens:
         self.longest_first = sorted((t for t in set(tokens) if len(t) > 1), key=len)[::-1]
         self._pattern = re.compile("|".join([more, *map(re.escape, self.longest_first)]))
 
+    def search(self, text: str) -> re.Match[str] | None:
+        """The first of them in a text."""
+        return self._pattern.search(text)
+
     def neutralise(self, text: str) -> str:
         """Put a space into each of them in a text, so that a text about ``<image>`` is neither an
         image nor the end of the turn; half a character (a lone surrogate), which no tokenizer

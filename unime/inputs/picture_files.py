@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import struct
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -97,6 +98,21 @@ if ImageFileDirectory_v2.load.__name__ != _load_tags.__name__:  # TIFF's, and th
     ImageFileDirectory_v2.load = _load_tags  # type: ignore[method-assign,assignment]
 
 
+def most_pixels() -> float:
+    """Of a picture that Pillow opens; from half of it on it warns."""
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _check_bomb(size: tuple[int, int]) -> None:
+    if not getattr(_OPENING, "here", False) or size[0] * size[1] > most_pixels():
+        _BOMB_CHECK(size)
+
+
+_OPENING = threading.local()  # here: this thread opens a picture, whose limits are told by others
+_BOMB_CHECK = Image._decompression_bomb_check
+Image._decompression_bomb_check = _check_bomb  # elsewhere it warns as ever
+
+
 @contextmanager
 def open_picture(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
     """Open a picture, of which nothing but its header is read yet.
@@ -112,7 +128,12 @@ def open_picture(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
         inside = _in_icon(file)
         _check_chunks(inside, until=b"IDAT")
         metered = Metered(inside)
-        with Image.open(metered, formats=readable_formats()) as image:  # type: ignore[arg-type]
+        _OPENING.here = True
+        try:
+            image = Image.open(metered, formats=readable_formats())  # type: ignore[arg-type]
+        finally:
+            _OPENING.here = False
+        with image:
             metered.lift()
             yield image
 

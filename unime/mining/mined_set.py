@@ -26,13 +26,13 @@ from unime.config import EvalConfig, MineConfig, build_config
 from unime.config.evaluation import STORE
 from unime.data.prepared.folder import SET, PreparedSet, write_rows
 from unime.data.train_subset import TrainSubset, load_train_subset
-from unime.errors import DataError, require
+from unime.errors import ConfigError, DataError, require
 from unime.inputs.items import Item, Pair
 from unime.mining.corpus import Corpus, content
 from unime.mining.miner import Mined, Miner
 from unime.mining.near_duplicates import NearDuplicates
 from unime.mining.outcome import as_report
-from unime.mining.places import REPORTS, check_output, tasks_of
+from unime.mining.places import REPORTS, check_output, made_with, refuse_other, tasks_of
 from unime.mining.rules import Rule, SecondModel
 from unime.retrieval.encoding import DistinctItems, distinct_items
 from unime.retrieval.fingerprint import package_versions, plain
@@ -48,7 +48,8 @@ class MinedSet:
     """A set in the making.
 
     Raises:
-        ConfigError: a model that is not there, or an output_dir that is other data.
+        ConfigError: a model that is not there, or an output_dir that is other data, or was mined
+            with other settings.
     """
 
     def __init__(self, config: MineConfig, accelerator: Accelerator) -> None:
@@ -61,6 +62,8 @@ class MinedSet:
             second = replace(second, output_dir=config.output_dir, store=str(config.stores))
             self.models.append(StoredModel(second, accelerator))
         on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
+        self.made = made_with(config, self.models)
+        self._before = on_main(accelerator, self._refuse_other)
         for model in self.models:
             model.open()
         self.tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
@@ -82,7 +85,11 @@ class MinedSet:
         pairs = list(subset)
         items = [*(pair.query for pair in pairs), *(pair.target for pair in pairs)]
         distinct = distinct_items(self.accelerator, items)
-        described = {"task": task, "fingerprint": self._fingerprint(pairs, distinct)}
+        rows = _digest_of(pairs, distinct)
+        if self._before.get(task, rows) != rows:
+            other = f"{self.output_dir} was made with other rows of {task}"
+            raise ConfigError(f"output_dir: {other}; name another folder", "output_dir")
+        described = {"task": task, "rows of": rows, "fingerprint": self._fingerprint(rows)}
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is None:
             for model in self.models:
@@ -102,11 +109,11 @@ class MinedSet:
     def finish(self) -> None:
         """Write set.json, on the main process: the set is whole."""
         source = {
-            "mined": {
-                "settings": plain(self.config),
-                "models": [model.found.describe() for model in self.models],
+            "mined": self.made
+            | {
                 "vectors": [model.vectors for model in self.models],
                 "tasks": {task: report["fingerprint"] for task, report in self.reports.items()},
+                "rows": {task: report["rows of"] for task, report in self.reports.items()},
             }
         }
         former = PreparedSet.of(self.config.data.root)
@@ -120,18 +127,29 @@ class MinedSet:
         for model in self.models:
             model.close()
 
-    def _fingerprint(self, pairs: Sequence[Pair], distinct: DistinctItems) -> str:
+    def _refuse_other(self) -> dict[str, str]:
+        """The digests of the rows of each task that lies there, mined as these settings say.
+
+        Raises:
+            ConfigError: they were mined with others.
+        """
+        there = PreparedSet.of(self.output_dir)
+        if there is None:
+            return {}
+        mined = there.source["mined"]
+        refuse_other(self.output_dir, mined, self.made)
+        found: dict[str, str] = mined.get("rows", {})
+        return found
+
+    def _fingerprint(self, rows: str) -> str:
         """Of everything that decides what is written of a task."""
         config, versions = self.config, installed_versions()
         words = [
             plain(config.mining), asdict(config.second), config.seed, config.examples,
             [model.vectors for model in self.models], package_versions(),
-            [versions.get(name) for name in ("faiss-cpu", "imagehash", "pyarrow")],
-            [[pair.row_id, [content(n).hex() for n in pair.negatives]] for pair in pairs],
+            [versions.get(name) for name in ("faiss-cpu", "imagehash", "pyarrow")], rows,
         ]  # fmt: skip
-        digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
-        digest.update(b"".join(distinct.keys) + distinct.index.numpy().tobytes())
-        return digest.hexdigest()
+        return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()
 
     def _kept(self, described: dict[str, Any]) -> dict[str, Any] | None:
         """The report that is there, if it is of just this."""
@@ -211,6 +229,14 @@ class MinedSet:
     def _relative(self, item: Item) -> Item:
         paths = (os.path.relpath(path, self._image_root) for path in item.images)
         return replace(item, images=tuple(paths))
+
+
+def _digest_of(pairs: Sequence[Pair], distinct: DistinctItems) -> str:
+    """Of a task's rows."""
+    words = [[pair.row_id, [content(n).hex() for n in pair.negatives]] for pair in pairs]
+    digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
+    digest.update(b"".join(distinct.keys) + distinct.index.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def first_places(numbers: Tensor, count: int) -> Tensor:

@@ -250,6 +250,14 @@ class Encoder(nn.Module):
         return torch.cat(rows)
 
     def _embed(self, inputs: dict[str, Any], padded_left: bool = False) -> Tensor:
+        pooled = self._pooled(inputs, padded_left)
+        if torch.is_grad_enabled() and not pooled.requires_grad:
+            # Texts where only vision or projector train: a graph that gives all of them zeros.
+            pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
+        return functional.normalize(pooled, dim=1)
+
+    def _pooled(self, inputs: dict[str, Any], padded_left: bool) -> Tensor:
+        """The last hidden state of the last real token of each row, float32 (B, D)."""
         if self.decoder_only and shows_images(inputs):
             raise ValueError("a decoder_only encoder takes texts only, got pixel_values")
         packed = inputs.get(LAST)
@@ -269,15 +277,10 @@ class Encoder(nn.Module):
         # what is checkpointed is computed once more while the gradient is
         self._last_token.active &= self._is_checkpointed
         if packed is not None:
-            pooled = hidden[0, packed].float()  # (B, D)
-        else:
-            mask = inputs["attention_mask"]
-            last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
-            pooled = hidden[torch.arange(len(hidden), device=hidden.device), last].float()
-        if torch.is_grad_enabled() and not pooled.requires_grad:
-            # Texts where only vision or projector train: a graph that gives all of them zeros.
-            pooled = pooled + sum(p.sum() * 0 for _, p in self.trainable_named_parameters())
-        return functional.normalize(pooled, dim=1)
+            return hidden[0, packed].float()  # (B, D)
+        mask = inputs["attention_mask"]
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)  # (B,)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last].float()
 
     @torch.no_grad()
     def encode(
@@ -341,13 +344,21 @@ class Encoder(nn.Module):
         Args:
             media: of parts whose media were set apart (`parts`).
         """
+        return _in_order(parts, self(self._on_device(parts, media)))
+
+    @torch.no_grad()
+    def last_hidden(self, parts: Parts, media: frozen.Media | None = None) -> Tensor:
+        """As `embed`, but before it is normalised: what the vocabulary head would read (B, D)."""
+        rows = [self._pooled(part, True) for part in self._on_device(parts, media)]
+        return _in_order(parts, torch.cat(rows))
+
+    def _on_device(self, parts: Parts, media: frozen.Media | None) -> list[dict[str, Tensor]]:
         device = next(self.parameters()).device
         inputs = [part for _, part in parts]
         if media is not None:
             features = self.vision.features(media)
             inputs = [frozen.with_features(part, features) for part in inputs]
-        rows = self([send_to_device(part, device) for part in inputs]).float().cpu()
-        return rows[torch.tensor([place for of, _ in parts for place in of]).argsort()]
+        return [send_to_device(part, device) for part in inputs]
 
     @property
     def trained_parts(self) -> list[str]:
@@ -403,6 +414,12 @@ class Encoder(nn.Module):
             f" {len(layers)} linear layers in {kind}, the rest in"
             f" {self.base_description['precision']}, adapters in float32"
         )
+
+
+def _in_order(parts: Parts, rows: Tensor) -> Tensor:
+    """The rows of a batch's parts in the batch's order, on the CPU."""
+    places = [place for of, _ in parts for place in of]
+    return rows.float().cpu()[torch.tensor(places).argsort()]
 
 
 def _check_decoder_only(

@@ -80,6 +80,7 @@ class ItemProcessor:
             special.add(getattr(hf_processor, name, None) or "")
         self._control = ControlTokens(special, backbone.placeholder)
         self.control_tokens = self._control.longest_first
+        self.finds_control = self._control.search
         self._call = DirectCall(hf_processor)
         self._blank: Sample | None = None
 

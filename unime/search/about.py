@@ -15,7 +15,7 @@ from unime.models.hub import locate
 from unime.runtime.files import read_json, write_json
 
 ABOUT = "index.json"
-VERSION = 1  # of what lies in the folder
+VERSION = 2  # of what lies in the folder
 KEPT: dict[str, Any] = {  # settings that an index is made with, and their defaults
     "dimensions": [],
     "passage_characters": None,  # by the model

@@ -81,6 +81,7 @@ class FileEmbedder:
             for group, ready in self._ahead(jobs):
                 self.begin(group.begun)
                 self._store(group, ready)
+                self.store.sync()
                 self.ledger.write([job.entry(done=True) for job in group.ended])
                 for job in group.ended:
                     self.report.added += job.before is None and bool(job.places)

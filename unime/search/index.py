@@ -151,6 +151,10 @@ class Index:
         folder = str(Path(below).expanduser().resolve()) if below is not None else None
         return self.store.search(vectors, limit, size, kind, folder)
 
+    def part(self, point: str) -> Hit | None:
+        """What is found under an id (`Hit.id`), with a score of 1; None: nothing."""
+        return self.store.part(point)
+
     def _embedder(
         self, model: Embedder | str | Path | None, made: dict[str, Any] | None
     ) -> Embedder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from unime.search.points import point_id
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -25,6 +27,11 @@ class Hit:
     place: int = 0
     line: int = 0
     text: str = ""
+
+    @property
+    def id(self) -> str:
+        """Of its point in the index."""
+        return point_id(self.path, self.place)
 
     @property
     def where(self) -> str:

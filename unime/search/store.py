@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from unime.config.searching import VectorStoreConfig
 from unime.embedder import as_output
 from unime.errors import ConfigError, RunError, require_package
-from unime.search.local_mode import LARGE, local_mode, open_local
+from unime.search.local_mode import LARGE, local_mode, open_local, sync
 from unime.search.outcome import Hit
-from unime.search.points import folders_of, point_id
+from unime.search.points import folders_of, point_id, quantization_of
 
 if TYPE_CHECKING:
     from qdrant_client.http.models import PointStruct
@@ -28,6 +28,7 @@ IN_MEMORY = ":memory:"
 SECONDS = 60  # that a server is waited for
 PAGE = 1000  # points at a time
 FILTERED = ("path", "kind", "folders")
+SHOWN = ["path", "kind", "place", "line", "text"]
 
 
 class VectorStore:
@@ -56,6 +57,7 @@ class VectorStore:
         self._name, self._quantized = config.collection or "unime", config.quantization
         self.is_local = config.url in (None, IN_MEMORY)
         self._where = "the index" if config.url is None else config.url
+        self._folder = folder if config.url is None else None
         if config.url is None:
             self._client = open_local(folder)
         elif config.url == IN_MEMORY:
@@ -99,22 +101,11 @@ class VectorStore:
                         name: models.VectorParams(size=size, distance=models.Distance.COSINE)
                         for name, size in self.sizes.items()
                     },
-                    quantization_config=self._quantization(),
+                    quantization_config=quantization_of(self._quantized),
                 )
             for key in () if self.is_local else FILTERED:
                 kind = models.PayloadSchemaType.KEYWORD
                 self._client.create_payload_index(self._name, key, kind)
-
-    def _quantization(self) -> Any:
-        from qdrant_client import models
-
-        if self._quantized == "scalar":
-            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-            return models.ScalarQuantization(scalar=scalar)
-        if self._quantized == "binary":
-            binary = models.BinaryQuantizationConfig(always_ram=True)
-            return models.BinaryQuantization(binary=binary)
-        return None
 
     def _check_sizes(self) -> None:
         vectors = self._client.get_collection(self._name).config.params.vectors
@@ -128,13 +119,17 @@ class VectorStore:
     def close(self) -> None:
         self._client.close()
 
+    def sync(self) -> None:
+        """Have on the disk what was stored, before somebody relies on it."""
+        if self._folder is not None:
+            sync(self._folder)
+
     def count(self) -> int:
         with self._told():
             return self._client.count(self._name, exact=True).count
 
     def put(self, vectors: NDArray[np.float32], payloads: Sequence[dict[str, Any]]) -> None:
-        """Store vectors (N, D), on the disk when it returns; those of the same parts are
-        replaced."""
+        """Store vectors (N, D); those of the same parts are replaced."""
         from qdrant_client.http.models import PointStruct
 
         sized = {name: as_output(vectors, size, "float32") for name, size in self.sizes.items()}
@@ -227,7 +222,7 @@ class VectorStore:
                 using=size,
                 filter=models.Filter(must=conditions) if conditions else None,  # type: ignore[arg-type]
                 limit=limit,
-                with_payload=["path", "kind", "place", "line", "text"],
+                with_payload=SHOWN,
             )
             for row in as_output(vectors, self.sizes[size], "float32")
         ]
@@ -237,6 +232,12 @@ class VectorStore:
             [Hit(one.score, **one.payload) for one in answer.points]  # type: ignore[arg-type]
             for answer in answers
         ]
+
+    def part(self, point: str) -> Hit | None:
+        """What a point is of, with a score of 1; None: there is none of this id."""
+        with self._told():
+            found = self._client.retrieve(self._name, [point], with_payload=SHOWN)
+        return Hit(1.0, **(found[0].payload or {})) if found else None
 
     @contextmanager
     def _told(self, kind: type[Exception] = RunError, key: str = "") -> Iterator[None]:

@@ -133,6 +133,7 @@ class Update:
                     continue
                 job.places = list(twin.places or ())
                 done.append(job)
+            self.store.sync()
             self.ledger.write([job.entry(done=True) for job in done])
             self.report.moved += len(done)
         return left

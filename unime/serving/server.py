@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from unime.config.serving import ServeConfig
@@ -24,16 +25,23 @@ def listen(config: ServeConfig) -> socket.socket:
     return socket.create_server((config.host, config.port), family=family, backlog=1024)
 
 
-def run(service: Service, listening: socket.socket) -> None:
+def address_of(listening: socket.socket) -> str:
+    """Where clients find it, "http://127.0.0.1:8000"."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run(service: Service, listening: socket.socket, app: FastAPI | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C."""
-    server_of(service).run(sockets=[listening])
+    server_of(service, app).run(sockets=[listening])
 
 
-def server_of(service: Service) -> uvicorn.Server:
+def server_of(service: Service, app: FastAPI | None = None) -> uvicorn.Server:
+    """A server of a service's own routes, or of an application that has more."""
     config = service.config
     return uvicorn.Server(
         uvicorn.Config(
-            make_app(service),
+            app or make_app(service),
             http=type("Patient", (Patient,), {"seconds": config.body_seconds}),
             ws="none",
             loop="asyncio",

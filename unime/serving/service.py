@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,7 +19,7 @@ from unime.embedder import Embedder
 from unime.errors import DataError
 from unime.inputs.images import pixels_of
 from unime.serving.access import Access
-from unime.serving.batching import Batcher
+from unime.serving.batching import Batcher, usual_tokens
 from unime.serving.bodies import MIB, Held, Hold, read_body
 from unime.serving.dialects.cohere import Cohere
 from unime.serving.dialects.openai import OpenAI
@@ -46,18 +46,27 @@ class Service:
 
     Args:
         names: of the model, the first of which answers say.
+        dialects: by the paths that they are asked at.
+        access: who may ask; None: as the settings say.
 
     Raises:
         ConfigError: others could reach it without a key.
     """
 
-    def __init__(self, embedder: Embedder, config: ServeConfig, names: Sequence[str]) -> None:
-        self.embedder, self.config, self.names = embedder, config, names
-        self.access, self.metrics = Access(config), Metrics()
+    def __init__(
+        self,
+        embedder: Embedder,
+        config: ServeConfig,
+        names: Sequence[str],
+        dialects: Mapping[str, Dialect] = DIALECTS,
+        access: Access | None = None,
+    ) -> None:
+        self.embedder, self.config, self.names, self.dialects = embedder, config, names, dialects
+        self.access, self.metrics = access or Access(config), Metrics()
         self.held = Held(config.held_mib * MIB)
         self.batcher = Batcher(
             embedder,
-            batch_tokens=config.batch_tokens,
+            batch_tokens=config.batch_tokens or usual_tokens(embedder),
             queue_items=config.queue_items,
             wait=config.batch_wait_ms / 1000,
             workers=config.workers,
@@ -76,7 +85,7 @@ class Service:
     async def respond(self, request: Request) -> Response:
         """The answer to a request in the dialect of its address, or why there is none."""
         route, started = request.url.path, time.monotonic()
-        dialect = DIALECTS[route]
+        dialect = self.dialects[route]
         try:
             with Hold(self.held) as hold:
                 response = await self._answered(request, dialect, hold)
@@ -198,7 +207,7 @@ def make_app(service: Service) -> FastAPI:
         await asyncio.to_thread(service.close)
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
-    for path in DIALECTS:
+    for path in service.dialects:
         app.add_route(path, service.respond, methods=["POST"])
     name, dimensions = service.names[0], service.embedder.dimension
     about = {"status": "ok", "model": name, "dimensions": dimensions}

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from unime.config import Stage2Config, dump_config
-from unime.config.descriptions import summary
+from unime.config.reading.descriptions import summary
 from unime.data.survey import Rows, check_variety, survey
 from unime.errors import ConfigError, DataError, require_package
 from unime.models.adapter_files import adapter_folders

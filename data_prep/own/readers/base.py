@@ -8,7 +8,7 @@ direction is trained, what is held out, and how rows are written is decided of a
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +25,13 @@ class SourceItem:
     Attributes:
         text: without image tokens.
         instruction: its own; None: what the settings say.
+        columns: where each picture lies, for messages; fewer: the reader does not say it.
     """
 
     text: str = ""
     pictures: tuple[Picture, ...] = ()
     instruction: str | None = None
+    columns: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

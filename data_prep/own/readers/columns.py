@@ -52,6 +52,7 @@ SPLITS = {
 }
 BESIDE = ("instruction", "task", "group", "split", "id")  # parts of a row, of no side
 EITHER = ("query", "positive", "negative")  # parts that are texts, or paths where all look like it
+Parts = tuple[list[str], list[Picture], list[str]]  # of an item: texts, pictures, their columns
 IN_A_FILES_FOLDER = "file_name"  # `datasets`' image folders: paths are relative to the table
 
 
@@ -64,6 +65,7 @@ class Columns:
         sides: "query", "targets" and "negatives" -> their columns.
         is_caption: the query is a picture and the targets are its captions.
         pictures: columns whose texts are paths.
+        held: columns in which pictures lie.
         below: the table's folder, as a path from that of the data.
     """
 
@@ -72,6 +74,7 @@ class Columns:
     is_caption: bool
     pictures: frozenset[str]
     below: str
+    held: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -91,7 +94,8 @@ class Columns:
             or (part in EITHER and name not in named and _holds_paths([r.get(name) for r in rows]))
         }
         sides, is_caption = _sides(where, parts)
-        return cls(parts, sides, is_caption, frozenset(pictures), below)
+        held = frozenset(name for name in names if _holds_pictures([r.get(name) for r in rows]))
+        return cls(parts, sides, is_caption, frozenset(pictures), below, held)
 
     def in_words(self) -> str:
         """Each column with its part."""
@@ -99,11 +103,14 @@ class Columns:
         for side, columns in self.sides.items():
             title = "captions" if self.is_caption and side == "targets" else side
             title = "picture" if self.is_caption and side == "query" else title
-            said += [f"{name} → {title}{' (paths)' * (name in self.pictures)}" for name in columns]
+            said += [f"{name} → {title}{self._kind_of(name)}" for name in columns]
         said += [f"{name} → {part}" for name, part in self.parts.items() if part in BESIDE]
         used = {name for columns in self.sides.values() for name in columns}
         rest = [n for n, part in self.parts.items() if n not in used and part not in BESIDE]
         return ", ".join(said) + (f"; not used: {', '.join(rest)}" if rest else "")
+
+    def _kind_of(self, name: str) -> str:
+        return " (in the table)" if name in self.held else " (paths)" * (name in self.pictures)
 
     def read(self, row: Row, row_id: str) -> SourceRow:
         """A row.
@@ -146,26 +153,26 @@ class Columns:
     def _items(self, row: Row, side: str, instruction: str | None = None) -> list[SourceItem]:
         """The items of a side: each place of its columns' lists is one; of the query all places
         are one item's."""
-        items: dict[Any, tuple[list[str], list[Picture]]] = {}
+        items: dict[Any, Parts] = {}
         for name in self.sides[side]:
             value = row.values.get(name)
             numbered = NUMBERED.search(name) if side == "negatives" else None
             entries = value if isinstance(value, list) and side != "query" else [value]
             for place, entry in enumerate(entries):
                 key = (numbered and numbered[0], place)
-                item = items.setdefault(key, ([], []))
+                item = items.setdefault(key, ([], [], []))
                 self._add(item, row, name, entry)
                 if side != "query" and isinstance(value, list) and not any(item):
                     raise row.error(f"got {quoted(value)}, of which one is empty", name)
         return [
-            SourceItem("\n".join(texts), tuple(pictures), instruction)
-            for texts, pictures in items.values()
+            SourceItem("\n".join(texts), tuple(pictures), instruction, tuple(columns))
+            for texts, pictures, columns in items.values()
             if texts or pictures
         ]
 
-    def _add(self, item: tuple[list[str], list[Picture]], row: Row, name: str, value: Any) -> None:
+    def _add(self, item: Parts, row: Row, name: str, value: Any) -> None:
         """Put what a cell holds into the texts and pictures of an item."""
-        texts, pictures = item
+        texts, pictures, columns = item
         if value is None or value == "" or value != value:  # pandas' NaN is a missing value
             return
         if isinstance(value, list):
@@ -180,6 +187,7 @@ class Columns:
                 replace(self, parts={name: part}, pictures=shown)._add(item, row, name, entry)
         elif isinstance(value, bytes | dict) or (isinstance(value, str) and name in self.pictures):
             pictures.append(self._picture(row, name, value))
+            columns.append(name)
         elif isinstance(value, bool) or self.parts[name].endswith("image"):
             raise row.expected("a picture", name)
         elif isinstance(value, str | int | float):
@@ -213,6 +221,13 @@ def _holds_paths(values: Sequence[Any]) -> bool:
     return bool(texts) and all(
         PurePosixPath(text).suffix.lower() in PICTURES and "\n" not in text for text in texts
     )
+
+
+def _holds_pictures(values: Sequence[Any]) -> bool:
+    """Whether some are files' contents."""
+    entries = [entry for v in values for entry in (v if isinstance(v, list) else [v])]
+    contents = [entry.get("bytes") if isinstance(entry, dict) else entry for entry in entries]
+    return any(isinstance(content, bytes) for content in contents)
 
 
 def _sides(where: str, parts: Mapping[str, str]) -> tuple[dict[str, list[str]], bool]:

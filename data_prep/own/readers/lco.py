@@ -77,7 +77,7 @@ class Lco:
         ]:
             raise cells.error("neither a picture nor a text, and nothing else is read", others[0])
         found = (self.pictures.find(cells, path),) if cells.text_or_none(path) else ()
-        item = SourceItem(cells.text_or_none(text).strip(), found)
+        item = SourceItem(cells.text_or_none(text).strip(), found, None, (path,))
         if not item.text and not item.pictures:
             raise cells.error("both empty", path, text)
         return item

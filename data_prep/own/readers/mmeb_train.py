@@ -29,11 +29,10 @@ from data_prep.mmeb.published import OUT_OF_DOMAIN
 from data_prep.own.readers.base import BadRow, SourceItem, SourceRow
 from data_prep.own.readers.rows import JSON, PARQUET, Pictures, first_row, read_each
 from unime.config import TRAIN_SUBSETS, OwnDataConfig
-from unime.data.mmeb_rows import TRAIN_COLUMNS, read_pair
+from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
 from unime.data.rows import Row
 from unime.data.split_files import split_files
 from unime.errors import DataError
-from unime.inputs.items import Item
 
 SPLITS = ("original", "train")
 
@@ -85,13 +84,15 @@ class MmebTrain:
 
     def _read(self, task: str, row: Row, row_id: str) -> SourceRow:
         pair = read_pair(row, self.pictures.find_path, row_id)
-        negatives = tuple(map(_as_source, pair.negatives))
-        query, target = _as_source(pair.query), _as_source(pair.target)
+        query, target = (
+            SourceItem(item.text, item.images, "", (column,))
+            for item, column in ((pair.query, TRAIN_COLUMNS[1]), (pair.target, TRAIN_COLUMNS[3]))
+        )
+        negatives = tuple(
+            SourceItem(item.text, item.images, "", (f"{NEGATIVE_COLUMNS[1]}[{n}]",))
+            for n, item in enumerate(pair.negatives)
+        )
         return SourceRow(row.where, row_id, query, (target,), negatives, task)
-
-
-def _as_source(item: Item) -> SourceItem:
-    return SourceItem(item.text, item.images, "")
 
 
 def subsets_at(path: Path) -> dict[str, list[Path]]:

@@ -94,8 +94,11 @@ class MsSwift:
             raise row.error(f"{tags} {TAG} and {len(places)} pictures", messages, images)
         if any(tag in text for tag in OTHER_TAGS):
             raise row.error("videos and sounds are not read", messages)
-        found = [self.pictures.find(place, column) for place in places for column in place.values]
-        item = SourceItem(without_tags(text, TAG), tuple(found), instruction or None)
+        found = {
+            column: self.pictures.find(cell, column) for cell in places for column in cell.values
+        }
+        words = instruction or None
+        item = SourceItem(without_tags(text, TAG), tuple(found.values()), words, tuple(found))
         if not item.text and not item.pictures:
             raise row.error("neither text nor picture", messages)
         return item

@@ -49,7 +49,8 @@ class Tables:
         found = tables_at(path)
         if not found:
             return None
-        return f"{len(found)} table{'s' * (len(found) > 1)} ({found[0].name}{', …'[: len(found)]})"
+        several = len(found) > 1
+        return f"{len(found)} table{'s' * several} ({found[0].name}{', …' * several})"
 
     def __init__(self, path: Path, config: OwnDataConfig) -> None:
         self.files = tables_at(path)

@@ -74,7 +74,7 @@ class UnimeV2:
 
     def _item(self, row: Row, text: str, path: str) -> SourceItem:
         found = (self.pictures.find(row, path),) if row.text_or_none(path) else ()
-        item = SourceItem(strip_image_tokens(row.text_or_none(text)), found, "")
+        item = SourceItem(strip_image_tokens(row.text_or_none(text)), found, "", (path,))
         if not item.text and not item.pictures:
             raise row.error("both empty", text, path)
         return item

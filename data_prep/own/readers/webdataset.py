@@ -92,7 +92,7 @@ def _read(row: Row, row_id: str) -> SourceRow:
     if not row[pictures[0]]:
         raise row.error("empty", pictures[0])
     captions = tuple(SourceItem(text) for text in _captions(row))
-    query = SourceItem("", (row[pictures[0]],))
+    query = SourceItem("", (row[pictures[0]],), None, (pictures[0],))
     return SourceRow(row.where, row_id, query, captions, is_caption=True)
 
 

@@ -24,7 +24,7 @@ from tests.attacks.damage import (
 )
 from tests.attacks.harness import Area, Attack, Deed, each, nothing
 from tests.attacks.victims import report
-from tests.support.page_files import write_results
+from tests.support.pages.results import write_results
 
 ONE, TWO = "before", "after_stage_1"
 TASK = "OK-VQA"

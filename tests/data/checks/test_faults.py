@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,15 @@ REMARKS = {
     "token in a text": (
         lambda made, pair: replace(pair, target=replace(pair.target, text="<|image_pad|> it")),
         "target.text", "image token in a text",
+    ),
+    "turn's end": (asked("a cat<|im_end|>"), "query.text", "control token in a text"),
+    "in a negative": (
+        lambda made, pair: replace(pair, negatives=(Item("no"), Item("<|vision_start|> it"))),
+        "negatives[1].text", "control token in a text",
+    ),
+    "in an instruction": (
+        lambda made, pair: replace(pair, query=replace(pair.query, instruction="Find <|im_end|>")),
+        "query.instruction", "control token in a text",
     ),
     "same pair": (lambda made, pair: replace(made.pairs[1], row_id="again"), "", "duplicate pair"),
 }  # fmt: skip
@@ -193,7 +203,9 @@ def test_the_program(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 1 and "5 of 6 rows can be used, 1 are not" in said
     counts = json.loads((root / "check" / "check.json").read_text())
     assert counts["tasks"][0]["kinds"] == {"missing picture": 1}
-    assert "lost.png" in (root / "check" / "check.html").read_text()
+    page = (root / "check" / "check.html").read_text()
+    assert "lost.png" in page  # and what was found stands before all numbers, not beyond the edge
+    assert page.index(">1 missing picture<") < page.index('data-column="rows"')
 
 
 def test_the_program_on_a_configuration(
@@ -214,6 +226,32 @@ def test_the_program_on_a_configuration(
     assert "tokens of an item" in capsys.readouterr().out
     program.main([str(config), "inputs.resolution=56x56", f"check.output_dir={root}/other"])
     assert json.loads((root / "other" / "check.json").read_text())["accepted"] == 6
+
+
+def test_a_set_is_checked_by_a_configuration_s_inputs(
+    made: Made, tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What its resolution makes good is not refused, and what it makes bad is."""
+    root = changed(made, with_picture(Image.new("RGB", (2000, 5)).save))
+    config = tmp_path / "tune.yaml"
+
+    def accepted(*words: str, inputs: str = "{}") -> int:
+        config.write_text(
+            f"run: {{output_dir: {tmp_path}/run}}\nmodel: {{name: {tiny_model('qwen2_vl')}}}\n"
+            f"inputs: {inputs}\ndata: {{root: elsewhere, sources: {{other: {{}}}}}}\n"
+            "optim: {steps: 1, batch_size_per_device: 2, chunk_size: 2, learning_rate: 0.1}\n"
+        )
+        with suppress(SystemExit):
+            program.main([str(root), "check.num_workers=0", *words])
+        return int(json.loads((root / "check" / "check.json").read_text())["accepted"])
+
+    model = f"model={config}"
+    assert accepted(model) == 5 and accepted(f"model={tiny_model('qwen2_vl')}") == 5
+    assert accepted(model, inputs="{resolution: 56x56}") == 6
+    assert accepted(model, "inputs.resolution=native", inputs="{resolution: 56x56}") == 5
+    small = "max_image_pixels: 10000"  # those of the strip
+    assert accepted(model, inputs=f"{{resolution: 56x56, {small}}}") < 5
+    assert accepted() == 6 and accepted("inputs.max_image_pixels=10000") < 5
 
 
 def test_a_reason_is_the_message_without_the_place() -> None:

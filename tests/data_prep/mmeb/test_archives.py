@@ -65,6 +65,16 @@ def test_names_that_lead_elsewhere(tmp_path: Path, write: Write, name: str) -> N
     assert there(tmp_path).keys() == {"out/good.jpg", archive.name}
 
 
+@pytest.mark.parametrize("names", [("a/1.png", "a/1.png/x.png"), ("a/1.png/x/y.png", "a/1.png")])
+def test_a_file_and_a_folder_of_one_name(
+    tmp_path: Path, write: Write, names: tuple[str, str]
+) -> None:
+    archive = write(tmp_path / "a", {name: b"1" for name in names})
+    with pytest.raises(DataError) as caught:
+        look_through(archive)
+    assert str(archive) in str(caught.value) and repr(names[1]) in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
                                   tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])  # fmt: skip
 def test_a_tar_of_links_and_devices(tmp_path: Path, kind: bytes) -> None:

@@ -133,8 +133,58 @@ def test_a_plan_writes_nothing(
     prepare(copy, tmp_path / "into", "--dry-run", "disk_speed=0.001")
     said = capsys.readouterr().out
     assert not (tmp_path / "into").exists()
-    assert "17,056 of 17,056 rows" in said and "50,000 of about 123,000 rows" in said
-    assert "to download: 0.00 GB" in said and "disk_speed=0.001" in said and " s at " in said
+    assert "to download: 0 bytes" in said and "disk_speed=0.001" in said and " s at " in said
+
+
+def test_a_plan_counts_what_a_copy_has(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(copy, tmp_path, "--dry-run", "rows=4", "check_rows=true")
+    train, _, evaluation = capsys.readouterr().out.partition("eval:")
+    for name in SUBSETS:
+        assert f"{name}: 4 of 6 rows ({published.TRAIN_ROWS[name]} are published)" in train
+    assert train.count(", 6 files\n") == 3 and "12 rows of 3 subsets" in train
+    assert "3 tables to copy; 3 archives to unpack (18 files)" in train
+    assert "refused: " in train and ", ".join(SUBSETS) in train
+    assert evaluation.count(": 2 of 2 rows") == 36
+    assert "36 tables to copy; 1 archives to unpack (2 files)" in evaluation
+    prepare(copy, tmp_path, "rows=4")
+    prepare(copy, tmp_path, "--dry-run", "rows=3")
+    said = capsys.readouterr().out
+    assert "0 archives to unpack (0 files), 3 are unpacked already" in said
+    assert re.search(r"refused: .*train was made with other rows", said)
+    assert "check_rows" not in said
+
+
+def test_what_was_made_otherwise_is_not_replaced(copy: Path, tmp_path: Path) -> None:
+    into = prepare(copy, tmp_path / "into", "rows=4")
+    before = there(into)
+    other = tmp_path / "other"
+    shutil.copytree(copy, other)
+    refused = "train_dir: .*train was made with other "
+    with pytest.raises(ConfigError, match=f"{refused}train_source; name"):
+        prepare(other, into, "rows=4")
+    with pytest.raises(ConfigError, match=f"{refused}rows, sample, subsets, seed; .*prepared.json"):
+        prepare(copy, into, "rows=2", "sample=random", f"subsets=[{SUBSETS[0]}]")
+    with pytest.raises(ConfigError, match="eval_dir: .* other eval_source"):
+        prepare(other, into, "train=false")
+    assert there(into) == before
+    (into / "train/prepared.json").unlink()  # as it says
+    prepare(copy, into, "rows=2", "eval=false")
+    assert "6 rows" in (into / "train/stage2.yaml").read_text()
+    with pytest.raises(ConfigError, match=f"{refused}train_source; name"):
+        prepare(other, into, "rows=2")
+
+
+def test_what_another_source_began_is_not_replaced(copy: Path, tmp_path: Path) -> None:
+    into, other = tmp_path / "into", tmp_path / "other"
+    shutil.copytree(copy, other)
+    with pytest.raises(DataError):
+        prepare(damaged(copy, tmp_path, "train/images_zip/A-OKVQA.zip", cut), into)
+    for part in ("train", "eval"):
+        unlock_folder(into / part)
+    with pytest.raises(ConfigError, match="train_dir: .* other train_source; name"):
+        prepare(other, into)
 
 
 def damaged(copy: Path, tmp_path: Path, name: str, change: Callable[[Path], object]) -> Path:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 import pytest
 
 from eval.page.build import write_page
-from tests.support.page_files import write_results
-
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+from tests.support.pages.browser import WIDE, started_browser
+from tests.support.pages.results import write_results
 
 
 @dataclass
@@ -40,20 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.executable_path
-        found = next(filter(None, map(shutil.which, names)), own if Path(own).is_file() else None)
-        if found is None:
-            reason = f"no browser: none of {', '.join(names)}, and none of playwright's own"
-            if os.environ.get("UNIME_REQUIRE_BROWSER") == "1":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        started = driver.chromium.launch(executable_path=found, args=flags)
+    with started_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from eval.page.data_check import LISTED, write_check_page
-from tests.eval.page.conftest import NARROW
-from tests.support.page_files import NASTY
+from tests.support.pages.browser import NARROW
+from tests.support.pages.results import NASTY
 from unime.data.checks.check import DataReport, TaskReport
 from unime.data.checks.content import Histogram
 from unime.data.checks.faults import Fault

@@ -25,7 +25,7 @@ from eval.page.files import read_task_files
 from eval.page.gallery import LONGEST, Items, choose_queries, spread
 from eval.page.maps import FEW, packed, project, similarity_matrix
 from eval.page.pictures import SIZE, Pictures
-from tests.support.page_files import MODELS, NASTY, TASKS, Written, report_on, write_results
+from tests.support.pages.results import MODELS, NASTY, TASKS, Written, report_on, write_results
 from tests.support.results import refused, write_result
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item

@@ -19,8 +19,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from eval.page.build import write_page
-from tests.eval.page.conftest import NARROW, WIDE, Made, count_of
-from tests.support.page_files import MODELS, NASTY, TASKS, write_results
+from tests.eval.page.conftest import Made, count_of
+from tests.support.pages.browser import NARROW, WIDE
+from tests.support.pages.results import MODELS, NASTY, TASKS, write_results
 
 pytestmark = pytest.mark.evaluation
 

@@ -16,34 +16,11 @@ import numpy as np
 import pytest
 
 from eval.page.build import render, write_page
-from tests.eval.page.conftest import NARROW, WIDE, Made, count_of
-from tests.support.page_files import MODELS, TASKS, report_on
+from tests.eval.page.conftest import Made, count_of
+from tests.support.pages.browser import COLOURS_OF_TEXTS, NARROW, WIDE, ratio
+from tests.support.pages.results import MODELS, TASKS, report_on
 
 pytestmark = pytest.mark.evaluation
-COLOURS_OF_TEXTS = """() => {
-  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
-  return [...document.querySelectorAll("body, body *")].flatMap((one) => {
-    const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!own || !one.checkVisibility()) return [];
-    let ground = one;
-    while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)")
-      ground = ground.parentElement;
-    const below = numbers(getComputedStyle(ground).backgroundColor);
-    return [[one.textContent.slice(0, 40), numbers(getComputedStyle(one).color), below]];
-  });
-}"""
-
-
-def ratio(one: list[float], other: list[float]) -> float:
-    """The contrast of two colours (WCAG 2.2)."""
-
-    def luminance(colour: list[float]) -> float:
-        parts = [c / 255 for c in colour[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from eval.page.build import write_page
 from eval.report.__main__ import main as report_main
 from eval.tasks.suites import load_suite
-from tests.support.page_files import report_on, write_results
+from tests.support.pages.results import report_on, write_results
 from tests.support.paths import ROOT
 from unime.config import ReportConfig
 from unime.errors import ConfigError, DataError

@@ -20,7 +20,7 @@ from eval.report.build import build_report
 from eval.report.leaderboard import METADATA, benchmark, other_sizes, write_leaderboard
 from eval.tasks.base import EvalTask
 from eval.tasks.suites import load_suite
-from tests.support.page_files import write_task
+from tests.support.pages.results import write_task
 from tests.support.paths import SUITES
 from tests.support.published.vlm2vec_reporter import DATASETS, FIXED, MAIN_METRIC, report
 from unime.config import ReportConfig

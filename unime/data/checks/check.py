@@ -139,6 +139,7 @@ class _Part:
     verified: Verified
     processor: ItemProcessor | None
     settings: DataCheck
+    max_pixels: int
 
     def pairs(self) -> Iterator[tuple[int, Row, Pair]]:
         """The good rows, with their numbers and cells."""
@@ -175,7 +176,7 @@ class _Part:
         log, report = self.verified.log, self.report
         check = ItemCheck(self.processor, log.size_of) if self.processor else None
         if held and held.looks:
-            _read(self.verified.files, log, self.settings, self.processor)
+            _read(self.verified.files, log, self.settings, self.max_pixels)
         content, leaks = (
             Content(self.subset, log, check),
             Leaks(self.subset, held, log, self.settings.near),
@@ -197,6 +198,7 @@ def check_data(
     processor: ItemProcessor | None = None,
     seed: int = 0,
     evaluation: Iterable[HeldItem] = (),
+    max_pixels: int | None = None,
 ) -> DataReport:
     """Look at all rows that stage 2 would read, and those that a prepared set holds out.
 
@@ -205,11 +207,13 @@ def check_data(
         seed: of rows that are chosen at random (``run.seed``).
         evaluation: what training should not show, each item with where it is: queries and their
             right answers. What a prepared set holds out need not be named.
+        max_pixels: of a picture that training will read; None: as the processor has it.
 
     Raises:
         ConfigError: a package is missing.
     """
     tasks, others = _tasks(data), list(evaluation)
+    most = max_pixels_of(processor) if max_pixels is None else max_pixels
     looks = bool(others) or any(split == HELD_OUT for _, split in tasks)
     if looks:
         require_package("imagehash", "data", "check")
@@ -217,16 +221,18 @@ def check_data(
     parts: list[_Part] = []
     for name, split in tasks:
         known = parts[0].verified.log if parts else None  # the pictures of all are in one folder
-        one = _verified(data, TaskReport(name, split), settings, processor, seed, looks, known)
+        one = _verified(
+            data, TaskReport(name, split), settings, processor, most, seed, looks, known
+        )
         checked.append(one)
         parts += [one] if isinstance(one, _Part) else []
     held = Held()
-    log = picture_log(max_pixels_of(processor))
-    _read([path for _, item in others for path in item.images], log, settings, processor)
+    log = picture_log(most)
+    _read([path for _, item in others for path in item.images], log, settings, most)
     held.add(others, log)
     for part in parts:
         if part.report.split == HELD_OUT:
-            _read(part.verified.files, part.verified.log, settings, processor)
+            _read(part.verified.files, part.verified.log, settings, most)
             held.add(part.held_out(), part.verified.log)
     lengths, sides = Histogram(""), Histogram("")
     for part in parts:
@@ -252,6 +258,7 @@ def _verified(
     report: TaskReport,
     settings: DataCheck,
     processor: ItemProcessor | None,
+    most: int,
     seed: int,
     looks: bool,
     log: PictureLog | None,
@@ -266,19 +273,20 @@ def _verified(
         report.faults.append(Fault(-1, where, "", SCHEMA, "", str(error)))
         return report
     report.rows = len(subset)
-    verified = alone(lambda: verify(subset, processor, looks, settings.num_workers, log))
+    workers = settings.num_workers
+    verified = alone(lambda: verify(subset, processor, looks, workers, log, most))
     subset.leave_out(verified.faults)
     report.accepted = len(subset)
-    return _Part(subset, report, verified, processor, settings)
+    return _Part(subset, report, verified, processor, settings, most)
 
 
 def _read(
     paths: Sequence[str],
     log: PictureLog,
     settings: DataCheck,
-    processor: ItemProcessor | None,
+    most: int,
     looks: bool = True,
 ) -> None:
-    most, workers = max_pixels_of(processor), settings.num_workers
+    workers = settings.num_workers
     title = "looking at pictures"
     alone(lambda: read_pictures(paths, log, most, title, looks, workers))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from unime.backbones.image_tokens import IMAGE_TOKENS, MMEB_IMAGE_TOKEN
+from unime.backbones.image_tokens import CONTROL_TOKENS, IMAGE_TOKENS, MMEB_IMAGE_TOKEN
 from unime.data.checks.faults import Fault
 from unime.data.checks.items import ItemCheck
 from unime.data.checks.memory import PictureLog
@@ -20,8 +20,9 @@ TEXTS = 1000  # that are tokenized at a time
 TOKEN_ALONE = "image token without picture"
 PICTURE_ALONE = "picture without image token"
 TOKEN_LEFT = "image token in a text"
+CONTROL = "control token in a text"
 DUPLICATE = "duplicate pair"
-REMARKS = (TOKEN_ALONE, PICTURE_ALONE, TOKEN_LEFT, DUPLICATE)
+REMARKS = (TOKEN_ALONE, PICTURE_ALONE, TOKEN_LEFT, CONTROL, DUPLICATE)
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Content:
         self._pairs: dict[int, int] = {}  # -> the first row
         self._answers: dict[int, int] = {}  # query -> the first one
         self._with_several: set[int] = set()
+        self._control = check.processor.finds_control if check else CONTROL_TOKENS.search
 
     def add(self, number: int, row: Row, pair: Pair) -> None:
         for item in (pair.query, pair.target, *pair.negatives):
@@ -101,6 +103,10 @@ class Content:
             self._with_several.add(query)
         for column, kind, words in _token_remarks(self.rows, row, pair):
             self._remark(number, row, kind, column, words)
+        for column, text in _said(self.rows, row, pair):
+            if found := self._control(IMAGE_TOKENS.sub("", text)):
+                words = f"{found[0]!r} is shown to the model as letters"
+                self._remark(number, row, CONTROL, column, words)
 
     def finish(self, files: list[str]) -> None:
         """Count what was kept back, and the pictures."""
@@ -163,6 +169,14 @@ def _token_remarks(rows: Rows, row: Row, pair: Pair) -> Iterator[tuple[str, str,
             yield column, TOKEN_ALONE, f"{shown}, and {len(item.images)} pictures"
         if not rows.is_prepared and item.images and not tokens:
             yield column, PICTURE_ALONE, "a picture that no image token stands for; it comes first"
+
+
+def _said(rows: Rows, row: Row, pair: Pair) -> Iterator[tuple[str, str]]:
+    """Texts and instructions with their columns."""
+    yield from ((column, text) for column, text, _ in _texts(rows, row, pair))
+    if rows.is_prepared:
+        yield "query.instruction", pair.query.instruction
+        yield "target.instruction", pair.target.instruction
 
 
 def _texts(rows: Rows, row: Row, pair: Pair) -> Iterator[tuple[str, str, Item]]:

@@ -125,6 +125,7 @@ def verify(
     looks: bool = False,
     num_workers: int | None = None,
     log: PictureLog | None = None,
+    max_pixels: int | None = None,
 ) -> Generator[None, None, Verified]:
     """Look at every selected row, every distinct picture and every item. What an earlier check
     found of the same rows counts, as far as their pictures are what they were: of pictures those
@@ -136,11 +137,13 @@ def verify(
         looks: whether perceptual hashes are made of pictures that are read.
         num_workers: processes that read pictures; None: one a core.
         log: of pictures in the rows' folders; None: it is opened.
+        max_pixels: of a picture that training will read; None: as the processor has it.
 
     Yields:
         Between steps of a second or so.
     """
-    key, max_pixels = _key(rows, processor), max_pixels_of(processor)
+    max_pixels = max_pixels_of(processor) if max_pixels is None else max_pixels
+    key = _key(rows, processor, max_pixels)
     log = log or picture_log(max_pixels, rows.images.roots)
     known = Verified.remembered(key, log)
     look = _Look(rows, processor, log, looks, num_workers, max_pixels)
@@ -159,7 +162,7 @@ def max_pixels_of(processor: ItemProcessor | None) -> int:
     return (processor.inputs if processor else InputConfig()).max_image_pixels
 
 
-def _key(rows: Rows, processor: ItemProcessor | None) -> str:
+def _key(rows: Rows, processor: ItemProcessor | None, max_pixels: int) -> str:
     versions = installed_versions()
     return key_of(
         rows.name,
@@ -169,6 +172,7 @@ def _key(rows: Rows, processor: ItemProcessor | None) -> str:
         rows.is_prepared,
         [*map(str, rows.images.roots), rows.images.within],
         processor_settings(processor),
+        max_pixels,
         code_digest(),
         [versions.get(package) for package in PACKAGES],
     )

@@ -35,9 +35,13 @@ HARMLESS = {  # of keys that would change vectors, the values that do not
     "normalized": (True,),
     "embed_dtype": ("float32",),
     "endianness": ("native", "little"),
-    "embedding_type": ("float",),
     "output_dtype": ("float",),
     "output_dimension": (),  # Voyage's name of `dimensions`, at another address
+}
+FORMATS = {  # keys that say the type of vectors: OpenAI's, then Jina's, and LlamaIndex's for Jina's
+    "encoding_format": ("float", "base64"),
+    "embedding_type": ("float", "base64", "binary", "ubinary"),
+    "encoding_type": ("float", "base64", "binary", "ubinary"),
 }
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -48,8 +52,7 @@ class OpenAI:
     def read(self, body: Mapping[str, Any]) -> Asked:
         refuse(body, HARMLESS)
         dimensions = size_of(body, "dimensions")
-        output = option(body, "encoding_format", ("float", "base64"), "float")
-        return Asked(_items(body), model_of(body), dimensions, (output,))
+        return Asked(_items(body), model_of(body), dimensions, (_output(body),))
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
         vectors = typed(found, asked, asked.outputs[0])
@@ -68,7 +71,16 @@ class OpenAI:
 
     def refusal(self, status: int, reason: str) -> dict[str, Any]:
         kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-        return {"error": {"message": reason, "type": kind, "param": None, "code": status}}
+        error = {"message": reason, "type": kind, "param": None, "code": status}
+        return {"error": error, "detail": reason}  # where Jina's clients look
+
+
+def _output(body: Mapping[str, Any]) -> str:
+    asked = {key: option(body, key, known, "") for key, known in FORMATS.items()}
+    said = {key: value for key, value in asked.items() if value}
+    if len(set(said.values())) > 1:
+        raise RequestError(f"expected one type of vectors, got {said}")
+    return next(iter(said.values()), "float")
 
 
 def _items(body: Mapping[str, Any]) -> list[Given]:

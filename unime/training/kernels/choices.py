@@ -16,6 +16,7 @@ from unime.errors import ConfigError, require
 from unime.models.encoder import Encoder
 
 COMPILERS = ("g++", "clang++")
+VARIANTS = 128  # of a compiled layer, by what it is called with; torch's own limit is 8
 SHOWN = ("single", "ddp")  # engines on which these were seen to change nothing else
 
 
@@ -57,7 +58,8 @@ def compile_layers(encoder: Encoder) -> int:
     parameters stay, and checkpointing wraps what is compiled.
 
     Both passes of the cached step draw the same dropout masks, though they are compiled apart; they
-    are others than without.
+    are others than without, so a layer that torch would leave as it is, having compiled it often
+    enough, is an error.
 
     Returns:
         How many layers there are.
@@ -67,6 +69,9 @@ def compile_layers(encoder: Encoder) -> int:
         for module in encoder.model.modules()
         if type(module).__name__ in encoder._no_split_modules
     ]
+    settings: Any = torch._dynamo.config
+    settings.recompile_limit = VARIANTS
+    settings.fail_on_recompile_limit_hit = True
     for module in units:
         module.compile(dynamic=True, options={"fallback_random": True})
     return len(units)

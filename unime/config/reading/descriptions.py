@@ -1,10 +1,10 @@
 """What every setting takes, means and is, read where its field stands: for ``--help``,
-``--print-config``, docs/settings.md and the first lines of a run."""
+``--print-config``, docs/settings.md, the first lines of a run, and a folder that others made."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from enum import Enum
 from textwrap import fill, indent, shorten
@@ -102,6 +102,29 @@ def summary(config: Any) -> list[str]:
         if now.default != before.default:
             changed.setdefault(group, []).append(f"{name}={now.default}")
     return [f"{group}: {' '.join(words)}" for group, words in changed.items()]
+
+
+def made_otherwise(folder: object, made: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Why a folder cannot take what is asked for: it was made with other settings, which are named;
+    "": with the same.
+
+    Args:
+        made: by its key each setting, or group of them, that decided what lies there, as JSON.
+        asked: the same of what is to be written.
+    """
+    other = _different(made, asked, "")
+    return f"{folder} was made with other {', '.join(other)}; name another folder" if other else ""
+
+
+def _different(made: Mapping[str, Any], asked: Mapping[str, Any], prefix: str) -> list[str]:
+    found = []
+    for key in dict.fromkeys((*asked, *made)):
+        old, new = made.get(key), asked.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += _different(old, new, f"{prefix}{key}.")
+        elif old != new or (key in made) != (key in asked):
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def _default_of(entry: Field[Any], known: Any) -> Any:

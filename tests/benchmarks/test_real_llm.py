@@ -1,0 +1,127 @@
+"""Stage 1 on a real language model: one command's programs in order, its table, its documents.
+
+pytest tests/benchmarks/test_real_llm.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import real_llm
+from eval.report.seeds import collect
+from eval.report.seeds import main as seeds
+from tests.support.paths import ROOT
+from unime.errors import DataError
+
+
+def report_of(scores: dict[str, float]) -> dict[str, Any]:
+    """A report with one task, of models with these scores."""
+
+    def entry(score: float) -> dict[str, Any]:
+        return {"score": score, "ci95": [score, score], "chance": 0.002}
+
+    models = {
+        name: {
+            "tasks": {"Gloss-Word": entry(score)},
+            "averages": {"micro-1": entry(score)},
+            "mean_similarity": 0.5,
+            "effective_rank": 100.0 + score,
+        }
+        for name, score in scores.items()
+    }
+    averages = {"micro-1": {"label": "micro-1 (mean of tasks)"}}
+    tasks = {"Gloss-Word": {}}
+    return {"suite": "s", "limit": None, "models": models, "averages": averages, "tasks": tasks}
+
+
+def test_means_and_differences_within_a_seed() -> None:
+    scores = ((0.2, 0.5), (0.3, 0.4), (0.4, 0.9))
+    reports = [report_of({"apart": less, "together": more}) for less, more in scores]
+    table = collect(reports, "apart", "together")
+    apart = table["models"]["apart"]["tasks"]["Gloss-Word"]
+    assert apart == {
+        "mean": pytest.approx(0.3),
+        "sd": pytest.approx(0.1),
+        "values": [0.2, 0.3, 0.4],
+    }
+    difference = table["differences"]["together - apart"]["Gloss-Word"]
+    assert difference["values"] == pytest.approx([0.3, 0.1, 0.5])
+    assert table["models"]["together"]["effective_rank"]["mean"] == pytest.approx(100.6)
+
+
+def test_reports_that_do_not_belong_together(tmp_path: Path) -> None:
+    one, other = report_of({"apart": 0.1, "together": 0.2}), report_of({"apart": 0.1})
+    with pytest.raises(DataError, match="the same models"):
+        collect([one, other], "apart", "together")
+    with pytest.raises(DataError, match="not both of"):
+        collect([other], "apart", "together")
+    with pytest.raises(DataError, match="the same limit"):
+        collect([one, one | {"limit": 5}], "apart", "together")
+    (tmp_path / "report.json").write_text("{}")
+    words = [f"{tmp_path}/out.json", "apart", "together", f"{tmp_path}/report.json"]
+    with pytest.raises(DataError, match="no reports of one suite"):
+        seeds(words)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The programs that were called; each leaves what the next ones read."""
+    monkeypatch.chdir(tmp_path)
+    calls: list[tuple[str, ...]] = []
+
+    def run(module: str, config: str, *settings: str) -> None:
+        calls.append((module, config, *settings))
+        told = dict(word.split("=", 1) for word in settings)
+        if module == "data_prep.real_llm.data":
+            real_llm.DATA.mkdir(parents=True)
+            (real_llm.DATA / "summary.json").write_text("{}")
+        elif module == "stages.stage1_distill":
+            folder = Path(told["run.output_dir"])
+            folder.mkdir(parents=True)
+            (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
+        elif module == "eval.report":
+            found = report_of({"base": 0.1, "apart": 0.2, "together": 0.3})
+            Path(told["output"]).write_text(json.dumps(found))
+
+    monkeypatch.setattr(real_llm, "run", run)
+    return calls
+
+
+def test_all_of_it_in_order(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
+    real_llm.main(["out.json", "wordnet=dict", "seeds=0,7"])
+    modules = [call[0].rpartition(".")[2] for call in ran]
+    of_seed = ["stage1_distill", "evaluate"] * 2 + ["evaluate", "evaluate", "report"]
+    assert modules == ["data", "teacher_embeddings", *of_seed * 2]
+    assert ran[0][2:] == ("wordnet=dict",)
+    trained = [call[2:] for call in ran if call[0].endswith("distill")]
+    assert trained[3] == (
+        "run.output_dir=runs/real_llm/seed7/apart",
+        "run.seed=7",
+        "data.rows_together=false",
+    )
+    assert trained[0][2] == "data.rows_together=true"
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["table"]["seeds"] == 2 and set(result["steps"]) == {"0", "7"}
+    assert (
+        "| Gloss-Word | 10.0 ± 0.0 | 20.0 ± 0.0 | 30.0 ± 0.0 | +10.0, +10.0 |"
+        in (tmp_path / "out.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["out.md"], ["out.json", "seed=1"], ["out.json", "0"]])
+def test_words_that_it_does_not_know(words: list[str], ran: list[tuple[str, ...]]) -> None:
+    with pytest.raises(SystemExit, match=r"python -m benchmarks\.real_llm"):
+        real_llm.main(words)
+    assert not ran
+
+
+def test_documents_have_the_result_s_table() -> None:
+    for path in real_llm.DOCUMENTS:
+        document = (ROOT / path).read_text("utf-8")
+        assert "<!-- real_llm: begin -->" in document
+        assert real_llm.filled(document, ROOT / real_llm.RESULT) == document, path

@@ -1,0 +1,1 @@
+"""Pages in a browser, and results to make them of."""
