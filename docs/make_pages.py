@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from eval.study.settings import BaseConfig, RecipeConfig, StudyConfig
 from unime.config import (
     AppConfig,
     BatchesConfig,
@@ -66,6 +67,9 @@ PROGRAMS = {
     "search": SearchConfig,
     "prepare mmeb": MmebConfig,
     "prepare batches": BatchesConfig,
+    "study": StudyConfig,
+    "study: a base": BaseConfig,
+    "study: a recipe": RecipeConfig,
     "plan": Stage2PlanConfig,
     "app": AppConfig,
     "serve": ServeConfig,
