@@ -15,7 +15,15 @@ from data_prep.demo import triples as demo_triples
 from data_prep.demo.triples import triples
 from eval.demo.filter import MarkedPairs
 from eval.study.filter import __main__ as program
-from eval.study.filter.rules import BETAS, Rule, counted, look_at, rules, without_common_start
+from eval.study.filter.rules import (
+    BETAS,
+    Rule,
+    counted,
+    embedded,
+    look_at,
+    rules,
+    without_common_start,
+)
 from eval.study.negatives import choose
 from tests.support.paths import ROOT
 from unime.inputs.items import Item
@@ -36,7 +44,7 @@ def teacher(texts: object) -> np.ndarray:
 
 
 def found() -> dict[tuple[str, float | None], list[int]]:
-    seen = look_at(BATCH, VECTORS, VECTORS, teacher, 1 << 20)
+    seen = embedded(look_at(BATCH, teacher, 1 << 20), VECTORS, VECTORS)
     return {(rule.family, rule.value): counted(seen, rule).tolist() for rule in rules()}
 
 
@@ -74,10 +82,10 @@ def test_a_teacher_reads_queries_where_targets_say_nothing() -> None:
         [Item("x")] * 3,
         [*"aab"],
     )
-    seen = look_at(batch, VECTORS[:3], VECTORS[:3], teacher, 1 << 20)
+    seen = look_at(batch, teacher, 1 << 20)
     assert (seen.teacher > 0.9).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     blind = MarkedPairs([Item("x")] * 3, [Item("y")] * 3, [*"abc"])
-    assert look_at(blind, VECTORS[:3], VECTORS[:3], teacher, 1 << 20).teacher.max() == -1
+    assert look_at(blind, teacher, 1 << 20).teacher.max() == -1
     assert without_common_start(["Find: a dog", "Find: an ape"]) == ["a dog", "an ape"]
 
 
@@ -89,7 +97,7 @@ def test_hashes_compare_pictures_beside_equal_texts(tmp_path: Path) -> None:
         paths.append(str(tmp_path / f"{number}.png"))
         Image.fromarray(content).resize((size, size), Image.Resampling.BICUBIC).save(paths[-1])
     batch = MarkedPairs([Item("q")] * 3, [Item(images=(path,)) for path in paths], [*"aab"])
-    seen = look_at(batch, VECTORS[:3], VECTORS[:3], teacher, 1 << 20)
+    seen = look_at(batch, teacher, 1 << 20)
     assert (seen.bits <= 8).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from data_prep.teachers.sentence_model import embed_texts, load_teacher
-from eval.demo.filter import MarkedPairs, flags, training_batches
+from eval.demo.filter import flags, training_batches
 from eval.report.table import markdown
-from eval.study.filter.rules import BETAS, PICTURES, TEACHER, UNIONS, counted, look_at, rules
+from eval.study.filter.rules import (
+    BETAS,
+    PICTURES,
+    TEACHER,
+    UNIONS,
+    counted,
+    embedded,
+    look_at,
+    rules,
+)
 from unime.config import Stage2Config, TeacherConfig, build_config
 from unime.models.encoder import Encoder
 from unime.retrieval.encoding import encode_items
@@ -32,8 +41,9 @@ from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import write_aside, write_json, writing
 from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
+from unime.runtime.progress import progress_bar
 
-BATCHES = 48
+BATCHES = 18
 MOMENTS = {"before": "stage1", "after": "stage1_stage2"}  # stage 2: the model of a demo's folder
 SPLIT = "test"  # of the flags
 Record = dict[str, Any]
@@ -56,32 +66,31 @@ def judge(folder: Path, batches: int = BATCHES) -> Record:
     """Every rule on every kind of rows, with the models of a demo's folder."""
     config = build_config(TeacherConfig, Path("configs/demo/teacher.yaml"))
     teacher = load_teacher(config)
-    rows: list[Record] = []
-    for moment, model in MOMENTS.items():
-        adapter = f"model.adapter={folder / model / 'final'}"
-        stage2 = build_config(Stage2Config, folder / "stage1_stage2/config.yaml", [adapter])
-        embedder = UnimeEmbedder(Encoder.load(stage2.model, stage2.inputs))
-        for name, source in _sources(stage2, batches):
-            counts: dict[Any, Tensor] = defaultdict(lambda: torch.zeros(4, dtype=torch.long))
-            for batch in source:
-                queries, targets = (_embedded(embedder, side) for side in
-                                    (batch.queries, batch.targets))  # fmt: skip
-                seen = look_at(
-                    batch, queries, targets, lambda texts: embed_texts(teacher, config, texts),
-                    stage2.inputs.max_image_pixels,
-                )  # fmt: skip
+    stage2 = build_config(Stage2Config, folder / "stage1_stage2/config.yaml")
+    embedders = {moment: _embedder(stage2, folder / model) for moment, model in MOMENTS.items()}
+    counts: dict[Any, Tensor] = defaultdict(lambda: torch.zeros(4, dtype=torch.long))
+    sources = {"training": [*training_batches(stage2, batches)], "flags": [flags(SPLIT)]}
+    for rows, own in sources.items():
+        for batch in progress_bar(own, total=len(own), desc=rows, unit="batch"):
+            seen = look_at(
+                batch,
+                lambda texts: embed_texts(teacher, config, texts),
+                stage2.inputs.max_image_pixels,
+            )
+            for moment, embedder in embedders.items():
+                sides = (_embedded(embedder, items) for items in (batch.queries, batch.targets))
+                now = embedded(seen, *sides)
                 for rule in rules():
-                    counts[rule.family, rule.value] += counted(seen, rule)
-            for (family, value), four in counts.items():
-                rows.append({"rows": name, "moment": moment, "rule": family, "value": value}
-                            | _shares(four))  # fmt: skip
+                    counts[rows, moment, rule.family, rule.value] += counted(now, rule)
+    names = ("rows", "moment", "rule", "value")
     facts = {"commit": git_commit(), "hardware": device_name(), "batches": batches}
-    return facts | {"teacher": config.name, "results": rows}
+    results = [dict(zip(names, key, strict=True)) | _shares(four) for key, four in counts.items()]
+    return facts | {"teacher": config.name, "results": results}
 
 
-def _sources(config: Stage2Config, batches: int) -> Iterator[tuple[str, Iterator[MarkedPairs]]]:
-    yield "training", training_batches(config, batches)
-    yield "flags", iter([flags(SPLIT)])
+def _embedder(config: Stage2Config, run: Path) -> UnimeEmbedder:
+    model = replace(config.model, adapter=str(run / "final"))
+    return UnimeEmbedder(Encoder.load(model, config.inputs))
 
 
 def _embedded(embedder: UnimeEmbedder, items: list[Any]) -> Tensor:

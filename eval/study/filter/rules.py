@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,29 +49,25 @@ class Seen:
     bits: Tensor
 
 
-def look_at(
-    batch: MarkedPairs, queries: Tensor, targets: Tensor, teacher: Texts, max_pixels: int
-) -> Seen:
-    """Everything about a batch, by its embeddings (B, D) each."""
-    similarity = queries @ targets.T
-    asked, offered = (
-        torch.tensor([*map(item_key, side)]) for side in (batch.queries, batch.targets)
-    )
+def look_at(batch: MarkedPairs, teacher: Texts, max_pixels: int) -> Seen:
+    """Everything about a batch but what a model says of it."""
+    sides = batch.queries, batch.targets
+    asked, offered = (torch.tensor([*map(item_key, side)]) for side in sides)
     others = ~torch.eye(len(asked), dtype=torch.bool)
     copies = offered[:, None] == offered
     equal_queries = asked[:, None] == asked  # (B, B): of rows
     known = (equal_queries.float() @ copies.float()) > 0
     answers = np.unique(batch.answers, return_inverse=True)[1]
     right = torch.from_numpy(answers[:, None] == answers)
-    return Seen(
-        others,
-        right & others,
-        similarity - similarity.diag()[:, None],
-        copies,
-        known,
-        _by_teacher(batch, teacher),
-        _by_looks(batch, max_pixels),
-    )
+    unseen = torch.zeros(others.shape)
+    by_teacher, by_looks = _by_teacher(batch, teacher), _by_looks(batch, max_pixels)
+    return Seen(others, right & others, unseen, copies, known, by_teacher, by_looks)
+
+
+def embedded(seen: Seen, queries: Tensor, targets: Tensor) -> Seen:
+    """With a model's embeddings of the batch (B, D)."""
+    similarity = queries @ targets.T
+    return replace(seen, over=similarity - similarity.diag()[:, None])
 
 
 def _by_teacher(batch: MarkedPairs, teacher: Texts) -> Tensor:
