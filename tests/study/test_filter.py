@@ -109,7 +109,14 @@ def test_the_page_is_made_of_the_numbers(tmp_path: Path) -> None:
         for moment in ("before", "after")
         for rule in rules()
     ]  # fmt: skip
-    facts = {"commit": "c", "hardware": "h", "batches": 2, "teacher": "t", "results": results}
+    facts = {
+        "commit": "c",
+        "hardware": "h",
+        "batches": 2,
+        "teacher": "t",
+        "demo": "d",
+        "results": results,
+    }
     text = program.page(facts)
     assert "| margin, beta 0.1 | 4 | 0.750 | 0.300 | 4 | 0.750 | 0.300 |" in text
     assert "100 pairs, of which 10 are false negatives (10.00 %)" in text

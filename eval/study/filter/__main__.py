@@ -84,6 +84,7 @@ def judge(folder: Path, batches: int = BATCHES) -> Record:
                     counts[rows, moment, rule.family, rule.value] += counted(now, rule)
     names = ("rows", "moment", "rule", "value")
     facts = {"commit": git_commit(), "hardware": device_name(), "batches": batches}
+    facts["demo"] = (folder / "commit.txt").read_text().strip()
     results = [dict(zip(names, key, strict=True)) | _shares(four) for key, four in counts.items()]
     return facts | {"teacher": config.name, "results": results}
 
@@ -144,7 +145,8 @@ embeddings; the teacher ({teacher}) the targets' texts, or the queries' where ta
 perceptual hashes pictures beside equal texts; equality the rows. In unions the teacher's cosine is
 above {teacher_cosine}, hashes differ in {bits} bits at most.
 
-`python -m eval.study.filter docs/results/filter.json runs/demo` at commit {commit} on {hardware}.
+`python -m eval.study.filter docs/results/filter.json runs/demo` at commit {commit} on {hardware};
+the models are those of `./launch.sh demo` at {demo}.
 """
 
 
