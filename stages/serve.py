@@ -44,7 +44,9 @@ def serve(config: ServeConfig) -> None:
     from unime.serving.access import Access
     from unime.serving.server import address_of, listen, run
     from unime.serving.service import Service
+    from unime.training.kernels.heap import return_large_blocks
 
+    return_large_blocks()  # a batch of pictures would leave a third of its memory on the heap
     Access(config)  # before a model is loaded
     quiet_transformers()
     with listen(config) as listening:

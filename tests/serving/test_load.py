@@ -17,5 +17,5 @@ def test_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["ratio"] > 0.5  # 0.8 on a machine that does nothing else (docs/serving.md)
     assert set(found["flood statuses"]) == {"200", "429"} and found["without Retry-After"] == 0
     assert found["answers after"]
-    # full batches of 16,384 tokens, and what is ready for two more, whatever else has come
-    assert found["MB in the flood"] < found["MB under load"] + 1000
+    # full batches, and what is ready for two more, whatever else has come
+    assert found["MB in the flood"] < found["MB under load"] + 400

@@ -45,7 +45,9 @@ class ServeConfig(Settings):
     queue_items: Positive[int] = setting(1024, "not yet answered; further ones are told 429")
     held_mib: Positive[int] = setting(256, "of requests' bodies in memory; further ones: 429")
     connections: Positive[int] = setting(512, "at a time; further ones are told 503")
-    batch_tokens: Positive[int] = setting(16_384, "that a batch is filled to, padding included")
+    batch_tokens: Positive[int] | None = setting(
+        None, "that a batch is filled to, padding included; null: 16,384 on a GPU, 4,096 else"
+    )
     batch_wait_ms: NotNegative[float] = setting(
         5.0, "that a batch waits for items that are being prepared"
     )

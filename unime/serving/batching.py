@@ -26,7 +26,16 @@ from unime.serving.requests import Embedded, RequestError
 LONGEST_RETRY = 60  # seconds
 SMOOTHING = 0.1  # of the seconds that an item takes
 
+# By small batches a CPU embeds as many items a second, in a quarter of the memory: docs/serving.md.
+ON_GPU, ON_CPU = 16_384, 4_096
+
 Pictures = Mapping[str, bytes | Image.Image]
+
+
+def usual_tokens(embedder: Embedder) -> int:
+    """What a batch is filled to on the embedder's devices, unless it is set."""
+    device = next(embedder.encoders[0].parameters()).device
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 @dataclass(eq=False)

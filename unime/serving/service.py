@@ -19,7 +19,7 @@ from unime.embedder import Embedder
 from unime.errors import DataError
 from unime.inputs.images import pixels_of
 from unime.serving.access import Access
-from unime.serving.batching import Batcher
+from unime.serving.batching import Batcher, usual_tokens
 from unime.serving.bodies import MIB, Held, Hold, read_body
 from unime.serving.dialects.cohere import Cohere
 from unime.serving.dialects.openai import OpenAI
@@ -66,7 +66,7 @@ class Service:
         self.held = Held(config.held_mib * MIB)
         self.batcher = Batcher(
             embedder,
-            batch_tokens=config.batch_tokens,
+            batch_tokens=config.batch_tokens or usual_tokens(embedder),
             queue_items=config.queue_items,
             wait=config.batch_wait_ms / 1000,
             workers=config.workers,
