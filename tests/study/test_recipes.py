@@ -21,6 +21,7 @@ from eval.study.words import words_of
 from tests.support.paths import ROOT
 from unime.config import Stage1PlanConfig, Stage2PlanConfig, build_config
 from unime.errors import ConfigError
+from unime.planning.planner import make_plan
 
 NAMES = sorted(path.stem for path in (ROOT / RECIPES).glob("*.yaml"))
 BASES = sorted(path.stem for path in (ROOT / STUDIES / "bases").glob("*.yaml"))
@@ -98,6 +99,18 @@ def test_turning_a_recipe_to_mmeb_is_another_base_and_nothing_else() -> None:
         words = [*step.command[3:], "gpus=8", "gpu=a100-80g"]
         planned = build_config(cls, Path(step.command[2]), words)
         assert planned.gpus * planned.optim.batch_size_per_device in (768, 1024)
+
+
+@pytest.mark.parametrize("name", ["vlm2vec", "unime"])
+def test_a_plan_of_a_cell_on_8_gpus(name: str) -> None:
+    """Of the small model that is here; the words are the cell's."""
+    words = ["seeds=[0]", f"recipes=[{name}]", "words={stage2: [model.name=assets/base]}"]
+    study = build_config(StudyConfig, STUDIES / "recipes.yaml", words)
+    cell = cells_of(study, base_named("mmeb_qwen2-vl-2b"))[0]
+    step = next(step for step in cell.steps if step.kind == "stage2")
+    words = [*step.command[3:], "model.adapter=null", "gpus=8", "gpu=a100-80g"]
+    found = make_plan(build_config(Stage2PlanConfig, Path(step.command[2]), words))
+    assert found.fits and found.steps == 1000 and found.hours > 0
 
 
 def test_e5v_sees_texts_alone_with_a_negative_each() -> None:

@@ -13,12 +13,20 @@ from typing import Any
 
 import pytest
 
-from eval.miniatures.mmeb import write_eval_suite
+from eval import evaluate
+from eval.miniatures.__main__ import write_miniatures
+from eval.miniatures.mmeb import train_rows, write_eval_suite, write_rows
+from eval.study.marks import Marks
 from eval.study.negatives import KINDS, measure
+from eval.study.plan import cells_of
+from eval.study.rows import row_of
+from eval.study.settings import STUDIES, BaseConfig, StudyConfig
 from eval.study.table import read_table
-from stages import study
+from stages import stage2_instruct, study
 from tests.support.material import write_material
 from tests.support.paths import ROOT
+from unime.config import build_config
+from unime.config.preparing import TRAIN_SUBSETS
 
 pytestmark = pytest.mark.study
 
@@ -128,3 +136,35 @@ def test_negatives_of_each_kind_on_a_run(studied: Path) -> None:
     for a, b, c in zip(easy, random, hard, strict=True):
         assert 0 < a["loss"] <= b["loss"] <= c["loss"]
         assert min(a["grad_norm"], c["grad_norm"]) > 0
+
+
+def test_recipes_on_mmebs_layout_with_words_for_data_and_model_alone(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base of MMEB and 8 GPUs, on miniatures of its 20 training sets and 36 tasks: the cell's
+    own commands, with other data and another model."""
+    monkeypatch.chdir(ROOT)
+    write_miniatures(tmp_path / "eval")
+    train = tmp_path / "train"
+    for subset in TRAIN_SUBSETS:
+        write_rows(train, subset, "original", train_rows(train, subset, 4))
+    model = f"model.name={tiny_model('qwen2_vl')}"
+    small = "inputs.resolution=null"
+    words = {
+        "stage2": [model, small, f"data.root={train}", "optim.steps=1",
+                   "optim.warmup_steps=0", "optim.batch_size_per_device=4", "run.num_workers=0",
+                   "run.trackers=[]"],
+        "eval": [model, small, f"data.root={tmp_path}/eval", f"data.cache={tmp_path}/cache",
+                 "num_workers=0", "data.tasks=[N24News, MSCOCO_t2i, RefCOCO]"],
+    }  # fmt: skip
+    own = ["seeds=[0]", "recipes=[vlm2vec]", f"output_dir={tmp_path}/runs"]
+    own.append(f"words={json.dumps(words)}")
+    config = build_config(StudyConfig, STUDIES / "recipes.yaml", own)
+    base = build_config(BaseConfig, STUDIES / "bases/mmeb_qwen2-vl-2b.yaml")
+    (cell,) = cells_of(config, base)
+    assert cell.problem == ""
+    for step, main in zip(cell.steps, (stage2_instruct.main, evaluate.main), strict=True):
+        main(["--config", *step.command[2:]])
+    row = row_of(cell, "mmeb", Marks(tmp_path / "runs"))
+    assert row["stage2/step"] == 1 and row["status"] == "not run"  # nobody has marked it
+    assert len(list(cell.steps[-1].folder.glob("*.json"))) == 3

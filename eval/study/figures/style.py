@@ -17,7 +17,7 @@ LISTED = "figures.json"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555", "#f0e442")
 MARKERS = "osD^vPX*"
 LETTER = 0.075  # inches
-SETTINGS = {
+SETTINGS: Any = {  # matplotlib's own type lists every name that it knows
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 10,
