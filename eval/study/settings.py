@@ -117,8 +117,10 @@ class StudyConfig(Settings):
 
 
 def check_programs(words: dict[str, list[str]]) -> None:
-    """Raises:
-    ConfigError: words for a program that no cell runs.
+    """Refuse words for a program that no cell runs.
+
+    Raises:
+        ConfigError: there are some.
     """
     for program in words:
         require(program in PROGRAMS, "words", program, f"only {', '.join(PROGRAMS)}")

@@ -63,6 +63,12 @@ def test_each_rule_sees_what_it_can() -> None:
     assert counts["margin or teacher", 0.3][2:] == [6, 6]
 
 
+def test_what_is_left_of_the_truth_where_copies_and_known_positives_are_none() -> None:
+    seen = not_known(look_at(BATCH, teacher, 1 << 20))
+    assert (int(seen.others.sum()), int(seen.right.sum())) == (10, 4)
+    assert not (seen.copies & seen.others).any()
+
+
 def test_a_union_drops_what_its_parts_do_and_a_larger_beta_less() -> None:
     counts = found()
     for beta in BETAS:
@@ -105,7 +111,7 @@ def test_the_page_is_made_of_the_numbers(tmp_path: Path) -> None:
     results = [
         {"rows": rows, "moment": moment, "rule": rule.family, "value": rule.value, "pairs": 100,
          "false_negatives": 10, "dropped": 4, "right_to_drop": 3, "precision": 0.75, "recall": 0.3}
-        for rows in ("training", "flags")
+        for rows in program.TITLES
         for moment in ("before", "after")
         for rule in rules()
     ]  # fmt: skip

@@ -14,8 +14,18 @@ from unime.runtime.files import replacing, write_aside
 
 LISTED = "figures.json"
 # Okabe and Ito's, which colour-blind people tell apart; yellow, pale on white, last
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555", "#f0e442")
-MARKERS = "osD^vPX*"
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#555555",
+    "#882255",
+    "#f0e442",
+)
+MARKERS = "osD^vPXh*"
 LETTER = 0.075  # inches
 SETTINGS: Any = {  # matplotlib's own type lists every name that it knows
     "axes.spines.top": False,

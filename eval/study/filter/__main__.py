@@ -80,8 +80,9 @@ def judge(folder: Path, batches: int = BATCHES) -> Record:
             for moment, embedder in embedders.items():
                 sides = (_embedded(embedder, items) for items in (batch.queries, batch.targets))
                 now = embedded(seen, *sides)
-                for rule in rules():
-                    counts[rows, moment, rule.family, rule.value] += counted(now, rule)
+                for kind, looked_at in ((rows, now), (f"{rows}, left", not_known(now))):
+                    for rule in rules():
+                        counts[kind, moment, rule.family, rule.value] += counted(looked_at, rule)
     names = ("rows", "moment", "rule", "value")
     facts = {"commit": git_commit(), "hardware": device_name(), "batches": batches}
     facts["demo"] = (folder / "commit.txt").read_text().strip()
@@ -110,7 +111,7 @@ def _shares(four: Tensor) -> Record:
 def page(found: Record) -> str:
     """The document: tables made of the numbers."""
     lines = [HEAD.format(**found, teacher_cosine=TEACHER, bits=PICTURES)]
-    for rows in ("training", "flags"):
+    for rows in TITLES:
         own = [row for row in found["results"] if row["rows"] == rows]
         first = own[0]
         lines.append(
@@ -130,7 +131,12 @@ def page(found: Record) -> str:
     return "\n".join(lines)
 
 
-TITLES = {"training": "Batches of training rows", "flags": "Flags"}
+TITLES = {
+    "training": "Batches of training rows",
+    "training, left": "Batches: what the loss may take for negatives",
+    "flags": "Flags",
+    "flags, left": "Flags: what the loss may take for negatives",
+}
 HEAD = """# The false-negative filter beside the truth
 
 What each rule drops of the pairs of a query and another row's target, in {batches} batches of 64
@@ -139,11 +145,12 @@ identical. The truth is the demo's own (`answer_key`). *Precision*: which share 
 is false. *Recall*: which share of the false negatives is dropped. *Before* and *after* stage 2: the
 models after stage 1 and after both.
 
-All pairs of different rows are judged; the loss itself never counts copies and known positives.
-What a rule can see differs: the margin (UniME's: more similar than the positive plus beta)
-embeddings; the teacher ({teacher}) the targets' texts, or the queries' where targets have none;
-perceptual hashes pictures beside equal texts; equality the rows. In unions the teacher's cosine is
-above {teacher_cosine}, hashes differ in {bits} bits at most.
+All pairs of different rows are judged first, then those that the loss may take for negatives: it
+never counts copies and known positives. A copy is as similar as the positive itself, so that no
+margin of 0 or more can drop it. What a rule can see differs: the margin (UniME's: more similar
+than the positive plus beta) embeddings; the teacher ({teacher}) the targets' texts, or the
+queries' where targets have none; perceptual hashes pictures beside equal texts; equality the rows.
+In unions the teacher's cosine is above {teacher_cosine}, hashes differ in {bits} bits at most.
 
 `python -m eval.study.filter docs/results/filter.json runs/demo` at commit {commit} on {hardware};
 the models are those of `./launch.sh demo` at {demo}.
@@ -176,7 +183,7 @@ def draw(found: Record, output: Path) -> None:
             for number, family in enumerate(families):
                 points = [r for r in own if r["rule"] == family and r["precision"] is not None]
                 panel.plot([r["recall"] for r in points], [r["precision"] for r in points],
-                           color=COLOURS[number % 8], marker=MARKERS[number % 8], markersize=4,
+                           color=COLOURS[number], marker=MARKERS[number], markersize=4,
                            linewidth=1, label=family)  # fmt: skip
                 if family == "margin":
                     for row in points:
@@ -188,7 +195,7 @@ def draw(found: Record, output: Path) -> None:
             panel.set_ylabel("precision")
             panel.set_xlim(-0.02, 1.02)
             panel.set_ylim(-0.02, 1.05)
-        panels[0].legend(loc="upper right")
+        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
         title = "Precision and recall of each rule, on the margin's line each beta"
         save(canvas, output.parent, Figure(output.stem, title, f"betas {BETAS}"))
 

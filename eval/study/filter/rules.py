@@ -70,6 +70,12 @@ def embedded(seen: Seen, queries: Tensor, targets: Tensor) -> Seen:
     return replace(seen, over=similarity - similarity.diag()[:, None])
 
 
+def not_known(seen: Seen) -> Seen:
+    """Only the pairs that the loss may take for negatives: no copies and no known positives."""
+    left = seen.others & ~seen.copies & ~seen.known
+    return replace(seen, others=left, right=seen.right & left)
+
+
 def _by_teacher(batch: MarkedPairs, teacher: Texts) -> Tensor:
     """Of the targets' texts; where they say nothing, of the queries': rows that ask for the same
     have answers that are right for each other."""
