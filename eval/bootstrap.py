@@ -52,7 +52,7 @@ def two_sided_p(drawn: np.ndarray) -> float:
     return min(1.0, 2 * min(below, above) / (len(drawn) + 1))
 
 
-AT_ONCE = 1 << 22  # drawn numbers in memory
+Averaging = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # of a value, or an array, a task
 
 
 @dataclass(frozen=True)
@@ -74,47 +74,53 @@ class Estimate:
         return self.ci95[0] <= 0 <= self.ci95[1]
 
 
-def over_seeds(
-    values: Mapping[str, np.ndarray],
-    average: Callable[[Mapping[str, np.ndarray]], np.ndarray],
-    samples: int,
-    seed: int,
-) -> Estimate:
-    """An average of tasks, sure as far as seeds and queries make it so.
+@dataclass(frozen=True)
+class Draws:
+    """Tasks that several seeds have answered, and resamplings of both.
 
-    What few seeds cannot tell widens the interval: the seeds' part of a sample is scaled by
-    sqrt(S / (S - 1)), by which its variance has no bias (Rao and Wu, 1988), and the whole by how
-    much wider Student's distribution is than the normal one at the degrees of freedom that both
-    parts have together (Satterthwaite).
-
-    Args:
-        values: task -> (S, Q) of each seed's queries, for a difference the paired differences.
-        average: of a value a task, or of an array of them.
+    Attributes:
+        seeds: task -> the mean of each seed (S,).
+        drawn: task -> the mean of each resampling (B,).
+        of_queries: task -> the variance of its mean that drawing its queries makes.
     """
-    count = len(next(iter(values.values())))
-    means = {task: own.mean(axis=1) for task, own in values.items()}  # (S,)
-    seeds = np.asarray(average(means), dtype=np.float64)  # (S,)
-    value = float(seeds.mean())
-    random = np.random.default_rng([seed, count])
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=samples) / count  # (B, S)
-    widened = 1 / count + (drawn - 1 / count) * np.sqrt(count / max(1, count - 1))
-    of_tasks = {task: _drawn(own, widened, seed, task) for task, own in values.items()}  # (B,)
-    drawn_values = np.asarray(average(of_tasks))
-    if count > 1:
-        of_seeds, of_queries = seeds.var(ddof=1) / count, _of_queries(values, average)
-        drawn_values = value + (drawn_values - value) * _wider(of_seeds, of_queries, count - 1)
-    return Estimate(value, interval(drawn_values), seeds.tolist())
 
+    seeds: dict[str, np.ndarray]
+    drawn: dict[str, np.ndarray]
+    of_queries: dict[str, float]
 
-def _of_queries(
-    values: Mapping[str, np.ndarray], average: Callable[[Mapping[str, np.ndarray]], np.ndarray]
-) -> float:
-    """The variance of an average that drawing its queries makes."""
-    found = 0.0
-    for task, own in values.items():
-        share = float(average({name: np.array(float(name == task)) for name in values}))
-        found += share**2 * float(own.mean(axis=0).var()) / own.shape[1]
-    return found
+    @classmethod
+    def of(cls, values: Mapping[str, np.ndarray], samples: int, seed: int) -> Draws:
+        """Of each task's seeds and queries (S, Q), for a difference the paired differences.
+
+        A seed's part of a sample is scaled by sqrt(S / (S - 1)), by which its variance has no bias
+        (Rao and Wu, 1988).
+        """
+        count = len(next(iter(values.values())))
+        random = np.random.default_rng([seed, count])
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=samples)  # (B, S)
+        scale = np.sqrt(count / max(1, count - 1)) / count
+        weights = 1 / count + (drawn - 1) * scale  # (B, S)
+        return cls(
+            {task: own.mean(axis=1) for task, own in values.items()},
+            {task: _drawn(own, weights, seed, task) for task, own in values.items()},
+            {task: float(own.mean(axis=0).var()) / own.shape[1] for task, own in values.items()},
+        )
+
+    def estimate(self, average: Averaging) -> Estimate:
+        """An average of tasks, sure as far as seeds and queries make it so: the interval is wider
+        than the draws by as much as Student's distribution is wider than the normal one at the
+        degrees of freedom that both parts of the variance have together (Satterthwaite)."""
+        seeds = np.asarray(average(self.seeds), dtype=np.float64)  # (S,)
+        value, count = float(seeds.mean()), len(seeds)
+        drawn = np.asarray(average(self.drawn))
+        if count > 1:
+            of_queries = 0.0
+            for task, variance in self.of_queries.items():
+                share = average({name: np.array(float(name == task)) for name in self.seeds})
+                of_queries += float(share) ** 2 * variance
+            of_seeds = float(seeds.var(ddof=1)) / count
+            drawn = value + (drawn - value) * _wider(of_seeds, of_queries, count - 1)
+        return Estimate(value, interval(drawn), seeds.tolist())
 
 
 def _drawn(values: np.ndarray, weights: np.ndarray, seed: int, task: str) -> np.ndarray:
@@ -124,12 +130,11 @@ def _drawn(values: np.ndarray, weights: np.ndarray, seed: int, task: str) -> np.
         weights: of the seeds (B, S).
     """
     random = np.random.default_rng([seed, zlib.crc32(task.encode())])
-    size = values.shape[1]
-    found = []
-    for some in np.array_split(weights, max(1, len(weights) * size // AT_ONCE)):
-        queries = random.multinomial(size, np.full(size, 1 / size), size=len(some)) / size  # (b, Q)
-        found.append(((some @ values) * queries).sum(axis=1))
-    return np.concatenate(found)
+    distinct, counts = np.unique(values, axis=1, return_counts=True)  # (S, V)
+    size = int(counts.sum())
+    queries = random.multinomial(size, counts / size, size=len(weights)) / size  # (B, V)
+    drawn: np.ndarray = ((weights @ distinct) * queries).sum(axis=1)
+    return drawn
 
 
 def _wider(of_seeds: float, of_queries: float, freedom: int) -> float:
@@ -137,7 +142,7 @@ def _wider(of_seeds: float, of_queries: float, freedom: int) -> float:
     and one with many."""
     from scipy.stats import t  # slow to import, and needed for several seeds alone
 
-    if of_seeds <= ALMOST_ZERO:
+    if of_seeds <= ALMOST_ZERO**2:
         return 1.0
     together = freedom * ((of_seeds + of_queries) / of_seeds) ** 2
     return float(t.ppf(0.975, together) / t.ppf(0.975, 1e9))

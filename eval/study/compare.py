@@ -4,12 +4,13 @@ intervals over seeds and queries (eval/bootstrap.py)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from eval.bootstrap import Estimate, over_seeds
+from eval.bootstrap import Draws, Estimate
 from eval.report.averages import Average, averages_of, overall_of
 from eval.study.marks import DONE
 from eval.study.table import Row
@@ -21,21 +22,23 @@ SAMPLES, SEED = 10_000, 0
 HITS, GRID = "hits/", "grid/"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Arm:
     """The cells of a study that differ by their seed alone.
 
     Attributes:
         values: key of the grid -> its value as a text.
         hits: task -> seed -> of each query.
+        known: what was drawn of it, and of it beside others.
     """
 
     name: str
     recipe: str
     values: dict[str, str]
     rows: list[Row]
+    known: dict[str, Draws] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def hits(self) -> dict[str, dict[int, list[float]]]:
         tasks = [key.removeprefix(HITS) for key in self.rows[0] if key.startswith(HITS)]
         return {task: {row["seed"]: row[HITS + task] for row in self.rows} for task in tasks}
@@ -102,8 +105,10 @@ def overall(rows: Sequence[Row]) -> Average:
 
 def reached(arm: Arm, average: Average) -> Estimate:
     """What an arm reaches."""
-    found = {task: np.array([*arm.hits[task].values()], dtype=float) for task in average.tasks}
-    return over_seeds(found, average.of, SAMPLES, SEED)
+    if "" not in arm.known:
+        found = {task: np.array([*own.values()], dtype=float) for task, own in arm.hits.items()}
+        arm.known[""] = Draws.of(found, SAMPLES, SEED)
+    return arm.known[""].estimate(average.of)
 
 
 def difference(one: Arm, other: Arm, average: Average) -> Estimate:
@@ -112,17 +117,22 @@ def difference(one: Arm, other: Arm, average: Average) -> Estimate:
     Raises:
         DataError: no seed in common, or other queries.
     """
+    if other.name not in one.known:
+        one.known[other.name] = Draws.of(_paired(one, other), SAMPLES, SEED)
+    return one.known[other.name].estimate(average.of)
+
+
+def _paired(one: Arm, other: Arm) -> dict[str, np.ndarray]:
     seeds = [seed for seed in one.seeds if seed in other.seeds]
     if not seeds:
         raise DataError(f"{one.name} and {other.name} have no seed in common")
-    ours, theirs = one.hits, other.hits
     paired = {}
-    for task in average.tasks:
-        a, b = ([hits[task][seed] for seed in seeds] for hits in (ours, theirs))
+    for task in [task for task in one.hits if task in other.hits]:
+        a, b = ([arm.hits[task][seed] for seed in seeds] for arm in (one, other))
         if [*map(len, a)] != [*map(len, b)]:
             raise DataError(f"{one.name} and {other.name}: other queries of {task}")
         paired[task] = np.subtract(a, b, dtype=float)  # (S, Q)
-    return over_seeds(paired, average.of, SAMPLES, SEED)
+    return paired
 
 
 def in_words(estimate: Estimate, seeds: int) -> str:

@@ -18,7 +18,8 @@ from unime.runtime.environment import PACKAGE, code_digest
 ROOT = PACKAGE.resolve().parent
 NOT_COMPUTED_WITH = ("export", "planning", "search", "serving")  # rooms that no step runs
 FOLDERS = {"eval": ("eval", "eval/tasks")}  # beside the library: what a kind of step runs
-PROGRAMS = {"stage1": "stages/stage1_distill.py", "stage2": "stages/stage2_instruct.py"}
+PROGRAMS = {"stage1": "stages/stage1_distill.py", "stage2": "stages/stage2_instruct.py",
+            "judge": "data_prep/judge.py"}  # fmt: skip
 PIECE = 1 << 20  # bytes at the begin, middle and end of a file of tensors, which may be large
 TENSORS = (".safetensors", ".npy", ".bin")
 

@@ -30,6 +30,7 @@ from eval.study.settings import (
 from eval.study.words import typed, words_of
 from unime.config import (
     EvalConfig,
+    JudgeConfig,
     MineConfig,
     Stage1Config,
     Stage2Config,
@@ -38,14 +39,14 @@ from unime.config import (
 )
 from unime.errors import ConfigError
 
-MINE = "mine"
-KINDS_OF_STEPS = ("stage1", "mine", "judge", "stage2", "eval")
+MINE, JUDGE = "mine", "judge"
 STEPS = "steps"  # the folder of what they make
 CLASSES: dict[str, Any] = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
     "eval": EvalConfig,
-    "mine": MineConfig,
+    MINE: MineConfig,
+    JUDGE: JudgeConfig,
 }
 
 
@@ -58,8 +59,7 @@ class Step:
         command: as a user types it.
         needs: the names of steps that come before it.
         code: of what it runs (identity.py).
-        config: what the command's program reads, but for where it writes; None: its settings are
-            not known here.
+        config: what the command's program reads, but for where it writes.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Step:
     command: tuple[str, ...]
     needs: tuple[str, ...]
     code: str
-    config: Any = field(compare=False, default=None)
+    config: Any = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Cell:
 def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
     """Every cell once, recipe by recipe; one that cannot be is there with the reason."""
     forget()
-    setup = _Setup(study, base, {kind: code_of(kind) for kind in KINDS_OF_STEPS})
+    setup = _Setup(study, base, {kind: code_of(kind) for kind in CLASSES})
     found: dict[Any, Cell] = {}
     for name in study.recipes:
         recipe = load_recipe(name)
@@ -137,7 +137,8 @@ class _Setup:
 
 def _planned(cell: Cell, recipe: RecipeConfig, setup: _Setup) -> Cell:
     try:
-        return replace(cell, steps=tuple(_Chain(cell, recipe, setup).steps()))
+        steps = {step.name: step for step in _Chain(cell, recipe, setup).steps()}
+        return replace(cell, steps=tuple(steps.values()))
     except ConfigError as error:
         return replace(cell, problem=str(error))
 
@@ -165,7 +166,8 @@ class _Chain:
                 yield (mined := self._mine(adapter))
                 words += [f"data.root={mined.folder}", "data.split=null"]
                 if kind == JUDGED:
-                    yield (judged := self._judge(mined))
+                    yield from (judges := self._judges())
+                    yield (judged := self._judge(mined, judges))
                     words[-2] = f"data.root={judged.folder}"
             yield (step := self._stage("stage2", self.base.stage2, words))
             adapter = f"{step.folder}/final"
@@ -181,31 +183,38 @@ class _Chain:
     def _triples(self) -> list[str]:
         if self.base.triples is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no triples of texts")
-        sources = typed({self.base.triples.task: {}})
-        return [
-            f"data.root={self.base.triples.root}", f"data.sources={sources}", "data.split=null"
-        ]  # fmt: skip
+        root, sources = self.base.triples.root, typed({self.base.triples.task: {}})
+        return [f"data.root={root}", f"data.sources={sources}", "data.split=null"]
 
     def _mine(self, adapter: str) -> Step:
         if self.base.mine is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
         fixed = [*self.setup.words("stage2"), "run.output_dir=."]
         data = build_config(Stage2Config, Path(self.base.stage2), fixed).data
-        words = [f"data.root={data.root}", f"model.adapter={adapter}", f"seed={self.cell.seed}"]
-        words.append(f"data.tasks={typed([*data.sources])}")
+        words = [f"data.root={data.root}", f"data.tasks={typed([*data.sources])}"]
+        words += [f"model.adapter={adapter}", f"seed={self.cell.seed}"]
         return self._step(MINE, self.base.mine, words)
 
-    def _judge(self, mined: Step) -> Step:
+    def _judges(self) -> list[Step]:
+        """What trains the judge, if a recipe does."""
+        name = self.base.judged_by
+        if name is None:
+            return []
+        cell = Cell(name_of(name), self.cell.seed, {})
+        return [*_Chain(cell, load_recipe(name), self.setup).steps()][:-1]
+
+    def _judge(self, mined: Step, judges: list[Step]) -> Step:
         if self.base.judge is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no judge")
-        words = [*self.base.judge, *self.setup.words("judge")]
-        name = f"judge-{identity_of([mined.name, *words, self.code['judge']])}"
-        folder = self.place / name
-        command = (LAUNCH, "judge", str(mined.folder), str(folder), *words)
-        return self._noted(Step(name, "judge", folder, command, self._needs(), self.code["judge"]))
+        words = [f"data.root={mined.folder}"]
+        words += [f"model.adapter={step.folder}/final" for step in judges[-1:]]
+        needs = (mined.name, *(step.name for step in judges[-1:]))
+        return self._step(JUDGE, self.base.judge, words, needs)
 
-    def _step(self, kind: str, path: str, words: list[str]) -> Step:
-        """One whose program reads a configuration."""
+    def _step(
+        self, kind: str, path: str, words: list[str], needs: tuple[str, ...] | None = None
+    ) -> Step:
+        """A command, after the one before it unless it `needs` others."""
         words = [*self.setup.words(kind), *words]
         key = "run.output_dir" if kind in STAGES else "output_dir"
         known = (kind, path, *words)
@@ -215,10 +224,12 @@ class _Chain:
         name, config = self.setup.read[known]
         folder = self.place / name
         command = [LAUNCH, kind, path, *words, f"{key}={folder}"]
-        if kind == MINE:  # whose folder is no setting on its command line
+        if kind in (MINE, JUDGE):  # whose folder is no setting on their command line
             command = [LAUNCH, kind, path, str(folder), *words]
-        step = Step(name, kind, folder, tuple(command), self._needs(), self.code[kind], config)
-        return self._noted(step)
+        if needs is None:
+            needs = (self.made[-1].name,) if self.made else ()
+        self.made.append(Step(name, kind, folder, tuple(command), needs, self.code[kind], config))
+        return self.made[-1]
 
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")
@@ -237,10 +248,3 @@ class _Chain:
         else:
             paths = [config.data.root, config.data.image_root, getattr(config.data, "suite", None)]
         return [path for path in paths if path and not Path(path).is_relative_to(self.place)]
-
-    def _needs(self) -> tuple[str, ...]:
-        return (self.made[-1].name,) if self.made else ()
-
-    def _noted(self, step: Step) -> Step:
-        self.made.append(step)
-        return step

@@ -46,11 +46,13 @@ def row_of(cell: Cell, study: str, marks: Marks) -> Row:
 
 
 def _costs(cell: Cell, marks: Marks) -> Row:
-    known = {step.kind: mark for step in cell.steps if (mark := marks.of(step)) is not None}
+    """Of what several cells share, each has all of it."""
     row: Row = {}
-    for key in ("seconds", "cpu_seconds"):
-        each = {f"{key}/{kind}": getattr(mark, key) for kind, mark in known.items()}
-        row |= each | ({key: sum(each.values())} if each else {})
+    for step in cell.steps:
+        if (mark := marks.of(step)) is not None:
+            for key in ("seconds", "cpu_seconds"):
+                for name in (key, f"{key}/{step.kind}"):
+                    row[name] = row.get(name, 0.0) + getattr(mark, key)
     return row
 
 

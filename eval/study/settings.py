@@ -58,8 +58,9 @@ class BaseConfig(Settings):
     stage2: FilePath = setting(MISSING, "a file of ./launch.sh stage2")
     eval: FilePath = setting(MISSING, "a file of ./launch.sh eval")
     mine: FilePath | None = setting(None, "a file of ./launch.sh mine; null: nothing can be mined")
-    judge: NotEmpty[list[str]] | None = setting(
-        None, "key=value words of ./launch.sh judge; null: there is no judge"
+    judge: FilePath | None = setting(None, "a file of ./launch.sh judge; null: there is no judge")
+    judged_by: str | None = setting(
+        None, "the recipe that trains the judge, with the cell's seed; null: the file names it all"
     )
     triples: Triples | None = setting(None, "for recipes of texts alone; null: there are none")
     prepare: dict[str, str] = setting(

@@ -29,7 +29,7 @@ def arms_table(rows: Sequence[Row]) -> str:
     arms, found = arms_of(rows), averages(rows)
     if not arms:
         return f"{NOT_RUN}\n"
-    shown = [found[key] for key in found if key.partition("/")[0] != "text"]
+    shown = [a for a in found.values() if a.modality != "text" or a.kind == "micro"]
     header = ["hit@1 in %", "seeds", *(average.label for average in shown)]
     lines = [[arm.name, str(len(arm.seeds)), *(cell(reached(arm, a)) for a in shown)]
              for arm in arms]  # fmt: skip

@@ -206,14 +206,21 @@ def test_sigterm_of_a_preempted_job(config: str, material: Path) -> None:
 
 
 def poison(model: Path, folder: Path) -> None:
-    """A copy of a model in which all tokens are NaN but those that it is tried out with."""
+    """A copy of a model in which tokens are NaN that only one of the two tasks, Captions, has."""
     shutil.copytree(model, folder)
     processor = Encoder.load(
         ModelConfig(str(model), quantization=Quantization.none, precision=Precision.float32)
     ).processor
     blank = Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))
-    tried = [processor(Item("a")), processor(Item(images=("blank",)), lambda _: blank)]
-    known = torch.cat([sample["input_ids"] for sample in tried])
+    digits = " ".join(map(str, range(16)))
+    asked = f"Represent the given image with the question: What is {digits}?"
+    texts = ("a", f"answer {digits}", "", asked)  # tried out; a target; tried out; a query
+    samples = [
+        processor(Item(text, ("blank",) if number > 1 else ()), lambda _: blank)
+        for number, text in enumerate(texts)
+    ]
+    padding = torch.tensor([processor.tokenizer.pad_token_id])
+    known = torch.cat([padding, *(sample["input_ids"] for sample in samples)])
     for path in folder.glob("*.safetensors"):
         tensors = load_file(path)
         for name, tensor in tensors.items():
@@ -224,29 +231,48 @@ def poison(model: Path, folder: Path) -> None:
         save_file(tensors, path, {"format": "pt"})
 
 
+@pytest.fixture(scope="module")
+def poisoned(material: Path) -> Path:
+    words = [f"run.output_dir={material}/unused"]
+    config = build_config(Stage2Config, material / "stage2.yaml", words)
+    poison(Path(config.model.name), material / "poisoned")
+    return material / "poisoned"
+
+
 @pytest.mark.parametrize(
     ("config", "ranks"), [("cpu", 1), ("ddp", 2), ("zero2", 2), ("zero3", 2), ("fsdp2", 2)]
 )
-def test_steps_that_are_not_finite_are_skipped(config: str, ranks: int, material: Path) -> None:
-    """Words whose embedding is no number: every step is skipped, and nothing moves, however fast it
-    would."""
-    found, model = [], material / "poisoned"
-    if not model.exists():
-        words = [f"run.output_dir={material}/unused"]
-        config_of = build_config(Stage2Config, material / "stage2.yaml", words)
-        poison(Path(config_of.model.name), model)
-    for rate in (0.01, 10.0):
-        skipped = run(
-            material, f"skipped/{config}_{rate}", f"model.name={model}",
-            "optim.on_nonfinite=skip", "optim.steps=2", f"optim.learning_rate={rate}",
-            config=config, ranks=ranks,
-        )  # fmt: skip
-        assert [line["skipped_steps"] for line in metrics(skipped)] == [1, 1]
-        assert len(list(skipped.glob("not_finite_step2_rank*.json"))) == ranks
-        found.append(adapters(skipped))
-    for name, tensor in found[0].items():
-        assert torch.equal(tensor, found[1][name]) and torch.isfinite(tensor).all()
-        assert "lora_A" in name or not tensor.any()
+def test_steps_that_are_not_finite_are_skipped(
+    config: str, ranks: int, material: Path, poisoned: Path
+) -> None:
+    """Of one task they are: nothing moves in them, and in the others something does."""
+    skipping = run(
+        material, f"skipped/{config}", f"model.name={poisoned}",
+        "optim.on_nonfinite=skip", "optim.steps=6", "optim.learning_rate=0.01",
+        "run.save_every=1", "run.save_total_limit=9", config=config, ranks=ranks,
+    )  # fmt: skip
+    skipped = [bool(line["skipped_steps"]) for line in metrics(skipping)]
+    assert len(skipped) == 6 and 0 < sum(skipped) < 6
+    for step, is_skipped in enumerate(skipped, 1):
+        files = list(skipping.glob(f"not_finite_step{step}_rank*.json"))
+        assert len(files) == (ranks if is_skipped else 0)
+        now = trained_at(skipping, step)
+        assert all(tensor.isfinite().all() for tensor in now.values())
+        before = trained_at(skipping, step - 1) if step > 1 else None
+        if before is not None:
+            assert is_skipped == all(torch.equal(now[name], before[name]) for name in now)
+
+
+def trained_at(folder: Path, step: int) -> dict[str, Tensor]:
+    """The adapter in a checkpoint."""
+    checkpoint = folder / f"checkpoints/step_{step:08d}"
+    found = {
+        name: tensor
+        for path in checkpoint.rglob("adapter_model.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("config", ["ddp", "zero2", "fsdp2"])

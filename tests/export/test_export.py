@@ -97,6 +97,8 @@ def test_everyone_gets_the_same_vectors(family, prompt, items, trained, tmp_path
     model = in_sentence_transformers(tmp_path / "out")
     assert difference(model.encode(as_inputs(items), convert_to_tensor=True), expected) < 1e-5
     assert not list(tmp_path.rglob("*.bin"))
+    templates = [tmp_path / f"out/{n}chat_template.jinja" for n in ("", "embedding_")]
+    assert templates[0].read_text() == templates[1].read_text()
     loaded = load_exact(tmp_path / "out")
     assert loaded.processor.inputs.prompt == "chat"
     assert difference(embed(loaded, items), expected) < 1e-5

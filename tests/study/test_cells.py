@@ -142,3 +142,16 @@ def test_data_count_by_content_and_pictures_by_size(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"21")
     assert now() != before
     assert data_digest(str(tmp_path / "nothing")) == "absent"
+
+
+def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout) -> None:
+    text = "recipes: [infonce-after-stage1, unime-v2]\nseeds: [0]\n"
+    plain, judged = planned(checkout, text)
+    kinds = [step.kind for step in judged.steps]
+    assert kinds == ["stage1", "mine", "stage2", "judge", "stage2", "eval"]
+    mined, trained, judge, stage2 = judged.steps[1:5]
+    assert trained == plain.steps[1] and judged.steps[0] == plain.steps[0]
+    assert set(judge.needs) == {mined.name, trained.name}
+    assert judge.config.model.adapter == f"{trained.folder}/final"
+    assert stage2.needs == (judge.name,) and stage2.config.data.root == str(judge.folder)
+    assert stage2.config.model.adapter == f"{judged.steps[0].folder}/final"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from eval.bootstrap import over_seeds
+from eval.bootstrap import Averaging, Draws, Estimate
 from eval.report.averages import Average
 from eval.study.compare import Reference, arms_of, difference, in_words
 from eval.study.tables import differences_table
@@ -18,6 +18,12 @@ from tests.support.studies import FILES, row
 from unime.errors import DataError
 
 MEAN = Average("a", "mean of both", "micro", "image", ("Words_t2i", "Words_i2t"))
+
+
+def over_seeds(
+    values: Mapping[str, np.ndarray], average: Averaging, samples: int, seed: int
+) -> Estimate:
+    return Draws.of(values, samples, seed).estimate(average)
 
 
 def alone(values: Mapping[str, np.ndarray]) -> np.ndarray:

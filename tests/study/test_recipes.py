@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -66,14 +65,14 @@ def test_a_recipe_is_a_valid_configuration_on_every_base(name: str, base: str) -
 @pytest.mark.parametrize("base", BASES)
 def test_every_cell_of_the_recipes_can_be_planned(base: str) -> None:
     study = build_config(StudyConfig, STUDIES / "recipes.yaml", ["seeds=[0]"])
-    own = dataclasses.replace(base_named(base), judge=["model.name=j"])
-    cells = cells_of(study, own)
+    cells = cells_of(study, base_named(base))
     assert [cell.problem for cell in cells] == [""] * len(NAMES)
     kinds = {cell.recipe: [step.kind for step in cell.steps] for cell in cells}
     assert kinds["base"] == ["eval"]
     assert kinds["stage1-only"] == ["stage1", "eval"]
     assert kinds["vlm2vec"] == kinds["e5v"] == ["stage2", "eval"]
-    assert kinds["unime-v2"] == ["stage1", "mine", "judge", "stage2", "eval"]
+    trained = ["stage2"] * (base == "demo")  # the judge, a model of the same seed
+    assert kinds["unime-v2"] == ["stage1", "mine", *trained, "judge", "stage2", "eval"]
     assert kinds["unime"] == kinds["infonce-after-stage1"] == ["stage1", "stage2", "eval"]
 
 
@@ -122,9 +121,8 @@ def test_shipped_studies_can_be_planned(path: Path) -> None:
         key: values if key == "data" else values[-1:] for key, values in study.grid.items()
     }
     cells = cells_of(study, build_config(BaseConfig, Path(study.base)))
-    judged = {cell.recipe for cell in cells if cell.problem}
-    assert judged <= {"unime-v2"}  # the demo has no judge yet
-    assert len({cell.identity for cell in cells if not cell.problem}) == len(cells) - len(judged)
+    assert {cell.problem for cell in cells} == {""}
+    assert len({cell.identity for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,12 @@ FILES = {
     "stage2.yaml": f"data: {{root: pairs, sources: {{Words: {{}}}}}}\n{MODEL}{OPTIM}",
     "eval.yaml": f"data: {{root: tasks, suite: suite.yaml}}\n{MODEL}",
     "mine.yaml": MODEL,
+    "judge.yaml": MODEL,
     "suite.yaml": "".join(
         f"{task}: {{meta_task: {meta}, distribution: ind}}\n" for task, meta in TASKS.items()
     ),
     "base.yaml": "stage1: stage1.yaml\nstage2: stage2.yaml\neval: eval.yaml\nmine: mine.yaml\n"
-    "judge: [model.name=a/judge]\nprepare: {data: prepare data.yaml}\n"
+    "judge: judge.yaml\njudged_by: infonce-after-stage1\nprepare: {data: prepare data.yaml}\n"
     "triples: {prepare: {set: prepare own t.csv triples}, root: triples, task: t}\n"
     "environment: {CUDA_VISIBLE_DEVICES: ''}\n",
     "texts.jsonl": '{"text": "a"}\n',

@@ -3,6 +3,8 @@
 <folder>/
     config.json model-*.safetensors …   the merged model, with its head, as transformers saves
     tokenizer, processor, chat_template.jinja   the template carries the prompt
+    embedding_chat_template.jinja       the same, where those look for it who start an engine with
+        --chat-template, as WeMM-Embedding's users do
     modules.json 1_Pooling/ sentence_bert_config.json config_sentence_transformers.json
     reading_transformer.py pixels.py picture_files.py resolution.py   pictures as in training,
         unless code=false
@@ -45,6 +47,7 @@ READING = (
     "export/reading_transformer.py",
     *(f"inputs/{name}.py" for name in ("pixels", "picture_files", "resolution")),
 )
+EMBEDDING_TEMPLATE = "embedding_chat_template.jinja"
 OWN_FILES = (".json", ".py", ".txt", ".model", ".jinja")  # of a model that brings its own code
 PASS = {"method": "forward", "method_output_name": "last_hidden_state"}
 
@@ -75,6 +78,7 @@ def save_merged(
     hf_processor.tokenizer.model_max_length = VERY_LARGE_INTEGER  # the suffix would be cut first
     base.save_pretrained(folder, max_shard_size=max_shard_size)
     hf_processor.save_pretrained(folder)
+    (folder / EMBEDDING_TEMPLATE).write_text(hf_processor.chat_template, encoding="utf-8")
     if "all" not in dict(processor.backbone.st_limits):
         size = base.config.get_text_config().hidden_size
         _write_sentence_transformers(folder, size, processor, code)

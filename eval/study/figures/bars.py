@@ -19,9 +19,9 @@ def draw_bars(rows: Sequence[Row], folder: Path) -> list[Figure]:
         return []
     shown = [a for a in found.values() if a.kind == "meta_task" and a.modality != "text"]
     shown = [*shown, overall(rows)]
-    places = range(len(arms))
-    with drawing(len(shown), 1, 1.7 if len(shown) > 3 else 3, 0.6 + 0.28 * len(arms)) as made:
-        canvas, panels = made
+    places, labels = range(len(arms)), [arm.name for arm in arms]
+    width, height = 1.5 if len(shown) > 2 else 2.8, 0.8 + 0.25 * len(arms)
+    with drawing(len(shown), 1, width, height, labels) as (canvas, panels):
         for panel, average in zip(panels, shown, strict=True):
             estimates = [reached(arm, average) for arm in arms]
             values = [100 * e.value for e in estimates]
@@ -32,7 +32,7 @@ def draw_bars(rows: Sequence[Row], folder: Path) -> list[Figure]:
             panel.barh(places, values, xerr=ends, color=colours, height=0.7,
                        error_kw={"elinewidth": 0.9, "capsize": 2, "ecolor": "#222222"})  # fmt: skip
             panel.set_title(average.label.replace(" (", "\n("))
-            panel.set_yticks(list(places), [arm.name for arm in arms] if panel is panels[0] else [])
+            panel.set_yticks(list(places), labels if panel is panels[0] else [])
             panel.invert_yaxis()
             panel.grid(visible=False, axis="y")
             panel.set_xlabel("hit@1 in %")
@@ -51,7 +51,8 @@ def draw_differences(rows: Sequence[Row], reference: Reference, folder: Path) ->
         return []
     main = overall(rows)
     found = [difference(arm, other, main) for arm, other in pairs]
-    with drawing(1, 1, 6.5, 0.8 + 0.28 * len(pairs)) as (canvas, (panel,)):
+    labels = [arm.name for arm, _ in pairs]
+    with drawing(1, 1, 5.5, 0.9 + 0.25 * len(pairs), labels) as (canvas, (panel,)):
         for place, estimate in enumerate(found):
             colour = "#777777" if estimate.is_noise else COLOURS[estimate.value < 0]
             low, high = (100 * end for end in estimate.ci95)
@@ -60,7 +61,7 @@ def draw_differences(rows: Sequence[Row], reference: Reference, folder: Path) ->
             seeds = [100 * value for value in estimate.seeds]
             panel.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=7)
         panel.axvline(0, color="#222222", linewidth=0.8)
-        panel.set_yticks(range(len(pairs)), [arm.name for arm, _ in pairs])
+        panel.set_yticks(range(len(pairs)), labels)
         panel.invert_yaxis()
         panel.set_xlabel(f"difference of {main.label}, points; grey: within noise; |: each seed")
         clear = [arm.name for (arm, _), e in zip(pairs, found, strict=True) if not e.is_noise]

@@ -31,7 +31,7 @@ def draw_curves(rows: Sequence[Row], folder: Path) -> list[Figure]:
                            marker=MARKERS[number], markersize=3, label=arm.name)  # fmt: skip
             panel.set_xlabel("step")
             panel.set_title(label)
-        panels[0].legend()
+        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
         title = "Stage 2 while it trains: the mean over seeds"
         text = f"Losses of different recipes are of different negatives: {_names(arms)}."
         return [save(canvas, folder, Figure("training", title, text))]

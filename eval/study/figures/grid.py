@@ -11,7 +11,7 @@ from eval.study.compare import Arm, arms_of, overall, reached
 from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
 from eval.study.table import Row
 
-MOST_PANELS, MOST_LINES = 8, 8
+MOST_PANELS, MOST_LINES = 12, 8
 LINE = "stage2.loss.num_hard_negatives"  # what lines are of, where it is not what varies along x
 NAMES = {
     "stage2.loss.false_negative_margin": ("beta", "margin β of the filter"),
@@ -20,7 +20,7 @@ NAMES = {
     "stage2.loss.temperature": ("temperature", "temperature"),
     "stage2.lora.rank": ("rank", "rank of LoRA"),
 }
-NOT_ONE = ("null", "all")  # how none is written
+NULL = "null"
 
 
 def draw_grid(rows: Sequence[Row], folder: Path) -> list[Figure]:
@@ -66,19 +66,19 @@ def _draw_key(
                 estimates = [reached(found[value], main) for value in known]
                 spots = [values.index(value) for value in known]
                 style = {"color": COLOURS[turn % len(COLOURS)], "marker": MARKERS[turn]}
-                _line(panel, spots, estimates, style, f"k = {_word(which)}" if line else None)
+                _line(panel, spots, estimates, style, f"k = {_word(which, LINE)}" if line else None)
                 if filtered:
                     shares = [_filtered(found[value]) for value in known]
                     panels[place + 1].plot(spots, shares, **style)
-            _finish(panel, group, values, label, f"{main.label}, %")
+            _finish(panel, group, key, values, f"{main.label}, %")
             if line and number == 0:
                 panel.legend()
             if filtered:
-                _finish(panels[place + 1], group, values, label, "negatives that are filtered, %")
+                _finish(panels[place + 1], group, key, values, "negatives that are filtered, %")
+                panels[place + 1].set_ylim(bottom=0)
         title = f"{main.label} by {label}, with 95 % intervals over seeds and queries"
-        text = "; ".join(
-            f"{arm.name}: {100 * reached(arm, main).value:.1f} %" for arm in own[:MOST_LINES]
-        )
+        best = max(own, key=lambda arm: reached(arm, main).value)
+        text = f"The highest is {best.name}: {100 * reached(best, main).value:.1f} %."
         return [save(canvas, folder, Figure(short, title, text))]
 
 
@@ -92,11 +92,11 @@ def _line(panel, spots, estimates, style, label) -> None:  # type: ignore[no-unt
                    linewidth=1.2, markersize=5, label=label, **style)  # fmt: skip
 
 
-def _finish(panel, title, values, label, quantity) -> None:  # type: ignore[no-untyped-def]
+def _finish(panel, title, key, values, quantity) -> None:  # type: ignore[no-untyped-def]
     panel.set_visible(True)
     panel.set_title(title)
-    panel.set_xticks(range(len(values)), list(map(_word, values)))
-    panel.set_xlabel(label)
+    panel.set_xticks(range(len(values)), [_word(value, key) for value in values])
+    panel.set_xlabel(name_of(key)[1])
     panel.set_ylabel(quantity)
 
 
@@ -111,8 +111,10 @@ def name_of(key: str) -> tuple[str, str]:
     return NAMES.get(key, (key.replace(".", "_"), key))
 
 
-def _word(value: str) -> str:
-    return NOT_ONE[1] if value == NOT_ONE[0] else value
+def _word(value: str, key: str) -> str:
+    """Without a number of hard negatives all count, without any other setting there is none."""
+    none = "all" if key == LINE else "none"
+    return none if value == NULL else value
 
 
 def _is_number(value: str) -> bool:

@@ -23,7 +23,8 @@ def draw_space(rows: Sequence[Row], folder: Path) -> list[Figure]:
     arms = [arm for arm in arms_of(rows) if means(arm, "alignment") is not None][:MOST_ARMS]
     if not arms:
         return []
-    with drawing(2, 1, 3.6, 3.0) as (canvas, (scatter, bars)):
+    labels = [arm.name for arm in arms]
+    with drawing(2, 1, 3.6, 3.0, labels) as (canvas, (scatter, bars)):
         for number, arm in enumerate(arms):
             look = {"color": COLOURS[number % len(COLOURS)], "label": arm.name}
             across, up = means(arm, "uniformity"), means(arm, "alignment")
@@ -32,10 +33,10 @@ def draw_space(rows: Sequence[Row], folder: Path) -> list[Figure]:
         scatter.set_xlabel("uniformity (lower: more even)")
         scatter.set_ylabel("alignment (lower: nearer)")
         scatter.legend()
-        bars.set_yticks(range(len(arms)), [arm.name for arm in arms])
+        bars.set_yticks(range(len(arms)), labels)
         bars.invert_yaxis()
         bars.grid(visible=False, axis="y")
-        bars.set_xlabel("distance of the mean query and the mean target")
+        bars.set_xlabel("gap: distance of the two means")
         title = "Alignment, uniformity and the gap between queries and targets: means over tasks"
         text = "; ".join(
             f"{arm.name}: " + ", ".join(f"{key} {means(arm, key):.2f}" for key in KEYS)

@@ -16,6 +16,7 @@ LISTED = "figures.json"
 # Okabe and Ito's, which colour-blind people tell apart; yellow, pale on white, last
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555", "#f0e442")
 MARKERS = "osD^vPX*"
+LETTER = 0.075  # inches
 SETTINGS = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -53,8 +54,14 @@ class Figure:
 
 
 @contextmanager
-def drawing(columns: int, rows: int = 1, width: float = 3.2, height: float = 2.7) -> Iterator[Any]:
+def drawing(
+    columns: int, rows: int = 1, width: float = 3.2, height: float = 2.7, labels: Sequence[str] = ()
+) -> Iterator[Any]:
     """A figure of so many panels, and these as a list.
+
+    Args:
+        width, height: of a panel, in inches.
+        labels: names that stand left of the first panel, which needs more room for them.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -64,7 +71,8 @@ def drawing(columns: int, rows: int = 1, width: float = 3.2, height: float = 2.7
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(SETTINGS):
-        canvas = Canvas(figsize=(width * columns, height * rows))
+        beside = LETTER * max(map(len, labels), default=0)
+        canvas = Canvas(figsize=(width * columns + beside, height * rows))
         panels = canvas.subplots(rows, columns, squeeze=False)
         yield canvas, list(panels.flat)
 
