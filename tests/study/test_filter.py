@@ -21,6 +21,7 @@ from eval.study.filter.rules import (
     counted,
     embedded,
     look_at,
+    not_known,
     rules,
     without_common_start,
 )

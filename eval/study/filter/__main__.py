@@ -31,6 +31,7 @@ from eval.study.filter.rules import (
     counted,
     embedded,
     look_at,
+    not_known,
     rules,
 )
 from unime.config import Stage2Config, TeacherConfig, build_config

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ COSINES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the teacher
 BITS = (4, 8, 12)  # of 64 in which hashes differ
 FAR = 64
 TEACHER, PICTURES = 0.9, 8  # in unions
-Texts = Callable[[Sequence[str]], np.ndarray]  # to unit rows (N, T)
+Texts = Callable[[list[str]], np.ndarray]  # to unit rows (N, T)
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,24 @@ def rules() -> Iterator[Rule]:
     yield Rule("exact duplicates", None, lambda seen: seen.copies)
     yield Rule("known positives", None, lambda seen: seen.known)
     for bits in BITS:
-        yield Rule("near-duplicate pictures", bits, lambda seen, b=bits: seen.bits <= b)
+        yield Rule("near-duplicate pictures", bits, partial(_look_alike, bits))
     for cosine in COSINES:
-        yield Rule("teacher", cosine, lambda seen, c=cosine: seen.teacher > c)
+        yield Rule("teacher", cosine, partial(_say_alike, cosine))
     for beta in BETAS:
-        for name, more in UNIONS.items():
-            yield Rule(name, beta, lambda seen, b=beta, m=more: (seen.over > b) | m(seen))
+        for name in UNIONS:
+            yield Rule(name, beta, partial(_in_union, beta, name))
+
+
+def _look_alike(bits: int, seen: Seen) -> Tensor:
+    return seen.bits <= bits
+
+
+def _say_alike(cosine: float, seen: Seen) -> Tensor:
+    return seen.teacher > cosine
+
+
+def _in_union(beta: float, name: str, seen: Seen) -> Tensor:
+    return (seen.over > beta) | UNIONS[name](seen)
 
 
 UNIONS: dict[str, Callable[[Seen], Tensor]] = {
