@@ -2,9 +2,11 @@
 
     ./launch.sh index ~/pictures                          in runs/index, by the demo's model
     ./launch.sh index ~/pictures my-index model=runs/qwen2-vl-2b/stage2 [key=value …]
+    ./launch.sh index ~/pictures my-index forget=true     takes the folder out again
 
 Only files that are new or have changed are embedded, those that are gone leave, and other folders
-that were indexed before stay. Killed or stopped, the same command goes on. What cannot be read is
+that were indexed before stay. A folder that is gone as a whole may be on a disk that is not
+mounted: what the index has of it leaves by forget=true alone. Killed or stopped, the same command goes on. What cannot be read is
 listed with its reason in INDEX/unreadable.json, and tried again when it changes.
 """
 
@@ -31,10 +33,13 @@ def main(argv: list[str] | None = None) -> None:
     quiet_transformers()
     model = config.model or model_of(config.index) or default_model()
     with Index(config.index, model, config) as index:
-        report = index.update(
-            config.folder, config.follow_links, lambda line: print(line, flush=True)
-        )
-        write_json(index.folder / UNREADABLE, report.unreadable)
+        if config.forget:
+            report = index.forget(config.folder)
+        else:
+            report = index.update(
+                config.folder, config.follow_links, lambda line: print(line, flush=True)
+            )
+            write_json(index.folder / UNREADABLE, report.unreadable)
         for line in report.lines():
             print(line)
         for reason in list(report.unreadable.values())[:SHOWN]:

@@ -68,7 +68,7 @@ def test_only_what_changed_is_embedded(counting: Counting, pictures: Path, tmp_p
         drawing(20).save(pictures / "below/c.webp")
         drawing(21).save(pictures / "new.png")
         third = index.update(pictures)
-        assert (third.touched, third.moved, third.removed) == (1, 2, 2)
+        assert (third.touched, third.moved, third.copied, third.removed) == (1, 1, 1, 2)
         assert (third.changed, third.added, third.unchanged) == (1, 1, 2)
         assert counting.since() == third.embedded == 2
         check_equals_new(index, pictures, tmp_path)
@@ -122,11 +122,62 @@ def test_what_is_left_out(counting: Counting, pictures: Path, tmp_path: Path) ->
     with Index(pictures / "index", counting, LOCAL) as index:
         report = index.update(pictures)
         assert report.added == 6 and report.left_out.total() == 4
-        assert index.update(pictures, follow_links=True).moved == 1
+        assert index.update(pictures, follow_links=True).copied == 1
         with pytest.raises(ConfigError, match="folder"):
             index.update(pictures / "nowhere")
         assert index.update(pictures / "below").unchanged == 2  # others stay
         assert len({path for path, _ in held(index)}) == 7
+
+
+def test_a_folder_that_is_gone(counting: Counting, pictures: Path, tmp_path: Path) -> None:
+    """Its files leave when they are found elsewhere, or when they are to be forgotten."""
+    other, away = tmp_path / "other", tmp_path / "away"
+    shutil.copytree(pictures / "below", other)
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        first = index.update(pictures)
+        second = index.update(other)  # the same two pictures, still there
+        assert (first.added, second.copied, second.moved, second.removed) == (6, 2, 0, 0)
+        pictures.rename(away)
+        drawing(30).save(away / "new.png")
+        (away / "notes.md").unlink()
+        counting.since()
+        with pytest.raises(ConfigError, match="forget=true"):
+            index.update(pictures)
+        third = index.update(away)
+        assert (third.added, third.moved, third.removed, counting.since()) == (1, 5, 5, 1)
+        left = {path for path, _ in held(index) if not Path(path).exists()}
+        assert left == {str(pictures / "notes.md")}  # whose content is nowhere
+
+        shutil.rmtree(other)
+        other.mkdir()  # a disk that is not mounted
+        with pytest.raises(ConfigError, match="2 files .*forget=true"):
+            index.update(other)
+        assert {path for path, _ in held(index)} > {str(other / "c.webp")}
+        assert [index.forget(one).removed for one in (pictures, other)] == [1, 2]
+        with pytest.raises(ConfigError, match="nothing"):
+            index.forget(other)
+        check_equals_new(index, away, tmp_path)
+        assert index.forget(away).removed == 6 and not held(index)
+
+
+@pytest.mark.parametrize("name", ["put", "remove", "copy"])
+def test_a_kill_while_files_move(
+    counting: Counting, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(pictures)
+    pictures.rename(tmp_path / "away")
+    with Index(tmp_path / "index", counting, LOCAL) as index, monkeypatch.context() as patched:
+
+        def end(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(VectorStore, name, end)
+        with pytest.raises(KeyboardInterrupt):
+            index.update(tmp_path / "away")
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        index.update(tmp_path / "away")
+        check_equals_new(index, tmp_path / "away", tmp_path)
 
 
 @pytest.mark.use

@@ -61,6 +61,9 @@ class IndexConfig(Settings):
         None, f"size of a text, larger ones are listed; {KEPT}16"
     )
     follow_links: bool = setting(False, FOLLOW_LINKS)
+    forget: bool = setting(
+        False, "take out what the index has of the folder, whether it is there or gone"
+    )
     store: VectorStoreConfig = field(default_factory=VectorStoreConfig)
 
 

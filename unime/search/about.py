@@ -68,8 +68,8 @@ def write_about(folder: Path, embedder: Embedder, settings: dict[str, Any]) -> N
     write_json(folder / ABOUT, about | {"settings": settings})
 
 
-def settled(made: dict[str, Any] | None, config: IndexConfig) -> dict[str, Any]:
-    """The settings of an index, those that are given and those that it was made with.
+def settled(made: dict[str, Any] | None, config: IndexConfig, folder: Path) -> dict[str, Any]:
+    """The settings of the index in a folder, those that are given and those that it was made with.
 
     Raises:
         ConfigError: one that is given is another than it was made with.
@@ -83,7 +83,7 @@ def settled(made: dict[str, Any] | None, config: IndexConfig) -> dict[str, Any]:
             was = made["settings"][name]
             key = f"store.{name}" if name in asdict(config.store) else name
             raise ConfigError(
-                f"{key}: got {value}, expected {was}, with which {config.index} was made; name"
+                f"{key}: got {value}, expected {was}, with which {folder} was made; name"
                 " another index",
                 key,
             )

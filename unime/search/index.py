@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unime.config.searching import IndexConfig, VectorStoreConfig
+from unime.config.searching import KINDS, IndexConfig, VectorStoreConfig
 from unime.embedder import Embedder, Input
 from unime.errors import ConfigError
 from unime.inputs.items import Item
@@ -54,7 +54,7 @@ class Index:
         self.folder = Path(folder).expanduser().resolve()
         self.config = config or IndexConfig()
         made = read_about(self.folder)
-        settings = settled(made, self.config)
+        settings = settled(made, self.config, self.folder)
         is_server = settings["url"] not in (None, ":memory:")
         if not is_server:
             lock_folder("index", self.folder)
@@ -85,25 +85,36 @@ class Index:
         self, folder: str | Path, follow_links: bool = False, say: Callable[[str], object] = str
     ) -> Report:
         """Bring the index up to date with the files of a folder; other folders stay in it. New and
-        changed files are embedded, those that are gone leave. Killed, it goes on where it was.
+        changed files are embedded, those that are gone leave; a folder that is gone itself, or
+        empty, may be a disk that is not mounted: see `forget`. Killed, it goes on where it was.
 
         Args:
             follow_links: to files and folders elsewhere, too.
             say: told what is done, once in a while.
 
         Raises:
-            ConfigError: no such folder.
+            ConfigError: no such folder, or it is empty where the index has files of it.
             RunError: the store does not do what it is asked.
         """
         place = Path(folder).expanduser().resolve()
-        if not place.is_dir():
-            raise ConfigError(f"folder: {place} is no folder", "folder")
+        return self._update().run(place, self.folder, follow_links, say)
+
+    def forget(self, folder: str | Path) -> Report:
+        """Take out what the index has of a folder, whether it is gone or not.
+
+        Raises:
+            ConfigError: there is nothing of it.
+            RunError: the store does not do what it is asked.
+        """
+        return self._update().forget(Path(folder).expanduser().resolve())
+
+    def _update(self) -> Update:
         if self._is_server:
             lock_folder("index", self.folder)
         limits = Limits(*(self.settings[name] for name in Limits.__dataclass_fields__))
         size = self.config.batch_size
         files = FileEmbedder(self.embedder, self.store, self.ledger, limits, size)
-        return Update(files).run(place, self.folder, follow_links, say)
+        return Update(files)
 
     def search(
         self,
@@ -126,7 +137,7 @@ class Index:
             For each item a list of `Hit`, the best first; of one alone its list.
 
         Raises:
-            ValueError: the index has no vectors of this size.
+            ValueError: there is no such kind, or the index has no vectors of this size.
             DataError: an item that cannot be read.
         """
         alone = isinstance(items, str | Path | bytes | Image.Image | Item | Mapping)
@@ -144,6 +155,8 @@ class Index:
         dimensions: int | None = None,
     ) -> list[list[Hit]]:
         """The same of whole vectors (N, D)."""
+        if kind is not None and kind not in KINDS:
+            raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
         size = WHOLE if dimensions in (None, self.embedder.dimension) else str(dimensions)
         if size not in self.store.sizes:
             sizes = ", ".join(map(str, self.store.sizes.values()))

@@ -47,7 +47,8 @@ class Report:
     Attributes:
         added: files that were embedded and had not been there.
         changed: files that were embedded anew.
-        moved: files whose content was there by another name, which were not embedded.
+        moved: files whose content was there by another name, which is gone.
+        copied: files whose content is there by another name, too; neither are embedded.
         touched: files with another date and the same content.
         unchanged: files that were not read.
         removed: files that are gone.
@@ -60,6 +61,7 @@ class Report:
     added: int = 0
     changed: int = 0
     moved: int = 0
+    copied: int = 0
     touched: int = 0
     unchanged: int = 0
     removed: int = 0
@@ -70,7 +72,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """It in words."""
-        names = ("added", "changed", "moved", "touched", "removed", "unchanged")
+        names = ("added", "changed", "moved", "copied", "touched", "removed", "unchanged")
         counts = [f"{getattr(self, name):,} {name}" for name in names if getattr(self, name)]
         said = [f"{', '.join(counts) or 'no files'}; {self.embedded:,} items embedded"]
         if self.cut:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 from unime.runtime.digests import digest_of
 from unime.runtime.progress import progress_bar
 from unime.search.embedding_files import MOST_FILES, FileEmbedder, Job
@@ -30,20 +32,45 @@ class Update:
     def run(
         self, folder: Path, but: Path, follow_links: bool, say: Callable[[str], object]
     ) -> Report:
-        """Do it, and say what was done."""
+        """Do it, and say what was done.
+
+        Args:
+            but: the index's own folder, which is left out.
+
+        Raises:
+            ConfigError: there is no such folder, or it is empty where the index has files of it.
+        """
         self._settle()
+        known = self.ledger.below(str(folder))
+        if not folder.is_dir():
+            raise _absent(f"{folder} is no folder", folder, known, but)
         say(f"looking at {folder}")
         with progress_bar(unit="file", desc="looking") as bar:
             found = walk(folder, but, follow_links, bar.update)
-        known = self.ledger.below(str(folder))
+        if known and not found.unknown and not os.listdir(folder):
+            raise _absent(f"{folder} is empty", folder, known, but)
         self.report.left_out, self.report.unreadable = found.left_out, dict(found.unknown)
         jobs = self._different(found.files, known)
         say(f"{len(found.files):,} files, of which {len(jobs):,} are new or changed")
         fresh, twins = self._without_twins(jobs)
         self.files.embed(fresh)
-        left = self._copy(twins)  # whose twins could not be read
+        gone = self._gone(found, known)
+        left = self._copy(twins, gone)  # whose twins could not be read
         self.files.embed(left)
-        self._remove(found, known)
+        self._take_out([*gone.values()])
+        return self.report
+
+    def forget(self, folder: Path) -> Report:
+        """Take out what there is of a folder, whether it is gone or not.
+
+        Raises:
+            ConfigError: there is nothing of it.
+        """
+        self._settle()
+        known = self.ledger.below(str(folder))
+        if not known:
+            raise ConfigError(f"folder: the index has nothing of {folder}", "folder")
+        self._take_out([*known.values()])
         return self.report
 
     def _settle(self) -> None:
@@ -112,20 +139,28 @@ class Update:
     def _same(self, job: Job) -> list[Entry]:
         return self.ledger.same_content(job.file.kind, job.digest)
 
-    def _copy(self, jobs: Sequence[Job]) -> list[Job]:
-        """Store what another file of the same content has; those that have none are left."""
+    def _copy(self, jobs: Sequence[Job], gone: dict[str, Entry]) -> list[Job]:
+        """Store what another file of the same content has; those that have none are left. Of a
+        file that was moved here from another folder the old path leaves.
+
+        Args:
+            gone: the files that leave of the folder that is looked at.
+        """
         left, waiting = [], {job.file.path for job in jobs}  # what these had before will go
+        taken: set[str] = set()  # paths that were moved, each to one other
         for begin in range(0, len(jobs), MOST_FILES):
             copied = []
             for job in jobs[begin : begin + MOST_FILES]:
                 twins = [one for one in self._same(job) if one.path not in waiting]
-                if twins:
-                    copied.append((job, twins[0]))
-                else:
+                if not twins:
                     left.append(job)
-            self.files.begin([job for job, _ in copied])
-            done = []
-            for job, twin in copied:
+                    continue
+                old = [t for t in twins if t.path not in taken and _is_gone(t.path)][:1]
+                copied.append((job, *(old or twins)[:1], bool(old)))
+                taken.update(one.path for one in old)
+            self.files.begin([job for job, _, _ in copied])
+            done, moved = [], []
+            for job, twin, is_moved in copied:
                 try:
                     self.store.copy(twin.path, job.file.path, twin.places or ())
                 except LookupError:
@@ -133,20 +168,47 @@ class Update:
                     continue
                 job.places = list(twin.places or ())
                 done.append(job)
+                moved += [twin] if is_moved else []
             self.store.sync()
-            self.ledger.write([job.entry(done=True) for job in done])
-            self.report.moved += len(done)
+            elsewhere = [twin for twin in moved if twin.path not in gone]
+            self._take_out(elsewhere, [job.entry(done=True) for job in done])
+            self.report.moved += len(moved)
+            self.report.copied += len(done) - len(moved)
         return left
 
-    def _remove(self, found: Walk, known: dict[str, Entry]) -> None:
-        """Take out files that are gone; of a folder that cannot be read nobody knows."""
+    def _gone(self, found: Walk, known: dict[str, Entry]) -> dict[str, Entry]:
+        """Files of the folder that are gone; of a folder that cannot be read nobody knows."""
         there = {file.path for file in found.files}
         unknown = tuple(f"{path}/" for path in found.unknown)
-        gone = [
-            entry
+        return {
+            path: entry
             for path, entry in known.items()
             if path not in there and not f"{path}/".startswith(unknown)
-        ]
-        self.store.remove(places_of(gone))
-        self.ledger.remove([entry.path for entry in gone])
-        self.report.removed = len(gone)
+        }
+
+    def _take_out(self, entries: Sequence[Entry], done: Sequence[Entry] = ()) -> None:
+        """Take files out, noted as in hand first (at once with those that are `done`): a killed
+        run's are taken out by the next."""
+        self.ledger.write([*done, *(replace(one, places=None) for one in entries)])
+        self.store.remove(places_of(entries))
+        self.store.sync()
+        self.ledger.remove([one.path for one in entries])
+        self.report.removed += len(entries)
+
+
+def _absent(reason: str, folder: Path, known: Mapping[str, Entry], index: Path) -> ConfigError:
+    """Of a folder that may lie on a disk that is not mounted: nothing of it leaves by itself."""
+    words = shlex.join([str(folder), str(index), "forget=true"])
+    of_it = f"; {len(known):,} files of it leave the index by ./launch.sh index {words}"
+    return ConfigError(f"folder: {reason}{of_it * bool(known)}", "folder")
+
+
+def _is_gone(path: str) -> bool:
+    """Whether there is no such file; of one that cannot be looked at nobody knows."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
