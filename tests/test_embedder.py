@@ -105,6 +105,10 @@ def test_sizes_and_types(embedder: Embedder) -> None:
         ({"dimensions": 0}, "dimensions: got 0"),
         ({"dimensions": 10_000}, "dimensions: got 10000"),
         ({"dimensions": 9, "output": "binary"}, "multiple of 8"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"dimensions": 6.5}, "dimensions"),
+        ({"dimensions": True}, "dimensions"),
     ],
 )
 def test_settings_that_cannot_be(words: dict[str, Any], said: str, embedder: Embedder) -> None:
@@ -170,3 +174,14 @@ def test_no_such_model() -> None:
         Embedder("no/such model here")
     with pytest.raises(ConfigError, match="device"):
         Embedder(ROOT / "assets/base", device=[])
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [(Image.new("F", (20, 20), 0.5), "mode F"), (Image.new("RGB", (0, 0)), "0 x 0 pixels")],
+)
+def test_a_picture_in_memory_that_cannot_be_shown(
+    embedder: Embedder, picture: Image.Image, words: str
+) -> None:
+    with pytest.raises(DataError, match=rf"items\[1\]: .*{words}"):
+        embedder.encode(["a text", picture])

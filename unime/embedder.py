@@ -141,6 +141,8 @@ class Embedder:
             DataError: an item that cannot be read, or has nothing in it, by its index.
         """
         check_output(output, dimensions, self.dimension)
+        if batch_size < 1:
+            raise ValueError(f"batch_size: got {batch_size}, expected 1 or more")
         alone = isinstance(items, str | Path | bytes | Image.Image | Item | Mapping)
         given: Sequence[Input] = [items] if alone else items  # type: ignore[list-item,assignment]
         made, pictures = self.as_items(given)
@@ -315,8 +317,10 @@ def check_output(output: str, dimensions: int | None, dimension: int) -> None:
     """
     if output not in OUTPUTS:
         raise ValueError(f"output: got {output!r}, expected one of {', '.join(OUTPUTS)}")
-    if dimensions is not None and not 1 <= dimensions <= dimension:
-        raise ValueError(f"dimensions: got {dimensions}, expected 1 to {dimension}")
+    if dimensions is not None:
+        is_number = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+        if not is_number or not 1 <= dimensions <= dimension:
+            raise ValueError(f"dimensions: got {dimensions!r}, expected 1 to {dimension}")
     if output in ("binary", "ubinary") and (dimensions or dimension) % 8:
         raise ValueError(f"dimensions: got {dimensions or dimension}, expected a multiple of 8")
 
@@ -379,5 +383,8 @@ def _loaded(path: str, held: bytes | Image.Image | None, limit: int) -> Image.Im
     """A picture upright, in RGB, on white where it is transparent, wherever it lies."""
     if isinstance(held, Image.Image):
         check_size("the picture", held, limit)
-        return as_seen(held)
+        try:
+            return as_seen(held)
+        except ValueError as error:
+            raise DataError(f"a picture of mode {held.mode}: {error}") from error
     return load_image("the picture" if held is not None else path, limit, content=held)

@@ -204,9 +204,52 @@ def test_more_tokens_than_the_model_has_positions(family, pictures, tiny_model, 
 @pytest.mark.parametrize("text", ["naïve 🐦🐦🐦 Vögel und 鳥 " * 9, "🐦" * 40, "a" * 99])
 def test_a_cut_never_splits_a_character(text, processor):
     prepare = processor(max_text_tokens=14)
-    cut = prepare.cut(text)
-    assert cut and text.startswith(cut) and len(cut) < len(text)
+    cut, is_cut = prepare.shown(text)
+    assert is_cut and cut and text.startswith(cut) and len(cut) < len(text)
     assert len(prepare.tokenizer(cut)["input_ids"]) <= 14
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a few words of which none is long " * 40,
+        "word " * 9 + "onewordthatgoesonandon" * 90,
+        "line\n\n  and  space " * 40,
+        " " * 3000 + "words behind white space " * 9,
+        "naïve Vögel 鳥鳥鳥 🐦" * 60,
+    ],
+)
+def test_a_long_text_is_cut_where_all_of_it_would_be(family, text, processor):
+    """Only what may be read is tokenised."""
+    prepare = processor(family, max_text_tokens=14)
+    plain = prepare.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = plain["offset_mapping"]
+    whole = text if len(offsets) <= 14 else text[: offsets[14][0]]
+    assert prepare.shown(text) == (whole, len(offsets) > 14)
+
+
+@pytest.mark.parametrize("text", ["word " * 2_000_000, "a" * 9_000_000, "<image>" * 1_000_000])
+def test_a_text_of_megabytes_takes_no_time(text, processor, monkeypatch):
+    prepare, lengths = processor(max_text_tokens=14), []
+    plain = prepare.tokenizer
+
+    class Counting:
+        def __call__(self, head, **settings):
+            lengths.append(len(head))
+            return plain(head, **settings)
+
+        def __getattr__(self, name):
+            return getattr(plain, name)
+
+    monkeypatch.setattr(prepare, "tokenizer", Counting())
+    shown, is_cut = prepare.shown(text)
+    assert is_cut and len(shown) < 15 * 256 and max(lengths) <= 2 * 15 * 256
+
+
+def test_an_instruction_of_megabytes_is_refused(processor):
+    with pytest.raises(DataError, match=r"an instruction of 2,000,000 characters"):
+        processor()(Item("a", instruction="a" * 2_000_000))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

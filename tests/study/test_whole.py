@@ -104,7 +104,8 @@ def test_every_recipe_trains_and_is_scored(studied: Path) -> None:
         assert row["uniformity/Words_t2i"] <= 0 <= row["gap/Words_t2i"]
         assert len(row["curve/stage2/grad_norm"]) == 4
     losses = {name: row["stage2/loss"] for name, row in zip(names, rows, strict=True)}
-    assert len(set(losses.values())) == len(losses)  # each recipe does something of its own
+    assert losses.pop("unime") == losses["infonce-after-stage1"]  # hard ones have not begun yet
+    assert len(set(losses.values())) == len(losses)  # each other recipe does something of its own
     folder = studied / "runs/study"
     kinds = [path.name.split("-")[0] for path in (folder / "steps").iterdir()]
     # score-mse has a stage 1 of its own; the judge is infonce-after-stage1's model

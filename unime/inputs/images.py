@@ -84,11 +84,13 @@ def load_image(
 
 
 def check_size(path: str, image: Image.Image, max_pixels: int) -> None:
-    """Refuse a picture of too many pixels.
+    """Refuse a picture of too many pixels, or of none.
 
     Raises:
         DataError: of more than `max_pixels` (``inputs.max_image_pixels``).
     """
+    if not image.width * image.height:
+        raise DataError(f"{path}: {image.width} x {image.height} pixels", OVERSIZED)
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
         raise DataError(

@@ -6,6 +6,7 @@ whatever a processor emits per image stays with its item, and joining never look
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,9 @@ from unime.inputs.resolution import Resolution
 from unime.models.chat_format import check_prompt
 from unime.models.prompts import render
 
+CHARACTERS = (16, 256)  # of a token: more than usual, and as many as any has
+LONGEST_INSTRUCTION = 20_000  # characters
+SPACE = re.compile(r"\s")
 REFUSED = "refused by the processor"
 BLANK_SIDE = 32  # pixels
 FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
@@ -101,8 +105,15 @@ class ItemProcessor:
         return self._prepare(item, images, frames)
 
     def _prepare(self, item: Item, images: list[Image.Image], frames: list[Image.Image]) -> Sample:
-        instruction = self.neutralise(item.instruction)
-        item = replace(item, text=self.cut(self.neutralise(item.text)), instruction=instruction)
+        if len(item.instruction) > LONGEST_INSTRUCTION:
+            raise DataError(
+                f"{_name(item)}: an instruction of {len(item.instruction):,} characters, expected"
+                f" {LONGEST_INSTRUCTION:,} at most",
+                "too long",
+            )
+        text, is_cut = self.shown(item.text)
+        self.num_truncated += is_cut
+        item = replace(item, text=text, instruction=self.neutralise(item.instruction))
         if frames and not self.backbone.video:
             images, frames = images + frames, []  # this family knows a video as its frames
         check_frames(item, frames)
@@ -171,19 +182,29 @@ class ItemProcessor:
         """A text that the tokenizer reads as text alone."""
         return self._control.neutralise(text)
 
-    def cut(self, text: str) -> str:
-        """The first ``max_text_tokens`` tokens of the item's own text; prompt and images stay."""
+    def shown(self, text: str) -> tuple[str, bool]:
+        """An item's own text as the model reads it, its first ``max_text_tokens`` tokens (prompt
+        and images stay), and whether it was cut. Of a text of megabytes only what may be read is
+        tokenised."""
         limit = int(self.inputs.max_text_tokens or 0)
-        if len(text.encode()) <= limit:  # no tokenizer makes more tokens than bytes
-            return text
-        tokens = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        offsets = tokens["offset_mapping"]
-        if len(offsets) <= limit:
-            return text
-        self.num_truncated += 1
-        return text[: offsets[limit][0]]
+        for each in (*CHARACTERS, len(text) + 1):  # of a token
+            head = self.neutralise(text[: each * (limit + 1)])
+            is_whole = len(text) <= each * (limit + 1)
+            if is_whole and len(head.encode()) <= limit:  # no tokenizer makes more than bytes
+                return head, False
+            tokens = self.tokenizer(
+                head, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )
+            offsets = tokens["offset_mapping"]
+            if len(offsets) <= limit:
+                if is_whole:
+                    return head, False
+                continue  # white space perhaps, of which tokenizers may make nothing
+            end = offsets[limit][0]
+            # a word that goes on where the head ends may be of other tokens
+            if is_whole or each == CHARACTERS[-1] or SPACE.search(head, end + 1):
+                break
+        return head[:end], True
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Join samples into one batch: sequences padded on the left, the rest along dimension 0.

@@ -222,8 +222,5 @@ class Batcher:
         image_token = getattr(processor.hf_processor, "image_token_id", None)
         ids = prepared.sample["input_ids"]
         images = int((ids == image_token).sum()) if image_token is not None else 0
-        is_cut = prepared.is_cut  # or another thread's was
-        if is_cut:
-            text = processor.neutralise(item.text)
-            is_cut = processor.cut(text) != text
+        is_cut = prepared.is_cut and processor.shown(item.text)[1]  # or another thread's was
         return Embedded(vector, prepared.tokens, images, prepared.pixels, is_cut)
