@@ -1,7 +1,7 @@
 """Search in an index by a sentence, a picture, or both.
 
     ./launch.sh search "a dog on a beach" [INDEX] [key=value …]
-    ./launch.sh search --image holiday.jpg
+    ./launch.sh search --image holiday.jpg [INDEX]
     ./launch.sh search "the same, but blue" --image car.jpg limit=5 kind=picture below=~/pictures
 
 Prints score and path of what was found (of a text the line, of a PDF file the page), with small
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
+from itertools import takewhile
 from pathlib import Path
 
 from stages.index import is_setting
@@ -22,12 +23,13 @@ from unime.config.searching import IndexConfig, SearchConfig
 from unime.errors import ConfigError, in_a_line
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
-from unime.search.about import model_of
+from unime.search.about import ABOUT, model_of
 from unime.search.index import Index
 from unime.search.outcome import Hit
 from unime.search.terminal import picture_codes, shows_pictures
 
 LONGEST = 160  # characters of a passage
+KEYS = {setting.name for setting in fields(SearchConfig)}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,24 +72,36 @@ def show(found: list[Hit], as_json: bool) -> None:
 
 
 def parse(argv: list[str] | None) -> tuple[SearchConfig, bool]:
-    """TEXT, INDEX if the second word is no setting, and settings; whether to print JSON."""
+    """TEXT, INDEX if the second word is no setting, and settings; whether to print JSON. Beside an
+    image one word that is an index's folder is the INDEX."""
     parser = program_parser(SearchConfig)
     parser.usage = "%(prog)s [TEXT] [INDEX] [--image FILE] [--json] [key=value …]"
     parser.add_argument("--image", metavar="FILE")
     parser.add_argument("--json", action="store_true")
     args = parse_words(parser, argv)
     words, given = [*args.overrides], {}
-    for key in ("text", "index"):
-        if words and not is_setting(words[0]):
-            given[key] = words.pop(0)
     if args.image is not None:
         given["image"] = args.image
+    for key in _plain_keys(words, args.image is not None):
+        given[key] = words.pop(0)
     config = replace(built(parser, SearchConfig, None, words), **given)
     if not config.text.strip() and config.image is None:
         parser.exit(2, "error: got nothing to look for, expected a text, --image FILE, or both\n")
     if config.image is not None and not Path(config.image).is_file():
         parser.exit(2, f"error: image: there is no file {in_a_line(config.image)}\n")
     return config, args.json
+
+
+def _plain_keys(words: list[str], is_like_image: bool) -> list[str]:
+    """What the first words are that are no settings."""
+    named = [word.partition("=")[0] for word in words]
+    plain = [*takewhile(lambda word: not is_setting(word), words)][:2]
+    if is_like_image and len(plain) == 1 and "index" not in named:
+        is_index = (Path(plain[0]).expanduser() / ABOUT).is_file()
+        return ["index"] if is_index else ["text"]
+    if words and not plain and not is_like_image and not {"text", named[0]} & {*named} & KEYS:
+        plain = [words[0], *takewhile(lambda word: not is_setting(word), words[1:2])]  # "a=b"
+    return ["text", "index"][: len(plain)]
 
 
 if __name__ == "__main__":

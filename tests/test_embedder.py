@@ -134,6 +134,23 @@ def test_what_is_no_item_is_named(item: Any, said: str, embedder: Embedder) -> N
         embedder.encode(["a cat", item])
 
 
+def test_pictures_in_memory_are_named_by_their_places(
+    embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn("RGB").save("own.png")
+    good = Path("own.png").read_bytes()
+    with pytest.raises(DataError, match=r"items\[1\]: picture 3: not a readable image"):
+        embedder.encode(["a", {"images": [good, "own.png", b"no picture"]}])
+    Path("picture 1").write_bytes(b"no picture")  # a file of that name is no picture in memory
+    with pytest.raises(DataError, match=r"items\[0\]: picture 1: not a readable image"):
+        embedder.encode([{"images": [good, "picture 1"]}])
+    monkeypatch.setattr(embedder.encoders[0].processor, "most_tokens", 100)
+    with pytest.raises(DataError, match=r"picture 1, .* and 397 more: .* tokens") as told:
+        embedder.encode([{"images": [drawn("RGB")] * 400}])
+    assert len(str(told.value)) < 300
+
+
 def test_a_run_s_folder_is_what_it_trained(
     tiny_model: Callable[..., Path], load_tiny: Callable[..., Encoder], tmp_path: Path
 ) -> None:
@@ -167,6 +184,9 @@ def test_labels_are_compared_by_the_mean_of_their_templates(embedder: Embedder) 
     for wrong in ([], "a photo"):
         with pytest.raises(ValueError, match="expected"):
             embedder.classify([picture], labels if wrong else [], wrong or "a {}")
+    for of_labels in ("cat", ["cat", 5]):
+        with pytest.raises(ValueError, match="labels: got .* expected a list of texts"):
+            embedder.classify([picture], of_labels)  # type: ignore[arg-type]
 
 
 def test_no_such_model() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -190,11 +190,14 @@ class Embedder:
         """
         processor, pixels = self.encoders[0].processor, 0
         limit = processor.inputs.max_image_pixels
-        before = processor.num_truncated
+        before, held = processor.num_truncated, pictures or {}
+        names = _by_place(item.images, held)  # which errors say
+        own = dict(zip(names, item.images, strict=True))
+        item = replace(item, images=tuple(names))
 
         def load(path: str) -> Image.Image:
             nonlocal pixels
-            image = _loaded(path, (pictures or {}).get(path), limit)
+            image = _loaded(path, held.get(own.get(path, path)), limit)
             pixels += image.width * image.height
             return image
 
@@ -244,7 +247,7 @@ class Embedder:
             Of each picture: label -> cosine, the best first.
 
         Raises:
-            ValueError: no label, or a template without ``{}``.
+            ValueError: no label, one that is no text, or a template without ``{}``.
         """
         templates = [template] if isinstance(template, str) else [*template]
         texts: list[Input] = [*label_texts(labels, templates)]
@@ -302,8 +305,10 @@ def label_texts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Each label in each template, label after label.
 
     Raises:
-        ValueError: no label, or a template without ``{}``.
+        ValueError: no label, one that is no text, or a template without ``{}``.
     """
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels: got {labels!r:.80}, expected a list of texts")
     if not labels or not templates or any("{}" not in one for one in templates):
         raise ValueError(f"got labels {labels!r} and templates {templates!r}, expected {{}}")
     return [one.replace("{}", label) for label in labels for one in templates]
@@ -372,6 +377,13 @@ def _as_item(given: object, place: int, called: Any) -> Item:
     return Item(given.get("text") or "", images, instruction=given.get("instruction") or "")
 
 
+def _by_place(names: Sequence[str], held: Mapping[str, object]) -> list[str]:
+    """Pictures of an item, those in memory as "picture 1" by their place, unless a path is that."""
+    places = [f"{IN_MEMORY}{number}" for number in range(1, len(names) + 1)]
+    pairs = zip(names, places, strict=True)
+    return [place if name in held and place not in names else name for name, place in pairs]
+
+
 def _digest(picture: bytes | Image.Image) -> str:
     if isinstance(picture, bytes):
         return hashlib.blake2b(picture, digest_size=16).hexdigest()
@@ -382,9 +394,9 @@ def _digest(picture: bytes | Image.Image) -> str:
 def _loaded(path: str, held: bytes | Image.Image | None, limit: int) -> Image.Image:
     """A picture upright, in RGB, on white where it is transparent, wherever it lies."""
     if isinstance(held, Image.Image):
-        check_size("the picture", held, limit)
+        check_size(path, held, limit)
         try:
             return as_seen(held)
         except ValueError as error:
             raise DataError(f"a picture of mode {held.mode}: {error}") from error
-    return load_image("the picture" if held is not None else path, limit, content=held)
+    return load_image(path, limit, content=held)

@@ -283,6 +283,10 @@ def test_sizes(counting: Counting, pictures: Path, tmp_path: Path) -> None:
         assert abs(float(vectors[0] @ np.array(own)) - found[0][0].score) < 1e-5
         with pytest.raises(ValueError, match="dimensions"):
             index.search("a", dimensions=3)
+        with pytest.raises(ValueError, match="kind: got 'video'"):
+            index.search("a", kind="video")
+    with pytest.raises(ConfigError, match=str(tmp_path / "index")):
+        Index(tmp_path / "index", counting, IndexConfig(dimensions=[half - 1]))
 
 
 class Attack:

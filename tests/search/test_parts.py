@@ -20,8 +20,10 @@ from PIL import Image
 
 from stages.index import main as index_main
 from stages.search import main as search_main
+from stages.search import parse as parse_search
 from tests.search.conftest import Counting, drawing
 from tests.support.paths import ROOT
+from unime.config.searching import SearchConfig
 from unime.errors import ConfigError, DataError
 from unime.search import Index
 from unime.search.outcome import Hit
@@ -126,6 +128,9 @@ def test_programs(
     search_main(["a = b", index, "device=cpu", "kind=text"])
     said = capfd.readouterr().out
     assert f"{pictures / 'notes.md'}:1" in said and "\033" not in said
+    search_main(["a=b", index, "device=cpu", "limit=1"])
+    search_main(["--image", str(pictures / "b.tif"), index, "device=cpu", "limit=1"])
+    assert capfd.readouterr().out.splitlines()[-1].endswith(str(pictures / "b.tif"))
     with pytest.raises(ConfigError, match="dimensions"):
         search_main(["a", index, "device=cpu", "dimensions=3"])
     with pytest.raises(ConfigError, match="index"):
@@ -133,6 +138,39 @@ def test_programs(
     for words in ([], ["a", index, "--image", str(tmp_path / "none.png")], ["a", "limit=0"]):
         with pytest.raises(SystemExit, match="2"):
             search_main(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a=b"], {"text": "a=b"}),
+        (["a=b", "INDEX", "limit=3"], {"text": "a=b", "index": "INDEX", "limit": 3}),
+        (["a", "limit=3"], {"text": "a", "limit": 3}),
+        (["--image", "PICTURE", "INDEX"], {"image": "PICTURE", "index": "INDEX"}),
+        (["--image", "PICTURE", "a", "INDEX"], {"image": "PICTURE", "text": "a", "index": "INDEX"}),
+        (["--image", "PICTURE", "a"], {"image": "PICTURE", "text": "a"}),
+        (
+            ["--image", "PICTURE", "INDEX", "index=other"],
+            {"image": "PICTURE", "text": "INDEX", "index": "other"},
+        ),
+        (["text=a", "index=INDEX"], {"text": "a", "index": "INDEX"}),
+    ],
+)
+def test_words_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawing(1).save("PICTURE", "PNG")
+    Path("INDEX").mkdir()
+    Path("INDEX/index.json").write_text("{}")
+    assert parse_search(words) == (SearchConfig(**expected), False)
+
+
+@pytest.mark.parametrize("words", [["a", "limt=3"], ["text=a", "limt=3"], ["limt=3", "text=a"]])
+def test_a_setting_that_there_is_not(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_search(words)
+    assert "limt" in capsys.readouterr().err
 
 
 @pytest.mark.use

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,7 +139,7 @@ def test_a_full_queue_is_429_to_a_client(
 
 
 def test_nothing_is_done_for_a_client_that_is_gone(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import http.client
 
@@ -154,6 +155,8 @@ def test_nothing_is_done_for_a_client_that_is_gone(
             time.sleep(0.01)
         assert served.service.batcher.unanswered < 6
         let_go()
+    gc.collect()
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []
 
 
 def test_what_was_taken_is_answered_at_the_end(embedder: Embedder) -> None:

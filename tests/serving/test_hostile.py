@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -224,6 +226,34 @@ def test_slow_bodies_and_headers_are_not_waited_for(strict: Running) -> None:
     assert exchanged(strict.port, head) == b""  # closed: there was no request
     assert exchanged(strict.port, b"") == b""
     assert time.monotonic() - started < 10
+    assert answers(strict)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_all_before_it_reads_is_told(strict: Running, chunked: bool) -> None:
+    """Not reset, although the body is refused before it has come."""
+    block = b" " * (1 << 20)
+    head = {"Content-Type": "application/json", "Connection": "close"}
+    head |= {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(9 << 20)}
+    for _ in range(3):
+        asked = http.client.HTTPConnection("127.0.0.1", strict.port, timeout=20)
+        with closing(asked):
+            body = (block for _ in range(9))
+            asked.request("POST", OPENAI, body, head, encode_chunked=chunked)
+            assert asked.getresponse().status == 413
+    assert strict.service.held.now == 0
+
+
+def test_an_endless_body_is_cut_off(strict: Running) -> None:
+    lines = ["POST /v1/embeddings HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked"]
+    chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", strict.port), 20) as sent:
+        sent.sendall("\r\n".join([*lines, "", ""]).encode())
+        with pytest.raises(OSError):
+            while time.monotonic() < started + 20:
+                sent.sendall(chunk)
+    assert time.monotonic() - started < 15
     assert answers(strict)
 
 

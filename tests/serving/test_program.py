@@ -60,6 +60,11 @@ def test_settings_that_cannot_be(words: dict[str, object], said: str) -> None:
         ServeConfig(model="a", **words)  # type: ignore[arg-type]
 
 
+def test_a_short_queue_is_set_alone() -> None:
+    assert ServeConfig(model="a", queue_items=24).most_items == 24
+    assert ServeConfig(model="a").most_items == 256
+
+
 @contextmanager
 def program(model: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], Running]]:
     command = [sys.executable, "-m", "stages.serve", str(model), "port=0", *words]

@@ -150,7 +150,10 @@ def test_a_text_that_is_cut_is_said(served: Running) -> None:
 
 
 def test_what_else_clients_ask(served: Running, embedder: Embedder) -> None:
-    names = [one["id"] for one in served.ask("/v1/models")[1]["data"]]
+    listed = served.ask("/v1/models")[1]["data"]
+    names = [one["id"] for one in listed]
+    assert [served.ask(f"/v1/models/{name}")[1] for name in names] == listed
+    assert served.ask("/v1/models/another")[0] == 404
     assert names == ["tiny", "text-embedding-3-large"]
     assert served.ask("/health")[1]["status"] == "ok"
     assert served.ask("/meta")[1]["dimensions"] == embedder.dimension
@@ -201,7 +204,11 @@ REFUSED = [
     (OPENAI, {"input": "a", "model": "gpt"}, "model: got 'gpt'"),
     (COHERE, {"texts": ["a"], "images": ["b"]}, "texts, images, inputs"),
     (COHERE, {"texts": []}, "texts: got a list of 0"),
-    (COHERE, {"texts": ["a"], "output_dimension": 9, "embedding_types": ["binary"]}, "multiple"),
+    (
+        COHERE,
+        {"texts": ["a"], "output_dimension": 9, "embedding_types": ["binary"]},
+        "output_dimension: got 9, expected a multiple",
+    ),
     (VOYAGE, {"inputs": [{"content": [{"type": "video_url", "video_url": "x"}]}]}, "videos"),
     ("/vectorize", {"texts": "a"}, "texts: got 'a', expected a list"),
 ]

@@ -18,6 +18,8 @@ HostName = Annotated[
     str, Bounds("a host, or host:port", re.compile(r"[\w.-]+(:\d{1,5})?", re.ASCII).fullmatch)
 ]
 
+MOST_ITEMS = 256  # of a request, unless it is set
+
 
 @dataclass
 class ServeConfig(Settings):
@@ -38,7 +40,9 @@ class ServeConfig(Settings):
         [], "whose pictures are fetched where a request names an address; none: data URIs alone"
     )
     max_body_mib: Positive[int] = setting(32, "of a request, and of what is fetched for it")
-    max_items: Positive[int] = setting(256, "of a request")
+    max_items: Positive[int] | None = setting(
+        None, f"of a request; null: {MOST_ITEMS}, or queue_items where that is less"
+    )
     max_pixels: Positive[int] = setting(25_000_000, "of all pictures of an item")
     body_seconds: Positive[float] = setting(20.0, "in which a request has to have come")
     fetch_seconds: Positive[float] = setting(10.0, "for one picture, redirects included")
@@ -56,11 +60,16 @@ class ServeConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = self.max_items <= self.queue_items
+        fits = self.most_items <= self.queue_items
         expected = f"at most queue_items={self.queue_items}"
         require(fits, "max_items", self.max_items, expected)
         fits = self.max_body_mib <= self.held_mib
         require(fits, "max_body_mib", self.max_body_mib, f"at most held_mib={self.held_mib}")
+
+    @property
+    def most_items(self) -> int:
+        """Of a request."""
+        return self.max_items or min(MOST_ITEMS, self.queue_items)
 
     @property
     def is_local(self) -> bool:

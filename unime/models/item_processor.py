@@ -32,6 +32,7 @@ LONGEST_INSTRUCTION = 20_000  # characters
 SPACE = re.compile(r"\s")
 REFUSED = "refused by the processor"
 BLANK_SIDE = 32  # pixels
+NAMED = 3  # pictures of an item, by an error
 FRAMES_PER_SECOND = 1.0  # taken for granted of a video, as Qwen3-VL-Embedding samples them
 
 
@@ -280,4 +281,6 @@ def _video_inputs(frames: list[Image.Image]) -> dict[str, Any]:
 
 
 def _name(item: Item) -> str:
-    return ", ".join(item.images + item.video[:1]) or f"text {item.text[:60]!r}"
+    pictures = item.images + item.video[:1]
+    more = f" and {len(pictures) - NAMED} more" if len(pictures) > NAMED else ""
+    return ", ".join(pictures[:NAMED]) + more or f"text {item.text[:60]!r}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -10,7 +12,8 @@ from starlette.requests import ClientDisconnect
 from unime.serving.requests import RequestError
 
 MIB = 1 << 20
-CLOSE = {"Connection": "close"}  # what is left of the body is not read
+DRAINED = 256 * MIB  # of a refused body, which are read and thrown away
+CLOSE = {"Connection": "close"}  # what is left of the body after that is not read
 
 
 class Held:
@@ -58,6 +61,39 @@ async def read_body(request: Request, hold: Hold, most: int, seconds: float) -> 
     Raises:
         RequestError: no JSON by its type, too long, too slow, cut, or no room for it.
     """
+    chunks = request.stream()
+    try:
+        async with asyncio.timeout(seconds) as until:
+            return await _read(request, chunks, hold, most)
+    except RequestError:
+        await _drain(request, chunks, until.when())
+        raise
+    except TimeoutError:
+        raise RequestError(f"the body took more than {seconds:g} seconds", 408, CLOSE) from None
+    except ClientDisconnect:
+        raise RequestError("the body ends early", 400, CLOSE) from None
+
+
+async def _drain(
+    request: Request, chunks: AsyncGenerator[bytes, None], until: float | None
+) -> None:
+    """Throw away what comes of a refused body, for a while: many clients read no answer before they
+    have sent all of it, and a connection that closes before is reset."""
+    length = request.headers.get("content-length", "")
+    if "expect" in request.headers or (length.isdecimal() and int(length) > DRAINED):
+        return  # it waits to be told to send, or will not end in time
+    left = DRAINED
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout_at(until):
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    return
+
+
+async def _read(
+    request: Request, chunks: AsyncGenerator[bytes, None], hold: Hold, most: int
+) -> bytes:
     given = request.headers.get("content-type") or "application/json"  # Weaviate sends none
     kind = given.partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -70,15 +106,9 @@ async def read_body(request: Request, hold: Hold, most: int, seconds: float) -> 
     if length.isdecimal() and int(length) > most:
         raise RequestError(f"the body has {length} bytes, of at most {most}", 413, CLOSE)
     body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                hold.add(len(chunk))
-                body += chunk
-                if len(body) > most:
-                    raise RequestError(f"the body has more than {most} bytes", 413, CLOSE)
-    except TimeoutError:
-        raise RequestError(f"the body took more than {seconds:g} seconds", 408, CLOSE) from None
-    except ClientDisconnect:
-        raise RequestError("the body ends early", 400, CLOSE) from None
+    async for chunk in chunks:
+        hold.add(len(chunk))
+        body += chunk
+        if len(body) > most:
+            raise RequestError(f"the body has more than {most} bytes", 413, CLOSE)
     return bytes(body)

@@ -55,6 +55,7 @@ class Asked:
 
     Attributes:
         outputs: types of vectors, as the dialect calls them.
+        size_key: what it calls `dimensions`.
         may_cut: whether a text that is longer than the model is shown may be cut.
         said: what the answer repeats of it.
     """
@@ -65,6 +66,7 @@ class Asked:
     outputs: tuple[str, ...] = ("float",)
     may_cut: bool = True
     said: dict[str, Any] = field(default_factory=dict)
+    size_key: str = "dimensions"
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,16 @@ class Service:
         for pool in (self._readers, self._fetchers):
             pool.shutdown(cancel_futures=True)
 
+    def check_name(self, name: str) -> None:
+        """Refuse what is no name of the model.
+
+        Raises:
+            RequestError: it is none.
+        """
+        if name not in self.names:
+            known = ", ".join(self.names)
+            raise RequestError(f"model: got {name[:60]!r}, expected one of {known}", 404)
+
     async def respond(self, request: Request) -> Response:
         """The answer to a request in the dialect of its address, or why there is none."""
         route, started = request.url.path, time.monotonic()
@@ -123,11 +133,11 @@ class Service:
 
     def _read(self, dialect: Dialect, body: bytes) -> Asked:
         asked = dialect.read(parse(body))
-        if len(asked.items) > self.config.max_items:
-            raise RequestError(f"{len(asked.items)} items, of at most {self.config.max_items}", 413)
-        if asked.model is not None and asked.model not in self.names:
-            known = ", ".join(self.names)
-            raise RequestError(f"model: got {asked.model[:60]!r}, expected one of {known}", 404)
+        if len(asked.items) > self.config.most_items:
+            most = f"of at most {self.config.most_items}"
+            raise RequestError(f"{len(asked.items)} items, {most}", 413)
+        if asked.model is not None:
+            self.check_name(asked.model)
         check(asked, self.embedder.dimension)
         return asked
 
@@ -173,9 +183,8 @@ class Service:
             found = everything.result()
         finally:
             gone.cancel()
-            for answer in answers:
+            for answer in answers:  # and so `everything` ends, which nobody may wait for any more
                 answer.cancel()
-            everything.cancel()
         for item, one in zip(given, found, strict=True):
             if isinstance(one, DataError):
                 raise RequestError(f"{item.place}: {one}")
@@ -216,24 +225,32 @@ def make_app(service: Service) -> FastAPI:
     ]
     models = {"object": "list", "data": listed}
 
-    def guarded(act: Callable[[], Response], is_open: bool = False) -> Callable[..., Response]:
+    def guarded(
+        act: Callable[[Request], Response], is_open: bool = False
+    ) -> Callable[[Request], Response]:
         def respond(request: Request) -> Response:
             try:
                 (service.access.check_page if is_open else service.access.check)(request)
+                return act(request)
             except RequestError as error:
                 return refusal(DIALECTS["/v1/embeddings"], error)
-            return act()
 
         return respond
 
-    def told(value: Any) -> Callable[[], Response]:
-        return lambda: Response(json.dumps(value), media_type=JSON)
+    def told(value: Any) -> Callable[[Request], Response]:
+        return lambda _: Response(json.dumps(value), media_type=JSON)
+
+    def model(request: Request) -> Response:
+        service.check_name(name := request.path_params["name"])
+        (one,) = (one for one in listed if one["id"] == name)
+        return told(one)(request)
 
     for path in ("/.well-known/ready", "/.well-known/live"):
-        app.add_route(path, guarded(lambda: Response(status_code=204), is_open=True))
+        app.add_route(path, guarded(lambda _: Response(status_code=204), is_open=True))
     app.add_route("/health", guarded(told(about), is_open=True))
     app.add_route("/meta", guarded(told(about)))
     app.add_route("/v1/models", guarded(told(models)))
+    app.add_route("/v1/models/{name:path}", guarded(model))
     plain = "text/plain; version=0.0.4"
-    app.add_route("/metrics", guarded(lambda: Response(service.metrics.text(), media_type=plain)))
+    app.add_route("/metrics", guarded(lambda _: Response(service.metrics.text(), media_type=plain)))
     return app

@@ -27,7 +27,7 @@ def check(asked: Asked, dimension: int) -> None:
         try:
             check_output(OUTPUTS[output], asked.dimensions, dimension)
         except ValueError as error:
-            raise RequestError(str(error)) from None
+            raise RequestError(str(error).replace("dimensions", asked.size_key, 1)) from None
 
 
 def typed(

@@ -23,6 +23,7 @@ from unime.serving.requests import (
 )
 from unime.serving.vectors import OUTPUTS, typed
 
+SIZE = "output_dimension"
 FORMS = ("texts", "images", "inputs")
 
 
@@ -39,8 +40,8 @@ class Cohere:
         items = [_item(one, key, f"{key}[{number}]") for number, one in enumerate(given)]
         said = {"texts": given} if key == "texts" else {}
         cut = option(body, "truncate", ("NONE", "START", "END"), "END")
-        dimensions = size_of(body, "output_dimension")
-        return Asked(items, model_of(body), dimensions, _types(body), cut == "END", said)
+        size = size_of(body, SIZE)
+        return Asked(items, model_of(body), size, _types(body), cut == "END", said, SIZE)
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
         images = sum(one.image_tokens for one in found)

@@ -19,6 +19,7 @@ from unime.serving.requests import (
 )
 from unime.serving.vectors import typed
 
+SIZE = "output_dimension"
 TYPES = ("float", "int8", "uint8", "binary", "ubinary")
 
 
@@ -34,8 +35,8 @@ class Voyage:
             items.append(item)
         output = option(body, "output_dtype", TYPES, "float")
         said = {"in_base64": option(body, "encoding_format", ("base64",), "") == "base64"}
-        dimensions, may_cut = size_of(body, "output_dimension"), flag(body, "truncation", True)
-        return Asked(items, model_of(body), dimensions, (output,), may_cut, said)
+        size, may_cut = size_of(body, SIZE), flag(body, "truncation", True)
+        return Asked(items, model_of(body), size, (output,), may_cut, said, SIZE)
 
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
         images, tokens = (
