@@ -6,8 +6,9 @@
 
 Only files that are new or have changed are embedded, those that are gone leave, and other folders
 that were indexed before stay. A folder that is gone as a whole may be on a disk that is not
-mounted: what the index has of it leaves by forget=true alone. Killed or stopped, the same command goes on. What cannot be read is
-listed with its reason in INDEX/unreadable.json, and tried again when it changes.
+mounted: what the index has of it leaves by forget=true alone. Killed or stopped, the same command
+goes on. What cannot be read is listed with its reason in INDEX/unreadable.json, and tried again
+when it changes.
 """
 
 from __future__ import annotations

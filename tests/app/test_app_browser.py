@@ -96,6 +96,23 @@ def test_a_sentence_finds_its_picture(
     assert PASSAGE[:40] in tab.locator(".hit .passage").inner_text()
 
 
+def test_a_picture_that_is_gone(opened: Callable[..., Any], page: Page) -> None:
+    """The page says so, and asks for none of it (`opened`: nothing in the console)."""
+    path = page.folder / f"{TEA}.png"
+    path.rename(page.folder / "elsewhere")
+    try:
+        tab = opened()
+        tab.fill("#query", TEA)
+        tab.keyboard.press("Enter")
+        names(tab)
+        gone = tab.locator(".hit", has=tab.locator(".absent"))
+        assert gone.locator(".name").all_inner_texts() == [path.name]
+        assert "gone" in gone.inner_text() and gone.locator("button, img").count() == 0
+        tab.wait_for_load_state("networkidle")
+    finally:
+        (page.folder / "elsewhere").rename(path)
+
+
 def test_a_picture_finds_its_neighbours(
     opened: Callable[..., Any], page: Page, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def make_page(service: Service, index: Index, about: About, style: str, elements
         "/": (parts["app.html"], "text/html"),
         "/style.css": (style + parts["app.css"], "text/css"),
         "/script.js": (script, "text/javascript"),
+        "/favicon.ico": ("", "image/x-icon"),  # asked for beside a picture in a tab of its own
     }
 
     drawn = BoundedSemaphore(DRAWN_AT_ONCE)

@@ -188,6 +188,7 @@ def shown(hit: Hit) -> dict[str, Any]:
         "folder": str(path.parent),
         "place": hit.place,
         "line": hit.line,
+        "is_there": path.exists(),
         "text": text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …",
     }
 

@@ -156,7 +156,7 @@ class Update:
                     left.append(job)
                     continue
                 old = [t for t in twins if t.path not in taken and _is_gone(t.path)][:1]
-                copied.append((job, *(old or twins)[:1], bool(old)))
+                copied.append((job, (old or twins)[0], bool(old)))
                 taken.update(one.path for one in old)
             self.files.begin([job for job, _, _ in copied])
             done, moved = [], []

@@ -43,16 +43,18 @@ function showSearch() {
       byId("search").scrollIntoView();
       slot.put([{ name, id: hit.id, source: hit.kind === "text" ? null : `/pictures/${hit.id}/small` }]);
     };
+    const isShown = hit.kind === "text" || hit.is_there;
     return h("li", { class: "hit" },
       hit.kind === "text" ? h("p", { class: "passage" }, hit.text) : pictureLink(hit, name),
       h("div", { class: "about" },
         h("span", { class: "name", title: name }, name),
         h("span", { class: "score" }, cosine(hit.score)),
         h("span", { class: "folder", title: hit.folder }, hit.folder.split("/").slice(-2).join("/"))),
-      h("button", { type: "button", "aria-label": `More like ${name}`, onclick: more }, "More like this"));
+      isShown ? h("button", { type: "button", "aria-label": `More like ${name}`, onclick: more }, "More like this") : null);
   }
 
   function pictureLink(hit, name) {
+    if (!hit.is_there) return h("span", { class: "absent" }, "is gone: update the index");
     const image = h("img", { src: `/pictures/${hit.id}/small`, alt: name, loading: "lazy", onerror: () =>
       image.replaceWith(h("span", { class: "absent" }, "cannot be read any more")) });
     return h("a", { class: "show", href: `/pictures/${hit.id}/large`, target: "_blank", rel: "noopener", "aria-label": `${name}, large, in a new tab` }, image);
