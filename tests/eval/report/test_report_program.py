@@ -142,7 +142,9 @@ def test_the_page_and_the_leaderboards_file(
 ) -> None:
     """Both are called with what they need, where they are asked for."""
     called: list[Any] = []
-    monkeypatch.setattr("eval.page.build.write_page", lambda *w: called.append(w) or "written")
+    monkeypatch.setattr(
+        "eval.page.build.write_page", lambda *w, figures: called.append((*w, figures)) or "written"
+    )
     monkeypatch.setattr(
         "eval.report.__main__.write_leaderboard", lambda *words: called.append(words)
     )
@@ -158,9 +160,9 @@ def test_the_page_and_the_leaderboards_file(
         play(two_models, board)
     assert not called and not Path(two_models.output).exists(), "half a report"
     play(two_models, f"html={tmp_path}/out/page.html", board, "baseline=base")
-    (reported, model, output, metadata), (found, models, path) = called
+    (reported, model, output, metadata), (found, models, path, figures) = called
     assert (model, output) == ("tuned", tmp_path / "out/Mine-2B.json")
     assert metadata == {"model_name": "Mine-2B", "model_size": "2B"}
     assert reported == found == json.loads(Path(two_models.output).read_text())
     assert models == {"base": tmp_path / "base", "tuned": tmp_path / "tuned"}
-    assert path == tmp_path / "out/page.html"
+    assert path == tmp_path / "out/page.html" and not figures
