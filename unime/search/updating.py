@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from unime.errors import ConfigError, DataError
@@ -148,6 +149,7 @@ class Update:
         """
         left, waiting = [], {job.file.path for job in jobs}  # what these had before will go
         taken: set[str] = set()  # paths that were moved, each to one other
+        is_gone = cache(_is_gone)  # of thousands of copies each is another's twin
         for begin in range(0, len(jobs), MOST_FILES):
             copied = []
             for job in jobs[begin : begin + MOST_FILES]:
@@ -155,7 +157,7 @@ class Update:
                 if not twins:
                     left.append(job)
                     continue
-                old = [t for t in twins if t.path not in taken and _is_gone(t.path)][:1]
+                old = [t for t in twins if t.path not in taken and is_gone(t.path)][:1]
                 copied.append((job, (old or twins)[0], bool(old)))
                 taken.update(one.path for one in old)
             self.files.begin([job for job, _, _ in copied])
