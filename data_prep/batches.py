@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,13 +29,12 @@ from unime.data.sampling.clusters import FACTS, Clusters, units_of
 from unime.data.sampling.growing import grow_clusters, kept_edges
 from unime.data.survey import survey
 from unime.data.train_subset import load_train_subset
-from unime.errors import DataError
 from unime.mining.corpus import Corpus
 from unime.mining.places import made_with, refuse_other, tasks_of
 from unime.mining.search import ExactSearch
 from unime.retrieval.encoding import distinct_items
 from unime.retrieval.stored import StoredModel
-from unime.runtime.distributed import on_main, together
+from unime.runtime.distributed import on_main, patient_accelerator, together
 from unime.runtime.files import writing
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 from unime.runtime.program import run_program
@@ -49,8 +46,7 @@ SAMPLE = 4096  # rows whose similarities are averaged
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(BatchesConfig, argv)
-    waiting = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
+    accelerator = patient_accelerator(PATIENCE)
     folder = Path(config.output_dir)
     on_main(accelerator, lambda: lock_folder("output_dir", folder))
     with closing(StoredModel(config, accelerator)) as model:
@@ -91,10 +87,7 @@ def _of_task(config: BatchesConfig, model: StoredModel, task: str) -> tuple[int,
     pairs = list(subset)
     items = [*(pair.query for pair in pairs), *(pair.target for pair in pairs)]
     distinct = distinct_items(accelerator, items)
-    missing = model.missing(distinct)
-    if (refusal := model.refusal(distinct, missing)) is not None:
-        raise DataError(f"{task}: {config.model.name}: {refusal}")
-    model.encode(distinct, missing, task)
+    model.complete(distinct, task)
 
     def cluster() -> str:
         assert model.store is not None

@@ -15,14 +15,11 @@ from __future__ import annotations
 from contextlib import closing
 from datetime import timedelta
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from unime.config import JudgeConfig, load_config
 from unime.mining.judged_set import JudgedSet
-from unime.runtime.distributed import on_main
+from unime.runtime.distributed import on_main, patient_accelerator
 from unime.runtime.program import run_program
 
 PATIENCE = timedelta(hours=12)  # while the main process writes
@@ -30,8 +27,7 @@ PATIENCE = timedelta(hours=12)  # while the main process writes
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(JudgeConfig, argv)
-    waiting = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
+    accelerator = patient_accelerator(PATIENCE)
     with closing(JudgedSet(config, accelerator)) as judged:
         for task in judged.tasks:
             line = judged.judge(task)

@@ -15,9 +15,6 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from eval.evaluation import Evaluation
@@ -26,17 +23,17 @@ from eval.result_files import side_files
 from eval.tasks.suites import load_suite
 from unime.config import EvalConfig, load_config
 from unime.errors import DataError
+from unime.runtime.distributed import patient_accelerator
 from unime.runtime.files import regular
 from unime.runtime.program import run_program
 
-PATIENCE = timedelta(hours=2)
+PATIENCE = timedelta(hours=2)  # while the main process ranks and writes
 
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(EvalConfig, argv)
     suite = load_suite(config.data.suite, config.data.tasks)
-    waiting = InitProcessGroupKwargs(timeout=PATIENCE)  # while the main process ranks and writes
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
+    accelerator = patient_accelerator(PATIENCE)
     for name, task in suite.items():  # a folder in a result's place, before hours of work
         folder = Path(config.output_dir)
         for path in (folder / f"{name}.json", *side_files(folder / task.modality, name)):

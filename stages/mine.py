@@ -15,15 +15,12 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
 
 from eval.page.mined import mined_page, mined_tables
 from unime.config import MineConfig, load_config
 from unime.mining.mined_set import MinedSet
-from unime.runtime.distributed import on_main
+from unime.runtime.distributed import on_main, patient_accelerator
 from unime.runtime.files import write_aside, writing
 from unime.runtime.program import run_program
 
@@ -32,8 +29,7 @@ PATIENCE = timedelta(hours=12)  # while the main process searches and writes
 
 def main(argv: list[str] | None = None) -> None:
     config = load_config(MineConfig, argv)
-    waiting = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
+    accelerator = patient_accelerator(PATIENCE)
     with closing(MinedSet(config, accelerator)) as mined:
         for task in mined.tasks:
             line = mined.mine(task)

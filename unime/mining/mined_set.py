@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -24,54 +23,42 @@ from torch import Tensor
 
 from unime.config import EvalConfig, MineConfig, build_config
 from unime.config.evaluation import STORE
-from unime.data.prepared.folder import SET, PreparedSet, write_rows
-from unime.data.train_subset import TrainSubset, load_train_subset
-from unime.errors import ConfigError, DataError, require
-from unime.inputs.items import Item, Pair
+from unime.data.train_subset import TrainSubset
+from unime.errors import ConfigError, DataError
+from unime.inputs.items import Pair
 from unime.mining.corpus import Corpus, content
 from unime.mining.miner import Mined, Miner
 from unime.mining.near_duplicates import NearDuplicates
 from unime.mining.outcome import as_report
-from unime.mining.places import REPORTS, check_output, made_with, refuse_other, tasks_of
+from unime.mining.places import REPORTS
 from unime.mining.rules import Rule, SecondModel
+from unime.mining.written_set import WrittenSet
 from unime.retrieval.encoding import DistinctItems, distinct_items
 from unime.retrieval.fingerprint import package_versions, plain
 from unime.retrieval.stored import StoredModel
-from unime.runtime.distributed import on_main, together
+from unime.runtime.distributed import on_main
 from unime.runtime.environment import installed_versions
-from unime.runtime.files import read_json, replacing, write_json, writing
-from unime.runtime.folder_lock import lock_folder
-from unime.runtime.names import is_name
+from unime.runtime.files import read_json, write_json, writing
 
 
-class MinedSet:
-    """A set in the making.
+class MinedSet(WrittenSet):
+    """A set in the making."""
 
-    Raises:
-        ConfigError: a model that is not there, or an output_dir that is other data, or was mined
-            with other settings.
-    """
+    key = "mined"
+    taken = (REPORTS, STORE)
 
     def __init__(self, config: MineConfig, accelerator: Accelerator) -> None:
-        self.config, self.accelerator = config, accelerator
-        self.output_dir = Path(config.output_dir)
-        check_output(self.output_dir, Path(config.data.root))
-        self.models = [StoredModel(config, accelerator)]
+        self.config = config
+        super().__init__(config, accelerator)
+        self.reports: dict[str, dict[str, Any]] = {}
+
+    def _find_models(self) -> list[StoredModel]:
+        config, models = self.config, [StoredModel(self.config, self.accelerator)]
         if config.second.config is not None:
             second = build_config(EvalConfig, Path(config.second.config))
             second = replace(second, output_dir=config.output_dir, store=str(config.stores))
-            self.models.append(StoredModel(second, accelerator))
-        on_main(accelerator, lambda: lock_folder("output_dir", self.output_dir))
-        self.made = made_with(config, self.models)
-        self._before = on_main(accelerator, self._refuse_other)
-        for model in self.models:
-            model.open()
-        self.tasks = config.data.tasks or on_main(accelerator, lambda: tasks_of(config))
-        for task in self.tasks:
-            is_right = is_name(task) and task not in (REPORTS, STORE)
-            require(is_right, "data.tasks", task, f"a folder's name, other than {REPORTS}, {STORE}")
-        self.reports: dict[str, dict[str, Any]] = {}
-        self._image_root = ""
+            models.append(StoredModel(second, self.accelerator))
+        return models
 
     def mine(self, task: str) -> str:
         """One task, unless it is there as these settings, model and data make it; a line about it.
@@ -79,21 +66,18 @@ class MinedSet:
         Raises:
             DataError: data that cannot be used, or a failure of the model, on any rank.
         """
-        data = self.config.data.pairs([task])
-        subset = together(self.accelerator, lambda: load_train_subset(data, task))
-        self._image_root = str(subset.images.roots[0]) if subset.images.roots else ""
-        pairs = list(subset)
+        subset, pairs = self._load(task)
         items = [*(pair.query for pair in pairs), *(pair.target for pair in pairs)]
         distinct = distinct_items(self.accelerator, items)
         rows = _digest_of(pairs, distinct)
-        if self._before.get(task, rows) != rows:
+        if self.former.get("rows", {}).get(task, rows) != rows:
             other = f"{self.output_dir} was made with other rows of {task}"
             raise ConfigError(f"output_dir: {other}; name another folder", "output_dir")
         described = {"task": task, "rows of": rows, "fingerprint": self._fingerprint(rows)}
         kept = on_main(self.accelerator, lambda: self._kept(described))
         if kept is None:
             for model in self.models:
-                _embed(model, distinct, task)
+                model.complete(distinct, task)
             kept = on_main(
                 self.accelerator, lambda: described | self._write(task, subset, pairs, distinct)
             )
@@ -108,38 +92,12 @@ class MinedSet:
 
     def finish(self) -> None:
         """Write set.json, on the main process: the set is whole."""
-        source = {
-            "mined": self.made
-            | {
-                "vectors": [model.vectors for model in self.models],
-                "tasks": {task: report["fingerprint"] for task, report in self.reports.items()},
-                "rows": {task: report["rows of"] for task, report in self.reports.items()},
-            }
+        reports = self.reports.items()
+        more = {
+            "tasks": {task: report["fingerprint"] for task, report in reports},
+            "rows": {task: report["rows of"] for task, report in reports},
         }
-        former = PreparedSet.of(self.config.data.root)
-        if former is not None:
-            source["made of"] = former.source
-        rows = {task: {"train": report["rows"]} for task, report in self.reports.items()}
-        with writing("output_dir", self.output_dir):
-            PreparedSet(self._image_root, rows, source).write(self.output_dir)
-
-    def close(self) -> None:
-        for model in self.models:
-            model.close()
-
-    def _refuse_other(self) -> dict[str, str]:
-        """The digests of the rows of each task that lies there, mined as these settings say.
-
-        Raises:
-            ConfigError: they were mined with others.
-        """
-        there = PreparedSet.of(self.output_dir)
-        if there is None:
-            return {}
-        mined = there.source["mined"]
-        refuse_other(self.output_dir, mined, self.made)
-        found: dict[str, str] = mined.get("rows", {})
-        return found
+        self._write_set(more, {task: report["rows"] for task, report in reports})
 
     def _fingerprint(self, rows: str) -> str:
         """Of everything that decides what is written of a task."""
@@ -180,12 +138,7 @@ class MinedSet:
         more = self._more_rules(corpus, vectors[1:])
         miner = Miner(corpus, queries, targets, self.config.mining, more, self.config.seed)
         mined = miner.mine()
-        folder = self.output_dir / task
-        with writing("output_dir", folder):
-            (self.output_dir / SET).unlink(missing_ok=True)  # which is of what was there
-            with replacing(folder) as aside:
-                rows = self._rows(corpus, pairs, mined)
-                write_rows(aside, "train", rows, len(pairs), task)
+        self._write_rows(task, self._rows(corpus, pairs, mined), len(pairs))
         examples = -(-self.config.examples // len(self.tasks))
         row_ids = [pair.row_id for pair in pairs]
         return {"left_out": subset.dropped} | as_report(
@@ -218,17 +171,8 @@ class MinedSet:
     def _rows(self, corpus: Corpus, pairs: Sequence[Pair], mined: Mined) -> Iterator[Pair]:
         """All rows with what was mined after what they had, as they are written."""
         for pair, numbers in zip(pairs, mined.negatives.tolist(), strict=True):
-            negatives = (*pair.negatives, *(corpus.targets[n] for n in numbers if n >= 0))
-            yield Pair(
-                self._relative(pair.query),
-                self._relative(pair.target),
-                tuple(map(self._relative, negatives)),
-                pair.row_id,
-            )
-
-    def _relative(self, item: Item) -> Item:
-        paths = (os.path.relpath(path, self._image_root) for path in item.images)
-        return replace(item, images=tuple(paths))
+            mined_ones = (corpus.targets[n] for n in numbers if n >= 0)
+            yield self._relative(pair, (*pair.negatives, *mined_ones))
 
 
 def _digest_of(pairs: Sequence[Pair], distinct: DistinctItems) -> str:
@@ -237,16 +181,3 @@ def _digest_of(pairs: Sequence[Pair], distinct: DistinctItems) -> str:
     digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
     digest.update(b"".join(distinct.keys) + distinct.index.numpy().tobytes())
     return digest.hexdigest()
-
-
-def first_places(numbers: Tensor, count: int) -> Tensor:
-    """The first place of each number below `count` (count,)."""
-    places = numbers.new_full((count,), len(numbers))
-    return places.scatter_reduce(0, numbers, numbers.new_tensor(range(len(numbers))), "amin")
-
-
-def _embed(model: StoredModel, distinct: DistinctItems, task: str) -> None:
-    missing = model.missing(distinct)
-    if (refusal := model.refusal(distinct, missing)) is not None:
-        raise DataError(f"{task}: {model.config.model.name}: {refusal}")
-    model.encode(distinct, missing, task)

@@ -145,6 +145,18 @@ class StoredModel:
             keys = [distinct.keys[missing[place]] for place in encoded.places]
             together(accelerator, partial(_keep, store, keys, encoded))
 
+    def complete(self, distinct: DistinctItems, title: str) -> None:
+        """Embed all that the store lacks of some items.
+
+        Raises:
+            ConfigError: the model cannot be loaded, or the disk is full or cannot be written.
+            DataError: the model cannot embed such an item, or fails at one, on whichever rank.
+        """
+        missing = self.missing(distinct)
+        if (refusal := self.refusal(distinct, missing)) is not None:
+            raise DataError(f"{title}: {self.config.model.name}: {refusal}")
+        self.encode(distinct, missing, title)
+
     def provenance(self) -> dict[str, Any]:
         """What made the embeddings; on the main process."""
         shown = None if self.store is None else self.store.facts.get("shown")

@@ -6,12 +6,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator
+from datetime import timedelta
 from typing import Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -20,6 +21,16 @@ from unime.errors import ConfigError, DataError
 T = TypeVar("T")
 Work = Callable[[], Generator[None, None, T]]  # in steps, so that others need not wait for all
 APART = 10.0  # seconds that ranks go without meeting while one of them works
+
+
+def patient_accelerator(patience: timedelta) -> Accelerator:
+    """Of a program that embeds: on the CPU where there is nothing else.
+
+    Args:
+        patience: how long ranks wait for the main process, while it searches and writes.
+    """
+    waiting = InitProcessGroupKwargs(timeout=patience)
+    return Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[waiting])
 
 
 def gather_rows(rows: Tensor) -> Tensor:
