@@ -29,6 +29,7 @@ from torch import Tensor
 from eval.validation import SuiteValidation
 from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
+from unime.data.judged import check_scores
 from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
 from unime.data.sampling.clusters import Clusters
 from unime.losses import LearntTemperature, LossOutput, instruction_loss
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         if run.is_main_process:
             write_json(listed, dataset.dropped)
     if config.loss.soft_labels:
-        dataset.check_scores()
+        check_scores(dataset)
     sizes = {"of all sources": len(dataset)}
     if config.data.mixing in OF_ONE_TASK:
         sizes = dataset.task_sizes

@@ -15,7 +15,6 @@ from unime.data.embedding_store import StoredEmbeddings
 from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
 from unime.data.train_subset import TrainSubset, load_train_subset
-from unime.errors import DataError
 from unime.inputs.items import Item, Pair, image_digest
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.distributed import Share, alone
@@ -154,19 +153,6 @@ class PairDataset(Sequence[Pair]):
         kept = [_thing(negative) not in self._unseen for negative in pair.negatives]
         scores = compress(pair.scores, [True, *kept])
         return replace(pair, negatives=tuple(compress(pair.negatives, kept)), scores=tuple(scores))
-
-    def check_scores(self) -> None:
-        """Refuse rows that no judge has scored.
-
-        Raises:
-            DataError: the first one.
-        """
-        for pair in self:
-            if not pair.scores:
-                raise DataError(
-                    f"row {pair.row_id}: no scores, which loss.soft_labels asks for;"
-                    " ./launch.sh judge adds them"
-                )
 
     def things(self, strict: bool) -> list[list[Hashable]]:
         """Of every row what no row may share that is held out alone (hold_out.py): the pictures of

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unime.backbones.packing import pack
+from unime.data.judged import judged_labels
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
@@ -153,15 +154,5 @@ class PairCollator(Collator):
             "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
         }
         if self.scored:
-            batch.labels |= _judged(pairs)
+            batch.labels |= judged_labels(pairs)
         return batch
-
-
-def _judged(pairs: Sequence[Pair]) -> dict[str, Tensor]:
-    """A judge's scores of all targets, and of which row each is: its number less how many positives
-    stand up to there, so that it can be told when other ranks' rows come before (B + n,)."""
-    scores = [pair.scores[0] for pair in pairs] + [s for pair in pairs for s in pair.scores[1:]]
-    own = [-1] * len(pairs)
-    for number, pair in enumerate(pairs):
-        own += [number - len(pairs)] * len(pair.negatives)
-    return {"score": torch.tensor(scores), "own_query": torch.tensor(own)}

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from unime.data.datasets import PairDataset, TextDataset
+from unime.data.judged import judged_labels
 from unime.inputs.items import Item, item_key
 from unime.losses import LossFunction, spread
 from unime.retrieval.embedder import ItemEmbedder
@@ -109,9 +110,7 @@ class HeldOutPairs:
         for place, pair in enumerate(pairs):
             items += pair.negatives
             self._owner += [place] * len(pair.negatives)
-        judged = [pair.scores[0] for pair in pairs if pair.scores]
-        judged += [score for pair in pairs for score in pair.scores[1:]]
-        self._score = torch.tensor(judged) if len(judged) == len(self._owner) else None
+        self._judged = pairs if all(pair.scores for pair in pairs) else None
         self._held = HeldItems(items, chunk_size)
         keys = torch.tensor([item_key(item) for item in items])
         self._query_key, self._target_key = keys[: len(pairs)], keys[len(pairs) :]
@@ -150,11 +149,8 @@ class HeldOutPairs:
             "is_positive": torch.arange(len(own)) < len(rows),
             "query_key": self._query_key[rows],
         }
-        if self._score is not None:
-            place = {row: number for number, row in enumerate(rows)}
-            others = [place[self._owner[n]] - len(rows) for n in own[len(rows) :].tolist()]
-            labels["own_query"] = torch.tensor([-1] * len(rows) + others)
-            labels["score"] = self._score[own]
+        if self._judged is not None:
+            labels |= judged_labels([self._judged[row] for row in rows])
         return self._loss_fn({"query": queries[rows], "target": targets[own]}, labels).loss.item()
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
