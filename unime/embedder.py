@@ -202,7 +202,8 @@ class Embedder:
             return image
 
         sample = processor(item, load)
-        is_cut = processor.num_truncated > before
+        # other threads count there too
+        is_cut = processor.num_truncated > before and processor.shown(item.text)[1]
         return Prepared(sample, len(sample["input_ids"]), pixels, is_cut)
 
     @torch.inference_mode()

@@ -215,12 +215,11 @@ class Batcher:
         self._seen(len(batch), sum(one.tokens for one in prepared))
         for work, one, vector in zip(batch, prepared, vectors, strict=True):
             work.prepared = None  # its pixels
-            work.answer.set_result(self._embedded(work.item, one, vector))
+            work.answer.set_result(self._embedded(one, vector))
 
-    def _embedded(self, item: Item, prepared: Prepared, vector: NDArray[np.float32]) -> Embedded:
+    def _embedded(self, prepared: Prepared, vector: NDArray[np.float32]) -> Embedded:
         processor = self.embedder.encoders[0].processor
         image_token = getattr(processor.hf_processor, "image_token_id", None)
         ids = prepared.sample["input_ids"]
         images = int((ids == image_token).sum()) if image_token is not None else 0
-        is_cut = prepared.is_cut and processor.shown(item.text)[1]  # or another thread's was
-        return Embedded(vector, prepared.tokens, images, prepared.pixels, is_cut)
+        return Embedded(vector, prepared.tokens, images, prepared.pixels, prepared.is_cut)
