@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.demo.seeds import over
 from eval.report.build import build_report
+from eval.report.seeds import over
 from eval.report.table import markdown
 from stages.demo import run_command
 from unime.config import ReportConfig, build_config

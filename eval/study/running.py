@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
 from unime.errors import ConfigError, RunError
-from unime.runtime.folder_lock import NAME as LOCK
+from unime.runtime.folder_lock import wait_until_free
 from unime.runtime.launcher import SCRIPTS
 
 LOGS = "logs"
@@ -106,7 +105,7 @@ class Runner:
         forget()
         if code_of(step.kind) != step.code:
             raise RunError("the code has changed while the study ran: type the command again")
-        if not _is_free(step.folder / LOCK):
+        if not wait_until_free(step.folder, PATIENCE):
             reason = f"{step.folder} is in use by another program"
             return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
         log = self.folder / LOGS / f"{step.name}.log"
@@ -187,18 +186,3 @@ def visible_gpus() -> list[str]:
     import torch  # slow, and of no other use here
 
     return [str(number) for number in range(torch.cuda.device_count())]
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no program has a folder, or gives it up in time."""
-    deadline = time.monotonic() + PATIENCE
-    while lock.is_file():
-        with lock.open("r+b") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except OSError:
-                if time.monotonic() > deadline:
-                    return False
-        time.sleep(0.2)
-    return True

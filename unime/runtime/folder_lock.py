@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,22 @@ def unlock_folder(folder: Path) -> None:
     """Give the lock up before the process ends."""
     if (file := HELD.pop(folder.absolute() / NAME, None)) is not None:  # None: it was lent
         os.close(file)
+
+
+def wait_until_free(folder: Path, patience: float) -> bool:
+    """Whether no other program has a folder, or gives it up in so many seconds. Not for a folder
+    that this process has itself: looking gives its lock up."""
+    path, deadline = folder / NAME, time.monotonic() + patience
+    while path.is_file():
+        with path.open("r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except OSError:
+                if time.monotonic() > deadline:
+                    return False
+        time.sleep(0.2)
+    return True
 
 
 @contextmanager
