@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.support.checkout import Checkout
 from tests.support.material import write_material
+from tests.support.pages.browser import started_browser
 from tests.support.ranks import Ranks
 from tests.support.tiny.models import build_tiny
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
@@ -161,3 +162,10 @@ def material(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[...,
     folder = tmp_path_factory.mktemp("material")
     write_material(folder, tiny_model("qwen2_vl"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One for all pages: a process has one playwright at a time."""
+    with started_browser() as started:
+        yield started

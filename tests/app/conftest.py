@@ -14,7 +14,7 @@ from data_prep.demo.samples import draw_samples
 from tests.app.served import indexed, paged
 from tests.search.conftest import drawing
 from tests.serving.services import Running
-from tests.support.pages.browser import WIDE, started_browser
+from tests.support.pages.browser import Tabs
 from tests.support.paths import ROOT
 from unime.app.page import About
 from unime.embedder import Embedder
@@ -69,36 +69,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     yield from page_of(folder, embedder, folder / ".index")
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with started_browser() as started:
-        yield started
-
-
 @pytest.fixture
 def opened(browser: Any, page: Page) -> Iterator[Callable[..., Any]]:
     """``opened(color_scheme="dark")``: the page in a tab; at the end of the test no tab may have
     said anything in its console, nor asked anybody else, unless it ``may`` hold such words."""
-    contexts, said, asked = [], [], []
+    tabs = Tabs(browser, patience=20)
     expected: list[str] = []
 
     def open_page(may: str = "", **options: Any) -> Any:
         expected.extend([may] * bool(may))
-        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(20_000)
-        tab.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+        tab = tabs.open(**options)
         tab.goto(page.served.url)
         tab.wait_for_selector("#examples button")
         return tab
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert [line for line in said if not any(may in line for may in expected)] == []
-    others = [url for url in asked if not url.startswith((page.served.url, "blob:", "data:"))]
+    tabs.close()
+    assert [line for line in tabs.said if not any(may in line for may in expected)] == []
+    others = [url for url in tabs.asked if not url.startswith((page.served.url, "blob:", "data:"))]
     assert others == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eval.page.build import write_page
-from tests.support.pages.browser import WIDE, started_browser
+from tests.support.pages.browser import Tabs
 from tests.support.pages.results import write_results
 
 
@@ -35,37 +35,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(folder / "report.html", json.loads(data), models)
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with started_browser() as started:
-        yield started
-
-
 @pytest.fixture
 def opened(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """``opened(color_scheme="dark")``: the page of `made`, or another, in a tab; at the end of the
     test no tab may have said anything in its console, or have asked for anything but the file."""
-    contexts, said, asked, opened_files = [], [], [], set()
+    tabs, opened_files = Tabs(browser, patience=10), set()
 
     def open_page(path: Path | None = None, **options: Any) -> Any:
         path = path or request.getfixturevalue("made").path
-        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: asked.append(request.url.split("#")[0]))
+        tab = tabs.open(**options)
         opened_files.add(path.as_uri())
         tab.goto(path.as_uri())
         return tab
 
     yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
-    assert {url for url in asked if url.startswith("file:")} == opened_files
+    tabs.close()
+    assert tabs.said == []
+    assert [url for url in tabs.asked if not url.startswith(("data:", "file:"))] == []
+    assert {url for url in tabs.asked if url.startswith("file:")} == opened_files
 
 
 def count_of(tab: Any) -> int:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,39 @@ def started_browser() -> Iterator[Any]:
         started = driver.chromium.launch(executable_path=found, args=FLAGS)
         yield started
         started.close()
+
+
+@dataclass
+class Tabs:
+    """Tabs of a browser, and what is heard of them.
+
+    Attributes:
+        said: in their consoles and dialogs.
+        asked: addresses, without what follows "#".
+    """
+
+    browser: Any
+    patience: float  # seconds that a test waits for something in a tab
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    contexts: list[Any] = field(default_factory=list)
+
+    def open(self, **options: Any) -> Any:
+        """An empty tab of its own context."""
+        calm = {"viewport": WIDE, "reduced_motion": "reduce"}
+        context = self.browser.new_context(**calm | options)
+        self.contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(self.patience * 1000)
+        tab.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: self.said.append(str(error)))
+        tab.on("request", lambda request: self.asked.append(request.url.split("#")[0]))
+        tab.on("dialog", lambda dialog: self.said.append(f"dialog: {dialog.message}"))
+        return tab
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
 
 
 def ratio(one: list[float], other: list[float]) -> float:
