@@ -8,7 +8,6 @@ array([[0.61, 0.12]], dtype=float32)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,22 +22,18 @@ from PIL import Image
 
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
 from unime.errors import ConfigError, DataError
-from unime.inputs.images import check_size, load_image, longest_first
+from unime.inputs.given import Input, as_items, by_place, loaded
+from unime.inputs.images import longest_first
 from unime.inputs.items import Item, distinct_places
 from unime.inputs.padding import Sample
-from unime.inputs.pixels import as_seen
 from unime.losses import first_unsound
 from unime.models.adapter_files import read_description
 from unime.models.encoder import Encoder
 from unime.models.hub import FINAL, locate
 from unime.runtime.progress import progress_bar
 
-Picture: TypeAlias = str | Path | bytes | Image.Image  # a path, a file's content, or a picture
-Input: TypeAlias = str | Path | bytes | Image.Image | Item | Mapping[str, Any]
 Vectors: TypeAlias = NDArray[Any]
-KEYS = ("text", "image", "images", "instruction")
 OUTPUTS = ("float32", "float16", "int8", "binary", "ubinary")
-IN_MEMORY = "picture "  # what stands for the path of one that lies in memory, with its digest
 
 
 @dataclass(frozen=True)
@@ -166,19 +161,7 @@ class Embedder:
         Raises:
             DataError: something that is no item, by its index.
         """
-        pictures: dict[str, bytes | Image.Image] = {}
-
-        def called(picture: object, place: int) -> str:
-            if isinstance(picture, str | Path):
-                return str(picture)
-            if not isinstance(picture, bytes | Image.Image):
-                kind = type(picture).__name__
-                raise DataError(f"items[{place}]: got a {kind}, expected a picture or its path")
-            name = IN_MEMORY + _digest(picture)
-            pictures[name] = picture
-            return name
-
-        return [_as_item(one, place, called) for place, one in enumerate(given)], pictures
+        return as_items(given)
 
     def prepare(
         self, item: Item, pictures: Mapping[str, bytes | Image.Image] | None = None
@@ -191,13 +174,13 @@ class Embedder:
         processor, pixels = self.encoders[0].processor, 0
         limit = processor.inputs.max_image_pixels
         before, held = processor.num_truncated, pictures or {}
-        names = _by_place(item.images, held)  # which errors say
+        names = by_place(item.images, held)  # which errors say
         own = dict(zip(names, item.images, strict=True))
         item = replace(item, images=tuple(names))
 
         def load(path: str) -> Image.Image:
             nonlocal pixels
-            image = _loaded(path, held.get(own.get(path, path)), limit)
+            image = loaded(path, held.get(own.get(path, path)), limit)
             pixels += image.width * image.height
             return image
 
@@ -352,52 +335,3 @@ def _trained_quantization(model: ModelConfig) -> str:
     adapter = locate(model).adapter
     described = read_description(adapter.folder) if adapter is not None else {}
     return str(described.get("base", {}).get("quantization", Quantization.none.value))
-
-
-def _as_item(given: object, place: int, called: Any) -> Item:
-    if isinstance(given, Item):
-        return given
-    if isinstance(given, str):
-        return Item(given)
-    if isinstance(given, Path | bytes | Image.Image):
-        return Item(images=(called(given, place),))
-    if not isinstance(given, Mapping):
-        kind = type(given).__name__
-        raise DataError(f"items[{place}]: got a {kind}, expected a text, a picture or a dict")
-    if unknown := [key for key in given if key not in KEYS]:
-        raise DataError(f"items[{place}]: got {unknown[0]!r}, expected some of {', '.join(KEYS)}")
-    for key in ("text", "instruction"):
-        if not isinstance(given.get(key) or "", str):
-            raise DataError(f"items[{place}], {key}: got {given[key]!r:.80}, expected a text")
-    several = given.get("images") or ()
-    if isinstance(several, str | bytes | Path | Image.Image):
-        several = (several,)
-    if given.get("image") is not None:
-        several = (given["image"], *several)
-    images = tuple(called(picture, place) for picture in several)
-    return Item(given.get("text") or "", images, instruction=given.get("instruction") or "")
-
-
-def _by_place(names: Sequence[str], held: Mapping[str, object]) -> list[str]:
-    """Pictures of an item, those in memory as "picture 1" by their place, unless a path is that."""
-    places = [f"{IN_MEMORY}{number}" for number in range(1, len(names) + 1)]
-    pairs = zip(names, places, strict=True)
-    return [place if name in held and place not in names else name for name, place in pairs]
-
-
-def _digest(picture: bytes | Image.Image) -> str:
-    if isinstance(picture, bytes):
-        return hashlib.blake2b(picture, digest_size=16).hexdigest()
-    said = f"{picture.mode}{picture.size}{picture.info.get('transparency')}".encode()
-    return hashlib.blake2b(said + picture.tobytes(), digest_size=16).hexdigest()
-
-
-def _loaded(path: str, held: bytes | Image.Image | None, limit: int) -> Image.Image:
-    """A picture upright, in RGB, on white where it is transparent, wherever it lies."""
-    if isinstance(held, Image.Image):
-        check_size(path, held, limit)
-        try:
-            return as_seen(held)
-        except ValueError as error:
-            raise DataError(f"a picture of mode {held.mode}: {error}") from error
-    return load_image(path, limit, content=held)

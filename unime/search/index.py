@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from unime.config.searching import KINDS, IndexConfig, VectorStoreConfig
-from unime.embedder import Embedder, Input
+from unime.embedder import Embedder
 from unime.errors import ConfigError
+from unime.inputs.given import Input
 from unime.inputs.items import Item
 from unime.runtime.folder_lock import lock_folder, unlock_folder
 from unime.search.about import fingerprint, read_about, settled, write_about

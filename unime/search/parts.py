@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from unime.embedder import Input
 from unime.errors import DataError
+from unime.inputs.given import Input
 from unime.runtime.files import read_text
 from unime.search.pdf import count_pages, page_as_png
 
