@@ -18,13 +18,11 @@ from typing import Any
 
 from eval.report.build import build_report
 from eval.report.seeds import over
-from eval.report.table import markdown
+from eval.report.table import markdown, write_table
 from stages.demo import run_command
 from unime.config import ReportConfig, build_config
 from unime.config.reading.values import load_yaml
 from unime.runtime.environment import git_commit
-from unime.runtime.files import write_aside, write_json, writing
-from unime.runtime.folder_lock import locked
 from unime.runtime.program import run_program
 
 SIZES = [16, 32, 64, 128]  # of 256
@@ -38,9 +36,7 @@ def main(words: Sequence[str]) -> None:
     collected = collect([curves(folder) for folder in folders])
     collected |= {"commit": git_commit(), "seeds": [seed_of(folder) for folder in folders]}
     text = table_of(collected)
-    with locked("output", output.parent), writing("output", output):
-        write_json(output, collected)
-        write_aside(output.with_suffix(".md"), text)
+    write_table(output, collected, text)
     print(text)
 
 

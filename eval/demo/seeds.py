@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.seeds import over, spread
-from eval.report.table import markdown, percent
+from eval.report.table import markdown, percent, write_table
 from unime.errors import DataError
-from unime.runtime.files import read_json, write_aside, write_json, writing
-from unime.runtime.folder_lock import locked
+from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 
 COMPARED = (  # what each part of the recipe buys: the first over the second
@@ -39,9 +38,7 @@ def main(words: Sequence[str]) -> None:
         text = table_of(collected := collect(reports))
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{', '.join(words[1:])}: no reports of one demo: {error!r:.200}") from None
-    with locked("output", output.parent), writing("output", output):
-        write_json(output, collected)
-        write_aside(output.with_suffix(".md"), text)
+    write_table(output, collected, text)
     print(text)
 
 

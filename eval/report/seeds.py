@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report.table import markdown
+from eval.report.table import markdown, write_table
 from unime.errors import DataError
-from unime.runtime.files import read_json, write_aside, write_json, writing
-from unime.runtime.folder_lock import locked
+from unime.runtime.files import read_json
 from unime.runtime.program import run_program
 
 Report = dict[str, Any]
@@ -34,9 +33,7 @@ def main(words: Sequence[str]) -> None:
         text = table_of(collected := collect(reports, less, more))
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{', '.join(files)}: no reports of one suite: {error!r:.200}") from None
-    with locked("output", output.parent), writing("output", output):
-        write_json(output, collected)
-        write_aside(output.with_suffix(".md"), text)
+    write_table(output, collected, text)
     print(text)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.remarks import NONE, Report
+from unime.runtime.files import write_aside, write_json, writing
+from unime.runtime.folder_lock import locked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,6 +111,17 @@ def _signs(report: Report) -> Rows:
         [label, "", *(NONE if m[key] is None else f"{m[key]:.{digits}f}" for m in models)]
         for label, key, digits in signs
     ]
+
+
+def write_table(output: Path, found: Mapping[str, Any], text: str) -> None:
+    """Write results as JSON, and their table as Markdown beside it.
+
+    Raises:
+        ConfigError: they cannot be written there, or another program has the folder.
+    """
+    with locked("output", output.parent), writing("output", output):
+        write_json(output, found)
+        write_aside(output.with_suffix(".md"), text)
 
 
 def title_of(report: Report) -> str:

@@ -16,7 +16,7 @@ from unime.runtime.digests import add_pieces, digest_of, folder_digest
 from unime.runtime.environment import PACKAGE, code_digest
 
 ROOT = PACKAGE.resolve().parent
-NOT_COMPUTED_WITH = ("export", "planning", "search", "serving")  # rooms that no step runs
+NOT_COMPUTED_WITH = ("app", "export", "planning", "search", "serving")  # rooms that no step runs
 FOLDERS = {"eval": ("eval", "eval/tasks")}  # beside the library: what a kind of step runs
 PROGRAMS = {"stage1": "stages/stage1_distill.py", "stage2": "stages/stage2_instruct.py",
             "judge": "data_prep/judge.py"}  # fmt: skip
