@@ -244,6 +244,20 @@ def test_a_client_that_sends_all_before_it_reads_is_told(strict: Running, chunke
     assert strict.service.held.now == 0
 
 
+def test_a_client_without_the_key_that_sends_all_before_it_reads_is_told(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    with running(embedder) as served:
+        for host, status in (("localhost", 401), ("elsewhere.example", 403)):
+            asked = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+            with closing(asked):
+                head = {"Host": host, "Content-Length": str(64 << 20), "Connection": "close"}
+                asked.request("POST", OPENAI, (b" " * (1 << 20) for _ in range(64)), head)
+                assert asked.getresponse().status == status
+        assert served.service.held.now == 0
+
+
 def test_an_endless_body_is_cut_off(strict: Running) -> None:
     lines = ["POST /v1/embeddings HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked"]
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"

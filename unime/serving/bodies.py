@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from fastapi import Request
@@ -55,15 +55,21 @@ class Hold:
         self._size += size
 
 
-async def read_body(request: Request, hold: Hold, most: int, seconds: float) -> bytes:
+async def read_body(
+    request: Request, admit: Callable[[Request], None], hold: Hold, most: int, seconds: float
+) -> bytes:
     """All of a body, with a length or in chunks.
 
+    Args:
+        admit: refuses whoever may not ask (a RequestError), before anything is read.
+
     Raises:
-        RequestError: no JSON by its type, too long, too slow, cut, or no room for it.
+        RequestError: not admitted, no JSON by its type, too long, too slow, cut, or no room for it.
     """
     chunks = request.stream()
     try:
         async with asyncio.timeout(seconds) as until:
+            admit(request)
             return await _read(request, chunks, hold, most)
     except RequestError:
         await _drain(request, chunks, until.when())

@@ -109,9 +109,8 @@ class Service:
         return response
 
     async def _answered(self, request: Request, dialect: Dialect, hold: Hold) -> Response:
-        self.access.check(request)
-        most = self.config.max_body_mib * MIB
-        body = await read_body(request, hold, most, self.config.body_seconds)
+        most, seconds = self.config.max_body_mib * MIB, self.config.body_seconds
+        body = await read_body(request, self.access.check, hold, most, seconds)
         asked = await self._in(self._readers, lambda: self._read(dialect, body))
         await self._fetch(asked.items, hold, most - len(body))
         items, pictures = await self._in(self._readers, lambda: self._made(asked.items))
