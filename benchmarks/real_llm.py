@@ -7,7 +7,8 @@ SmolLM2-135M-Instruct (data_prep/real_llm; docs/real_llm.md says what has to be 
 of stage 1 on words and definitions, with a row's two texts in one batch and apart, evaluated on
 held-out texts beside the model before and the teacher. Writes JSON, and the table as Markdown
 beside it, anew after each seed. What is done is not repeated: killed or stopped, the same command
-goes on.
+goes on; seeds that a result of the same data holds already stay in it, so that seeds may be run one
+by one, on several machines.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main(words: list[str]) -> None:
     output, seeds = Path(words[0]), settings.pop("seeds", "0,1,2").split(",")
     run("data_prep.real_llm.data", "data", *(f"{key}={value}" for key, value in settings.items()))
     run("data_prep.teacher_embeddings", "teacher")
-    reports, steps = [], []
+    found = earlier(output)
     for seed in seeds:
         folder = RUNS / f"seed{seed}"
         for arm in ARMS:
@@ -60,20 +61,35 @@ def main(words: list[str]) -> None:
         evaluate(RUNS / "eval/base", "null")
         run("eval.evaluate", "configs/eval/baselines/all-minilm-l6-v2.yaml", *TEACHER)
         run("eval.report", "report", *of_report(folder))
-        reports.append(read_json(folder / "report.json"))
-        steps.append({arm: read_lines(folder / arm / "metrics.jsonl") for arm in ARMS})
-        result = {
-            "command": shlex.join(["python", "-m", "benchmarks.real_llm", *words]),
+        found[seed] = {
             "commit": git_commit(),
             "device": device_name(),
             "versions": package_versions(),
+            "report": read_json(folder / "report.json"),
+            "steps": {arm: read_lines(folder / arm / "metrics.jsonl") for arm in ARMS},
+        }
+        result = {
+            "command": shlex.join(["python", "-m", "benchmarks.real_llm", *words]),
             "data": read_json(DATA / "summary.json"),
-            "table": collect(reports, "apart", "together"),
-            "steps": dict(zip(seeds, steps, strict=False)),
+            "seeds": dict(sorted(found.items())),
         }
         write_json(output, result)
         write_aside(output.with_suffix(".md"), markdown(result))
     print(markdown(result))
+
+
+def earlier(output: Path) -> dict[str, Any]:
+    """What a result holds already, by seed.
+
+    Raises:
+        SystemExit: it is of other data.
+    """
+    if not output.is_file():
+        return {}
+    result = read_json(output)
+    if result["data"] != read_json(DATA / "summary.json"):
+        raise SystemExit(f"{output}: of other data than {DATA}; name another file")
+    return dict(result["seeds"])
 
 
 def train(folder: Path, seed: str, arm: str) -> None:
@@ -110,8 +126,10 @@ def filled(document: str, path: Path) -> str:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table, and how it was made."""
-    how = f"`{result['command']}` at commit {result['commit']}, {result['device']}; test split."
-    return f"{table_of(result['table'])}\n{how}\n"
+    seeds = result["seeds"].values()
+    table = table_of(collect([of["report"] for of in seeds], "apart", "together"))
+    made = [" and ".join(sorted({of[key] for of in seeds})) for key in ("commit", "device")]
+    return f"{table}\n`{result['command']}` at commit {made[0]}, {made[1]}; test split.\n"
 
 
 if __name__ == "__main__":

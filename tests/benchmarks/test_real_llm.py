@@ -78,11 +78,11 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
         calls.append((module, config, *settings))
         told = dict(word.split("=", 1) for word in settings)
         if module == "data_prep.real_llm.data":
-            real_llm.DATA.mkdir(parents=True)
+            real_llm.DATA.mkdir(parents=True, exist_ok=True)
             (real_llm.DATA / "summary.json").write_text("{}")
         elif module == "stages.stage1_distill":
             folder = Path(told["run.output_dir"])
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
         elif module == "eval.report":
             found = report_of({"base": 0.1, "apart": 0.2, "together": 0.3})
@@ -106,11 +106,25 @@ def test_all_of_it_in_order(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
     )
     assert trained[0][2] == "data.rows_together=true"
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["table"]["seeds"] == 2 and set(result["steps"]) == {"0", "7"}
+    assert {seed: set(of["steps"]) for seed, of in result["seeds"].items()} == {
+        "0": {"together", "apart"}, "7": {"together", "apart"}
+    }  # fmt: skip
     assert (
         "| Gloss-Word | 10.0 ± 0.0 | 20.0 ± 0.0 | 30.0 ± 0.0 | +10.0, +10.0 |"
         in (tmp_path / "out.md").read_text()
     )
+
+
+def test_seeds_one_by_one(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
+    for seed in ("7", "0", "7"):
+        real_llm.main(["out.json", f"seeds={seed}"])
+    assert [*json.loads((tmp_path / "out.json").read_text())["seeds"]] == ["0", "7"]
+    assert "+10.0, +10.0" in (tmp_path / "out.md").read_text()
+    other = json.loads((tmp_path / "out.json").read_text()) | {"data": {"words": 5}}
+    (tmp_path / "out.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="of other data"):
+        real_llm.main(["out.json", "seeds=1"])
+    assert json.loads((tmp_path / "out.json").read_text()) == other
 
 
 @pytest.mark.parametrize("words", [[], ["out.md"], ["out.json", "seed=1"], ["out.json", "0"]])
