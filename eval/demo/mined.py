@@ -100,7 +100,9 @@ MINED: dict[str, dict[str, Any]] = {
     "mined, ranks from 10": {"range_min": 10},
     "mined, ranks from 10, margin 0": {"range_min": 10, "false_negative_margin": 0.0},
     "mined, ranks from 10, relative_margin 0.05": {"range_min": 10, "relative_margin": 0.05},
+    "mined, ranks from 20": {"range_min": 20},
     "mined, ranks from 20, margin 0": {"range_min": 20, "false_negative_margin": 0.0},
+    "mined, ranks from 30": {"range_min": 30},
     "mined, margin 0, near_duplicates 8": {"false_negative_margin": 0.0, "near_duplicates": 8},
     "mined, random of 100, margin 0": {
         "false_negative_margin": 0.0, "sampling_strategy": "random"},
