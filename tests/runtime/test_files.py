@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from unime.errors import ConfigError, DataError
 from unime.runtime.files import PARTIAL, append, read_json, read_text, replacing, write_json
@@ -83,6 +85,19 @@ def test_what_is_written_replaces_all_that_was_there_or_nothing(tmp_path: Path, 
         write("bad")
     found = [path.name for path in place.iterdir()] if kind == "folder" else [place.read_text()]
     assert found == ["second"] and list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_written_is_as_readable_as_the_umask_says(tmp_path: Path, kind: str) -> None:
+    """safetensors writes files that nobody else may read."""
+    with replacing(tmp_path / "place") as aside:
+        if kind == "folder":
+            (aside / "below").mkdir(parents=True)
+        weights = aside / "below/weights" if kind == "folder" else aside
+        save_file({"weight": torch.zeros(2)}, weights)
+    (tmp_path / "usual").touch()
+    written = tmp_path / "place" / ("below/weights" if kind == "folder" else "")
+    assert written.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])

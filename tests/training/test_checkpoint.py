@@ -114,6 +114,8 @@ def test_files(tmp_path: Path, accelerator: Accelerator) -> None:
         "a", "digests.json", "optimizer.safetensors", "random_00000.safetensors", "state.json",
     }  # fmt: skip
     assert "b/c/exp_avg_sq" in load_file(folder / "optimizer.safetensors")
+    usual = (folder / "state.json").stat().st_mode
+    assert {path.stat().st_mode for path in folder.rglob("*") if path.is_file()} == {usual}
 
 
 def test_newest_complete_one(tmp_path: Path, accelerator: Accelerator) -> None:

@@ -22,6 +22,8 @@ from unime.errors import ConfigError, DataError
 
 # an error of the system as libraries in Rust raise it, whose exceptions tell it by words alone
 IN_RUST = re.compile(r"\(os error (\d+)\)")
+os.umask(MASK := os.umask(0o022))  # it is read by setting it
+READABLE = 0o666 & ~MASK
 PARTIAL = ".partial"  # ends the name of what is being written, or deleted
 
 APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -52,6 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
         former.rename(path)
     try:
         yield aside
+        open_to_readers(aside)
         sync(aside)
         if path.is_dir():
             if not aside.is_dir():
@@ -119,6 +122,14 @@ def append(path: Path, content: str | bytes) -> None:
         os.fdatasync(file.fileno())
     if is_new:
         sync(path.parent, below=False)
+
+
+def open_to_readers(path: Path) -> None:
+    """Make a file, or all files below a folder, as readable as the umask says: safetensors writes
+    them for their owner alone."""
+    for found in path.rglob("*") if path.is_dir() else [path]:
+        if found.is_file() and not found.is_symlink():
+            found.chmod(stat.S_IMODE(found.stat().st_mode) | READABLE)
 
 
 def sync(path: Path, below: bool = True) -> None:

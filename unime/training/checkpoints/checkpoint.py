@@ -30,7 +30,14 @@ from torch import nn
 
 from unime.errors import ConfigError, DataError, RunError
 from unime.runtime.digests import check_digests, digests_below
-from unime.runtime.files import PARTIAL, check_kinds, read_json, sync, write_json
+from unime.runtime.files import (
+    PARTIAL,
+    check_kinds,
+    open_to_readers,
+    read_json,
+    sync,
+    write_json,
+)
 from unime.training.checkpoints.random_state import load_random_state, save_random_state
 from unime.training.checkpoints.sharding import load_optimizer_tensors, optimizer_tensors
 
@@ -143,6 +150,7 @@ def save(
     def end() -> None:
         if accelerator.is_main_process:
             write_json(partial / DIGESTS, digests_below(partial))
+            open_to_readers(partial)
             sync(partial)
             os.replace(partial, folder)
             sync(folder.parent, below=False)
