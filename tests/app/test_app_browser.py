@@ -113,6 +113,21 @@ def test_a_picture_that_is_gone(opened: Callable[..., Any], page: Page) -> None:
         (page.folder / "elsewhere").rename(path)
 
 
+def test_a_text_that_is_gone(opened: Callable[..., Any], page: Page) -> None:
+    path = page.folder / "notes.md"
+    path.rename(page.folder / "elsewhere")
+    try:
+        tab = opened()
+        tab.fill("#query", "passage")
+        tab.locator("summary").click()
+        tab.select_option("#kind", "text")
+        until(tab, lambda: tab.locator(".hit").count() == 1)
+        assert "gone" in tab.locator(".hit .gone").inner_text()
+        assert PASSAGE[:40] in tab.locator(".hit .passage").inner_text()
+    finally:
+        (page.folder / "elsewhere").rename(path)
+
+
 def test_a_picture_finds_its_neighbours(
     opened: Callable[..., Any], page: Page, tmp_path: Path
 ) -> None:
@@ -379,6 +394,8 @@ def test_what_goes_wrong_is_said(opened: Callable[..., Any], page: Page, tmp_pat
     tab.fill("#templates", "a photo")
     tab.locator("#classify button.main").click()
     until(tab, lambda: "{}" in tab.inner_text("#classify .problem"))
+    tab.set_input_files("#classify input[type=file]", page.folder / "notes.md")
+    assert tab.locator("#classify .problem").inner_text() == "No picture: notes.md"
     tab.get_by_role("link", name="Compare").click()
     tab.fill("#sentences", "only one")
     tab.locator("#compare button.main").click()

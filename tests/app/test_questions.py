@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import re
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_more_like_what_was_found(tiny: Page) -> None:
 def test_classify_is_the_embedder_s(tiny: Page) -> None:
     paths = [tiny.folder / "0.png", tiny.folder / "1.png"]
     labels, templates = ["a cat", "a dog", "a cat", " "], ["{}", "a photo of {}", ""]
-    asked = {"images": [*map(data_uri, paths)], "labels": labels, "templates": templates}
+    images = [{"image": data_uri(path)} for path in paths]
+    asked = {"images": images, "labels": labels, "templates": templates}
     status, found, _ = tiny.served.ask("/classify", asked)
     expected = tiny.embedder.classify(paths, ["a cat", "a dog"], ["{}", "a photo of {}"])
     assert status == 200
@@ -160,8 +162,9 @@ def test_what_is_gone_is_said(tiny_model: Any, tmp_path: Path) -> None:
         ("/search", b"{", 400),
         ("/search", b"[" * 300_000, 413),
         ("/classify", {"images": [], "labels": ["a"], "templates": ["{}"]}, 400),
-        ("/classify", {"images": ["data:image/png;base64,AAAA"], "labels": [" "]}, 400),
-        ("/classify", {"images": ["a"] * 999, "labels": ["a"], "templates": ["{}"]}, 400),
+        ("/classify", {"images": ["data:image/png;base64,AAAA"], "labels": ["a"]}, 400),
+        ("/classify", {"images": [{"name": "a.png"}], "labels": ["a"], "templates": ["{}"]}, 400),
+        ("/classify", {"images": [{"image": "a"}] * 999, "labels": ["a"]}, 400),
         ("/compare", {"items": [{}]}, 400),
         ("/compare", {"items": [{"text": "a"}] * 300}, 413),
         ("/compare", {"items": ["a"]}, 400),
@@ -175,7 +178,7 @@ def test_questions_that_cannot_be_answered(tiny: Page, path: str, body: Any, sta
 
 
 def test_labels_and_templates_are_said_to_be_wrong(tiny: Page) -> None:
-    asked: dict[str, Any] = {"images": [data_uri(tiny.folder / "0.png")]}
+    asked: dict[str, Any] = {"images": [{"image": data_uri(tiny.folder / "0.png")}]}
     for words, said in (
         ({"labels": [" "], "templates": ["{}"]}, "labels"),
         ({"labels": ["a"], "templates": ["a photo"]}, "templates"),
@@ -183,6 +186,17 @@ def test_labels_and_templates_are_said_to_be_wrong(tiny: Page) -> None:
     ):
         status, found, _ = tiny.served.ask("/classify", asked | words)
         assert (status, said in found["error"]) == (400, True)
+
+
+@pytest.mark.parametrize("path", ["/classify", "/compare"])
+def test_a_broken_picture_is_called_by_its_file_s_name(tiny: Page, path: str) -> None:
+    whole = data_uri(tiny.folder / "0.png")
+    cut = whole[: 22 + (len(whole) - 22) // 8 * 4]
+    given = [{"image": whole, "name": "a.png"}, {"image": cut, "name": "cut.png"}]
+    labels = {"images": given, "labels": ["a"], "templates": ["{}"]}
+    status, found, _ = tiny.served.ask(path, labels if path == "/classify" else {"items": given})
+    assert status == 400
+    assert re.match("cut.png: not a readable (image|picture): ", found["error"])
 
 
 def test_each_answer_shuts_others_out(tiny: Page) -> None:

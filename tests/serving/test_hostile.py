@@ -219,6 +219,13 @@ def refused(served: Running, given: list[tuple[str, Any]], sent: list[tuple[str,
     assert answers(served)
 
 
+def test_a_picture_larger_than_any_that_is_opened_is_too_large(strict: Running) -> None:
+    status, answer, _ = strict.ask(
+        OPENAI, json.dumps({"input": [{"image": in_base64(png(20_000, 20_000))}]}).encode()
+    )
+    assert status == 413 and "of at most 10000000" in json.dumps(answer)
+
+
 def test_slow_bodies_and_headers_are_not_waited_for(strict: Running) -> None:
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     started = time.monotonic()

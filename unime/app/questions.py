@@ -34,6 +34,7 @@ from unime.serving.requests import (
 
 MOST_HITS = 200
 LONGEST_TEXT = 2000  # characters of a passage that an answer has
+LONGEST_NAME = 60
 PAGE_SIDE = 1024  # pixels of a PDF page that others are to be like
 MIB = 1 << 20
 ANY = "any"
@@ -110,10 +111,11 @@ class Classify(Question):
 
     def read(self, body: Mapping[str, Any]) -> Asked:
         object_of(body, "the body", ("images", "labels", "templates"))
-        images = [
-            Given(f"picture {n + 1}", images=[picture(one, f"images[{n}]")])
-            for n, one in enumerate(list_of(body, "images"))
-        ]
+        images = []
+        for number, one in enumerate(list_of(body, "images")):
+            place = f"images[{number}]"
+            given = object_of(one, place, ("image", "name"))
+            images.append(Given(_called(given, place), images=[picture(given.get("image"), place)]))
         words = {
             key: [text_of(one, f"{key}[{n}]").strip() for n, one in enumerate(list_of(body, key))]
             for key in ("labels", "templates")
@@ -144,8 +146,8 @@ class Compare(Question):
         items = []
         for number, one in enumerate(list_of(body, "items")):
             place = f"items[{number}]"
-            given = object_of(one, place, ("text", "image"))
-            item = Given(place)
+            given = object_of(one, place, ("text", "image", "name"))
+            item = Given(_called(given, place))
             if given.get("text") is not None:
                 item.text = text_of(given["text"], f"{place}.text").strip()
             if given.get("image") is not None:
@@ -158,6 +160,12 @@ class Compare(Question):
     def answer(self, asked: Asked, found: Sequence[Embedded], model: str) -> dict[str, Any]:
         vectors = stacked(found)
         return {"cosines": self._embedder.similarity(vectors, vectors).tolist()}
+
+
+def _called(given: Mapping[str, Any], place: str) -> str:
+    """What reasons call a picture: its file's name, where the page gives it."""
+    name = given.get("name")
+    return place if name is None else text_of(name, f"{place}.name")[:LONGEST_NAME]
 
 
 def found_in(index: Index, point: object) -> Hit:

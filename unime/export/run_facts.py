@@ -115,7 +115,8 @@ def recipe(title: str, config: Mapping[str, Any]) -> str:
         sources = ", ".join(
             f"{name} ({source['rows'] or 'all'} rows)" for name, source in data["sources"].items()
         )
-        what = f"pairs of `{public(data['root'])}` ({data['split']}): {sources}"
+        split = f" ({data['split']})" if data["split"] else ""
+        what = f"pairs of `{public(data['root'])}`{split}: {sources}"
     held = config.get("validation") or {}
     for key, unit in (("rows", "rows"), ("share", "of the rows")):
         what += f"; {held[key]} {unit} held out" if held.get(key) else ""

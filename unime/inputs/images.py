@@ -42,9 +42,13 @@ def suffix_of(content: bytes) -> str:
 
 
 def pixels_of(content: bytes) -> int:
-    """How many a picture's header says it has; whatever Pillow raises of what is none."""
-    with open_picture(io.BytesIO(content)) as image:
-        return image.width * image.height
+    """How many a picture's header says it has, or how many can be opened at most where it has more;
+    whatever Pillow raises of what is none."""
+    try:
+        with open_picture(io.BytesIO(content)) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError:
+        return int(most_pixels())
 
 
 def load_image(

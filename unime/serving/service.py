@@ -162,9 +162,9 @@ class Service:
                 except Exception as error:  # Pillow raises nearly anything of damaged files
                     reason = f"{item.place}: not a readable picture: {str(error)[:200]}"
                     raise RequestError(_without_object(reason)) from None
-            if pixels > self.config.max_pixels:
-                most = f"of at most {self.config.max_pixels}"
-                raise RequestError(f"{item.place}: pictures of {pixels} pixels, {most}", 413)
+            if pixels > (most := self.config.max_pixels):
+                reason = f"{item.place}: pictures of {pixels} pixels or more, of at most {most}"
+                raise RequestError(reason, 413)
         return self.embedder.as_items([item.as_input() for item in given])
 
     async def _embedded(
@@ -186,7 +186,8 @@ class Service:
                 answer.cancel()
         for item, one in zip(given, found, strict=True):
             if isinstance(one, DataError):
-                raise RequestError(f"{item.place}: {one}")
+                reason = str(one).removeprefix("picture 1: " if len(item.images) == 1 else "")
+                raise RequestError(f"{item.place}: {reason}")
             if isinstance(one, BaseException):
                 raise one
         return [one for one in found if isinstance(one, Embedded)]

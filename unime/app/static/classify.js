@@ -7,7 +7,7 @@ function showClassify() {
     event.preventDefault();
     const pictures = [...slot.held];
     if (!pictures.length) return asked.fail("No picture to classify: add one.");
-    const makeBody = async () => ({ images: await Promise.all(pictures.map(contentOf)), labels: linesOf("labels"), templates: linesOf("templates") });
+    const makeBody = async () => ({ images: await Promise.all(pictures.map(named)), labels: linesOf("labels"), templates: linesOf("templates") });
     asked.ask("Classifying…", makeBody, (found, results) => {
       results.append(...found.pictures.map((labels, place) => labelCard(pictures[place], labels)));
       return `${counted(pictures.length, "picture", "pictures")}; numbers are cosines.`;

@@ -8,7 +8,7 @@ function showCompare() {
     const pictures = [...slot.held], sentences = linesOf("sentences"), things = [...pictures, ...sentences];
     if (things.length < 2) return asked.fail("Two pictures or sentences at least are needed to compare.");
     const makeBody = async () => ({ items: [
-      ...(await Promise.all(pictures.map(contentOf))).map((image) => ({ image })), ...sentences.map((text) => ({ text }))] });
+      ...(await Promise.all(pictures.map(named))), ...sentences.map((text) => ({ text }))] });
     asked.ask("Comparing…", makeBody, ({ cosines }, results) => {
       const head = h("thead", {}, h("tr", {}, h("td"), things.map((thing) => h("th", { scope: "col" }, headOf(thing)))));
       const rows = cosines.map((row, place) => h("tr", {}, h("th", { scope: "row" }, headOf(things[place])), row.map(cell)));

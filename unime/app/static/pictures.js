@@ -27,8 +27,10 @@ function makeSlot(part, { most, what, changed }) {
     changed();
   };
   const add = (files) => {
-    const chosen = files.filter((file) => !file.type || file.type.startsWith("image/"));
+    const isPicture = (file) => !file.type || file.type.startsWith("image/");
+    const chosen = files.filter(isPicture), others = files.filter((file) => !isPicture(file));
     if (chosen.length) put(chosen.map((file) => ({ name: file.name || "pasted picture", file, source: URL.createObjectURL(file) })));
+    byId(part).querySelector(".problem").textContent = others.length ? `No picture: ${others.map((file) => file.name).join(", ")}` : "";
   };
   const remove = (picture) => {
     held.splice(held.indexOf(picture), 1);
@@ -60,6 +62,9 @@ function pasted(event) {
   event.preventDefault();
   slots[partShown()].add(files);
 }
+
+// A picture of a file as requests have it, with the name that reasons call it by.
+const named = async (picture) => ({ image: await contentOf(picture), name: picture.name });
 
 // A picture's file as requests have it; what kind it is the service finds out.
 function contentOf({ file, name }) {

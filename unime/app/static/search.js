@@ -1,5 +1,6 @@
 // Search by words, a picture or both.
 
+const GONE = "is gone: update the index";
 let searching;
 
 function showSearch() {
@@ -46,6 +47,7 @@ function showSearch() {
     const isShown = hit.kind === "text" || hit.is_there;
     return h("li", { class: "hit" },
       hit.kind === "text" ? h("p", { class: "passage" }, hit.text) : pictureLink(hit, name),
+      hit.kind === "text" && !hit.is_there ? h("span", { class: "gone" }, GONE) : null,
       h("div", { class: "about" },
         h("span", { class: "name", title: name }, name),
         h("span", { class: "score" }, cosine(hit.score)),
@@ -54,7 +56,7 @@ function showSearch() {
   }
 
   function pictureLink(hit, name) {
-    if (!hit.is_there) return h("span", { class: "absent" }, "is gone: update the index");
+    if (!hit.is_there) return h("span", { class: "absent" }, GONE);
     const image = h("img", { src: `/pictures/${hit.id}/small`, alt: name, loading: "lazy", onerror: () =>
       image.replaceWith(h("span", { class: "absent" }, "cannot be read any more")) });
     return h("a", { class: "show", href: `/pictures/${hit.id}/large`, target: "_blank", rel: "noopener", "aria-label": `${name}, large, in a new tab` }, image);
