@@ -36,7 +36,7 @@ from unime.runtime.program import run_program
 
 DOCUMENT = Path("docs/study.md")
 RESULTS = Path("docs/results/study")
-SHIPPED = ("recipes", "filter", "regime")
+SHIPPED = ("recipes", "filter", "truth", "regime")
 
 
 def main(words: list[str]) -> None:

@@ -39,7 +39,7 @@ NAMES = {
     "negative_text": "negative_text negative_texts",
     "label": "label labels class category",
     "instruction": "instruction",
-    "answer_key": "answer_key answer_id",
+    "same_answer": "same_answer",
     "task": "task",
     "group": "group group_id",
     "split": "split",
@@ -51,7 +51,7 @@ SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "val", "valid", "validation", "dev", "eval"), "test"),
 }
-BESIDE = ("instruction", "answer_key", "task", "group", "split", "id")  # parts of no side
+BESIDE = ("instruction", "same_answer", "task", "group", "split", "id")  # parts of no side
 EITHER = ("query", "positive", "negative")  # parts that are texts, or paths where all look like it
 Parts = tuple[list[str], list[Picture], list[str]]  # of an item: texts, pictures, their columns
 IN_A_FILES_FOLDER = "file_name"  # `datasets`' image folders: paths are relative to the table
@@ -140,7 +140,7 @@ class Columns:
             beside["group"],
             None if split is None else SPLITS[split.lower()],
             self.is_caption,
-            answer=beside["answer_key"] or "",
+            answer=beside["same_answer"] or "",
         )
 
     def _beside(self, row: Row, part: str) -> str | None:
