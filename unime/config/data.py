@@ -109,7 +109,7 @@ class PairData(Settings, section="data"):
     temperature: Annotated[float, Bounds("1 or more", lambda value: value >= 1)] = setting(
         1.0, "T: a subset's share is in proportion to (rows x weight)^(1/T); 1: to its rows"
     )
-    answer_column: NotEmpty[str] | None = setting(None, ANSWER_COLUMN)
+    answer_column: str | None = setting(None, ANSWER_COLUMN)
     shared_answers: bool = setting(
         False,
         "whether rows of equal queries, targets or answers may share a batch, where they are no "

@@ -89,7 +89,7 @@ class MineData(Settings, section="data"):
     image_root: FilePath | None = setting(None, "of the images; null: below root")
     follow_links: bool = setting(False, FOLLOW_LINKS)
     tasks: NotEmpty[list[str]] | None = setting(None, "a selection; null: all of a local folder")
-    answer_column: NotEmpty[str] | None = setting(None, ANSWER_COLUMN)
+    answer_column: str | None = setting(None, ANSWER_COLUMN)
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "dropped ones are listed"
     )
