@@ -4,6 +4,7 @@ image + text|caption|label     a picture with captions, either of which can be a
 query|anchor + positive        what is asked and what is right; beside them negative
 query + image                  a text that is asked, and the picture that is right
 image + question + answer      a picture with a question about it
+same_answer                    beside any of them: rows of equal values have one right answer
 
 Texts in `query`, `positive` and `negative` are paths where all of them end as pictures' names do,
 unless `columns` names the column. `image` and `query` may be lists: several pictures of one item.
