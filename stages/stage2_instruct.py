@@ -29,7 +29,7 @@ from torch import Tensor
 from eval.validation import SuiteValidation
 from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
-from unime.data.judged import check_scores
+from unime.data.labels import check_scores
 from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
 from unime.data.sampling.clusters import Clusters
 from unime.losses import LearntTemperature, LossOutput, instruction_loss
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         verified=config.data.verify_images,
         apart=encoder.vision.reuses_features and not run.shards_weights,
         scored=config.loss.soft_labels > 0,
+        answered=dataset.names_answers,
     )
 
     temperature = None
@@ -126,9 +127,9 @@ def _sampler(config: Stage2Config, run: Run, dataset: PairDataset) -> GlobalBatc
     sharing, rows = sampler.sharing()
     if sharing:
         run.log.warning(
-            "%d of the %d rows of an epoch share their query or target with another row of their"
-            " batch, which is no negative of theirs: there are too few different ones for batches"
-            " of %d",
+            "%d of the %d rows of an epoch share their query, target or answer with another row of"
+            " their batch, which is no negative of theirs: there are too few different ones for"
+            " batches of %d",
             *(sharing, rows, run.global_batch_size),
         )
     return sampler

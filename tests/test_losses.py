@@ -6,6 +6,7 @@ pytest tests/test_losses.py
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from unime.losses import (
     instruction_loss,
     negatives_of,
 )
+from unime.losses.negatives import Negatives
 
 
 def loss_of_pairs(
@@ -298,6 +300,91 @@ def test_negatives_equal_a_loop() -> None:
             right = {p for q, p in zip(query, positive, strict=True) if q == own}
             for j, key in enumerate(target):
                 assert bool(found[i, j]) == (key not in right and target.index(key) == j)
+
+
+def answered(seed: int) -> dict[str, Tensor]:
+    """Nine rows and five explicit negatives of random keys; answers that are unknown (0) or shared
+    by rows of different queries and targets."""
+    generator = torch.Generator().manual_seed(seed)
+    query, target = (
+        torch.randint(size, (n,), generator=generator) for size, n in ((6, 9), (9, 14))
+    )
+    answer = torch.randint(4, (9,), generator=generator)
+    labels = labels_of(query.tolist(), target.tolist(), list(range(9)))
+    return labels | {
+        "query_answer": answer,
+        "target_answer": torch.cat([answer, torch.zeros(5, dtype=torch.long)]),
+    }
+
+
+def right_by_a_loop(
+    query: list[int], positive: list[int], target: list[int], of_row: list[int], of: list[int]
+) -> list[set[int]]:
+    """Of each query the keys that are right: what rows of equal queries give, and what has one of
+    their answers."""
+    found = []
+    for own in query:
+        rows = [row for row, other in enumerate(query) if other == own]
+        answers = {of_row[row] for row in rows} - {0}
+        given = {positive[row] for row in rows}
+        found.append(given | {key for key, a in zip(target, of, strict=True) if a in answers})
+    return found
+
+
+def test_targets_of_a_known_answer_are_no_negatives() -> None:
+    """Against a loop; whole and in parts. A copy of one that stands among the explicit negatives,
+    of which nothing is known, is none either; an unknown answer is shared by nobody."""
+    more = 0
+    for seed in range(20):
+        labels = answered(seed)
+        query, target = labels["query_key"], labels["target_key"]
+        keys = (query, target[:9], target, labels["query_answer"], labels["target_answer"])
+        found, parts = negatives_of(*keys), Negatives(*keys)
+        assert torch.equal(torch.cat([parts[:4], parts[4:8], parts[8:]]), found)
+        right = right_by_a_loop(*(own.tolist() for own in keys))
+        for i, j in product(range(9), range(14)):
+            key = int(target[j])
+            assert bool(found[i, j]) == (key not in right[i] and target.tolist().index(key) == j)
+        plain = negatives_of(*keys[:3])
+        more += int((plain & ~found).sum())
+        assert not (found & ~plain).any()
+        unknown = torch.zeros(9, dtype=torch.long), torch.zeros(14, dtype=torch.long)
+        assert torch.equal(negatives_of(*keys[:3], *unknown), plain)
+    assert more > 200
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_leaves_out_known_answers_in_both_directions(symmetric: bool) -> None:
+    """InfoNCE by a loop over what is no right answer, each different one once."""
+    config = HardNegativeLossConfig(0.1, None, None, symmetric=symmetric)
+    changed = 0
+
+    def info_nce(row: Tensor, own: int, keys: list[int], right: set[int]) -> float:
+        wrong = [j for j, key in enumerate(keys) if key not in right and keys.index(key) == j]
+        logits = row[[own, *wrong]] / 0.1
+        return float(logits.logsumexp(0) - logits[0])
+
+    for seed in range(5):
+        labels = answered(seed)
+        queries = unit(6, 4)[labels["query_key"]]
+        targets = unit(9, 4, seed=1)[labels["target_key"]]
+        sides = {"query": queries, "target": targets}
+        query, target, of_row, of = (
+            labels[name].tolist()
+            for name in ("query_key", "target_key", "query_answer", "target_answer")
+        )
+        forth = right_by_a_loop(query, target[:9], target, of_row, of)
+        expected = sum(info_nce(queries[i] @ targets.T, i, target, forth[i]) for i in range(9)) / 9
+        if symmetric:
+            back = right_by_a_loop(target[:9], query, query, of_row, of_row)
+            rows = targets[:9] @ queries.T
+            reverse = sum(info_nce(rows[i], i, query, back[i]) for i in range(9)) / 9
+            expected = (expected + reverse) / 2
+        loss = float(instruction_loss(sides, labels, config).loss)
+        assert loss == pytest.approx(expected, abs=1e-12)
+        plain = {name: own for name, own in labels.items() if "answer" not in name}
+        changed += loss < float(instruction_loss(sides, plain, config).loss) - 1e-3
+    assert changed > 3
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class SourcePair:
     row_id: str
     instruction: Instruction
     scores: tuple[float, ...] = ()
+    answer: str = ""
 
 
 def pairs_of(row: SourceRow, config: OwnDataConfig) -> Iterator[SourcePair]:
@@ -56,7 +57,7 @@ def pairs_of(row: SourceRow, config: OwnDataConfig) -> Iterator[SourcePair]:
         for number, target in enumerate(row.targets):
             row_id = row.row_id if len(row.targets) == 1 else f"{row.row_id}:{number}"
             sides = (target, row.query) if direction == "t2i" else (row.query, target)
-            yield SourcePair(task, *sides, row.negatives, row_id, words, row.scores)
+            yield SourcePair(task, *sides, row.negatives, row_id, words, row.scores, row.answer)
 
 
 def task_name(name: str) -> str:

@@ -55,6 +55,7 @@ class SetWriter:
             tuple(self._item(item, words.target) for item in negatives),
             pair.row_id,
             tuple(compress(pair.scores, [True, *kept])),
+            pair.answer,
         )
         self._writers[pair.task, "test" if is_test else "train"].add(made)
 

@@ -36,7 +36,7 @@ from unime.runtime.program import run_program
 
 DOCUMENT = Path("docs/study.md")
 RESULTS = Path("docs/results/study")
-SHIPPED = ("recipes", "filter", "regime", "mined")
+SHIPPED = ("recipes", "filter", "truth", "regime", "mined")
 
 
 def main(words: list[str]) -> None:

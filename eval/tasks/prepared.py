@@ -12,17 +12,18 @@ from functools import cache
 from eval.tasks.base import EvalTask
 from eval.tasks.sources import EvalSource
 from unime.data.prepared.folder import PreparedSet
-from unime.data.prepared.rows import PREPARED_COLUMNS, read_prepared
+from unime.data.prepared.rows import ANSWER, PREPARED_COLUMNS, read_prepared
 from unime.data.tables import image_folder
 from unime.errors import DataError
-from unime.inputs.items import Item, item_digest
+from unime.inputs.items import Item, item_digest, right_targets
 from unime.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True)
 class PreparedRows:
     """A task of the set in ``data.root``: every distinct query is asked once, among the distinct
-    targets of its split, of which those of all its rows are right.
+    targets of its split, of which those of all its rows are right, and those of rows with an answer
+    that one of these has.
 
     Negatives are no candidates unless they are somebody's target.
     """
@@ -34,20 +35,22 @@ class PreparedRows:
         made = PreparedSet.of(root)
         if made is None:
             raise DataError(f"data.root: {root or 'null'} is no prepared set")
-        table = source.rows(None, name, self.split, None, PREPARED_COLUMNS)
+        table = source.rows(None, name, self.split, None, PREPARED_COLUMNS, (ANSWER,))
         place = source.data.image_root or made.image_root or None
         find = cache(image_folder(root, place, [], links).find)
         task = EvalTask(name)
         targets: dict[bytes, int] = {}
-        queries: dict[bytes, tuple[Item, dict[int, None]]] = {}
+        queries: dict[bytes, Item] = {}
+        rows: list[tuple[bytes, int, str]] = []
         for row in progress_bar(table.read(), total=len(table), desc=f"reading {name}", unit="row"):
             pair = read_prepared(row, find)
             key = item_digest(pair.target)
             if key not in targets:
                 targets[key] = task.place(pair.target.text or key.hex(), pair.target)
-            _, right = queries.setdefault(item_digest(pair.query), (pair.query, {}))
-            right[targets[key]] = None
-        task.num_rows = len(queries)
-        for query, right in list(queries.values())[: source.data.limit]:
-            task.ask(query, right)
+            asked = item_digest(pair.query)
+            queries.setdefault(asked, pair.query)
+            rows.append((asked, targets[key], pair.answer))
+        task.num_rows, right = len(queries), right_targets(rows)
+        for asked, query in list(queries.items())[: source.data.limit]:
+            task.ask(query, right[asked])
         return task

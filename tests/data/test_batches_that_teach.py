@@ -41,12 +41,13 @@ def epoch(sampler: GlobalBatchSampler, number: int = 0) -> np.ndarray:
 
 
 def met(batches: np.ndarray, answers: np.ndarray) -> int:
-    """Rows whose query or target another row of the batch has before them, counted one by one."""
+    """Rows whose query, target or known answer another row of the batch has before them, counted
+    one by one."""
     found = 0
     for batch in batches:
         seen: set[tuple[int, int]] = set()
         for row in batch:
-            own = {(side, int(answers[row, side])) for side in (0, 1)}
+            own = {(side, int(key)) for side, key in enumerate(answers[row]) if side < 2 or key}
             found += bool(own & seen)
             seen |= own
     return found
@@ -130,6 +131,58 @@ def test_a_label_with_more_rows_than_batches_is_spread_as_evenly_as_can_be() -> 
             assert len(counts) == labels and max(counts) - min(counts) <= 1
 
 
+def named(answers: np.ndarray, rows_of_each: int, unknown: float = 0.3) -> np.ndarray:
+    """The same with a third column: right answers of so many rows each, and unknown ones."""
+    random = np.random.default_rng(7)
+    third = 1 + random.permutation(ROWS) // rows_of_each + TASK * ROWS
+    return np.column_stack([answers, np.where(random.random(ROWS) < unknown, 0, third)])
+
+
+@pytest.mark.parametrize("mixing", list(Mixing))
+def test_rows_that_name_one_answer_share_no_batch(mixing: Mixing, tmp_path: Path) -> None:
+    answers = named(keys(2, 3), 8)
+    plan = plans(tmp_path, answers)[mixing]
+    sampler = GlobalBatchSampler(SIZES, 24, mixing, 0, plan=plan)
+    batches = epoch(sampler)
+    assert Counter(batches.ravel().tolist()) == Counter(range(ROWS)), "each row once"
+    blind = plans(tmp_path, answers[:, :2])[mixing]
+    before = met(epoch(GlobalBatchSampler(SIZES, 24, mixing, 0, plan=blind)), answers)
+    found = met(batches, answers)
+    assert before > 20
+    if mixing in (Mixing.mixed, Mixing.interleaved):
+        assert found == 0
+    assert found < before / 2 or mixing is Mixing.mined and found < before
+    assert sampler.sharing() == (found, ROWS)
+
+
+def test_rows_of_unknown_answers_share_none() -> None:
+    """Nothing but unknown ones: the batches are those of before, and nothing is said to meet."""
+    answers = keys(2, 3)
+    unknown = np.column_stack([answers, np.zeros(ROWS, dtype=np.int64)])
+    batches = [
+        epoch(GlobalBatchSampler(SIZES, 24, Mixing.mixed, 0, plan=plan))
+        for plan in (BatchPlan(answers=own, shared_answers=False) for own in (answers, unknown))
+    ]
+    assert (batches[0] == batches[1]).all() and met(batches[1], unknown) == 0
+
+
+def test_an_answer_of_more_rows_than_batches_is_spread_and_hinders_nothing() -> None:
+    """Of two answers every batch has about half its rows; equal queries and targets are kept apart
+    all the same."""
+    random = np.random.default_rng(3)
+    of_items = np.stack([random.permutation(240) // 3, random.permutation(240) // 4], axis=1)
+    answers = np.column_stack([of_items, 1 + random.permutation(240) % 2])
+    plan = BatchPlan(answers=answers, shared_answers=False)
+    sampler = GlobalBatchSampler({"a": 240}, 24, Mixing.single_task, 0, plan=plan)
+    batches = epoch(sampler)
+    assert met(batches, of_items) == 0
+    of_first = (answers[batches, 2] == 1).sum(axis=1)
+    blind = BatchPlan(answers=of_items, shared_answers=False)
+    others = epoch(GlobalBatchSampler({"a": 240}, 24, Mixing.single_task, 0, plan=blind))
+    assert of_first.std() < (answers[others, 2] == 1).sum(axis=1).std()
+    assert sampler.sharing() == (220, 240)
+
+
 def test_rows_that_are_drawn_twice_meet_no_copy() -> None:
     answers = keys()
     plan = BatchPlan(answers=answers, shared_answers=False)
@@ -205,9 +258,9 @@ def test_units_hold_every_row() -> None:
 
 
 def test_met_finds_what_counting_finds() -> None:
-    answers = keys(3, 4)
     batches = np.random.default_rng(2).permutation(ROWS).reshape(-1, 24)
-    assert Answers(answers, TASK).met(batches).sum() == met(batches, answers)
+    for answers in (keys(3, 4), named(keys(3, 4), 5)):
+        assert Answers(answers, TASK).met(batches).sum() == met(batches, answers)
 
 
 @pytest.mark.parametrize(

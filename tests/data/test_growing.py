@@ -48,6 +48,14 @@ def test_rows_of_one_answer_are_kept_apart() -> None:
     labels = grow_clusters(neighbours_in_groups(group), SIZE, answers)
     pairs = labels.reshape(-1, 2)
     assert (pairs[:, 0] == pairs[:, 1]).mean() < 0.1
+    named = np.column_stack([distinct(len(group)), np.arange(len(group)) // 2])
+    named[group == 0, 2] = 0  # unknown: shared by nobody
+    pairs = grow_clusters(neighbours_in_groups(group), SIZE, named).reshape(-1, 2)
+    assert (pairs[SIZE // 2 :, 0] == pairs[SIZE // 2 :, 1]).mean() < 0.1
+    unknown = np.column_stack([distinct(len(group)), np.zeros(len(group), dtype=np.int64)])
+    neighbours = neighbours_in_groups(group)
+    labels = grow_clusters(neighbours, SIZE, unknown)
+    assert (labels == grow_clusters(neighbours, SIZE, distinct(len(group)))).all()
     # of two answers a cluster of eight has six rows too many, whatever one does
     answers[:, 1] = group % 2
     labels = grow_clusters(neighbours_in_groups(group), SIZE, answers)

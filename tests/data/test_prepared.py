@@ -15,7 +15,7 @@ from unime.data.datasets import PairDataset
 from unime.data.prepared import folder as prepared_folder
 from unime.data.prepared.folder import PreparedSet, write_rows
 from unime.data.prepared.rows import SCHEMA
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item, Pair
 
 PAIRS = [
@@ -25,8 +25,10 @@ PAIRS = [
         Item(" two\nlines "),
         (Item("no"), Item("text", ("b.png",), instruction="See:")),
         "x.csv:1",
+        (0.9, 0.2, 0.1),
+        "a cat",
     ),
-    Pair(Item("only text"), Item("another"), (), "x.csv:2"),
+    Pair(Item("only text"), Item("another"), (), "x.csv:2", answer="7"),
 ]
 
 
@@ -74,6 +76,23 @@ def test_datasets_reads_it(tmp_path: Path) -> None:
     )  # fmt: skip
     assert rows[0]["query"] == {"text": "a red cat", "images": [], "instruction": "Find it:"}
     assert rows["task"] == ["pets"] * 3
+
+
+def test_sets_of_before_rows_said_their_answers(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    path = root / "pets" / "train-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["answer", "scores"]), path)
+    found = list(load(root))
+    assert [pair.answer for pair in found] == [""] * 3 and found[1].scores == ()
+    assert [pair.row_id for pair in found] == [pair.row_id for pair in PAIRS]
+
+
+def test_a_prepared_set_says_its_answers_itself(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load(root, answer_column="row_id")
+    expected = f"null: the rows of a prepared set ({root}) say it themselves"
+    assert str(caught.value) == f"data.answer_column: got 'row_id', expected {expected}"
 
 
 def test_pictures_below_the_set_need_no_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def test_every_row_counts(place: int) -> None:
         other = {"query": pairs[place].query, "target": pairs[place].target,
                  "negatives": pairs[place].negatives, "row_id": f"T:{place}"} | changed  # fmt: skip
         assert content([*pairs[:place], Pair(**other), *pairs[place + 1 :]]) != before[1]
+
+
+def test_answers_are_keys_of_their_task() -> None:
+    """Equal for equal ones of one task, 0 where none is known; where none is at all there is no
+    column, and the content is as before there were any."""
+    named = ["cat", "", "dog", "cat", "cat", ""]
+    plain = [Pair(Item(f"q {n}"), Item(f"t {n}"), (), f"T:{n}") for n in range(6)]
+    pairs = [replace(pair, answer=answer) for pair, answer in zip(plain, named, strict=True)]
+    found = survey(pairs, {"A": 4, "B": 2}, 8)
+    assert found.answers is not None and found.answers.shape == (6, 3)
+    keys = found.answers[:, 2].tolist()
+    assert keys[0] == keys[3] and keys[1] == keys[5] == 0 and len({*keys}) == 4
+    before = survey(plain, {"A": 4, "B": 2}, 8)
+    assert before.answers is not None and (before.answers == found.answers[:, :2]).all()
+    assert before.content != found.content
+    changed = [replace(pairs[0], answer="dog"), *pairs[1:]]
+    assert survey(changed, {"A": 4, "B": 2}, 8).content != found.content
 
 
 def test_pictures_drawn_anew_are_other_data(tmp_path: Path) -> None:

@@ -105,6 +105,65 @@ def test_explicit_negatives(
     assert [(item.text, bool(item.images)) for item in negatives] == expected
 
 
+ANSWERS = ["cat", None, "", " ", "cat", "7"]
+
+
+@pytest.mark.parametrize("of_numbers", [False, True])
+def test_a_column_names_right_answers(tmp_path: Path, of_numbers: bool) -> None:
+    """Texts or whole numbers; what is missing or blank is unknown."""
+    cells = [7, None, 8, None, 7, 0] if of_numbers else ANSWERS
+    rows = [row | {"kind": cell}
+            for row, cell in zip(train_rows(tmp_path, "X", 6), cells, strict=True)]  # fmt: skip
+    write_rows(tmp_path, "X", "original", rows)
+    found = list(load(tmp_path, answer_column="kind"))
+    expected = ["7", "", "8", "", "7", "0"] if of_numbers else ["cat", "", "", "", "cat", "7"]
+    assert [pair.answer for pair in found] == expected
+    assert {pair.task for pair in found} == {"X"}
+    assert [pair.answer for pair in load(tmp_path)] == [""] * 6
+    named = [pair.answer for pair in load(tmp_path, answer_column="pos_text")]
+    assert named == [f"answer {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "column", "message"),
+    [
+        ([1.5, 2.0], "kind", "row 0, column 'kind': got 1.5, expected a text or a whole number"),
+        (
+            [True, False],
+            "kind",
+            "row 0, column 'kind': got True, expected a text or a whole number",
+        ),
+        ([None, ["a"]], "kind", "row 1, column 'kind': got ['a'], expected a text or a whole"),
+        (["a", "b"], "klass", "original-00000-of-00001.parquet: no column 'klass'; it has 'qry', "),
+    ],
+)
+def test_a_column_of_answers_that_cannot_be_one(
+    tmp_path: Path, cells: list[Any], column: str, message: str
+) -> None:
+    rows = [row | {"kind": cell}
+            for row, cell in zip(train_rows(tmp_path, "X", 2), cells, strict=True)]  # fmt: skip
+    path = write_rows(tmp_path, "X", "original", rows)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, answer_column=column)
+    assert str(path) in str(caught.value) and message in str(caught.value)
+    if column == "kind" and cells[0] is None:
+        assert len(load(tmp_path, answer_column=column, on_bad_row="drop")) == 1
+
+
+def test_rows_that_were_verified_are_looked_at_again_for_their_answers(tmp_path: Path) -> None:
+    """What is remembered of a table is not taken for another column of it."""
+    rows = [row | {"neg_text": ["no"]} for row in train_rows(tmp_path, "X", 2)]
+    write_rows(tmp_path, "X", "original", rows)
+
+    def verified(column: str | None) -> TrainSubset:
+        data = PairData(str(tmp_path), sources={"X": PairSource()}, answer_column=column)
+        return load_train_subset(data, "X")
+
+    assert len(verified(None)) == len(verified("qry")) == 2
+    with pytest.raises(DataError, match=r"column 'neg_text': got \['no'\], expected a text or"):
+        verified("neg_text")
+
+
 def test_rows_first_and_random(tmp_path: Path) -> None:
     write_rows(tmp_path, "X", "original", train_rows(tmp_path, "X", 20))
 

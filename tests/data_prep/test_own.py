@@ -425,6 +425,29 @@ def test_copies_stay_when_the_data_go(pets: Path, tmp_path: Path) -> None:
     assert copied == [(content(n)) for n in range(10)]
 
 
+@pytest.mark.parametrize("column", ["same_answer", "sku"])
+def test_a_column_of_answers(tmp_path: Path, column: str) -> None:
+    """Texts or numbers, of every pair that a row makes; known by its name, or named."""
+    names = draw(tmp_path / "pets", 6)
+    cells = [7, "b", 7, None, "", "b"]
+    rows = [
+        {"image": name, "captions": [f"one {n}", f"two {n}"], column: cell}
+        for n, (name, cell) in enumerate(zip(names, cells, strict=True))
+    ]
+    path = write(tmp_path / "pets" / "t.jsonl", rows)
+    words = ["held_out=0"] + ["columns.sku=same_answer"] * (column == "sku")
+    found = prepare(path, tmp_path / "out", *words)
+    for task in ("t_i2t", "t_t2i"):
+        answers = {pair.row_id: pair.answer for pair in found[task]["train"]}
+        expected = ["7", "b", "7", "", "", "b"]
+        assert answers == {
+            f"t.jsonl:{n}:{k}": own for n, own in enumerate(expected) for k in (0, 1)
+        }
+    write(path, [row | {column: [1]} for row in rows])
+    with pytest.raises(DataError, match=rf"row 0 .*column '{column}': got \[1\], expected a text"):
+        prepare(path, tmp_path / "bad", *words)
+
+
 def test_one_text_asks_in_one_direction(pets: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="directions"):
         main([str(pets), str(tmp_path / "out"), "instruction=Find it:"])
@@ -457,3 +480,22 @@ def test_each_query_is_asked_among_all_targets(tmp_path: Path) -> None:
     assert [target.text for target in shows.targets] == ["n 0", "n 1", "n 2", "n 3", "again"]
     assert [sorted(right) for right in shows.relevance][:2] == [[0, 4], [1]]
     assert len(shows.queries) == 8
+
+
+def test_targets_of_a_query_s_answers_are_right(tmp_path: Path) -> None:
+    """Of what is held out; an unknown answer is nobody else's."""
+    names = draw(tmp_path / "pets", 6)
+    kinds = ["cat", "dog", "cat", "", "", "cat"]
+    rows = [
+        {"image": name, "caption": f"n {n % 5}", "same_answer": kind, "split": "test"}
+        for n, (name, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+    picture(99).save(tmp_path / "pets" / "train.png")
+    rows.append({"image": "train.png", "caption": "x", "same_answer": "cat", "split": "train"})
+    out = tmp_path / "out"
+    found = prepare(write(tmp_path / "pets" / "t.jsonl", rows), out)
+    assert found["t_t2i"]["train"][0].answer == "cat"
+    source = EvalSource(EvalData(str(out), suite=str(out / "suite.yaml")))
+    task = load_suite(str(out / "suite.yaml"))["t_t2i"].read("t_t2i", source)
+    right = [sorted(own) for own in task.relevance]
+    assert right == [[0, 2, 5], [1], [0, 2, 5], [3], [4]]  # n 0 is row 5's query, too

@@ -102,6 +102,15 @@ def test_how_it_is_asked() -> None:
         question_of(query, Item(video=("f.png",)), QUESTION)
 
 
+def test_what_rows_name_as_their_answer_goes_along(run: Judge, material: Path) -> None:
+    judged = run("named", "data.answer_column=pos_image_path")
+    assert [pair.answer for pair in rows_of(judged, "Captions")] == [
+        f"images/Captions/{n}.png" for n in range(16)
+    ]
+    with pytest.raises(ConfigError, match=r"data\.answer_column: got 'row_id', expected null: the"):
+        run("refused", f"data.root={judged}", "data.answer_column=row_id")
+
+
 def test_answers_are_kept(run: Judge, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Typed again, nobody is asked again; asked otherwise, everything is, in another folder."""
     monkeypatch.setattr("unime.mining.yes_no.Encoder.load", lambda *_, **__: pytest.fail("loaded"))

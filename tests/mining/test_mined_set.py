@@ -135,6 +135,40 @@ def test_the_same_command_keeps_what_is_there(
     assert all(len(pair.negatives) == 2 for pair in rows_of(two, "Questions"))
 
 
+def test_answers_are_known_positives_and_go_along(run: Mine, tmp_path: Path) -> None:
+    """Of a column of MMEB's rows, then of the set that was made of them."""
+    rows = [row | {"kind": n % 4} for n, row in enumerate(train_rows(tmp_path, "Questions", 16))]
+    write_rows(tmp_path, "Questions", "original", rows)
+    out = run(tmp_path, "kinds", "data.answer_column=kind", "mining.num_negatives=12")
+    again = run(out, "kinds_again", "mining.num_negatives=12")
+    for folder in (out, again):
+        found = rows_of(folder, "Questions")
+        kind = {pair.target.text: pair.answer for pair in found}
+        assert [pair.answer for pair in found] == [str(n % 4) for n in range(16)]
+        for pair in found:
+            mined = [kind[item.text] for item in pair.negatives]
+            assert len(set(mined)) == 3 and pair.answer not in mined
+    assert len(found[0].negatives) == 12  # none is left to be mined again
+    with pytest.raises(ConfigError, match=r"with other data\.answer_column; name"):
+        run(tmp_path, "kinds", "mining.num_negatives=12")
+    blind = run(tmp_path, "blind")
+    assert all(pair.answer == "" for pair in rows_of(blind, "Questions"))
+
+
+def test_a_set_of_before_there_was_a_column_of_answers_goes_on(
+    run: Mine, mined: Path, material: Path
+) -> None:
+    path = mined / "set.json"
+    saved = path.read_text()
+    told = json.loads(saved)
+    del told["source"]["mined"]["settings"]["data"]["answer_column"]
+    path.write_text(json.dumps(told))
+    before = {file: file.stat().st_mtime_ns for file in mined.rglob("*.parquet")}
+    assert run(material / "mmeb", "mmeb") == mined
+    assert {file: file.stat().st_mtime_ns for file in mined.rglob("*.parquet")} == before
+    assert json.loads(path.read_text()) == json.loads(saved)
+
+
 def test_what_was_mined_otherwise_is_not_replaced(run: Mine, mined: Path, material: Path) -> None:
     before = there(mined)
     with pytest.raises(ConfigError, match=r"with other mining\.num_negatives, seed; name"):

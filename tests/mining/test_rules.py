@@ -153,6 +153,27 @@ def test_queries_that_share_a_target_share_all() -> None:
     assert excluded(Corpus.of(rows, shared_targets=False), SHARED) == set()
 
 
+def test_targets_of_a_known_answer_are_right() -> None:
+    """Whichever row of an equal query names it; and what shows the same as one of them."""
+    rows = texts(
+        ("a", "1"), ("b", "2"), ("c", "3"), ("a", "4"), ("d", "5"), ("e", "TWO"), ("f", "two")
+    )
+    named = ["cat", "cat", "dog", "", "", "cat", ""]
+    pairs = [replace(pair, answer=answer) for pair, answer in zip(rows, named, strict=True)]
+    corpus = Corpus.of(pairs)
+    own = excluded(corpus, KNOWN)
+    of = {name: {target for query, target in own if query == n} for n, name in enumerate("abcdef")}
+    place = {item.text: number for number, item in enumerate(corpus.targets)}
+    cats = {place["1"], place["2"], place["TWO"]}
+    assert of == {"a": cats | {place["4"]}, "b": cats, "c": {place["3"]}, "d": {place["5"]},
+                  "e": cats, "f": {place["two"]}}  # fmt: skip
+    like_two = {(query, place["two"]) for query in (0, 1, 4)} | {(5, place["TWO"])}
+    assert excluded(corpus, EQUAL) == like_two
+    blind = Corpus.of(rows)
+    assert excluded(blind, KNOWN) == {(0, 0), (0, 3), (1, 1), (2, 2), (3, 4), (4, 5), (5, 6)}
+    assert corpus.most_excluded == 5
+
+
 def test_what_shows_the_same_is_no_negative(tmp_path: Path) -> None:
     for name, colour in (("a", "red"), ("copy", "red"), ("b", "blue")):
         Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")

@@ -37,6 +37,16 @@ JUDGED = HardNegativeLossConfig(
 OWN = [-1, -1, -1, -3, -3, -1, -2, -1, -1, -1, -1, -1]  # of 3 rows of rank 0: 0, 0, 2 and 1
 OF_JUDGE = LABELS | {"own_query": torch.tensor(OWN), "score": torch.linspace(1, 0, 12)}
 
+EVERY = HardNegativeLossConfig(0.05, None, None, symmetric=True)
+# rows 0, 3 and 4 share an answer, 2 and 5 another; of rank 0's explicit negatives one is a copy of
+# rank 1's second target, whose answer is row 0's
+BY_ANSWER = torch.tensor([5, 0, 7, 5, 5, 7, 0, 9])
+OF_ANSWERS = LABELS | {
+    "target_key": torch.tensor([0, 1, 2, 20, 4, 22, 23, 1, 4, 5, 6, 7]),
+    "query_answer": BY_ANSWER,
+    "target_answer": torch.cat([BY_ANSWER[:3], torch.zeros(4, dtype=torch.long), BY_ANSWER[3:]]),
+}
+
 
 class ToyEncoder(nn.Module):
     """Two layers and dropout; one chunk to unit-norm embeddings."""
@@ -248,7 +258,9 @@ def own_rows(rank: int) -> tuple[slice, slice]:
 
 def own_batch(rank: int, chunk: int, of_all: dict[str, Tensor] = LABELS) -> Batch:
     queries, targets = own_rows(rank)
-    labels = {name: of[queries if name == "query_key" else targets] for name, of in of_all.items()}
+    labels = {
+        name: of[queries if name.startswith("query_") else targets] for name, of in of_all.items()
+    }
     return make_batch(rows(8, 1)[queries], rows(12, 2)[targets], labels, chunk)
 
 
@@ -271,6 +283,10 @@ def gradients_of_ranks(folder: str) -> None:
     cached_backward(accelerator, model, own_batch(rank, 4), partial(pair_loss, config=SIZED))
     of_sizes = gradients(model)
     model.zero_grad()
+    loss = partial(pair_loss, config=EVERY)
+    cached_backward(accelerator, model, own_batch(rank, 4, OF_ANSWERS), loss)
+    of_answers = gradients(model)
+    model.zero_grad()
     learnt = temperature()
     loss = partial(pair_loss, config=JUDGED, learnt=learnt)
     parameters = [learnt.log_scale]
@@ -291,6 +307,7 @@ def gradients_of_ranks(folder: str) -> None:
         "pair": pair_gradients,
         "sizes": of_sizes,
         "judged": judged,
+        "answers": of_answers,
         "pair_loss": torch.stack([output.loss for output in outputs]),
         "text": gradients(model),
         "text_loss": distilled.loss,
@@ -318,7 +335,20 @@ def test_two_ranks_equal_one(two_ranks: Ranks, tmp_path: Path) -> None:
         assert_close(result["sizes"], plain_gradients(LABELS, SIZED))
         assert_close(result["text"], gradients(model))
         assert_close(result["judged"], judged_gradients())
+        assert_close(result["answers"], plain_gradients(OF_ANSWERS, EVERY))
     assert torch.equal(ranks[0]["pair_loss"], ranks[1]["pair_loss"])
+
+
+def test_answers_of_both_ranks_count() -> None:
+    """What `test_two_ranks_equal_one` compares hangs on answers that ranks share."""
+    unknown = {name: torch.zeros_like(of) for name, of in OF_ANSWERS.items() if "_answer" in name}
+    without = {name: of for name, of in OF_ANSWERS.items() if "_answer" not in name}
+    assert_close(plain_gradients(without, EVERY), plain_gradients(OF_ANSWERS | unknown, EVERY))
+    for row in (0, 2):  # each alone on rank 0
+        alone = {name: of.clone() for name, of in OF_ANSWERS.items()}
+        alone["query_answer"][row] = alone["target_answer"][row] = 0
+        change = plain_gradients(alone, EVERY)[0] - plain_gradients(OF_ANSWERS, EVERY)[0]
+        assert change.norm() > 1e-4
 
 
 def judged_gradients() -> list[Tensor]:

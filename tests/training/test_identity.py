@@ -62,13 +62,17 @@ def test_a_setting_that_an_older_version_did_not_have() -> None:
     """At its default the run is as before; at another value it is another run."""
     config = make_config()
     saved = run_identity(config, 1)
-    new = ("optim.compile", "optim.optimizer", "inputs.jpeg_draft", "validation.rows")
+    new = ("optim.compile", "optim.optimizer", "inputs.jpeg_draft", "validation.rows",
+           "data.answer_column")  # fmt: skip
     for key in new:
         del saved["settings"][key]
     assert changes(saved, run_identity(config, 1), config) == []
     config.optim.optimizer = Optimizer.adamw_8bit
     found = changes(saved, run_identity(config, 1), config)
     assert found == ["optim.optimizer: None -> adamw_8bit"]
+    config.data.answer_column = "kind"
+    found = changes(saved, run_identity(config, 1), config)
+    assert found[0] == "data.answer_column: None -> kind"
 
 
 @pytest.mark.parametrize("which", ["model.name", "model.adapter"])

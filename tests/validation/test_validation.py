@@ -10,6 +10,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional
 
-from eval.miniatures.mmeb import write_eval_suite
+from eval.miniatures.mmeb import train_rows, write_eval_suite, write_rows
 from eval.validation import SuiteValidation
 from stages.export import final_folder
 from tests.support.embedding import embed, load_exact
@@ -34,6 +35,7 @@ from tests.support.material import (
 from unime.collapse import of_batch
 from unime.config import (
     DistillationLossConfig,
+    HardNegativeLossConfig,
     OptimConfig,
     PairData,
     PairSource,
@@ -43,15 +45,15 @@ from unime.config import (
 from unime.data.datasets import PairDataset, TextRow
 from unime.errors import ConfigError, DataError
 from unime.export.run_facts import recipe, recipes
-from unime.inputs.items import Item, item_key
-from unime.losses import distillation_loss
+from unime.inputs.items import Item, Pair, item_key
+from unime.losses import distillation_loss, instruction_loss
 from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
 from unime.training.checkpoints import checkpoint
 from unime.training.engines import check_combination
 from unime.validation.hold_out import choose, hold_out
 from unime.validation.measure import Validation
-from unime.validation.scores import HeldItems, HeldOutTexts, hit_share
+from unime.validation.scores import HeldItems, HeldOutPairs, HeldOutTexts, hit_share
 
 HELD = ("validation.every=1", "validation.rows=6")
 
@@ -268,6 +270,78 @@ def test_agreement_with_the_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["loss"] == pytest.approx((4 * losses[0] + 5 * losses[1]) / 9, rel=1e-5)
 
 
+class Pairs(list[Pair]):
+    @property
+    def task_sizes(self) -> dict[str, int]:
+        return {"T": len(self)}
+
+
+def test_answers_are_right_and_no_negatives() -> None:
+    """By hand: 8 rows and an explicit negative. Rows 0, 2 and 5 have one answer, and so has row 1,
+    whose query is row 0's; nobody knows of the others."""
+    named = ["cat", "", "cat", "", "", "cat", "dog", ""]
+    random = torch.Generator().manual_seed(9)
+    vectors = functional.normalize(torch.randn(17, 4, generator=random), dim=1)
+    asked = [0, 0, 2, 3, 4, 5, 6, 7]
+    wanted = [8, 9, 10, 11, 12, 13, 14, 15]
+    pairs = Pairs(
+        Pair(Item(str(q)), Item(str(t)), (Item("16"),) * (n == 3), f"T:{n}", (), answer, "T")
+        for n, (q, t, answer) in enumerate(zip(asked, wanted, named, strict=True))
+    )
+    cats = {8, 10, 13}
+    right = [cats | {9}, cats | {9}, cats, {11}, {12}, cats, {14}, {15}]
+    config = HardNegativeLossConfig(0.1, None, None)
+
+    def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> Any:
+        return instruction_loss(embeddings, labels, config)
+
+    measure = HeldOutPairs(pairs, loss, 99, 4)  # type: ignore[arg-type]
+    found = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
+    hits, losses = [], []
+    for own, target, good in zip(asked, wanted, right, strict=True):
+        scores = vectors[own] @ vectors.T
+        hits.append(max(range(8, 17), key=lambda place: float(scores[place])) in good)
+        wrong = [place for place in range(8, 17) if place not in good]
+        logits = scores[[target, *wrong]] / 0.1
+        losses.append(float(logits.logsumexp(0) - logits[0]))
+    assert found["hit@1"] == pytest.approx(sum(hits) / 8)
+    assert found["chance"] == pytest.approx(sum(map(len, right)) / 8 / 9)
+    assert found["loss"] == pytest.approx(sum(losses) / 8, rel=1e-5)
+    blind = Pairs(replace(pair, answer="") for pair in pairs)
+    measure = HeldOutPairs(blind, loss, 99, 4)  # type: ignore[arg-type]
+    plain = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
+    assert plain["hit@1"] < found["hit@1"] and plain["loss"] > found["loss"]
+
+
+def kinds(root: Path, count: int = 16) -> Path:
+    """Rows whose answers differ in text, and of which four each are of one kind."""
+    rows = train_rows(root, "Questions", count)
+    write_rows(root, "Questions", "original", [row | {"kind": n % 4} for n, row in enumerate(rows)])
+    return root
+
+
+def test_a_run_takes_answers_of_a_column(material: Path, tmp_path: Path) -> None:
+    """From the rows to loss and validation: others of a row's kind are no negatives of it, nor
+    wrong; a run that began before there was the setting goes on without one."""
+    words = (f"data.root={kinds(tmp_path / 'kinds')}", "data.sources={Questions: {}}",
+             "data.shared_answers=true", "validation.every=2", "validation.rows=6",
+             "optim.steps=2")  # fmt: skip
+    plain = stage2(material, "of-no-kind", *words)
+    ours = stage2(material, "of-kinds", *words, "data.answer_column=kind")
+    for line, other in zip(metrics(ours), metrics(plain), strict=True):
+        if "loss" in line:
+            assert line["distinct_negatives"] < other["distinct_negatives"] == 7
+    assert scores_of(ours)[0]["validation/chance"] > scores_of(plain)[0]["validation/chance"]
+    for run in (plain, ours):
+        state = run / "finished.json"
+        saved = json.loads(state.read_text())
+        del saved["identity"]["settings"]["data.answer_column"]
+        state.write_text(json.dumps(saved))
+    stage2(material, "of-no-kind", *words)
+    with pytest.raises(ConfigError, match=r"data\.answer_column: None -> kind"):
+        stage2(material, "of-kinds", *words, "data.answer_column=kind")
+
+
 # What is held out
 
 
@@ -311,8 +385,6 @@ def test_nothing_held_out_is_trained_on(material: Path) -> None:
 
 def test_labels_that_connect_all_rows_hold_nothing_back(material: Path, tmp_path: Path) -> None:
     """Two labels for 20 pictures: whole labels can't be held out, pictures can."""
-    from eval.miniatures.mmeb import train_rows, write_rows
-
     rows = train_rows(tmp_path, "Kinds", 20)
     for number, row in enumerate(rows):
         row["pos_text"] = f"label {number % 2}"

@@ -32,6 +32,11 @@ def is_address(words: str) -> bool:
         return False
 
 
+ANSWER_COLUMN = (
+    "a column of MMEB's rows (a label, a product's id): rows of one subset with equal values there "
+    "have one right answer, so that their targets are right for each other's queries; null: none "
+    "is known (a prepared set's rows say it themselves)"
+)
 FOLLOW_LINKS = (
     "whether links in root and image_root may lead out of them (the two themselves may be links, "
     "and those of the hub's cache are followed); true only where all links are yours"
@@ -104,9 +109,10 @@ class PairData(Settings, section="data"):
     temperature: Annotated[float, Bounds("1 or more", lambda value: value >= 1)] = setting(
         1.0, "T: a subset's share is in proportion to (rows x weight)^(1/T); 1: to its rows"
     )
+    answer_column: str | None = setting(None, ANSWER_COLUMN)
     shared_answers: bool = setting(
         False,
-        "whether rows of equal queries or equal targets may share a batch, where they are no "
+        "whether rows of equal queries, targets or answers may share a batch, where they are no "
         "negatives of each other; false: only where there is no choice",
     )
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(

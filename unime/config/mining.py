@@ -7,7 +7,7 @@ from typing import Annotated
 
 from omegaconf import MISSING
 
-from unime.config.data import FOLLOW_LINKS, PairData, PairSource
+from unime.config.data import ANSWER_COLUMN, FOLLOW_LINKS, PairData, PairSource
 from unime.config.evaluation import EmbeddingConfig, EncoderKind
 from unime.config.settings import (
     Bounds,
@@ -89,6 +89,7 @@ class MineData(Settings, section="data"):
     image_root: FilePath | None = setting(None, "of the images; null: below root")
     follow_links: bool = setting(False, FOLLOW_LINKS)
     tasks: NotEmpty[list[str]] | None = setting(None, "a selection; null: all of a local folder")
+    answer_column: str | None = setting(None, ANSWER_COLUMN)
     on_bad_row: Annotated[str, one_of("raise", "drop")] = setting(
         "raise", "dropped ones are listed"
     )
@@ -103,6 +104,7 @@ class MineData(Settings, section="data"):
             image_root=self.image_root,
             follow_links=self.follow_links,
             sources={task: PairSource() for task in tasks},
+            answer_column=self.answer_column,
             on_bad_row=self.on_bad_row,
             verify_images=self.verify_images,
         )

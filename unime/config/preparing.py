@@ -25,7 +25,7 @@ from unime.errors import require
 COLUMN_PARTS = (
     *("image", "text", "query", "query_image", "query_text", "positive", "positive_image"),
     *("positive_text", "negative", "negative_image", "negative_text", "label", "instruction"),
-    *("task", "group", "split", "id", "ignore"),
+    *("same_answer", "task", "group", "split", "id", "ignore"),
 )
 
 

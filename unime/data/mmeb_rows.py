@@ -54,11 +54,14 @@ def _spacing(text: str, has_image: bool) -> tuple[str, str] | None:
     return None if spacing == ("\n", "\n" if has_image else "") else spacing
 
 
-def read_pair(row: Row, find: Callable[[str], str], row_id: str) -> Pair:
+def read_pair(
+    row: Row, find: Callable[[str], str], row_id: str, answer_column: str | None = None
+) -> Pair:
     """A training row.
 
     Args:
         find: a path of the row to the image's own path; raises DataError where there is none.
+        answer_column: what names its right answer; None: nothing does.
 
     Raises:
         DataError: a bad row; names file, row, column and value.
@@ -67,7 +70,8 @@ def read_pair(row: Row, find: Callable[[str], str], row_id: str) -> Pair:
     query = _side(row, TRAIN_COLUMNS[:2], make)
     target = _side(row, TRAIN_COLUMNS[2:], make)
     negatives = tuple(_side(entry, entry.values, make) for entry in _negatives(row))
-    return Pair(query, target, negatives, row_id)
+    answer = row.name_or_none(answer_column) if answer_column is not None else ""
+    return Pair(query, target, negatives, row_id, answer=answer)
 
 
 def read_item(text: str, path: str, find: Callable[[str], str]) -> Item:

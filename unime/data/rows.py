@@ -47,6 +47,14 @@ class Row:
             raise self.expected("a text", column)
         return value or ""
 
+    def name_or_none(self, column: str) -> str:
+        """A text, or a whole number as one; "" for None and for a blank text."""
+        value = self[column]
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise self.expected("a text or a whole number", column)
+        name = "" if value is None else str(value)
+        return name if name.strip() else ""
+
     def texts(self, column: str, first: int | None = None) -> list[str]:
         """The texts of a list, none of them blank and at least one, or only its first ones."""
         entries = self.entries(column)[:first]

@@ -23,8 +23,9 @@ class BatchPlan:
         temperature: T; a task's share of the rows is in proportion to (rows · weight)^(1/T)
             (temperature-scaled mixing: T5, arXiv 1910.10683, 3.5.2).
         sub_batch: rows of one task that stand together in an interleaved batch.
-        answers: keys of each row's query and target (N, 2); rows that share one share no batch, as
-            far as there is a choice. None: they may.
+        answers: keys of each row's query and target (N, 2), and of its right answer where rows name
+            it (N, 3); rows that share one share no batch, as far as there is a choice. None: they
+            may.
         clusters: of mined batches, with answers' keys.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,7 +16,7 @@ import numpy as np
 
 from unime.data.datasets import TextRow
 from unime.errors import DataError
-from unime.inputs.items import Item, Pair
+from unime.inputs.items import Item, Pair, answer_key
 from unime.runtime.digests import add_pieces
 from unime.runtime.files import regular
 
@@ -30,7 +31,8 @@ class Survey:
 
     Attributes:
         answers: of pairs, a key of each one's query and one of its target (N, 2) int64: equal for
-            equal items.
+            equal items. Where some name their right answer a third one (N, 3): of the answer, equal
+            for equal ones of one task, 0 where it is not known.
     """
 
     rows: int
@@ -56,7 +58,7 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
     """
     digest = hashlib.blake2b(digest_size=16)
     picture = cache(_picture)
-    total, distinct, answers = 0, {}, bytearray()
+    total, distinct, answers, named = 0, {}, bytearray(), array("q")
     numbered: Iterator[TextRow | Pair] = iter(rows)
     for task, size in task_sizes.items():
         seen: dict[str, set[object]] = {}
@@ -70,8 +72,10 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 query, *targets = (_seen(item, picture) for item in items)
                 things = {"queries": [query], "targets": targets}
                 answers += _key(query) + _key(targets[0])
+                named.append(answer_key(task, row.answer))
                 digest.update(repr([item.spacing for item in items]).encode())
                 digest.update(repr(row.scores).encode() if row.scores else b"")
+                digest.update(repr([named[-1]]).encode() if row.answer else b"")
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
             for kind, found in things.items():
                 known = seen.setdefault(kind, set())
@@ -79,6 +83,8 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                     known.update(found)
         distinct[task] = {kind: len(known) for kind, known in seen.items()}
     keys = np.frombuffer(bytes(answers), dtype="<i8").reshape(-1, 2)
+    if any(named):
+        keys = np.column_stack([keys, np.array(named, np.int64)])
     return Survey(total, digest.hexdigest(), distinct, keys)
 
 

@@ -7,7 +7,7 @@ MMEB's images are unpacked below the local folder, or where ``data.image_root`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from zlib import crc32
 
@@ -18,10 +18,10 @@ from unime.data.checks.faults import Fault
 from unime.data.checks.verify import look_at_rows, verify
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
 from unime.data.prepared.folder import PreparedSet
-from unime.data.prepared.rows import PREPARED_COLUMNS, SCORES, read_prepared
+from unime.data.prepared.rows import OPTIONAL_COLUMNS, PREPARED_COLUMNS, read_prepared
 from unime.data.rows import Row
 from unime.data.tables import HeldTable, ImageFolder, image_folder, load_table
-from unime.errors import DataError
+from unime.errors import DataError, require
 from unime.inputs.items import Pair
 from unime.models.item_processor import ItemProcessor
 from unime.runtime.distributed import Share, alone
@@ -37,6 +37,7 @@ class TrainSubset:
     images: ImageFolder
     is_prepared: bool = False  # else the rows are MMEB's
     dropped: list[str] = field(default_factory=list)  # messages of the bad rows that were left out
+    answer_column: str | None = None  # of MMEB's rows: what names their right answer
 
     def __len__(self) -> int:
         return len(self.selected)
@@ -85,8 +86,10 @@ class TrainSubset:
             DataError: a bad row; names file, row, column and value.
         """
         if self.is_prepared:
-            return read_prepared(row, find)
-        return read_pair(row, find, f"{self.name}:{number}")
+            pair = read_prepared(row, find)
+        else:
+            pair = read_pair(row, find, f"{self.name}:{number}", self.answer_column)
+        return replace(pair, task=self.name)
 
     def row_id(self, row: Row, number: int) -> str:
         """What names a row, bad ones too, as far as they have a name."""
@@ -133,13 +136,19 @@ def open_train_subset(data: PairData, name: str, seed: int = 0) -> TrainSubset:
     first ones or a random choice.
 
     Raises:
+        ConfigError: ``data.answer_column`` of a prepared set.
         DataError: no such folder, subset, split or column.
     """
-    prepared = PreparedSet.of(data.root)
-    required: tuple[str, ...] = TRAIN_COLUMNS
-    optional: tuple[str, ...] = NEGATIVE_COLUMNS
-    if prepared is not None:
-        required, optional = PREPARED_COLUMNS, (SCORES,)
+    prepared, answers = PreparedSet.of(data.root), data.answer_column
+    required: tuple[str, ...] = PREPARED_COLUMNS
+    optional: tuple[str, ...] = OPTIONAL_COLUMNS
+    if prepared is None:
+        named = () if answers is None else (answers,)
+        required = tuple(dict.fromkeys((*TRAIN_COLUMNS, *named)))
+        optional = tuple(column for column in NEGATIVE_COLUMNS if column not in required)
+    else:
+        expected = f"null: the rows of a prepared set ({data.root}) say it themselves"
+        require(answers is None, "data.answer_column", answers, expected)
     split = data.split or ("original" if prepared is None else "train")
     table = load_table(
         data.root, name, split, data.revision, required, optional, data.follow_links
@@ -152,7 +161,8 @@ def open_train_subset(data: PairData, name: str, seed: int = 0) -> TrainSubset:
         selected = sorted(random.choice(total, count, replace=False).tolist())
     image_root = data.image_root or (prepared and prepared.image_root) or None
     images = image_folder(data.root, image_root, [], data.follow_links)
-    return TrainSubset(name, table, selected, images, prepared is not None)
+    is_prepared = prepared is not None
+    return TrainSubset(name, table, selected, images, is_prepared, answer_column=answers)
 
 
 def _first_of(messages: list[str]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unime.errors import DataError
 from unime.runtime.files import regular
@@ -17,6 +17,8 @@ from unime.runtime.files import regular
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)")
 KEY_BYTES = 16
+Query = TypeVar("Query", bound=Hashable)
+Target = TypeVar("Target", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Pair:
     Attributes:
         row_id: "A-OKVQA:17".
         scores: of a judge, the target's and each negative's; empty: nobody has judged.
+        answer: what names the right answer: targets of rows of one task with equal ones are right
+            for each other's queries; "": nobody has said it.
+        task: of which it is a row; says nothing about the row itself.
     """
 
     query: Item
@@ -58,6 +63,29 @@ class Pair:
     negatives: tuple[Item, ...] = ()
     row_id: str = ""
     scores: tuple[float, ...] = ()
+    answer: str = ""
+    task: str = field(default="", compare=False)
+
+
+def right_targets(rows: Iterable[tuple[Query, Target, str]]) -> dict[Query, dict[Target, None]]:
+    """What the rows of one task say is right for each query: the targets of its own rows, then
+    those of all rows with an answer that one of these has.
+
+    Args:
+        rows: the query, the target and the answer ("": unknown) of each.
+    """
+    right: dict[Query, dict[Target, None]] = {}
+    answers: dict[Query, dict[str, None]] = {}
+    named: dict[str, dict[Target, None]] = {}
+    for query, target, answer in rows:
+        right.setdefault(query, {})[target] = None
+        if answer:
+            answers.setdefault(query, {})[answer] = None
+            named.setdefault(answer, {})[target] = None
+    for query, own in answers.items():
+        for answer in own:
+            right[query] |= named[answer]
+    return right
 
 
 def distinct_places(items: Iterable[Item]) -> dict[tuple[Item, object], list[int]]:
@@ -112,6 +140,14 @@ def item_key(item: Item) -> int:
     space around the text."""
     digest = item_digest(replace(item, spacing=None))
     return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def answer_key(task: str, answer: str) -> int:
+    """A signed 64-bit number that is equal for equal answers of one task; 0: unknown."""
+    if not answer:
+        return 0
+    named = repr((task, answer)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "big", signed=True)
 
 
 def item_digest(item: Item) -> bytes:

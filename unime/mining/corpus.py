@@ -4,10 +4,13 @@ query."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
 from unicodedata import normalize
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,9 +47,10 @@ class Corpus:
 
         Excluded are the negatives that rows bring along, and right answers. Right for a query are
         the targets of all rows with an equal one (and what is asked for by an equal target: rows
-        the other way round), those of queries that share a target with it, and whatever shows the
-        same as it or a target that is right: equal pictures, and texts that are equal but for case
-        and white space, whatever the instruction.
+        the other way round) and of all rows with an answer that one of these names, those of
+        queries that share a target with it, and whatever shows the same as it or a target that is
+        right: equal pictures, and texts that are equal but for case and white space, whatever the
+        instruction.
 
         Args:
             shared_targets: whether the second are.
@@ -57,6 +61,7 @@ class Corpus:
         queries, targets, row_of = dict[bytes, Item](), dict[bytes, Item](), list[int]()
         query_numbers, target_numbers = dict[bytes, int](), dict[bytes, int]()
         rows: list[tuple[int, int]] = []
+        answers: list[str] = []
         given: list[tuple[int, bytes]] = []
         for number, pair in enumerate(pairs):
             asked, wanted = item_digest(replace(pair.query, spacing=None)), content(pair.target)
@@ -70,11 +75,13 @@ class Corpus:
                     target_numbers.setdefault(wanted, len(target_numbers)),
                 )
             )
+            answers.append(pair.answer)
             given += [(rows[-1][0], content(item)) for item in pair.negatives]
         asked_for = list(map(content, queries.values()))
         known = _known(rows, asked_for, list(targets), target_numbers)
+        named = _named(rows, answers)
         shared = _shared(rows) if shared_targets else {}
-        equal = _equal(known, list(queries.values()), list(targets.values()))
+        equal = _equal((known, named), list(queries.values()), list(targets.values()))
         brought: Right = defaultdict(set)
         for query, key in given:
             if key in target_numbers:
@@ -86,7 +93,10 @@ class Corpus:
             places[:, 0],
             places[:, 1],
             torch.tensor(row_of, dtype=torch.long),
-            _apart({KNOWN: known, SHARED: shared, EQUAL: equal, GIVEN: brought}, len(targets)),
+            _apart(
+                {KNOWN: [known, named], SHARED: [shared], EQUAL: [equal], GIVEN: [brought]},
+                len(targets),
+            ),
         )
 
     @property
@@ -134,6 +144,22 @@ def _known(
     return known
 
 
+def _named(rows: Sequence[tuple[int, int]], answers: Sequence[str]) -> Right:
+    """The targets of all rows with an answer that the query's rows name."""
+    of_query: dict[int, set[str]] = defaultdict(set)
+    of_answer: dict[str, set[int]] = defaultdict(set)
+    for (query, target), answer in zip(rows, answers, strict=True):
+        if answer:
+            of_query[query].add(answer)
+            of_answer[answer].add(target)
+
+    @cache
+    def targets_of(own: frozenset[str]) -> set[int]:
+        return set().union(*(of_answer[answer] for answer in own))
+
+    return {query: targets_of(frozenset(own)) for query, own in of_query.items()}
+
+
 def _shared(rows: Sequence[tuple[int, int]]) -> Right:
     """All targets of the queries that have a target in common."""
     of_query: Right = defaultdict(set)
@@ -152,16 +178,19 @@ def _shared(rows: Sequence[tuple[int, int]]) -> Right:
     }
 
 
-def _equal(known: Right, queries: Sequence[Item], targets: Sequence[Item]) -> Right:
-    """What looks the same as the query, its pictures, or a target that is known to be right."""
+def _equal(known: Sequence[Right], queries: Sequence[Item], targets: Sequence[Item]) -> Right:
+    """What looks the same as the query, its pictures, or a target that is known to be right, and
+    is not known to be."""
     shown = list(map(as_shown, targets))
     places = _places(shown)
     equal: Right = {}
     for number, query in enumerate(queries):
-        keys = {as_shown(query)} | {shown[target] for target in known[number]}
+        right = [own[number] for own in known if number in own]
+        keys = {as_shown(query)} | {shown[target] for own in right for target in own}
         if query.text and (query.images or query.video):
             keys.add(content(replace(query, text="")))
-        equal[number] = {target for key in keys for target in places.get(key, ())}
+        found = {target for key in keys for target in places.get(key, ())}
+        equal[number] = found.difference(*right)
     return equal
 
 
@@ -173,16 +202,17 @@ def _places(keys: Sequence[bytes]) -> dict[bytes, list[int]]:
     return places
 
 
-def _apart(right: dict[str, Right], num_targets: int) -> dict[str, Tensor]:
+def _apart(right: Mapping[str, Sequence[Right]], num_targets: int) -> dict[str, Tensor]:
     """Sorted numbers of the pairs, each under the first name that has it."""
 
-    def numbers(pairs: Right) -> Iterator[int]:
-        for query, own in pairs.items():
+    def numbers(parts: Sequence[Right]) -> Iterator[int]:
+        for query, own in chain.from_iterable(part.items() for part in parts):
             yield from (query * num_targets + target for target in own)
 
-    found, taken = {}, set[int]()
-    for name, pairs in right.items():
-        own = set(numbers(pairs)) - taken
-        taken |= own
-        found[name] = torch.tensor(sorted(own), dtype=torch.long)
+    found, taken = {}, np.empty(0, np.int64)
+    for name, parts in right.items():
+        own = np.unique(np.fromiter(numbers(parts), np.int64))
+        own = np.setdiff1d(own, taken, assume_unique=True)
+        taken = np.concatenate([taken, own])
+        found[name] = torch.from_numpy(own)
     return found

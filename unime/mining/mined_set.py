@@ -180,4 +180,6 @@ def _digest_of(pairs: Sequence[Pair], distinct: DistinctItems) -> str:
     words = [[pair.row_id, [content(n).hex() for n in pair.negatives]] for pair in pairs]
     digest = hashlib.blake2b(json.dumps(words).encode(), digest_size=16)
     digest.update(b"".join(distinct.keys) + distinct.index.numpy().tobytes())
+    answers = [pair.answer for pair in pairs]
+    digest.update(json.dumps(answers).encode() if any(answers) else b"")
     return digest.hexdigest()

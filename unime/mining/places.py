@@ -72,7 +72,10 @@ def refuse_other(folder: Path, made: Mapping[str, Any], asked: Mapping[str, Any]
 
 def _deciding(made: Mapping[str, Any]) -> dict[str, Any]:
     """By its dotted key what decides over the rows that are written."""
-    found: dict[str, Any] = {"content of the model": made.get("contents")}
+    found: dict[str, Any] = {
+        "content of the model": made.get("contents"),
+        "data.answer_column": None,  # of older versions, which had none
+    }
     for key, value in made.get("settings", {}).items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
         found |= {f"{key}.{part}".rstrip("."): entry for part, entry in parts}

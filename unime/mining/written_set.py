@@ -114,5 +114,6 @@ class WrittenSet:
             paths = (os.path.relpath(path, self._image_root) for path in item.images)
             return replace(item, images=tuple(paths))
 
-        sides = moved(pair.query), moved(pair.target)
-        return Pair(*sides, tuple(map(moved, negatives)), pair.row_id, scores)
+        query, target = moved(pair.query), moved(pair.target)
+        moved_negatives = tuple(map(moved, negatives))
+        return replace(pair, query=query, target=target, negatives=moved_negatives, scores=scores)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unime.backbones.packing import pack
-from unime.data.judged import judged_labels
+from unime.data.labels import answer_labels, judged_labels
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
@@ -124,6 +124,7 @@ class PairCollator(Collator):
         verified: whether the rows were looked at before training (``data.verify_images``).
         apart: see :class:`Collator`.
         scored: whether the loss asks for a judge's scores.
+        answered: whether any row of the data, on any rank, says which right answer it has.
     """
 
     def __init__(
@@ -133,9 +134,10 @@ class PairCollator(Collator):
         verified: bool = True,
         apart: bool = False,
         scored: bool = False,
+        answered: bool = False,
     ) -> None:
         super().__init__(item_processor, limits, apart)
-        self.scored = scored
+        self.scored, self.answered = scored, answered
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
@@ -155,4 +157,6 @@ class PairCollator(Collator):
         }
         if self.scored:
             batch.labels |= judged_labels(pairs)
+        if self.answered:
+            batch.labels |= answer_labels(pairs)
         return batch

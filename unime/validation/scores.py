@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from unime.data.datasets import PairDataset, TextDataset
-from unime.data.judged import judged_labels
-from unime.inputs.items import Item, item_key
+from unime.data.labels import answer_labels, judged_labels
+from unime.inputs.items import Item, item_key, right_targets
 from unime.losses import LossFunction, spread
 from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.encoding import DistinctItems, distinct_items, encode
@@ -110,7 +110,9 @@ class HeldOutPairs:
         for place, pair in enumerate(pairs):
             items += pair.negatives
             self._owner += [place] * len(pair.negatives)
-        self._judged = pairs if all(pair.scores for pair in pairs) else None
+        self._pairs = pairs
+        self._are_judged = all(pair.scores for pair in pairs)
+        self._are_answered = any(pair.answer for pair in pairs)
         self._held = HeldItems(items, chunk_size)
         keys = torch.tensor([item_key(item) for item in items])
         self._query_key, self._target_key = keys[: len(pairs)], keys[len(pairs) :]
@@ -149,8 +151,11 @@ class HeldOutPairs:
             "is_positive": torch.arange(len(own)) < len(rows),
             "query_key": self._query_key[rows],
         }
-        if self._judged is not None:
-            labels |= judged_labels([self._judged[row] for row in rows])
+        pairs = [self._pairs[row] for row in rows]
+        if self._are_judged:
+            labels |= judged_labels(pairs)
+        if self._are_answered:
+            labels |= answer_labels(pairs)
         return self._loss_fn({"query": queries[rows], "target": targets[own]}, labels).loss.item()
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -158,17 +163,17 @@ class HeldOutPairs:
         own = self._of(rows)
         own = own[first_of_each(self._target_key[own].tolist())]  # different targets (C,)
         column = {key: number for number, key in enumerate(self._target_key[own].tolist())}
-        right: dict[int, list[int]] = {}
-        for row in rows:
-            columns = right.setdefault(int(self._query_key[row]), [])
-            columns.append(column[int(self._target_key[row])])
+        right = right_targets(
+            (int(self._query_key[row]), column[int(self._target_key[row])], self._pairs[row].answer)
+            for row in rows
+        )
         different = targets[own]  # (C, D)
         hits, chances = [], []
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             is_right = torch.zeros(len(block), len(own), dtype=torch.bool)
             for number, row in enumerate(block):
-                is_right[number, right[int(self._query_key[row])]] = True
+                is_right[number, list(right[int(self._query_key[row])])] = True
             hits.append(hit_share(queries[block] @ different.T, is_right))
             chances.append(is_right.sum(dim=1) / len(own))
         return torch.cat(hits), torch.cat(chances)

@@ -48,6 +48,8 @@ class SourceRow:
         group: rows of one group are held out together; None: they have none.
         split: "train" or "test", where the data say so; None: they do not.
         scores: of a judge, the only target's and each negative's; empty: the data have none.
+        answer: what names the right answer: targets of rows with equal ones are right for each
+            other's queries; "": the data do not say it.
         is_caption: the query is a picture and the targets are its captions, of which neither is
             what is asked: the setting `directions` says.
     """
@@ -62,6 +64,7 @@ class SourceRow:
     split: str | None = None
     is_caption: bool = False
     scores: tuple[float, ...] = ()
+    answer: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ image + text|caption|label     a picture with captions, either of which can be a
 query|anchor + positive        what is asked and what is right; beside them negative
 query + image                  a text that is asked, and the picture that is right
 image + question + answer      a picture with a question about it
+same_answer                    beside any of them: rows of equal values have one right answer
 
 Texts in `query`, `positive` and `negative` are paths where all of them end as pictures' names do,
 unless `columns` names the column. `image` and `query` may be lists: several pictures of one item.
@@ -39,6 +40,7 @@ NAMES = {
     "negative_text": "negative_text negative_texts",
     "label": "label labels class category",
     "instruction": "instruction",
+    "same_answer": "same_answer",
     "task": "task",
     "group": "group group_id",
     "split": "split",
@@ -50,7 +52,7 @@ SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "val", "valid", "validation", "dev", "eval"), "test"),
 }
-BESIDE = ("instruction", "task", "group", "split", "id")  # parts of a row, of no side
+BESIDE = ("instruction", "same_answer", "task", "group", "split", "id")  # parts of no side
 EITHER = ("query", "positive", "negative")  # parts that are texts, or paths where all look like it
 Parts = tuple[list[str], list[Picture], list[str]]  # of an item: texts, pictures, their columns
 IN_A_FILES_FOLDER = "file_name"  # `datasets`' image folders: paths are relative to the table
@@ -139,6 +141,7 @@ class Columns:
             beside["group"],
             None if split is None else SPLITS[split.lower()],
             self.is_caption,
+            answer=beside["same_answer"] or "",
         )
 
     def _beside(self, row: Row, part: str) -> str | None:

@@ -192,6 +192,14 @@ def test_several_right_answers_are_nobodys_negatives(made: Made, processor: Item
     assert kept == {(n, n) for n in range(6)} | {(1, 4), (4, 1)}
 
 
+def test_queries_of_a_named_answer_have_its_targets(made: Made, processor: ItemProcessor) -> None:
+    """Of six rows three name one answer, and one another, of which there is one target."""
+    names = ["cat", "", "cat", "dog", "", "cat"]
+    made.pairs = [replace(p, answer=a) for p, a in zip(made.pairs, names, strict=True)]
+    report = check(made.write(), processor)
+    assert (report.tasks[0].queries, report.tasks[0].with_several) == (6, 3)
+
+
 def test_the_program(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     root = made.write()
     program.main([str(root), "check.num_workers=0"])

@@ -87,6 +87,8 @@ class Content:
         self._pairs: dict[int, int] = {}  # -> the first row
         self._answers: dict[int, int] = {}  # query -> the first one
         self._with_several: set[int] = set()
+        self._named: dict[str, set[int]] = {}  # by what rows name as their answer: queries
+        self._targets: dict[str, set[int]] = {}  # and targets
         self._control = check.processor.finds_control if check else CONTROL_TOKENS.search
 
     def add(self, number: int, row: Row, pair: Pair) -> None:
@@ -101,6 +103,9 @@ class Content:
             self._remark(number, row, DUPLICATE, "", f"as {self.rows.table.where(first)}")
         if self._answers.setdefault(query, target) != target:
             self._with_several.add(query)
+        if pair.answer:
+            self._named.setdefault(pair.answer, set()).add(query)
+            self._targets.setdefault(pair.answer, set()).add(target)
         for column, kind, words in _token_remarks(self.rows, row, pair):
             self._remark(number, row, kind, column, words)
         for column, text in _said(self.rows, row, pair):
@@ -124,8 +129,9 @@ class Content:
     @property
     def num_with_several(self) -> int:
         """Different queries of several right answers, each of which is no negative of the others'
-        rows: training and mining know queries by their content."""
-        return len(self._with_several)
+        rows: training and mining know queries by their content, and by what rows name."""
+        named = (self._named[a] for a, targets in self._targets.items() if len(targets) > 1)
+        return len(self._with_several.union(*named))
 
     def _remark(self, number: int, row: Row, kind: str, column: str, words: str) -> None:
         message = str(row.error(words, *([column] if column else [])))

@@ -43,6 +43,7 @@ class Rows(Protocol):
     selected: list[int]
     images: ImageFolder
     is_prepared: bool
+    answer_column: str | None
 
     def read(self, row: Row, find: Find, number: int) -> Pair:
         """A row as a pair; raises DataError."""
@@ -169,7 +170,7 @@ def _key(rows: Rows, processor: ItemProcessor | None, max_pixels: int) -> str:
         rows_digest(rows.table.rows.to_batches()),
         [place for place, _ in rows.table.shards],
         list(_ranges(rows.selected)),
-        rows.is_prepared,
+        [rows.is_prepared, rows.answer_column],
         [*map(str, rows.images.roots), rows.images.within],
         processor_settings(processor),
         max_pixels,

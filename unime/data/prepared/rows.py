@@ -8,6 +8,7 @@ A row, as `datasets` shows it::
     target     {"text": "", "images": ["cats/0031.jpg"], "instruction": ""}
     negatives  [{"text": "", "images": ["cats/0144.jpg"], "instruction": ""}]
     scores     [0.93, 0.41]      of a judge, the target's and each negative's; [] or no column: none
+    answer     "tabby"           which right answer it has; "" or no column: unknown
 
 Paths are relative to the set's folder of pictures (:mod:`unime.data.prepared.folder`).
 """
@@ -23,7 +24,7 @@ from unime.data.rows import Row, is_number
 from unime.inputs.items import Item, Pair
 
 PREPARED_COLUMNS = ("row_id", "task", "query", "target", "negatives")
-SCORES = "scores"  # a column that may be missing
+SCORES, ANSWER = OPTIONAL_COLUMNS = ("scores", "answer")
 ITEM = pa.struct(
     [("text", pa.string()), ("images", pa.list_(pa.string())), ("instruction", pa.string())]
 )
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         ("target", ITEM),
         ("negatives", pa.list_(ITEM)),
         (SCORES, pa.list_(pa.float64())),
+        (ANSWER, pa.string()),
     ]
 )
 
@@ -48,6 +50,7 @@ def written(pair: Pair, task: str) -> dict[str, Any]:
         "target": _written_item(pair.target),
         "negatives": [_written_item(item) for item in pair.negatives],
         SCORES: list(pair.scores),
+        ANSWER: pair.answer,
     }
 
 
@@ -72,6 +75,7 @@ def read_prepared(row: Row, find: Callable[[str], str]) -> Pair:
         tuple(negatives),
         row.text("row_id"),
         _read_scores(row, 1 + len(negatives)),
+        row.name_or_none(ANSWER) if ANSWER in row.values else "",
     )
 
 

@@ -1,36 +1,55 @@
 """No two rows of one right answer in a batch, as far as there is a choice.
 
-Rows whose targets are equal, or whose queries are, cannot be each other's negatives (the loss
-leaves them out), so that a batch of them teaches less than its size.
+Rows whose targets are equal, or whose queries are, or that name one right answer, cannot be each
+other's negatives (the loss leaves them out), so that a batch of them teaches less than its size.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-QUERY, TARGET = 0, 1  # columns of `answers`
+QUERY, TARGET, ANSWER = range(3)  # columns of `answers`, of which the last may be missing
 TRIES = 30  # cells that a row may change places with
+
+
+def answer_ids(keys: np.ndarray) -> np.ndarray:
+    """Small numbers in place of the keys of rows' queries, targets and answers (N, 2 or 3) int32:
+    equal for equal keys of one column, and never in two. Answers that are not known (0) differ."""
+    rows = len(keys)
+    sides = [np.unique(side, return_inverse=True)[1] + rows * n for n, side in enumerate(keys.T)]
+    if len(sides) > ANSWER:
+        sides[ANSWER] = np.where(keys[:, ANSWER] == 0, _alone(rows), sides[ANSWER])
+    return np.stack(sides, axis=1).astype(np.int32)
+
+
+def _alone(rows: int) -> np.ndarray:
+    """A number for each row that no other has (N,)."""
+    return np.arange(rows) + rows * (ANSWER + 1)
 
 
 class Answers:
     """The right answers of rows, and batches made so that none comes twice in one.
 
     Args:
-        keys: of each row's query and target (N, 2), equal for equal items.
+        keys: of each row's query and target (N, 2), equal for equal items; and of its right answer
+            (N, 3), 0 where it is not known.
         pool_of: rows may change places within their pool (N,): a task where batches are of one.
     """
 
     def __init__(self, keys: np.ndarray, pool_of: np.ndarray) -> None:
-        sides = [np.unique(keys[:, side], return_inverse=True)[1] for side in (QUERY, TARGET)]
-        self._ids = np.stack([sides[0], sides[1] + len(keys)], axis=1).astype(np.int32)  # (N, 2)
+        self._ids = answer_ids(keys)
         self._pool_of = pool_of
+        self._dealt = self._ids[:, TARGET]  # by what rows are dealt out first
+        if keys.shape[1] > ANSWER:
+            self._dealt = np.where(keys[:, ANSWER] == 0, self._dealt, self._ids[:, ANSWER])
 
     def spread(self, batches: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """The same rows in batches (B, W) anew, a pool's where its rows were: those of one target
-        are dealt out to one batch after another, and what still meets changes places."""
+        """The same rows in batches (B, W) anew, a pool's where its rows were: those of one answer,
+        and among them those of one target, are dealt out to one batch after another, and what still
+        meets changes places."""
         cells = batches.T.ravel()  # every batch's first row, then every batch's second, …
         dealt = cells.copy()
         pools = self._pool_of[cells]
@@ -38,9 +57,10 @@ class Answers:
         for pool in np.unique(pools):
             places = np.flatnonzero(pools == pool)
             rows = cells[places]
-            _, group = np.unique(self._ids[rows, TARGET], return_inverse=True)
+            _, group = np.unique(self._dealt[rows], return_inverse=True)
             order_of_group = random.permutation(group.max() + 1)
-            order = np.lexsort((order_of_row[rows], order_of_group[group]))
+            target = self._ids[rows, TARGET]
+            order = np.lexsort((order_of_row[rows], target, order_of_group[group]))
             dealt[places] = rows[order]
         return self.swapped(dealt.reshape(batches.shape[::-1]).T.copy(), 1, random)
 
@@ -51,9 +71,11 @@ class Answers:
         Args:
             unit: neighbouring rows of a batch that stay together.
         """
-        swapping = _Swapping(batches, self._ids, unit)
         firsts = self._pool_of[batches[:, ::unit]]  # (B, W / unit)
-        for pool, cells in self._met(batches, unit, firsts).items():
+        most = {pool: int((firsts == pool).any(axis=1).sum()) for pool in np.unique(firsts)}
+        ids = self._avoidable(batches, most)
+        swapping = _Swapping(batches, ids, unit)
+        for pool, cells in self._meeting(batches, unit, firsts, ids, most).items():
             others = np.argwhere(firsts == pool)
             chosen = random.integers(len(others), size=(len(cells), TRIES))
             for cell, tries in zip(cells, chosen, strict=True):
@@ -62,30 +84,56 @@ class Answers:
 
     def met(self, batches: np.ndarray) -> np.ndarray:
         """Which rows of batches (B, W) share an answer with one before them."""
-        found = np.zeros(batches.shape, dtype=bool)
-        for side in (QUERY, TARGET):
-            ids = self._ids[batches, side]
-            order = ids.argsort(axis=1, kind="stable")
-            ids = np.take_along_axis(ids, order, 1)
-            again = np.zeros_like(found)
-            np.put_along_axis(again, order[:, 1:], ids[:, 1:] == ids[:, :-1], 1)
-            found |= again
-        return found
+        return _met(batches, self._ids)
 
-    def _met(
-        self, batches: np.ndarray, unit: int, firsts: np.ndarray
+    def _avoidable(self, batches: np.ndarray, most: Mapping[int, int]) -> np.ndarray:
+        """The rows' numbers (N, 2 or 3), without answers of more rows than their pool has batches:
+        nobody can keep these apart, and queries and targets are kept apart all the same.
+
+        Args:
+            most: batches of each pool.
+        """
+        if self._ids.shape[1] <= ANSWER:
+            return self._ids
+        ids = self._ids.copy()
+        counts = np.bincount(ids[batches.ravel(), ANSWER], minlength=ids[:, ANSWER].max() + 1)
+        of_pool = np.zeros(self._pool_of.max() + 1, np.int64)
+        of_pool[list(most)] = list(most.values())
+        is_common = counts[ids[:, ANSWER]] > of_pool[self._pool_of]
+        ids[is_common, ANSWER] = _alone(len(ids))[is_common]
+        return ids
+
+    def _meeting(
+        self,
+        batches: np.ndarray,
+        unit: int,
+        firsts: np.ndarray,
+        ids: np.ndarray,
+        most: Mapping[int, int],
     ) -> dict[int, list[tuple[int, int]]]:
         """The units (batch, number) of each pool that meet what they share an answer with, which
         may be avoided: of an answer that has more rows than the pool has batches it cannot."""
         found: dict[int, list[tuple[int, int]]] = {}
-        counts = np.bincount(self._ids[batches].ravel())
-        most = {pool: int((firsts == pool).any(axis=1).sum()) for pool in np.unique(firsts)}
-        for batch, place in np.argwhere(self.met(batches)).tolist():
+        counts = np.bincount(ids[batches].ravel())
+        for batch, place in np.argwhere(_met(batches, ids)).tolist():
             cell = batch, place // unit
             pool = int(firsts[cell])
-            if counts[self._ids[batches[batch, place]]].max() <= most[pool]:
+            if counts[ids[batches[batch, place]]].max() <= most[pool]:
                 found.setdefault(pool, []).append(cell)
         return {pool: list(dict.fromkeys(cells)) for pool, cells in found.items()}
+
+
+def _met(batches: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Which rows of batches (B, W) share a number with one before them."""
+    found = np.zeros(batches.shape, dtype=bool)
+    for side in ids.T:
+        own = side[batches]
+        order = own.argsort(axis=1, kind="stable")
+        own = np.take_along_axis(own, order, 1)
+        again = np.zeros_like(found)
+        np.put_along_axis(again, order[:, 1:], own[:, 1:] == own[:, :-1], 1)
+        found |= again
+    return found
 
 
 class _Swapping:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from unime.data.sampling.answers import answer_ids
+
 TAKEN = -np.inf
 LOOK = 1000  # rows among which one is looked for where no edge leads
 
@@ -27,7 +29,7 @@ def grow_clusters(
     Args:
         neighbours: rows that are hard for each row (n, m), -1 where there are fewer. An edge that
             both of its rows ask for counts twice.
-        answers: keys of each row's query and target (n, 2).
+        answers: keys of each row's query and target (n, 2), and of its right answer (n, 3).
         progress: told after each cluster how many rows it has.
     """
     starts, edges, weights = _graph(neighbours)
@@ -35,23 +37,22 @@ def grow_clusters(
     labels = np.full(count, -1)
     score = np.zeros(count)  # of rows that are in no cluster yet: edges into the growing one
     first = 0  # before it all rows are taken
-    asked, wanted = answers[:, 0].tolist(), answers[:, 1].tolist()
+    ids = answer_ids(answers).tolist()
     frontier = np.empty(0, dtype=np.int64)
     for cluster in range(-(-count // size)):
         held = min(size, count - cluster * size)
-        near, queries, targets = [], set[int](), set[int]()
+        near, inside = [], set[int]()  # answers of its rows
         row = _nearest(frontier, score)
         score[frontier[score[frontier] != TAKEN]] = 0.0
         for _ in range(held):
-            while row >= 0 and (asked[row] in queries or wanted[row] in targets):
+            while row >= 0 and not inside.isdisjoint(ids[row]):
                 score[row] = -1.0  # of this cluster
                 row = _nearest(frontier, score)
             if row < 0:
                 first = _first_free(score, first)
-                row = _other(score, first, asked, wanted, queries, targets)
+                row = _other(score, first, ids, inside)
             labels[row], score[row] = cluster, TAKEN
-            queries.add(asked[row])
-            targets.add(wanted[row])
+            inside.update(ids[row])
             own = slice(starts[row], starts[row + 1])
             open_ = score[edges[own]] >= 0
             near.append(edges[own][open_])
@@ -86,17 +87,10 @@ def _first_free(score: np.ndarray, first: int) -> int:
     return first
 
 
-def _other(
-    score: np.ndarray,
-    first: int,
-    asked: list[int],
-    wanted: list[int],
-    queries: set[int],
-    targets: set[int],
-) -> int:
+def _other(score: np.ndarray, first: int, ids: list[list[int]], inside: set[int]) -> int:
     """A row that is free and shares no answer with a cluster, if one of the next is such."""
     free = first + np.flatnonzero(score[first : first + LOOK] != TAKEN)
-    fits = (n for n in free.tolist() if asked[n] not in queries and wanted[n] not in targets)
+    fits = (n for n in free.tolist() if inside.isdisjoint(ids[n]))
     return next(fits, first)
 
 

@@ -1,4 +1,4 @@
-"""A judge's scores of rows, as the loss reads them."""
+"""What rows say beside their items, as the loss reads it: a judge's scores, and right answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unime.errors import DataError
-from unime.inputs.items import Pair
+from unime.inputs.items import Pair, answer_key
 
 
 def check_scores(pairs: Iterable[Pair]) -> None:
@@ -34,3 +34,15 @@ def judged_labels(pairs: Sequence[Pair]) -> dict[str, Tensor]:
     for number, pair in enumerate(pairs):
         own += [number - len(pairs)] * len(pair.negatives)
     return {"score": torch.tensor(scores), "own_query": torch.tensor(own)}
+
+
+def answer_labels(pairs: Sequence[Pair]) -> dict[str, Tensor]:
+    """Keys of the right answers that rows name, 0 where there is none: of their queries,
+    "query_answer" (B,); of their targets, and 0 for every negative after them, "target_answer"
+    (B + n,)."""
+    answers = torch.tensor([answer_key(pair.task, pair.answer) for pair in pairs])
+    negatives = sum(len(pair.negatives) for pair in pairs)
+    return {
+        "query_answer": answers,
+        "target_answer": torch.cat([answers, answers.new_zeros(negatives)]),
+    }
