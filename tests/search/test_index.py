@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,80 @@ def test_names_that_are_exchanged(counting: Counting, pictures: Path, tmp_path: 
         index.update(pictures)
         check_equals_new(index, pictures, tmp_path)
         assert index.search(drawing(5), limit=1)[0].path == str(one)
+
+
+def test_files_that_change_before_they_are_read(
+    counting: Counting, pictures: Path, tmp_path: Path
+) -> None:
+    """Hours may lie between a look at all files and the embedding of one."""
+    one, twin, other = pictures / "a.png", pictures / "twin.png", tmp_path / "other.png"
+    shutil.copy(one, twin)
+    shutil.copy(one, other)
+
+    def change(line: str) -> None:
+        if "new or changed" in line:
+            drawing(20).save(one)
+
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        first = index.update(pictures, say=change)
+        assert (first.added, first.copied, first.changing) == (7, 0, 0)
+        check_equals_new(index, pictures, tmp_path)
+        counting.since()
+        assert (index.update(pictures).unchanged, counting.since()) == (7, 0)
+        shutil.copyfile(other, one)  # put back, at another time
+        second = index.update(pictures)
+        assert (second.copied, second.touched, counting.since()) == (1, 0, 0)
+        check_equals_new(index, pictures, tmp_path)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_files_that_change_while_they_are_read(
+    counting: Counting,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_killed: bool,
+) -> None:
+    one, text = pictures / "a.png", pictures / "notes.md"
+    before, prepare, shown = one.read_bytes(), counting.prepare, 0
+
+    def changing(item: Any, held: Any = None) -> Any:
+        nonlocal shown
+        ready = prepare(item, held)
+        shown += "square" in item.text
+        if str(one) in item.images:
+            drawing(20).save(one)
+        elif "39 says" in item.text:
+            text.write_text("Something else.")
+        elif pictures / "below/c.webp" in map(Path, item.images):
+            (pictures / "below/c.webp").unlink()
+        return ready
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = IndexConfig(passage_characters=60, batch_size=2)  # a text of several groups
+    with Index(tmp_path / "index", counting, config) as index, monkeypatch.context() as patched:
+        patched.setattr(counting, "prepare", changing)
+        if is_killed:
+            patched.setattr(index.ledger, "remove", end)
+            with pytest.raises(KeyboardInterrupt):
+                index.update(pictures)
+        else:
+            first = index.update(pictures)
+            assert (first.added, first.changing, first.unreadable, first.removed) == (3, 3, {}, 0)
+            assert "3 files changed while they were read; the next update has them" in first.lines()
+            assert not {path for path, _ in held(index)} & {str(one), str(text)}
+    assert is_killed or shown > 30
+    one.write_bytes(before)  # put back, at another time
+    with Index(tmp_path / "index", counting) as index:
+        index.update(pictures)
+        with Index(tmp_path / "new", counting, replace(MEMORY, passage_characters=60)) as new:
+            new.update(pictures)
+            expected, found = held(new), held(index)
+        assert found.keys() == expected.keys()
+        assert max(np.abs(found[key] - expected[key]).max() for key in found) < 1e-5
+        assert index.update(pictures).unchanged == 5
 
 
 def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path) -> None:
