@@ -20,7 +20,7 @@ from unime.errors import ConfigError
 from unime.inputs.given import Input
 from unime.inputs.items import Item
 from unime.runtime.folder_lock import lock_folder, unlock_folder
-from unime.search.about import fingerprint, read_about, settled, write_about
+from unime.search.about import fingerprint, read_about, remove_about, settled, write_about
 from unime.search.embedding_files import FileEmbedder
 from unime.search.ledger import Ledger
 from unime.search.outcome import Hit, Report
@@ -199,7 +199,17 @@ class Index:
             if made is None:
                 self.store.check_new()
                 write_about(self.folder, self.embedder, settings)
-            self.store.make()
+            self._make(is_new=made is None)
         except BaseException:
             self.store.close()
+            raise
+
+    def _make(self, is_new: bool) -> None:
+        """Make the store; a new index whose store cannot be made is none. Killed, it is one: so it
+        knows the store for its own."""
+        try:
+            self.store.make()
+        except Exception:
+            if is_new:
+                remove_about(self.folder)
             raise
