@@ -282,7 +282,8 @@ class Embedder:
         try:
             return self.prepare(item, pictures)
         except DataError as error:
-            raise DataError(f"items[{place}]: {error}") from error
+            plain = f"items[{place}]: {error.plain}"
+            raise DataError(f"items[{place}]: {error}", plain=plain) from error
 
 
 def label_texts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.search.conftest import Counting, drawing
 from unime.config import IndexConfig, VectorStoreConfig
 from unime.embedder import Embedder
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.search import Index
 from unime.search.store import VectorStore
 
@@ -163,7 +164,7 @@ def test_files_that_change_while_they_are_read(
             expected, found = held(new), held(index)
         assert found.keys() == expected.keys()
         assert max(np.abs(found[key] - expected[key]).max() for key in found) < 1e-5
-        assert index.update(pictures).unchanged == 5
+        assert index.update(pictures).unchanged == len({path for path, _ in found})
 
 
 def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path) -> None:
@@ -188,6 +189,23 @@ def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path)
         assert str(pictures / "cut.png") not in third.unreadable
         assert index.search(drawing(0), limit=1)[0].path == str(pictures / "cut.png")
         check_equals_new(index, pictures, tmp_path)
+
+
+def test_what_no_setting_of_an_index_changes(
+    counting: Counting, pictures: Path, tmp_path: Path
+) -> None:
+    """A model's inputs are its own: of a file that they refuse an index says no more than that."""
+    Image.new("1", (10_000, 6_000)).save(pictures / "large.png")
+    Image.new("RGB", (3_000, 2)).save(pictures / "strip.png")
+    with Index(tmp_path / "index", counting, MEMORY) as index:
+        reasons = index.update(pictures).unreadable
+        assert reasons.keys() == {str(pictures / name) for name in ("large.png", "strip.png")}
+        assert "more than 50000000" in reasons[str(pictures / "large.png")]
+        assert not [reason for reason in reasons.values() if "inputs." in reason]
+        for name in ("large.png", "strip.png"):
+            with pytest.raises(DataError, match=r"inputs\.") as caught:
+                index.search(pictures / name)
+            assert "inputs." not in caught.value.plain and name in caught.value.plain
 
 
 def test_what_is_left_out(counting: Counting, pictures: Path, tmp_path: Path) -> None:

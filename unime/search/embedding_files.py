@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from unime.embedder import Embedder, Prepared
-from unime.errors import DataError
+from unime.errors import DataError, in_plain_words
 from unime.inputs.items import Item
 from unime.runtime.digests import digest_of
 from unime.runtime.progress import progress_bar
@@ -135,7 +135,7 @@ class FileEmbedder:
                         yield group
                         group = Group()
             except (DataError, OSError) as error:
-                job.problems.append(str(error))
+                job.problems.append(in_plain_words(error))
             group.ended.append(job)
             if len(group.ended) >= MOST_FILES:
                 yield group
@@ -167,7 +167,7 @@ class FileEmbedder:
                 (item,), pictures = self.embedder.as_items([part.given])
                 ready.append(self.embedder.prepare(item, pictures))
             except DataError as error:
-                job.problems.append(str(error))
+                job.problems.append(in_plain_words(error))
                 ready.append(None)
         for job in group.ended:
             job.check()
@@ -200,7 +200,7 @@ class FileEmbedder:
             return list(self.embedder.embed(batch))
         except DataError as error:
             if len(batch) == 1:
-                parts[0][0].problems.append(str(error))
+                parts[0][0].problems.append(in_plain_words(error))
                 return [None]
         return [
             row for n, one in enumerate(batch) for row in self._vectors(parts[n : n + 1], [one])

@@ -186,7 +186,7 @@ class Service:
                 answer.cancel()
         for item, one in zip(given, found, strict=True):
             if isinstance(one, DataError):
-                raise RequestError(f"{item.place}: {one}")
+                raise RequestError(f"{item.place}: {one.plain}")
             if isinstance(one, BaseException):
                 raise one
         return [one for one in found if isinstance(one, Embedded)]
