@@ -378,6 +378,13 @@ def test_sizes(counting: Counting, pictures: Path, tmp_path: Path) -> None:
             index.search("a", dimensions=3)
         with pytest.raises(ValueError, match="kind: got 'video'"):
             index.search("a", kind="video")
+        for limit in (0, -1, 2.0, True, None, "3"):
+            words = f"limit: got {limit!r}, expected a whole number from 1 on"
+            with pytest.raises(ValueError, match=f"^{words}$"):
+                index.search("a", limit)
+        with pytest.raises(ValueError, match="limit: got"):
+            index.nearest(vectors, np.int64(0))
+        assert len(index.search("a", np.int64(2), dimensions=np.int32(half))) == 2
     with pytest.raises(ConfigError, match=str(tmp_path / "index")):
         Index(tmp_path / "index", counting, IndexConfig(dimensions=[half - 1]))
 
