@@ -28,7 +28,7 @@ def open_server(url: str) -> QdrantClient:
 
     key, parts = os.environ.get(KEY), urlsplit(url)
     if key and parts.scheme == "http" and not _is_here(parts.hostname or ""):
-        logging.getLogger("unime").warning("%s goes to %s unencrypted: not https", KEY, url)
+        logging.getLogger("unime").warning("%s goes to %s unencrypted", KEY, url)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return QdrantClient(url=url, api_key=key, timeout=SECONDS, check_compatibility=False)
@@ -75,5 +75,5 @@ def _said(body: bytes) -> str:
 
 
 def _short(text: object) -> str:
-    line = " ".join(in_a_line(text).split())
+    line = in_a_line(" ".join(str(text).split()))
     return line if len(line) <= SHOWN else f"{line[:SHOWN]} …"
