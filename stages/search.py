@@ -20,7 +20,7 @@ from pathlib import Path
 from stages.index import is_setting
 from unime.config.loader import built, parse_words, program_parser
 from unime.config.searching import IndexConfig, SearchConfig
-from unime.errors import ConfigError, in_a_line
+from unime.errors import ConfigError, in_a_line, in_plain_words
 from unime.runtime.program import run_program
 from unime.runtime.progress import quiet_transformers
 from unime.search.about import ABOUT, model_of
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
                 dimensions=config.dimensions,
             )
         except ValueError as error:
-            raise ConfigError(str(error)) from None
+            raise ConfigError(in_plain_words(error)) from None
         show(found, as_json)
 
 

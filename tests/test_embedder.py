@@ -84,6 +84,7 @@ def test_sizes_and_types(embedder: Embedder) -> None:
     texts = [f"a text of number {n}" for n in range(12)]
     whole = embedder.encode(texts)
     short = embedder.encode(texts, dimensions=8)
+    assert np.array_equal(short, embedder.encode(texts, dimensions=np.int64(8)))
     expected = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
     assert short.shape == (12, 8) and np.abs(short - expected).max() < 1e-6
     assert embedder.encode(texts, output="float16").dtype == np.float16
@@ -109,6 +110,8 @@ def test_sizes_and_types(embedder: Embedder) -> None:
         ({"batch_size": -1}, "batch_size"),
         ({"dimensions": 6.5}, "dimensions"),
         ({"dimensions": True}, "dimensions"),
+        ({"dimensions": np.int64(10_000)}, "dimensions"),
+        ({"dimensions": np.float32(8)}, "dimensions"),
     ],
 )
 def test_settings_that_cannot_be(words: dict[str, Any], said: str, embedder: Embedder) -> None:

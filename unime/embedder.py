@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeAlias
@@ -282,7 +283,8 @@ class Embedder:
         try:
             return self.prepare(item, pictures)
         except DataError as error:
-            raise DataError(f"items[{place}]: {error}") from error
+            plain = f"items[{place}]: {error.plain}"
+            raise DataError(f"items[{place}]: {error}", plain=plain) from error
 
 
 def label_texts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -307,11 +309,15 @@ def check_output(output: str, dimensions: int | None, dimension: int) -> None:
     if output not in OUTPUTS:
         raise ValueError(f"output: got {output!r}, expected one of {', '.join(OUTPUTS)}")
     if dimensions is not None:
-        is_number = isinstance(dimensions, int) and not isinstance(dimensions, bool)
-        if not is_number or not 1 <= dimensions <= dimension:
+        if not is_whole(dimensions) or not 1 <= dimensions <= dimension:
             raise ValueError(f"dimensions: got {dimensions!r}, expected 1 to {dimension}")
     if output in ("binary", "ubinary") and (dimensions or dimension) % 8:
         raise ValueError(f"dimensions: got {dimensions or dimension}, expected a multiple of 8")
+
+
+def is_whole(number: object) -> bool:
+    """Whether it is a whole number, of Python or NumPy."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def as_output(vectors: NDArray[np.float32], dimensions: int | None, output: str) -> Vectors:

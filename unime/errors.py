@@ -42,11 +42,19 @@ class DataError(ValueError):
     Attributes:
         kind: of the fault, by which checks count; "": of no kind of its own.
         columns: the cells that it is about.
+        plain: the message without settings, for programs that do not have those that it names.
     """
 
-    def __init__(self, message: str, kind: str = "", columns: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, kind: str = "", columns: tuple[str, ...] = (), plain: str = ""
+    ) -> None:
         super().__init__(message)
-        self.kind, self.columns = kind, columns
+        self.kind, self.columns, self.plain = kind, columns, plain or message
+
+
+def in_plain_words(error: Exception) -> str:
+    """What it says, without settings that not every program has."""
+    return error.plain if isinstance(error, DataError) else str(error)
 
 
 class RunError(Exception):

@@ -8,16 +8,18 @@ import pickle
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.search.conftest import Counting, drawing
 from unime.config import IndexConfig, VectorStoreConfig
 from unime.embedder import Embedder
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.search import Index
 from unime.search.store import VectorStore
 
@@ -91,6 +93,80 @@ def test_names_that_are_exchanged(counting: Counting, pictures: Path, tmp_path: 
         assert index.search(drawing(5), limit=1)[0].path == str(one)
 
 
+def test_files_that_change_before_they_are_read(
+    counting: Counting, pictures: Path, tmp_path: Path
+) -> None:
+    """Hours may lie between a look at all files and the embedding of one."""
+    one, twin, other = pictures / "a.png", pictures / "twin.png", tmp_path / "other.png"
+    shutil.copy(one, twin)
+    shutil.copy(one, other)
+
+    def change(line: str) -> None:
+        if "new or changed" in line:
+            drawing(20).save(one)
+
+    with Index(tmp_path / "index", counting, LOCAL) as index:
+        first = index.update(pictures, say=change)
+        assert (first.added, first.copied, first.changing) == (7, 0, 0)
+        check_equals_new(index, pictures, tmp_path)
+        counting.since()
+        assert (index.update(pictures).unchanged, counting.since()) == (7, 0)
+        shutil.copyfile(other, one)  # put back, at another time
+        second = index.update(pictures)
+        assert (second.copied, second.touched, counting.since()) == (1, 0, 0)
+        check_equals_new(index, pictures, tmp_path)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_files_that_change_while_they_are_read(
+    counting: Counting,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_killed: bool,
+) -> None:
+    one, text = pictures / "a.png", pictures / "notes.md"
+    before, prepare, shown = one.read_bytes(), counting.prepare, 0
+
+    def changing(item: Any, held: Any = None) -> Any:
+        nonlocal shown
+        ready = prepare(item, held)
+        shown += "square" in item.text
+        if str(one) in item.images:
+            drawing(20).save(one)
+        elif "39 says" in item.text:
+            text.write_text("Something else.")
+        elif pictures / "below/c.webp" in map(Path, item.images):
+            (pictures / "below/c.webp").unlink()
+        return ready
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = IndexConfig(passage_characters=60, batch_size=2)  # a text of several groups
+    with Index(tmp_path / "index", counting, config) as index, monkeypatch.context() as patched:
+        patched.setattr(counting, "prepare", changing)
+        if is_killed:
+            patched.setattr(index.ledger, "remove", end)
+            with pytest.raises(KeyboardInterrupt):
+                index.update(pictures)
+        else:
+            first = index.update(pictures)
+            assert (first.added, first.changing, first.unreadable, first.removed) == (3, 3, {}, 0)
+            assert "3 files changed while they were read; the next update has them" in first.lines()
+            assert not {path for path, _ in held(index)} & {str(one), str(text)}
+    assert is_killed or shown > 30
+    one.write_bytes(before)  # put back, at another time
+    with Index(tmp_path / "index", counting) as index:
+        index.update(pictures)
+        with Index(tmp_path / "new", counting, replace(MEMORY, passage_characters=60)) as new:
+            new.update(pictures)
+            expected, found = held(new), held(index)
+        assert found.keys() == expected.keys()
+        assert max(np.abs(found[key] - expected[key]).max() for key in found) < 1e-5
+        assert index.update(pictures).unchanged == len({path for path, _ in found})
+
+
 def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path) -> None:
     bad = {
         "cut.png": (pictures / "a.png").read_bytes()[:-40],
@@ -113,6 +189,23 @@ def test_what_cannot_be_read(counting: Counting, pictures: Path, tmp_path: Path)
         assert str(pictures / "cut.png") not in third.unreadable
         assert index.search(drawing(0), limit=1)[0].path == str(pictures / "cut.png")
         check_equals_new(index, pictures, tmp_path)
+
+
+def test_what_no_setting_of_an_index_changes(
+    counting: Counting, pictures: Path, tmp_path: Path
+) -> None:
+    """A model's inputs are its own: of a file that they refuse an index says no more than that."""
+    Image.new("1", (10_000, 6_000)).save(pictures / "large.png")
+    Image.new("RGB", (3_000, 2)).save(pictures / "strip.png")
+    with Index(tmp_path / "index", counting, MEMORY) as index:
+        reasons = index.update(pictures).unreadable
+        assert reasons.keys() == {str(pictures / name) for name in ("large.png", "strip.png")}
+        assert "more than 50000000" in reasons[str(pictures / "large.png")]
+        assert not [reason for reason in reasons.values() if "inputs." in reason]
+        for name in ("large.png", "strip.png"):
+            with pytest.raises(DataError, match=r"inputs\.") as caught:
+                index.search(pictures / name)
+            assert "inputs." not in caught.value.plain and name in caught.value.plain
 
 
 def test_what_is_left_out(counting: Counting, pictures: Path, tmp_path: Path) -> None:
@@ -285,6 +378,13 @@ def test_sizes(counting: Counting, pictures: Path, tmp_path: Path) -> None:
             index.search("a", dimensions=3)
         with pytest.raises(ValueError, match="kind: got 'video'"):
             index.search("a", kind="video")
+        for limit in (0, -1, 2.0, True, None, "3"):
+            words = f"limit: got {limit!r}, expected a whole number from 1 on"
+            with pytest.raises(ValueError, match=f"^{words}$"):
+                index.search("a", limit)
+        with pytest.raises(ValueError, match="limit: got"):
+            index.nearest(vectors, np.int64(0))
+        assert len(index.search("a", np.int64(2), dimensions=np.int32(half))) == 2
     with pytest.raises(ConfigError, match=str(tmp_path / "index")):
         Index(tmp_path / "index", counting, IndexConfig(dimensions=[half - 1]))
 

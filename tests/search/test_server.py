@@ -7,6 +7,7 @@ own local mode behind HTTP.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +19,11 @@ from qdrant_client import QdrantClient, models
 
 from tests.search.conftest import Counting, drawing
 from unime.config import IndexConfig, VectorStoreConfig
-from unime.errors import ConfigError
+from unime.errors import ConfigError, RunError
 from unime.search import Index
+from unime.search.server import open_server
+
+OK = (200, b"")
 
 
 class Server:
@@ -29,6 +33,7 @@ class Server:
         self.local, self.asked = QdrantClient(":memory:"), []
         self.created: dict[str, Any] = {}
         self.keys: set[str | None] = set()
+        self.wrong: dict[str, tuple[int, bytes]] = {}  # how paths that end so are answered
 
     def answer(self, method: str, path: str, body: Any) -> Any:  # noqa: C901
         path = path.partition("?")[0]
@@ -44,6 +49,8 @@ class Server:
                 return local.create_collection(name, sizes)
             case "GET", "":
                 return local.get_collection(name)
+            case "DELETE", "":
+                return local.delete_collection(name)
             case "PUT", "index":
                 return {"operation_id": 0, "status": "completed"}
             case "PUT", "points":
@@ -73,19 +80,19 @@ def server() -> Iterator[tuple[Server, str]]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or b"null")
             made.keys.add(self.headers.get("api-key"))
-            if self.path == "/":
-                content: Any = {"title": "qdrant", "version": "1.20.0"}
-            else:
+            asked = f"{self.command} {self.path}".partition("?")[0]
+            status, sent = next((one for end, one in made.wrong.items() if asked.endswith(end)), OK)
+            if (status, sent) == OK:
                 result = made.answer(self.command, self.path, body)
                 content = {"result": result, "status": "ok", "time": 0}
-            sent = json.dumps(content, default=lambda one: one.model_dump(mode="json")).encode()
-            self.send_response(200)
+                sent = json.dumps(content, default=lambda one: one.model_dump(mode="json")).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
             self.wfile.write(sent)
 
-        do_GET = do_PUT = do_POST = reply  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = reply  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -97,7 +104,7 @@ def server() -> Iterator[tuple[Server, str]]:
     http.server_close()
 
 
-@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+@pytest.mark.filterwarnings("error::UserWarning")  # of an API key, among others
 def test_a_server_by_its_address(
     server: tuple[Server, str],
     counting: Counting,
@@ -136,3 +143,88 @@ def test_no_server(counting: Counting, tmp_path: Path) -> None:
     config = IndexConfig(store=VectorStoreConfig(url="http://127.0.0.1:9"))
     with pytest.raises(ConfigError, match=r"store\.url"):
         Index(tmp_path / "index", counting, config)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b"no JSON", "its answer is none of Qdrant's"),
+        (200, b"\xff\xfe", "its answer is none of Qdrant's"),
+        (200, b"[]", "its answer is none of Qdrant's"),
+        (200, b'{"result": {"other": 1}}', "its answer is none of Qdrant's"),
+        (200, b"{}", ".+"),
+        (302, b"", "302 Found"),
+        (401, b'{"status": {"error": "Wrong key"}}', "401 Unauthorized: Wrong key"),
+        (500, b"boom\r\n\x1b[31m" + b"x" * 999, r"500 Internal Server Error: boom \S{,200} …"),
+    ],
+)
+def test_a_server_that_is_no_qdrant(
+    server: tuple[Server, str],
+    counting: Counting,
+    pictures: Path,
+    tmp_path: Path,
+    status: int,
+    body: bytes,
+    expected: str,
+) -> None:
+    made, url = server
+    config = IndexConfig(store=VectorStoreConfig(url=url))
+    made.wrong = {"": (status, body)}
+    line = f"{url} does not do what it is asked: {expected}"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"^store\.url: {line}$"):
+            Index(tmp_path / "index", counting, config)
+        assert not (tmp_path / "index/index.json").exists()
+    made.wrong = {}
+    with Index(tmp_path / "index", counting, config) as index:
+        made.wrong = {"": (status, body)}
+        with pytest.raises(RunError, match=f"^{line}$"):
+            index.update(pictures)
+
+
+@pytest.mark.parametrize("path", ["PUT /collections/unime", "PUT /collections/unime/index"])
+def test_a_collection_that_cannot_be_made(
+    server: tuple[Server, str], counting: Counting, pictures: Path, tmp_path: Path, path: str
+) -> None:
+    """There is no index then, and nothing is left on the server; the next time it may be made."""
+    made, url = server
+    config = IndexConfig(store=VectorStoreConfig(url=url))
+    made.wrong = {path: (507, b"full")}
+    with pytest.raises(ConfigError, match="507 Insufficient Storage: full"):
+        Index(tmp_path / "index", counting, config)
+    assert not (tmp_path / "index/index.json").exists()
+    assert not made.local.collection_exists("unime")
+    made.wrong = {}
+    with Index(tmp_path / "index", counting, config) as index:
+        assert index.update(pictures).added == 6
+    with pytest.raises(ConfigError, match="another index's"):
+        Index(tmp_path / "other", counting, config)
+    assert not (tmp_path / "other/index.json").exists()
+    assert made.local.collection_exists("unime")
+
+
+@pytest.mark.parametrize("url", ["localhost:6333", "ftp://server", "http://", "https:///a", ""])
+def test_no_address_of_a_server(url: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^store\.url: got '{url}', expected http://… or"):
+        VectorStoreConfig(url=url)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://host:99999999", "http://a..b", "http://a%b"])
+def test_an_address_of_nothing(counting: Counting, tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^store\.url: http://.* does not do what it is asked: "):
+        Index(tmp_path / "index", counting, IndexConfig(store=VectorStoreConfig(url=url)))
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_key_that_others_can_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("unime"), "propagate", True)
+    urls = ["http://127.0.0.2:6333", "http://[::1]", "http://localhost", "https://192.0.2.1"]
+    open_server("http://192.0.2.1")
+    monkeypatch.setenv("QDRANT_API_KEY", "a secret")
+    for url in urls:
+        open_server(url)
+    assert not caplog.messages
+    open_server("http://192.0.2.1:6333")
+    assert caplog.messages == ["QDRANT_API_KEY goes to http://192.0.2.1:6333 unencrypted"]

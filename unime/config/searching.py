@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -15,6 +16,9 @@ KINDS = ("picture", "text", "page")
 INDEX = "runs/index"
 KEPT = "null: as the index was made, else "  # settings that an index is made with
 
+SERVER = Bounds(
+    "http://… or https://…, or :memory:", re.compile(r"https?://[^\s/]\S*|:memory:").fullmatch
+)
 Pixels = Annotated[int, Bounds("in [64, 2048]", lambda value: 64 <= value <= 2048)]
 
 
@@ -22,7 +26,7 @@ Pixels = Annotated[int, Bounds("in [64, 2048]", lambda value: 64 <= value <= 204
 class VectorStoreConfig(Settings, section="store"):
     """Where the vectors are: Qdrant in the index's folder, or a server."""
 
-    url: str | None = setting(
+    url: Annotated[str, SERVER] | None = setting(
         None,
         "of a Qdrant server, whose key is in QDRANT_API_KEY, or :memory:; null: in the index's "
         "folder, by qdrant-client alone",

@@ -77,7 +77,8 @@ def load_image(
         limit = f"inputs.max_image_pixels={max_pixels}"
         if max_pixels > most_pixels():
             limit = f"the {most_pixels()} that can be read, whatever inputs.max_image_pixels is"
-        raise DataError(f"{path}: more pixels than {limit}", OVERSIZED) from None
+        plain = f"{path}: more pixels than {min(max_pixels, most_pixels())}"
+        raise DataError(f"{path}: more pixels than {limit}", OVERSIZED, plain=plain) from None
     except UnidentifiedImageError:
         formats = ", ".join(readable_formats())
         problem = f"cannot identify it: damaged, or none of {formats}"
@@ -96,10 +97,9 @@ def check_size(path: str, image: Image.Image, max_pixels: int) -> None:
     if not image.width * image.height:
         raise DataError(f"{path}: {image.width} x {image.height} pixels", OVERSIZED)
     if image.width * image.height > max_pixels:
-        size = f"{image.width} x {image.height} pixels"
-        raise DataError(
-            f"{path}: {size}, more than inputs.max_image_pixels={max_pixels}", OVERSIZED
-        )
+        begin = f"{path}: {image.width} x {image.height} pixels, more than "
+        message, plain = f"{begin}inputs.max_image_pixels={max_pixels}", f"{begin}{max_pixels}"
+        raise DataError(message, OVERSIZED, plain=plain)
 
 
 def longest_first(items: Sequence[Item]) -> list[int]:

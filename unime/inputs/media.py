@@ -73,7 +73,9 @@ class MediaReader:
             try:
                 return resolution.apply(picture)
             except ValueError as error:
-                raise DataError(f"{path}: {error}", "refused by the processor") from None
+                plain = f"{path}: {error}"
+                message = f"{plain}; a size such as inputs.resolution=336x336 changes that"
+                raise DataError(message, "refused by the processor", plain=plain) from None
 
         chosen = sample_frames(item.video, self.num_frames)
         return (

@@ -77,8 +77,7 @@ class Resolution:
         size = self.size_of(picture.size)
         if max(size) > MAX_RATIO * min(size):
             raise ValueError(
-                f"{size[0]} x {size[1]} pixels, one side more than {MAX_RATIO} times the other; a"
-                " size such as inputs.resolution=336x336 changes that"
+                f"{size[0]} x {size[1]} pixels, one side more than {MAX_RATIO} times the other"
             )
         if size == picture.size:
             return picture

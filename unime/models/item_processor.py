@@ -141,11 +141,11 @@ class ItemProcessor:
         keys += ["resolution"] if item.images or item.video else []
         keys += ["max_text_tokens"] if item.text else []
         lower = ", ".join(f"inputs.{key}" for key in keys)
-        raise TooLongError(
+        plain = (
             f"{_name(item)}: {tokens} tokens, more than the {self.most_tokens} of the model's"
-            f" {self.backbone.limit_name}; to lower: {lower}",
-            "too long",
+            f" {self.backbone.limit_name}"
         )
+        raise TooLongError(f"{plain}; to lower: {lower}", "too long", plain=plain)
 
     def _inputs(
         self, prompt: str, images: list[Image.Image], frames: list[Image.Image]

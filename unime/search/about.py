@@ -68,6 +68,11 @@ def write_about(folder: Path, embedder: Embedder, settings: dict[str, Any]) -> N
     write_json(folder / ABOUT, about | {"settings": settings})
 
 
+def remove_about(folder: Path) -> None:
+    """There is no index after all."""
+    (folder / ABOUT).unlink(missing_ok=True)
+
+
 def settled(made: dict[str, Any] | None, config: IndexConfig, folder: Path) -> dict[str, Any]:
     """The settings of the index in a folder, those that are given and those that it was made with.
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from unime.embedder import Embedder, Prepared
-from unime.errors import DataError
+from unime.errors import DataError, in_plain_words
 from unime.inputs.items import Item
+from unime.runtime.digests import digest_of
 from unime.runtime.progress import progress_bar
 from unime.search.ledger import Entry, Ledger, places_of
 from unime.search.outcome import Report
@@ -28,9 +30,11 @@ class Job:
     """A file that is embedded.
 
     Attributes:
+        digest: of its content when it was compared, which may be hours ago.
         before: what the index had of it.
         places: of its items that are stored by now.
         problems: with others of them.
+        is_changing: whether it changed while it was read: nobody knows what was.
     """
 
     file: File
@@ -38,6 +42,22 @@ class Job:
     before: Entry | None
     places: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_changing: bool = False
+
+    def look_again(self) -> None:
+        """Take it as it is now, before it is read.
+
+        Raises:
+            DataError, OSError: it changed, and cannot be read.
+        """
+        state = self.file.state_now()
+        if state != self.file.state:
+            self.digest = digest_of(Path(self.file.path))
+            self.file = replace(self.file, state=state)
+
+    def check(self) -> None:
+        """Once it is read, see whether that is what the digest is of."""
+        self.is_changing = self.file.state_now() != self.file.state
 
     def entry(self, done: bool) -> Entry:
         file = self.file
@@ -81,20 +101,31 @@ class FileEmbedder:
             for group, ready in self._ahead(jobs):
                 self.begin(group.begun)
                 self._store(group, ready)
-                self.store.sync()
-                self.ledger.write([job.entry(done=True) for job in group.ended])
-                for job in group.ended:
+                done = self._done(group.ended)
+                for job in done:
                     self.report.added += job.before is None and bool(job.places)
                     self.report.changed += job.before is not None and bool(job.places)
                     if job.problems:
                         self.report.unreadable[job.file.path] = "; ".join(job.problems)
                 bar.update(len(group.ended))
 
+    def _done(self, ended: Sequence[Job]) -> list[Job]:
+        """Note files as done; those that changed while they were read are taken out instead."""
+        done = [job for job in ended if not job.is_changing]
+        changing = [job for job in ended if job.is_changing]
+        self.store.remove([(job.file.path, place) for job in changing for place in job.places])
+        self.store.sync()
+        self.ledger.write([job.entry(done=True) for job in done])
+        self.ledger.remove([job.file.path for job in changing])
+        self.report.changing += len(changing)
+        return done
+
     def _groups(self, jobs: Iterable[Job]) -> Iterator[Group]:
         group, size = Group(), BATCHES * self.batch_size
         for job in jobs:
             group.begun.append(job)
             try:
+                job.look_again()
                 for part in parts_of(job.file.path, job.file.kind, self.limits, self._fits):
                     if part.given is None:
                         job.problems.append(part.problem)
@@ -104,7 +135,7 @@ class FileEmbedder:
                         yield group
                         group = Group()
             except (DataError, OSError) as error:
-                job.problems.append(str(error))
+                job.problems.append(in_plain_words(error))
             group.ended.append(job)
             if len(group.ended) >= MOST_FILES:
                 yield group
@@ -136,9 +167,14 @@ class FileEmbedder:
                 (item,), pictures = self.embedder.as_items([part.given])
                 ready.append(self.embedder.prepare(item, pictures))
             except DataError as error:
-                job.problems.append(str(error))
+                job.problems.append(in_plain_words(error))
                 ready.append(None)
-        return ready
+        for job in group.ended:
+            job.check()
+        return [
+            None if job.is_changing else one
+            for (job, _), one in zip(group.parts, ready, strict=True)
+        ]
 
     def _store(self, group: Group, ready: Sequence[Prepared | None]) -> None:
         """Embed what could be read, items of like length together, and store it."""
@@ -164,7 +200,7 @@ class FileEmbedder:
             return list(self.embedder.embed(batch))
         except DataError as error:
             if len(batch) == 1:
-                parts[0][0].problems.append(str(error))
+                parts[0][0].problems.append(in_plain_words(error))
                 return [None]
         return [
             row for n, one in enumerate(batch) for row in self._vectors(parts[n : n + 1], [one])

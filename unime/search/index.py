@@ -15,12 +15,12 @@ import numpy as np
 from PIL import Image
 
 from unime.config.searching import KINDS, IndexConfig, VectorStoreConfig
-from unime.embedder import Embedder
+from unime.embedder import Embedder, is_whole
 from unime.errors import ConfigError
 from unime.inputs.given import Input
 from unime.inputs.items import Item
 from unime.runtime.folder_lock import lock_folder, unlock_folder
-from unime.search.about import fingerprint, read_about, settled, write_about
+from unime.search.about import fingerprint, read_about, remove_about, settled, write_about
 from unime.search.embedding_files import FileEmbedder
 from unime.search.ledger import Ledger
 from unime.search.outcome import Hit, Report
@@ -138,7 +138,7 @@ class Index:
             For each item a list of `Hit`, the best first; of one alone its list.
 
         Raises:
-            ValueError: there is no such kind, or the index has no vectors of this size.
+            ValueError: there is no such kind or limit, or the index has no vectors of this size.
             DataError: an item that cannot be read.
         """
         alone = isinstance(items, str | Path | bytes | Image.Image | Item | Mapping)
@@ -158,12 +158,14 @@ class Index:
         """The same of whole vectors (N, D)."""
         if kind is not None and kind not in KINDS:
             raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+        if not is_whole(limit) or limit < 1:
+            raise ValueError(f"limit: got {limit!r}, expected a whole number from 1 on")
         size = WHOLE if dimensions in (None, self.embedder.dimension) else str(dimensions)
         if size not in self.store.sizes:
             sizes = ", ".join(map(str, self.store.sizes.values()))
             raise ValueError(f"dimensions: got {dimensions}, expected one of {sizes}")
         folder = str(Path(below).expanduser().resolve()) if below is not None else None
-        return self.store.search(vectors, limit, size, kind, folder)
+        return self.store.search(vectors, int(limit), size, kind, folder)
 
     def part(self, point: str) -> Hit | None:
         """What is found under an id (`Hit.id`), with a score of 1; None: nothing."""
@@ -199,7 +201,17 @@ class Index:
             if made is None:
                 self.store.check_new()
                 write_about(self.folder, self.embedder, settings)
-            self.store.make()
+            self._make(is_new=made is None)
         except BaseException:
             self.store.close()
+            raise
+
+    def _make(self, is_new: bool) -> None:
+        """Make the store; a new index whose store cannot be made is none. Killed, it is one: so it
+        knows the store for its own."""
+        try:
+            self.store.make()
+        except Exception:
+            if is_new:
+                remove_about(self.folder)
             raise

@@ -52,6 +52,7 @@ class Report:
         touched: files with another date and the same content.
         unchanged: files that were not read.
         removed: files that are gone.
+        changing: files that changed while they were read, which are left to the next update.
         embedded: pictures, passages and pages.
         cut: passages longer than the model is shown.
         unreadable: of each file that could not be read, as a whole or in part, why.
@@ -65,6 +66,7 @@ class Report:
     touched: int = 0
     unchanged: int = 0
     removed: int = 0
+    changing: int = 0
     embedded: int = 0
     cut: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -79,6 +81,10 @@ class Report:
             said.append(
                 f"{self.cut:,} passages are longer than the model is shown, and known by their"
                 " beginning"
+            )
+        if self.changing:
+            said.append(
+                f"{self.changing:,} files changed while they were read; the next update has them"
             )
         said += [f"left out: {count:,} {reason}" for reason, count in self.left_out.most_common()]
         if self.unreadable:

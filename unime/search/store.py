@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,13 @@ from unime.errors import ConfigError, RunError, require_package
 from unime.search.local_mode import LARGE, local_mode, open_local, sync
 from unime.search.outcome import Hit
 from unime.search.points import folders_of, point_id, quantization_of
+from unime.search.server import open_server, told
 
 if TYPE_CHECKING:
     from qdrant_client.http.models import PointStruct
 
 WHOLE = "whole"  # the name of the vectors of full size
-KEY = "QDRANT_API_KEY"
 IN_MEMORY = ":memory:"
-SECONDS = 60  # that a server is waited for
 PAGE = 1000  # points at a time
 FILTERED = ("path", "kind", "folders")
 SHOWN = ["path", "kind", "place", "line", "text"]
@@ -64,9 +62,7 @@ class VectorStore:
             self._client = QdrantClient(IN_MEMORY)
         else:
             with self._told(ConfigError, "store.url: "):
-                self._client = QdrantClient(
-                    url=config.url, api_key=os.environ.get(KEY), timeout=SECONDS
-                )
+                self._client = open_server(config.url)
 
     def check_new(self) -> None:
         """Refuse a collection that is there already.
@@ -86,7 +82,7 @@ class VectorStore:
         """Make the collection unless it is there.
 
         Raises:
-            ConfigError: there is another one, or the server does not answer.
+            ConfigError: there is another one, or the server does not make it, which then has none.
         """
         from qdrant_client import models
 
@@ -103,9 +99,14 @@ class VectorStore:
                     },
                     quantization_config=quantization_of(self._quantized),
                 )
-            for key in () if self.is_local else FILTERED:
-                kind = models.PayloadSchemaType.KEYWORD
-                self._client.create_payload_index(self._name, key, kind)
+            try:
+                for key in () if self.is_local else FILTERED:
+                    kind = models.PayloadSchemaType.KEYWORD
+                    self._client.create_payload_index(self._name, key, kind)
+            except Exception:
+                with suppress(Exception):  # the first error is the one that is told
+                    self._client.delete_collection(self._name)
+                raise
 
     def _check_sizes(self) -> None:
         vectors = self._client.get_collection(self._name).config.params.vectors
@@ -239,13 +240,8 @@ class VectorStore:
             found = self._client.retrieve(self._name, [point], with_payload=SHOWN)
         return Hit(1.0, **(found[0].payload or {})) if found else None
 
-    @contextmanager
-    def _told(self, kind: type[Exception] = RunError, key: str = "") -> Iterator[None]:
+    def _told(
+        self, kind: type[Exception] = RunError, key: str = ""
+    ) -> AbstractContextManager[None]:
         """What a server does not do is told in one line."""
-        from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
-
-        try:
-            yield
-        except (ApiException, ResponseHandlingException, ConnectionError) as error:
-            reason = " ".join(str(error).split())
-            raise kind(f"{key}{self._where} does not do what it is asked: {reason}") from error
+        return nullcontext() if self.is_local else told(self._where, kind, key)

@@ -29,6 +29,13 @@ class File:
     kind: str
     state: str
 
+    def state_now(self) -> str:
+        """Its state by now; "": it is gone, or cannot be looked at."""
+        try:
+            return _state_of(os.stat(self.path))
+        except OSError:
+            return ""
+
 
 @dataclass
 class Walk:
@@ -105,4 +112,8 @@ def _look_at(path: str, found: Walk, follow_links: bool) -> None:
     if not S_ISREG(state.st_mode):
         found.left_out["pipes, devices and sockets"] += 1
         return
-    found.files.append(File(path, kind, f"{state.st_size} {state.st_mtime_ns}"))
+    found.files.append(File(path, kind, _state_of(state)))
+
+
+def _state_of(found: os.stat_result) -> str:
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -186,7 +186,7 @@ class Service:
                 answer.cancel()
         for item, one in zip(given, found, strict=True):
             if isinstance(one, DataError):
-                reason = str(one).removeprefix("picture 1: " if len(item.images) == 1 else "")
+                reason = one.plain.removeprefix("picture 1: " if len(item.images) == 1 else "")
                 raise RequestError(f"{item.place}: {reason}")
             if isinstance(one, BaseException):
                 raise one
