@@ -219,6 +219,7 @@ def test_a_server_of_vectors_that_is_gone_is_said(
     def gone(*_: object, **__: object) -> None:
         raise ConnectionError("refused")
 
+    monkeypatch.setattr(tiny.index.store, "is_local", False)
     for name in ("query_batch_points", "retrieve", "count"):
         monkeypatch.setattr(tiny.index.store._client, name, gone)
     assert tiny.served.ask("/search", {"like": point})[0] == 503
