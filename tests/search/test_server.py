@@ -227,4 +227,4 @@ def test_a_key_that_others_can_read(
         open_server(url)
     assert not caplog.messages
     open_server("http://192.0.2.1:6333")
-    assert caplog.messages == ["QDRANT_API_KEY goes to http://192.0.2.1:6333 unencrypted"]
+    assert {*caplog.messages} == {"QDRANT_API_KEY goes to http://192.0.2.1:6333 unencrypted"}
