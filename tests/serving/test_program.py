@@ -68,6 +68,7 @@ def test_a_short_queue_is_set_alone() -> None:
 @contextmanager
 def program(model: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], Running]]:
     command = [sys.executable, "-m", "stages.serve", str(model), "port=0", *words]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert started.stdout is not None
