@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.stamps import data as stamps_data
 from eval.bootstrap import Draws
 from eval.report import table
+from eval.study.compare import SAMPLES, SEED
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import read_json, write_json
@@ -55,7 +56,6 @@ SHOWN = {
     "effective rank": ("number", TASKS[0], "effective_rank"),
 }
 DEFAULT = "auto"  # which others are compared to
-SAMPLES = 10_000
 Row = dict[str, Any]
 
 
@@ -139,7 +139,7 @@ def _beside(rows: list[Row], others: list[Row]) -> str:
         task: np.array([np.subtract(a["hits"][task], b["hits"][task]) for a, b in pairs])
         for task in TASKS
     }  # (S, Q)
-    found = Draws.of(apart, SAMPLES, 0).estimate(lambda of: sum(of.values()) / len(of))
+    found = Draws.of(apart, SAMPLES, SEED).estimate(lambda of: sum(of.values()) / len(of))
     low, high = (100 * end for end in found.ci95)
     return f"{100 * found.value:+.1f} [{low:+.1f}, {high:+.1f}]"
 

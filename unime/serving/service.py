@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from unime.config.serving import ServeConfig
 from unime.embedder import Embedder
 from unime.errors import DataError
+from unime.inputs.given import IN_MEMORY
 from unime.inputs.images import pixels_of
 from unime.serving.access import Access
 from unime.serving.batching import Batcher, usual_tokens
@@ -186,7 +187,8 @@ class Service:
                 answer.cancel()
         for item, one in zip(given, found, strict=True):
             if isinstance(one, DataError):
-                reason = one.plain.removeprefix("picture 1: " if len(item.images) == 1 else "")
+                only = f"{IN_MEMORY}1: " if len(item.images) == 1 else ""
+                reason = one.plain.removeprefix(only)
                 raise RequestError(f"{item.place}: {reason}")
             if isinstance(one, BaseException):
                 raise one

@@ -44,15 +44,15 @@ function showSearch() {
       byId("search").scrollIntoView();
       slot.put([{ name, id: hit.id, source: hit.kind === "text" ? null : `/pictures/${hit.id}/small` }]);
     };
-    const isShown = hit.kind === "text" || hit.is_there;
+    const isText = hit.kind === "text";
     return h("li", { class: "hit" },
-      hit.kind === "text" ? h("p", { class: "passage" }, hit.text) : pictureLink(hit, name),
-      hit.kind === "text" && !hit.is_there ? h("span", { class: "gone" }, GONE) : null,
+      isText ? h("p", { class: "passage" }, hit.text) : pictureLink(hit, name),
+      isText && !hit.is_there ? h("span", { class: "gone" }, GONE) : null,
       h("div", { class: "about" },
         h("span", { class: "name", title: name }, name),
         h("span", { class: "score" }, cosine(hit.score)),
         h("span", { class: "folder", title: hit.folder }, hit.folder.split("/").slice(-2).join("/"))),
-      isShown ? h("button", { type: "button", "aria-label": `More like ${name}`, onclick: more }, "More like this") : null);
+      isText || hit.is_there ? h("button", { type: "button", "aria-label": `More like ${name}`, onclick: more }, "More like this") : null);
   }
 
   function pictureLink(hit, name) {
