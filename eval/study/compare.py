@@ -4,7 +4,7 @@ intervals over seeds and queries (eval/bootstrap.py)."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,11 +104,13 @@ def overall(rows: Sequence[Row]) -> Average:
 
 
 def reached(arm: Arm, average: Average) -> Estimate:
-    """What an arm reaches."""
+    """What an arm reaches: shares, whose interval ends at 0 and 1."""
     if "" not in arm.known:
         found = {task: np.array([*own.values()], dtype=float) for task, own in arm.hits.items()}
         arm.known[""] = Draws.of(found, SAMPLES, SEED)
-    return arm.known[""].estimate(average.of)
+    estimate = arm.known[""].estimate(average.of)
+    low, high = estimate.ci95
+    return replace(estimate, ci95=[max(0.0, low), min(1.0, high)])
 
 
 def difference(one: Arm, other: Arm, average: Average) -> Estimate:

@@ -26,6 +26,7 @@ from eval.study.tables import (
     costs_table,
     differences_table,
     failures,
+    pairs_table,
     provenance,
     tasks_table,
 )
@@ -99,6 +100,7 @@ def parts_of(name: str) -> Iterator[str]:
     reference = Reference(name_of(study.baseline or study.recipes[0]), study.reference)
     yield provenance(rows)
     yield differences_table(rows, reference)
+    yield pairs_table(rows)
     yield arms_table(rows)
     yield tasks_table(rows)
     yield costs_table(rows)

@@ -104,7 +104,7 @@ def _costs(
         value = hard_negative_loss(queries, targets, own, chosen, plain).loss
         gradients = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
         squares = sum(float(g.square().sum()) for g in gradients if g is not None)
-        found.append((float(value), math.sqrt(squares)))
+        found.append((value.item(), math.sqrt(squares)))
     return found
 
 

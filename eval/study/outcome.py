@@ -21,7 +21,7 @@ from eval.study.compare import (
 from eval.study.marks import DONE
 from eval.study.settings import StudyConfig, name_of
 from eval.study.table import Row
-from eval.study.tables import arms_table, differences_table
+from eval.study.tables import arms_table, differences_table, pairs_table
 from eval.tasks.suites import load_suite
 from unime.config import ReportConfig
 from unime.runtime.files import write_aside, write_json, writing
@@ -37,7 +37,8 @@ def write_outcome(folder: Path, name: str, study: StudyConfig, rows: Sequence[Ro
     reference = Reference(name_of(study.baseline or study.recipes[0]), study.reference)
     with writing("output_dir", folder):
         write_json(folder / "comparison.json", compared(rows, reference))
-        text = "\n".join([arms_table(rows), differences_table(rows, reference)])
+        tables = [arms_table(rows), differences_table(rows, reference), pairs_table(rows)]
+        text = "\n".join(filter(None, tables))
         write_aside(folder / "comparison.md", f"# {name}\n\n{text}")
     print(text)
     figures = None

@@ -72,6 +72,27 @@ def differences_table(rows: Sequence[Row], reference: Reference) -> str:
     return markdown(header, [lines]) if lines else ""
 
 
+def pairs_table(rows: Sequence[Row]) -> str:
+    """By how many points the arm of a row is better than that of a column, in the main average, of
+    every pair; in brackets what is within noise."""
+    arms, main = arms_of(rows), overall(rows)
+    if not 2 < len(arms) <= MOST_ARMS:
+        return ""
+    lines = []
+    for at, one in enumerate(arms):
+        cells = [_apart(one, other, main) for other in arms[:at]]
+        lines.append([f"{at + 1} {one.name}", *cells, *[""] * (len(arms) - 1 - at)])
+    return markdown([f"{main.label}, row less column", *map(str, range(1, len(arms)))], [lines])
+
+
+def _apart(one: Arm, other: Arm, average: Average) -> str:
+    if not set(one.seeds) & set(other.seeds):
+        return ""
+    found = difference(one, other, average)
+    said = f"{100 * found.value:+.1f}"
+    return f"({said})" if found.is_noise else said
+
+
 def costs_table(rows: Sequence[Row]) -> str:
     """Minutes and CPU minutes of a cell, its share of what several have in common included."""
     arms = arms_of(rows)

@@ -12,8 +12,8 @@ from scipy.stats import norm, t
 
 from eval.bootstrap import Averaging, Draws, Estimate
 from eval.report.averages import Average
-from eval.study.compare import Reference, arms_of, difference, in_words
-from eval.study.tables import differences_table
+from eval.study.compare import Reference, arms_of, difference, in_words, reached
+from eval.study.tables import differences_table, pairs_table
 from tests.support.studies import FILES, row
 from unime.errors import DataError
 
@@ -137,6 +137,23 @@ def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
     assert Reference("plain", {}).of(arms[1], arms) is arms[2]
     table = differences_table(rows(tmp_path), Reference("plain", {}))
     assert "| unime stage2.k=null | plain stage2.k=null | +43.8 points" in table
+
+
+def test_every_pair_has_its_difference(tmp_path: Path) -> None:
+    suite = str(tmp_path / "suite.yaml")
+    late = row("late", 7, {"Words_t2i": [1], "Words_i2t": [1]}, suite=suite)
+    lines = pairs_table([*rows(tmp_path), late])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
+    assert cells[3] == ["2 unime stage2.k=null", "(-6.2)", "", ""]
+    assert cells[4] == ["3 plain stage2.k=null", "-50.0", "-43.8", ""]
+    assert cells[5] == ["4 late", "", "", ""]  # no seed in common with another
+
+
+def test_no_share_is_below_none_or_above_all(tmp_path: Path) -> None:
+    found = []
+    for seed, hits in enumerate(([1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 0, 0])):
+        found.append(row("wild", seed, {"Words_t2i": hits, "Words_i2t": hits}))
+    assert reached(arms_of(found)[0], MEAN).ci95 == [0.0, 1.0]
 
 
 def test_other_queries_are_not_compared(tmp_path: Path) -> None:
