@@ -13,6 +13,7 @@ import numpy as np
 from eval.bootstrap import Draws, Estimate
 from eval.report.averages import Average, averages_of, overall_of
 from eval.study.marks import DONE
+from eval.study.settings import StudyConfig, name_of
 from eval.study.table import Row
 from eval.study.words import typed
 from eval.tasks.suites import Task, load_suite
@@ -69,17 +70,35 @@ def shown(value: Any) -> str:
 @dataclass(frozen=True)
 class Reference:
     """What arms are compared to: the arm of a recipe that has these values of the grid, and else
-    their own."""
+    their own.
 
-    recipe: str
+    Attributes:
+        recipe: None: that of the arm.
+    """
+
+    recipe: str | None
     values: Mapping[str, Any]
+
+    @classmethod
+    def of_study(cls, study: StudyConfig) -> Reference:
+        """What a study names, or else its first recipe; of one that names values alone each
+        recipe's own arm."""
+        if study.baseline is None and study.reference:
+            return cls(None, study.reference)
+        return cls(name_of(study.baseline or study.recipes[0]), study.reference)
+
+    @property
+    def label(self) -> str:
+        """What it is called in a title."""
+        values = [f"{key}={shown(value)}" for key, value in self.values.items()]
+        return " ".join([*([self.recipe] if self.recipe else []), *values])
 
     def of(self, arm: Arm, arms: Sequence[Arm]) -> Arm | None:
         """None: there is no such arm, or it is this one."""
         wanted = arm.values | {key: shown(value) for key, value in self.values.items()}
         for other in arms:
             fits = all(wanted.get(key) == value for key, value in other.values.items())
-            if other.recipe == self.recipe and fits:
+            if other.recipe == (self.recipe or arm.recipe) and fits:
                 return None if other is arm else other
         return None
 

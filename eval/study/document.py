@@ -18,7 +18,7 @@ from pathlib import Path
 from eval.study.compare import Reference
 from eval.study.figures.style import LISTED
 from eval.study.outcome import FIGURES
-from eval.study.settings import STUDIES, StudyConfig, name_of
+from eval.study.settings import STUDIES, StudyConfig
 from eval.study.table import TABLE, read_table
 from eval.study.tables import (
     NOT_RUN,
@@ -97,7 +97,7 @@ def parts_of(name: str) -> Iterator[str]:
         return
     rows = read_table(path)
     study = build_config(StudyConfig, STUDIES / f"{name}.yaml")
-    reference = Reference(name_of(study.baseline or study.recipes[0]), study.reference)
+    reference = Reference.of_study(study)
     yield provenance(rows)
     yield differences_table(rows, reference)
     yield pairs_table(rows)

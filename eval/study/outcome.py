@@ -19,7 +19,7 @@ from eval.study.compare import (
     reached,
 )
 from eval.study.marks import DONE
-from eval.study.settings import StudyConfig, name_of
+from eval.study.settings import StudyConfig
 from eval.study.table import Row
 from eval.study.tables import arms_table, differences_table, pairs_table
 from eval.tasks.suites import load_suite
@@ -34,7 +34,7 @@ def write_outcome(folder: Path, name: str, study: StudyConfig, rows: Sequence[Ro
     """Into the study's folder; nothing while no cell is done."""
     if not any(row["status"] == DONE for row in rows):
         return
-    reference = Reference(name_of(study.baseline or study.recipes[0]), study.reference)
+    reference = Reference.of_study(study)
     with writing("output_dir", folder):
         write_json(folder / "comparison.json", compared(rows, reference))
         tables = [arms_table(rows), differences_table(rows, reference), pairs_table(rows)]

@@ -84,7 +84,11 @@ class StudyConfig(Settings):
     grid: dict[str, list[Any]] = setting(
         {}, "stage1.… or stage2.… or data -> its values; every combination is a cell"
     )
-    baseline: str | None = setting(None, "the recipe that others are compared to; null: the first")
+    baseline: str | None = setting(
+        None,
+        "the recipe that others are compared to; null: the first, and with a reference each"
+        " recipe's own cells",
+    )
     reference: dict[str, Any] = setting(
         {}, "key of the grid -> the value of the cell that others are compared to, where they agree"
     )

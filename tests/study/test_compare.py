@@ -135,6 +135,8 @@ def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
     assert Reference("unime", {"stage2.k": None}).of(arms[0], arms) is arms[1]
     assert Reference("unime", {"stage2.k": None}).of(arms[1], arms) is None
     assert Reference("plain", {}).of(arms[1], arms) is arms[2]
+    assert Reference(None, {"stage2.k": None}).of(arms[0], arms) is arms[1]
+    assert Reference(None, {"stage2.k": None}).of(arms[2], arms) is None  # its own recipe's
     table = differences_table(rows(tmp_path), Reference("plain", {}))
     assert "| unime stage2.k=null | plain stage2.k=null | +43.8 points" in table
 

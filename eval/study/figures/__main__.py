@@ -1,8 +1,9 @@
 """Every figure that a study's table has numbers for, as SVG and PNG.
 
-    python -m eval.study.figures runs/study/recipes/table.parquet FOLDER [RECIPE [KEY=VALUE …]]
+    python -m eval.study.figures runs/study/recipes/table.parquet FOLDER [RECIPE] [KEY=VALUE …]
 
-RECIPE is what others are compared to (else the table's first), with these values of the grid.
+RECIPE is what others are compared to (else the table's first), with these values of the grid; of
+values alone each recipe is compared to its own cell.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ def main(words: list[str]) -> None:
         raise SystemExit(__doc__)
     table, folder, *rest = words
     rows = read_table(Path(os.path.expanduser(table)))
-    values = dict(word.split("=", 1) for word in rest[1:] if "=" in word)
-    recipe = rest[0] if rest else rows[0]["recipe"] if rows else ""
+    values = dict(word.split("=", 1) for word in rest if "=" in word)
+    recipe = next((word for word in rest if "=" not in word), None)
+    if recipe is None and not values and rows:
+        recipe = rows[0]["recipe"]
     place = Path(os.path.expanduser(folder))
     with locked("FOLDER", place):
         figures = draw_all(rows, Reference(recipe, values), place)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.study.compare import Arm, Reference, arms_of, averages, difference, overall, reached
-from eval.study.figures.style import COLOURS, Figure, drawing, save
+from eval.study.figures.style import COLOURS, MOST_ARMS, Figure, drawing, save
 from eval.study.table import Row
-
-MOST_ARMS = 16
 
 
 def draw_bars(rows: Sequence[Row], folder: Path) -> list[Figure]:
@@ -65,8 +63,7 @@ def draw_differences(rows: Sequence[Row], reference: Reference, folder: Path) ->
         panel.invert_yaxis()
         panel.set_xlabel(f"difference of {main.label}, points; grey: within noise; |: each seed")
         clear = [arm.name for (arm, _), e in zip(pairs, found, strict=True) if not e.is_noise]
-        to = f"{reference.recipe} {' '.join(f'{k}={v}' for k, v in reference.values.items())}"
-        title = f"Differences to {to.strip()}, paired by seed and query, 95 % intervals"
+        title = f"Differences to {reference.label}, paired by seed and query, 95 % intervals"
         text = f"Outside of noise: {', '.join(clear) or 'none'}."
         return [save(canvas, folder, Figure("differences", title, text))]
 

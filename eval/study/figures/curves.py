@@ -10,30 +10,30 @@ from typing import Any
 import numpy as np
 
 from eval.study.compare import Arm, arms_of
-from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
+from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, look_of, save
 from eval.study.table import Row
 
 SHOWN = {"loss": "loss", "grad_norm": "norm of the gradient", "effective_rank": "effective rank"}
-MOST_ARMS = 8
 CURVE = "curve/stage2/"
 
 
 def draw_curves(rows: Sequence[Row], folder: Path) -> list[Figure]:
     """The mean over seeds, of the first arms that have a stage 2."""
-    arms = [arm for arm in arms_of(rows) if f"{CURVE}step" in arm.rows[0]][:MOST_ARMS]
+    found = [arm for arm in arms_of(rows) if f"{CURVE}step" in arm.rows[0]]
+    arms = found[:MOST_ARMS]
     if not arms:
         return []
     with drawing(len(SHOWN)) as (canvas, panels):
         for panel, (key, label) in zip(panels, SHOWN.items(), strict=True):
             for number, arm in enumerate(arms):
                 steps, values = _mean(arm, key)
-                panel.plot(steps, values, color=COLOURS[number % len(COLOURS)],
-                           marker=MARKERS[number], markersize=3, label=arm.name)  # fmt: skip
+                panel.plot(steps, values, markersize=3, label=arm.name, **look_of(number))
             panel.set_xlabel("step")
             panel.set_title(label)
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
         title = "Stage 2 while it trains: the mean over seeds"
         text = f"Losses of different recipes are of different negatives: {_names(arms)}."
+        text += left_out(found)
         return [save(canvas, folder, Figure("training", title, text))]
 
 
@@ -63,8 +63,8 @@ def draw_negatives(measured: Mapping[str, Any], folder: Path) -> list[Figure]:
             for number, kind in enumerate(kinds):
                 points = measured["kinds"][kind]
                 steps = [point["step"] for point in points]
-                panel.plot(steps, [point[key] for point in points], color=COLOURS[number],
-                           marker=MARKERS[number], markersize=4, label=kind)  # fmt: skip
+                panel.plot(steps, [point[key] for point in points], markersize=4, label=kind,
+                           **look_of(number))  # fmt: skip
             panel.set_yscale("log")
             panel.set_xlabel("step of stage 2")
             panel.set_title(label)

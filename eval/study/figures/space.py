@@ -10,25 +10,25 @@ import numpy as np
 
 from eval.page.files import read_task_files
 from eval.study.compare import Arm, arms_of
-from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
+from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, look_of, save
 from eval.study.table import Row
 
-MOST_ARMS = 8
 MATRICES = 4  # of the first arms, each of its first seed
 KEYS = ("alignment", "uniformity", "gap")
 
 
 def draw_space(rows: Sequence[Row], folder: Path) -> list[Figure]:
     """Alignment against uniformity, and the gap of each arm: means over tasks and seeds."""
-    arms = [arm for arm in arms_of(rows) if means(arm, "alignment") is not None][:MOST_ARMS]
+    found = [arm for arm in arms_of(rows) if means(arm, "alignment") is not None]
+    arms = found[:MOST_ARMS]
     if not arms:
         return []
     labels = [arm.name for arm in arms]
     with drawing(2, 1, 3.6, 3.0, labels) as (canvas, (scatter, bars)):
         for number, arm in enumerate(arms):
-            look = {"color": COLOURS[number % len(COLOURS)], "label": arm.name}
             across, up = means(arm, "uniformity"), means(arm, "alignment")
-            scatter.plot(across, up, MARKERS[number], markersize=7, **look)
+            look = look_of(number)
+            scatter.plot(across, up, linestyle="", markersize=7, label=arm.name, **look)
             bars.barh(number, means(arm, "gap"), height=0.7, color=look["color"])
         scatter.set_xlabel("uniformity (lower: more even)")
         scatter.set_ylabel("alignment (lower: nearer)")
@@ -42,6 +42,7 @@ def draw_space(rows: Sequence[Row], folder: Path) -> list[Figure]:
             f"{arm.name}: " + ", ".join(f"{key} {means(arm, key):.2f}" for key in KEYS)
             for arm in arms
         )
+        text += f".{left_out(found)}"
         return [save(canvas, folder, Figure("space", title, text))]
 
 

@@ -25,7 +25,8 @@ COLOURS = (
     "#882255",
     "#f0e442",
 )
-MARKERS = "osD^vPXh*"
+MARKERS = "osD^vPXh"  # one fewer: both together repeat after 72
+MOST_ARMS = 16  # of a figure that can be read
 LETTER = 0.075  # inches
 SETTINGS: Any = {  # matplotlib's own type lists every name that it knows
     "axes.spines.top": False,
@@ -61,6 +62,20 @@ class Figure:
     name: str
     title: str
     text: str
+
+
+def look_of(number: int) -> dict[str, str]:
+    """Colour and marker of the arm of a number."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+
+
+def left_out(arms: Sequence[Any]) -> str:
+    """How many a figure of the first arms does not show, in words."""
+    count = len(arms) - MOST_ARMS
+    return f" Not shown: {count} more." if count > 0 else ""
 
 
 @contextmanager
