@@ -3,7 +3,7 @@ intervals over seeds and queries (eval/bootstrap.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -52,13 +52,25 @@ class Arm:
 def arms_of(rows: Sequence[Row]) -> list[Arm]:
     """The finished cells of a table, by recipe and grid."""
     found: dict[str, Arm] = {}
+    short = short_keys(
+        key.removeprefix(GRID) for row in rows for key in row if key.startswith(GRID)
+    )
     for row in rows:
         if row["status"] != DONE:
             continue
         values = {k.removeprefix(GRID): shown(v) for k, v in row.items() if k.startswith(GRID)}
-        name = " ".join([row["recipe"], *(f"{key}={value}" for key, value in values.items())])
+        told = (f"{short[key]}={value}" for key, value in values.items())
+        name = " ".join([row["recipe"], *told])
         found.setdefault(name, Arm(name, row["recipe"], values, [])).rows.append(row)
     return list(found.values())
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Settings by the last part of their names, where that means one of them."""
+    all_keys = set(keys)
+    last = {key: key.rpartition(".")[2] for key in all_keys}
+    return {key: last[key] if list(last.values()).count(last[key]) == 1 else key
+            for key in all_keys}  # fmt: skip
 
 
 def shown(value: Any) -> str:
@@ -90,7 +102,8 @@ class Reference:
     @property
     def label(self) -> str:
         """What it is called in a title."""
-        values = [f"{key}={shown(value)}" for key, value in self.values.items()]
+        short = short_keys(self.values)
+        values = [f"{short[key]}={shown(value)}" for key, value in self.values.items()]
         return " ".join([*([self.recipe] if self.recipe else []), *values])
 
     def of(self, arm: Arm, arms: Sequence[Arm]) -> Arm | None:

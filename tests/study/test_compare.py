@@ -12,7 +12,7 @@ from scipy.stats import norm, t
 
 from eval.bootstrap import Averaging, Draws, Estimate
 from eval.report.averages import Average
-from eval.study.compare import Reference, arms_of, difference, in_words, reached
+from eval.study.compare import Reference, arms_of, difference, in_words, reached, short_keys
 from eval.study.tables import differences_table, pairs_table
 from tests.support.studies import FILES, row
 from unime.errors import DataError
@@ -118,9 +118,17 @@ def rows(tmp_path: Path) -> list[dict[str, object]]:
 def test_arms_are_cells_that_differ_by_their_seed(tmp_path: Path) -> None:
     arms = arms_of([*rows(tmp_path), row("bad", 0, {}, status="failed")])
     assert [arm.name for arm in arms] == [
-        "unime stage2.k=8", "unime stage2.k=null", "plain stage2.k=null"
+        "unime k=8", "unime k=null", "plain k=null"
     ]  # fmt: skip
     assert [arm.seeds for arm in arms] == [[0, 1, 2]] * 3
+
+
+def test_settings_are_named_by_their_last_part_where_that_means_one() -> None:
+    keys = ["stage1.optim.steps", "stage2.optim.steps", "stage2.loss.temperature", "data"]
+    assert short_keys(keys) == {
+        "stage1.optim.steps": "stage1.optim.steps", "stage2.optim.steps": "stage2.optim.steps",
+        "stage2.loss.temperature": "temperature", "data": "data",
+    }  # fmt: skip
 
 
 def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
@@ -138,7 +146,7 @@ def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
     assert Reference(None, {"stage2.k": None}).of(arms[0], arms) is arms[1]
     assert Reference(None, {"stage2.k": None}).of(arms[2], arms) is None  # its own recipe's
     table = differences_table(rows(tmp_path), Reference("plain", {}))
-    assert "| unime stage2.k=null | plain stage2.k=null | +43.8 points" in table
+    assert "| unime k=null | plain k=null | +43.8 points" in table
 
 
 def test_every_pair_has_its_difference(tmp_path: Path) -> None:
@@ -146,8 +154,8 @@ def test_every_pair_has_its_difference(tmp_path: Path) -> None:
     late = row("late", 7, {"Words_t2i": [1], "Words_i2t": [1]}, suite=suite)
     lines = pairs_table([*rows(tmp_path), late])
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()]
-    assert cells[3] == ["2 unime stage2.k=null", "(-6.2)", "", ""]
-    assert cells[4] == ["3 plain stage2.k=null", "-50.0", "-43.8", ""]
+    assert cells[3] == ["2 unime k=null", "(-6.2)", "", ""]
+    assert cells[4] == ["3 plain k=null", "-50.0", "-43.8", ""]
     assert cells[5] == ["4 late", "", "", ""]  # no seed in common with another
 
 

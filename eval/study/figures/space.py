@@ -67,7 +67,7 @@ def draw_matrices(rows: Sequence[Row], folder: Path) -> list[Figure]:
         image = None
         for panel, (name, (queries, targets)) in zip(panels, found.items(), strict=True):
             image = panel.imshow((queries @ targets.T).numpy(), vmin=-0.2, vmax=1, cmap="cividis")
-            panel.set_title(name)
+            panel.set_title(name.replace(" ", "\n"), fontsize=8)
             panel.set_xticks([])
             panel.set_yticks([])
             panel.grid(visible=False)
