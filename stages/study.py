@@ -33,6 +33,7 @@ from eval.study.settings import STUDIES, BaseConfig, StudyConfig, preparations
 from eval.study.table import TABLE, write_table
 from unime.config import build_config, dump_config
 from unime.config.loader import built, parse_words, program_parser
+from unime.errors import ConfigError
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.folder_lock import lock_folder
 from unime.runtime.program import run_program
@@ -46,8 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     name, study, is_dry = parse(argv)
     base = build_config(BaseConfig, Path(study.base))
     if is_dry:
-        show(cells_of(study, base), Marks(Path(study.output_dir)))
+        show_environment(study, base)
+        if not show(cells_of(study, base), Marks(Path(study.output_dir))):
+            sys.exit(1)
         return
+    planned = cells_of(study, base)  # before the data are made
+    if all(cell.problem for cell in planned):
+        raise ConfigError(f"no cell can run: {planned[0].title}: {planned[0].problem}")
     folder = Path(study.output_dir)
     lock_folder("output_dir", folder)
     commit = git_commit()
@@ -80,8 +86,16 @@ def parse(argv: list[str] | None) -> tuple[str, StudyConfig, bool]:
     return path.stem, built(parser, StudyConfig, path, args.overrides), args.dry_run
 
 
-def show(cells: Sequence[Cell], marks: Marks) -> None:
-    """Every cell and what is done of it; every command once."""
+def show_environment(study: StudyConfig, base: BaseConfig) -> None:
+    """What goes before the commands when they are typed by hand."""
+    if base.environment:
+        print("export " + " ".join(f"{k}={shlex.quote(v)}" for k, v in base.environment.items()))
+    for name, command in preparations(study, base).items():
+        print(f"{shlex.join(command)}  # {name}")
+
+
+def show(cells: Sequence[Cell], marks: Marks) -> bool:
+    """Every cell and what is done of it; every command once. Returns whether all can run."""
     states = [marks.state(cell) for cell in cells]
     shared = Counter(step.name for cell in cells for step in cell.steps)
     for number, (cell, (status, reason)) in enumerate(zip(cells, states, strict=True), 1):
@@ -98,6 +112,7 @@ def show(cells: Sequence[Cell], marks: Marks) -> None:
     todo = sum((m := marks.of(s)) is None or m.status != DONE for s in found.values())
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
     print(f"{len(found)} commands, of which {todo} are to be run")
+    return not any(cell.problem for cell in cells)
 
 
 class Progress:
@@ -133,10 +148,10 @@ class Progress:
 
     def finish(self) -> int:
         """List what failed; returns the exit status."""
-        failed = [(cell, self.marks.state(cell)) for cell in self.cells]
-        failed = [(cell, state) for cell, state in failed if state[0] != DONE]
-        for cell, (status, reason) in failed:
-            print(f"{status}: {cell.title}: {reason}")
+        failed = [pair for pair in zip(self.cells, self.rows(), strict=True)
+                  if pair[1]["status"] != DONE]  # fmt: skip
+        for cell, row in failed:
+            print(f"{row['status']}: {cell.title}: {row['reason']}")
         if failed:
             logs = self.runner.folder / LOGS
             print(f"{len(failed)} of {len(self.cells)} cells are not done; logs: {logs};"

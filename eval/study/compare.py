@@ -15,7 +15,7 @@ from eval.report.averages import Average, averages_of, overall_of
 from eval.study.marks import DONE
 from eval.study.settings import StudyConfig, name_of
 from eval.study.table import Row
-from eval.study.words import typed
+from eval.study.words import shown
 from eval.tasks.suites import Task, load_suite
 from unime.errors import DataError
 
@@ -71,12 +71,6 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     last = {key: key.rpartition(".")[2] for key in all_keys}
     return {key: last[key] if list(last.values()).count(last[key]) == 1 else key
             for key in all_keys}  # fmt: skip
-
-
-def shown(value: Any) -> str:
-    """A value of the grid."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if is_number else typed(value)
 
 
 @dataclass(frozen=True)

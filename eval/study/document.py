@@ -64,7 +64,7 @@ def take(folder: Path) -> None:
     with replacing(RESULTS / folder.name) as aside:
         aside.mkdir()
         for path in sorted((folder / FIGURES).glob("*")):
-            if path.suffix == ".svg" or path.name == LISTED:
+            if path.suffix in (".svg", ".png") or path.name == LISTED:
                 shutil.copy(path, aside)
 
 

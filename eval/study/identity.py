@@ -8,9 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+from omegaconf import MISSING
+
+from unime.config.reading.values import without_bounds, without_none
+from unime.config.settings import FilePath
 from unime.inputs.items import IMAGE_SUFFIXES
 from unime.runtime.digests import add_pieces, digest_of, folder_digest
 from unime.runtime.environment import PACKAGE, code_digest
@@ -20,6 +26,8 @@ NOT_COMPUTED_WITH = ("app", "export", "planning", "search", "serving")  # rooms 
 FOLDERS = {"eval": ("eval", "eval/tasks")}  # beside the library: what a kind of step runs
 PROGRAMS = {"stage1": "stages/stage1_distill.py", "stage2": "stages/stage2_instruct.py",
             "judge": "data_prep/judge.py"}  # fmt: skip
+# what a program writes or only keeps, and the model, which has a digest of its own
+NOT_READ = ("output_dir", "store", "cache", "feature_store", "name")
 PIECE = 1 << 20  # bytes at the begin, middle and end of a file of tensors, which may be large
 TENSORS = (".safetensors", ".npy", ".bin")
 
@@ -35,6 +43,21 @@ def code_of(kind: str) -> str:
     used = [p for p in rooms if p.relative_to(PACKAGE).parts[0] not in NOT_COMPUTED_WITH]
     library = code_digest(PACKAGE, *used, *(ROOT / name for name in FOLDERS.get(kind, ())))
     return library + (digest_of(ROOT / PROGRAMS[kind]) if kind in PROGRAMS else "")
+
+
+def paths_of(settings: Any) -> Iterator[str]:
+    """The files and folders that settings name and a program reads, but for the model's own."""
+    hints = get_type_hints(type(settings), include_extras=True)
+    for entry in fields(settings):
+        value, hint = getattr(settings, entry.name), without_none(hints[entry.name])[0]
+        if value is None or value == MISSING or entry.name in NOT_READ:
+            continue
+        if is_dataclass(value):
+            yield from paths_of(value)
+        elif hint == FilePath:
+            yield value
+        elif get_args(without_bounds(hint)) == (FilePath,):  # a list of them
+            yield from value
 
 
 def forget() -> None:

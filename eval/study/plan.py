@@ -13,7 +13,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from eval.study.identity import code_of, data_digest, forget, identity_of, model_digest
+from eval.study.identity import (
+    code_of,
+    data_digest,
+    forget,
+    identity_of,
+    model_digest,
+    paths_of,
+)
 from eval.study.settings import (
     DATA,
     JUDGED,
@@ -27,7 +34,7 @@ from eval.study.settings import (
     load_recipe,
     name_of,
 )
-from eval.study.words import typed, words_of
+from eval.study.words import overlap, typed, words_of
 from unime.config import (
     EvalConfig,
     JudgeConfig,
@@ -174,11 +181,18 @@ class _Chain:
         yield self._step("eval", self.base.eval, [f"model.adapter={adapter}"])
 
     def _stage(self, kind: str, path: str, words: list[str]) -> Step:
-        changed = getattr(self.recipe, kind)
-        values = {k.partition(".")[2]: v for k, v in self.cell.values.items() if k.startswith(kind)}
-        words = [*words_of(CLASSES[kind], changed), *words]
-        words += [f"{key}={typed(value)}" for key, value in values.items()]
-        return self._step(kind, path, [*words, f"run.seed={self.cell.seed}"])
+        words = [*words, f"run.seed={self.cell.seed}"]
+        for key, own in product(self.cell.values, [*words, "run.output_dir"]):
+            if overlap(key, f"{kind}.{own.partition('=')[0]}"):
+                raise ConfigError(f"grid: {key}: the study itself sets {own}")
+        return self._step(kind, path, [*self._chosen(kind), *words])
+
+    def _chosen(self, kind: str) -> list[str]:
+        """The recipe's words for a stage, and the grid's."""
+        values = self.cell.values.items()
+        grid = [f"{key.partition('.')[2]}={typed(value)}" for key, value in values
+                if key.startswith(f"{kind}.")]  # fmt: skip
+        return [*words_of(CLASSES[kind], getattr(self.recipe, kind)), *grid]
 
     def _triples(self) -> list[str]:
         if self.base.triples is None:
@@ -189,7 +203,7 @@ class _Chain:
     def _mine(self, adapter: str) -> Step:
         if self.base.mine is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
-        fixed = [*self.setup.words("stage2"), "run.output_dir=."]
+        fixed = [*self.setup.words("stage2"), *self._chosen("stage2"), "run.output_dir=."]
         data = build_config(Stage2Config, Path(self.base.stage2), fixed).data
         words = [f"data.root={data.root}", f"data.tasks={typed([*data.sources])}"]
         words += [f"model.adapter={adapter}", f"seed={self.cell.seed}"]
@@ -234,17 +248,16 @@ class _Chain:
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")
         environment = [f"{k}={v}" for k, v in sorted(self.base.environment.items())]
-        model = model_digest(config.model.name, config.model.revision)
-        data = [data_digest(path) for path in self._read(kind, config)]
-        return identity_of([kind, settings, *environment, self.code[kind], model, *data])
+        read = [*self._read(config)]
+        if kind == MINE and config.second.config is not None:
+            second = build_config(EvalConfig, Path(config.second.config), ["output_dir=."])
+            read += self._read(second)
+        return identity_of([kind, settings, *environment, self.code[kind], *read])
 
-    def _read(self, kind: str, config: Any) -> list[str]:
-        """The files and folders that a step reads, but for those that steps before it make, whose
-        names stand in its settings."""
-        if kind == "stage1":
-            paths = [*config.data.texts, config.data.teacher]
-        elif kind == "stage2":
-            paths = [config.data.root, config.data.image_root, config.data.clusters]
-        else:
-            paths = [config.data.root, config.data.image_root, getattr(config.data, "suite", None)]
-        return [path for path in paths if path and not Path(path).is_relative_to(self.place)]
+    def _read(self, config: Any) -> Iterator[str]:
+        """Of the model, and of the files and folders that a step reads, but for those that steps
+        before it make, whose names stand in its settings."""
+        yield model_digest(config.model.name, config.model.revision)
+        for path in paths_of(config):
+            if not Path(path).is_relative_to(self.place):
+                yield data_digest(path)

@@ -8,24 +8,21 @@ from typing import Any
 
 from eval.report.averages import averages_of
 from eval.report.comparable import read_results, scored
-from eval.study.marks import DONE, Marks
+from eval.study.marks import DONE, FAILED, Marks
 from eval.study.plan import Cell
 from eval.study.settings import STAGES
 from eval.study.space import space_of
 from eval.study.table import Row
 from eval.study.words import typed
 from eval.tasks.suites import load_suite
+from unime.errors import DataError
 from unime.training.metrics import read_lines
 
 CURVES = ("step", "loss", "grad_norm", "filtered_share", "mean_similarity", "effective_rank")
 
 
 def row_of(cell: Cell, study: str, marks: Marks) -> Row:
-    """A cell as it is now.
-
-    Raises:
-        DataError: what a step wrote is damaged.
-    """
+    """A cell as it is now; one whose results are damaged has failed."""
     status, reason = marks.state(cell)
     row: Row = {"study": study, "recipe": cell.recipe, "seed": cell.seed}
     row |= {"status": status, "reason": reason, "cell": cell.identity}
@@ -38,10 +35,12 @@ def row_of(cell: Cell, study: str, marks: Marks) -> Row:
             row |= _metrics(step.kind, step.folder / "metrics.jsonl")
     if status == DONE:
         evaluation = cell.steps[-1]
-        row |= _scores(
-            evaluation.folder, evaluation.config.data.suite, evaluation.config.data.tasks
-        )
-        row["folder"] = str(evaluation.folder)
+        data, folder = evaluation.config.data, evaluation.folder
+        try:
+            row |= _scores(folder, data.suite, data.tasks) | {"folder": str(folder)}
+        except DataError as error:
+            reason = f"{error}; without the folder {folder} it is evaluated again"
+            row |= {"status": FAILED, "reason": reason}
     return row
 
 

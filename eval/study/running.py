@@ -145,7 +145,7 @@ def outcome(status: int, log: Path) -> tuple[str, str]:
         return DONE, ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LAST))
-        said = file.read().decode("utf-8", "replace").partition("\n$ ")[0].strip()
+        said = file.read().decode("utf-8", "replace").rpartition("\n$ ")[2].strip()
     lines = [found[0] for found in TOLD.finditer(said)] or said.splitlines()[-1:]
     reason = lines[-1] if lines else ""
     signum = -status if status < 0 else status - 128

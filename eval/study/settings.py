@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
+from eval.study.words import overlap, shown
 from unime.config import build_config
 from unime.config.settings import FilePath, NotEmpty, Positive, Seed, Settings, one_of, setting
 from unime.errors import ConfigError, require
@@ -108,10 +109,16 @@ class StudyConfig(Settings):
             if key == DATA:
                 kinds = ", ".join(KINDS)
                 require(set(values) <= set(KINDS), f"grid.{key}", values, f"some of {kinds}")
-        for key in ("recipes", "seeds"):
-            values = getattr(self, key)
-            if values != MISSING:
-                require(len(set(values)) == len(values), key, values, "each once")
+            told = [shown(value) for value in values]
+            require(len(set(told)) == len(told), f"grid.{key}", values, "each once")
+            others = [other for other in self.grid if other != key and overlap(key, other)]
+            expected = f"a setting apart from {', '.join(others)}"
+            require(not others, "grid", key, expected)
+        if self.recipes != MISSING:
+            names = [name_of(recipe) for recipe in self.recipes]
+            expected = "each once: names, or files of other names"
+            require(len(set(names)) == len(names), "recipes", self.recipes, expected)
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "each once")
         for key, value in self.reference.items():
             expected = f"one of grid.{key}"
             require(value in self.grid.get(key, ()), f"reference.{key}", value, expected)

@@ -30,6 +30,17 @@ def _settings(cls: type, sections: Mapping[str, Any], prefix: str) -> Iterator[t
             yield f"{prefix}{name}", value
 
 
+def shown(value: Any) -> str:
+    """A value of the grid in tables and figures."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else typed(value)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a setting is another, or holds it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
 def typed(value: Any) -> str:
     """A value as the command line takes it: YAML in one line, a text as it is."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from data_prep import judge
+from data_prep.own.__main__ import main as prepare_own
 from tests.mining.test_mined_set import rows_of
 from tests.support.material import metrics, stage2
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
@@ -144,6 +146,19 @@ def test_stage2_trains_with_it(asked: Path, material: Path) -> None:
     lines = metrics(stage2(material, "by-a-judge", *words, "optim.steps=2"))
     assert all(line["loss"] == pytest.approx(line["soft_label_loss"]) for line in lines)
     assert lines[0]["loss"] > 0
+
+
+def test_rows_without_negatives_are_not_judged_in_silence(
+    run: Judge, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"query": f"word {n}", "target": f"meaning {n}"} for n in range(4)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    prepare_own([str(file), str(tmp_path / "set"), "held_out=0"])
+    with pytest.raises(DataError, match="no row has negatives.*launch.sh mine"):
+        run("alone", f"data.root={tmp_path / 'set'}", "data.tasks=null")
+    assert "no row has negatives" in capsys.readouterr().out
+    assert not (tmp_path / "alone/set.json").exists()
 
 
 def test_what_is_refused(run: Judge, material: Path) -> None:

@@ -275,3 +275,15 @@ def test_a_second_model_is_asked(
     dropped = [report["rules"]["second model"]["dropped"] for report in reports]
     assert 0 < dropped[0] < dropped[1] == reports[1]["candidates"]
     assert reports[1]["negatives"] == 0
+
+
+def test_a_second_model_that_is_the_first_is_refused(
+    run: Mine, material: Path, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    file = tmp_path / "second.yaml"
+    file.write_text(
+        "data: {suite: y}\n"
+        f"model: {{name: {tiny_model('qwen2_vl')}, quantization: none, precision: float32}}\n"
+    )
+    with pytest.raises(ConfigError, match="second.config: got .*, expected another model"):
+        run(material / "mmeb", "same", "data.tasks=[Questions]", f"second.config={file}")

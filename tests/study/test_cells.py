@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,58 @@ def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout)
     assert judge.config.model.adapter == f"{trained.folder}/final"
     assert stage2.needs == (judge.name,) and stage2.config.data.root == str(judge.folder)
     assert stage2.config.model.adapter == f"{judged.steps[0].folder}/final"
+
+
+@pytest.mark.parametrize(
+    ("grid", "own"),
+    [
+        ("stage2.run.seed: [5, 6]", "grid: stage2.run.seed: the study itself sets run.seed=0"),
+        ("stage2.model.adapter: [x, y]", "grid: stage2.model.adapter: the study itself sets"),
+        ("stage2.run: [{seed: 1}]", "grid: stage2.run: the study itself sets run.seed=0"),
+        ("data: [mined], stage2.data.root: [a, b]", "stage2.data.root: .* sets data.root=.*mine-"),
+    ],
+)
+def test_what_a_study_sets_itself_is_in_no_grid(
+    grid: str, own: str, checkout: StudyCheckout
+) -> None:
+    cells = planned(checkout, f"recipes: [unime]\nseeds: [0]\ngrid: {{{grid}}}\n")
+    assert cells
+    for cell in cells:
+        assert cell.steps == () and re.search(own, cell.problem), cell.problem
+
+
+def test_mining_reads_the_data_of_its_recipe_and_grid(checkout: StudyCheckout) -> None:
+    text = (
+        "recipes: [unime]\nseeds: [0]\ngrid: {data: [mined], stage2.data.sources: [{Other: {}}]}\n"
+    )
+    (cell,) = planned(checkout, text)
+    assert cell.steps[1].config.data.tasks == ["Other"]
+
+
+def test_all_that_a_step_reads_is_of_its_identity(checkout: StudyCheckout) -> None:
+    """The second model that mines, with its weights; a suite that validates; a processor."""
+    folder = checkout.folder
+    for name in ("second-model", "processor", "validation"):
+        (folder / name).mkdir()
+        (folder / name / "file.json").write_text("1")
+    (folder / "second.yaml").write_text("data: {suite: s.yaml}\nmodel: {name: second-model}\n")
+    text = "recipes: [unime-v2]\nseeds: [0]\nwords:\n  mine: [second.config=second.yaml]\n"
+    text += (
+        "  stage2: [validation.every=2, validation.suite=suite.yaml, validation.root=validation]\n"
+    )
+    text += "  eval: [model.processor=processor]\n"
+    before = planned(checkout, text)[0]
+    assert not before.problem
+
+    def changed(path: str) -> set[str]:
+        file = folder / path
+        was = file.read_text()
+        file.write_text(was + " ")
+        after = planned(checkout, text)[0]
+        file.write_text(was)
+        return {a.kind for a, b in zip(before.steps, after.steps, strict=True) if a.name != b.name}
+
+    later = {"mine", "judge", "stage2", "eval"}
+    assert changed("second.yaml") == changed("second-model/file.json") == later
+    assert changed("validation/file.json") == {"judge", "stage2", "eval"}
+    assert changed("processor/file.json") == {"eval"}

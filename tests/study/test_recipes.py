@@ -151,6 +151,12 @@ def test_shipped_studies_can_be_planned(path: Path) -> None:
             "grid.stage2.loss.temperature: got .*at least one",
         ),
         (["seeds=[1, 1]"], "seeds: got .*, expected each once"),
+        (["recipes=[unime, lab/unime.yaml]"], "recipes: got .*, expected each once"),
+        (["grid={stage2.lora.rank: [8, '8']}"], "grid.stage2.lora.rank: got .*, expected each"),
+        (
+            ["grid={stage2.loss: [{temperature: 1}], stage2.loss.temperature: [2]}"],
+            "grid: got 'stage2.loss', expected a setting apart from stage2.loss.temperature",
+        ),
         (["baseline=none"], "baseline: got 'none', expected one of recipes"),
         (["reference={stage2.loss.temperature: 1}"], "reference.stage2.loss.temperature: got 1"),
         (["words={train: [a=b]}"], "words: got 'train', expected only stage1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -45,6 +46,8 @@ def test_every_command_runs_once_and_every_cell_is_a_row(
     study.main([name, "--dry-run"])
     said = capsys.readouterr().out
     assert "[1/6] unime seed 0: not run, 0 of 3" in said and "12 commands, of which 12" in said
+    head = "export CUDA_VISIBLE_DEVICES=''\n./launch.sh prepare data.yaml  # data\n"
+    assert said.startswith(head)  # what goes before a command that is typed by hand
     assert not (checkout.folder / "runs").exists() and not checkout.calls
     assert run(name) == 0
     kinds = [line.split()[1] for line in checkout.calls if line.startswith("end")]
@@ -102,6 +105,10 @@ def test_a_failure_is_a_row_with_its_reason_and_ends_no_other(
     before = len(checkout.calls)
     assert run(name) == 1 and len(checkout.calls) == before  # what failed stays failed,
     script = checkout.folder / "launch.sh"
+    script.write_text(script.read_text().replace("error: collapsed", "error: no room"))
+    assert run(name, "retry=true") == 1
+    reasons = [row["reason"] for row in checkout.table()]
+    assert "stage2: status 1; error: no room" in reasons  # of the last attempt
     script.write_text(script.read_text().replace("0.666", "never"))
     assert run(name, "retry=true") == 1  # until it is asked for: one setting is still wrong
     assert [row["status"] for row in checkout.table()].count("done") == 3
@@ -232,3 +239,29 @@ def test_a_signal_ends_what_runs_and_the_study(
     assert Marks(made.folder / "runs/study").folder.is_dir()
     process = made.start(name)
     assert process.wait(300) == 0
+
+
+def test_a_damaged_result_is_the_failure_of_its_cell_alone(
+    checkout: StudyCheckout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = checkout.write("recipes: [unime, stage1-only]\nseeds: [0]\n")
+    assert run(name) == 0
+    folder = checkout.folder / checkout.table()[0]["folder"]
+    (folder / "Names.json").unlink()
+    capsys.readouterr()
+    assert run(name) == 1
+    rows = checkout.table()
+    assert [row["status"] for row in rows] == ["failed", "done"]
+    assert "no result" in rows[0]["reason"] and str(folder.name) in rows[0]["reason"]
+    assert "1 of 2 cells are not done" in capsys.readouterr().out
+    shutil.rmtree(folder)  # as it says
+    assert run(name) == 0 and [row["status"] for row in checkout.table()] == ["done", "done"]
+
+
+def test_nothing_is_prepared_for_a_study_of_which_no_cell_can_run(checkout: StudyCheckout) -> None:
+    name = checkout.write("recipes: [unime]\nseeds: [0]\ngrid: {stage2.loss.temperatur: [1]}\n")
+    with pytest.raises(ConfigError, match="no cell can run: .*unknown key 'loss.temperatur'"):
+        study.main([name])
+    assert not (checkout.folder / "prepared.log").exists()
+    with pytest.raises(SystemExit):  # and the dry run says so by its status
+        study.main([name, "--dry-run"])

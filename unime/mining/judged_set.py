@@ -24,6 +24,8 @@ from unime.retrieval.encoding import distinct_items
 from unime.retrieval.stored import StoredModel
 from unime.runtime.distributed import on_main
 
+MINE_THEM = "without which scores say nothing: ./launch.sh mine finds them"
+
 
 class JudgedSet(WrittenSet):
     """A set in the making."""
@@ -52,6 +54,8 @@ class JudgedSet(WrittenSet):
         found = on_main(self.accelerator, lambda: self._write(task, pairs, scores, subset.dropped))
         self.counts[task] = found
         left_out = f"; {len(subset.dropped):,} bad rows left out" if subset.dropped else ""
+        if not found["negatives"]:
+            left_out += f"; no row has negatives, {MINE_THEM}"
         return (
             f"{task}: {len(pairs):,} rows; targets score {found['targets']:.3f} on average,"
             f" {found['negatives']:,} negatives {found['negative_score']:.3f}, of which"
@@ -60,7 +64,13 @@ class JudgedSet(WrittenSet):
         )
 
     def finish(self) -> None:
-        """Write set.json, on the main process: the set is whole."""
+        """Write set.json, on the main process: the set is whole.
+
+        Raises:
+            DataError: nothing was judged but right answers.
+        """
+        if not any(counts["negatives"] for counts in self.counts.values()):
+            raise DataError(f"{self.config.data.root}: no row has negatives, {MINE_THEM}")
         rows = {task: counts["rows"] for task, counts in self.counts.items()}
         self._write_set({"tasks": self.counts}, rows)
 

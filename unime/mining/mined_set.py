@@ -55,9 +55,16 @@ class MinedSet(WrittenSet):
     def _find_models(self) -> list[StoredModel]:
         config, models = self.config, [StoredModel(self.config, self.accelerator)]
         if config.second.config is not None:
-            second = build_config(EvalConfig, Path(config.second.config))
-            second = replace(second, output_dir=config.output_dir, store=str(config.stores))
+            own = [f"output_dir={config.output_dir}"]  # whatever the file says
+            second = build_config(EvalConfig, Path(config.second.config), own)
+            second = replace(second, store=str(config.stores))
             models.append(StoredModel(second, self.accelerator))
+            if models[0].vectors == models[1].vectors:
+                raise ConfigError(
+                    f"second.config: got {config.second.config!r}, expected another model than the"
+                    " one that mines, or other inputs",
+                    "second.config",
+                )
         return models
 
     def mine(self, task: str) -> str:

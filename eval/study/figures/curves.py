@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval.study.compare import Arm, arms_of
-from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, look_of, save
+from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, look_of, looks_of, save
 from eval.study.table import Row
 
 SHOWN = {"loss": "loss", "grad_norm": "norm of the gradient", "effective_rank": "effective rank"}
@@ -23,11 +23,12 @@ def draw_curves(rows: Sequence[Row], folder: Path) -> list[Figure]:
     arms = found[:MOST_ARMS]
     if not arms:
         return []
+    looks = looks_of(rows)
     with drawing(len(SHOWN)) as (canvas, panels):
         for panel, (key, label) in zip(panels, SHOWN.items(), strict=True):
-            for number, arm in enumerate(arms):
+            for arm in arms:
                 steps, values = _mean(arm, key)
-                panel.plot(steps, values, markersize=3, label=arm.name, **look_of(number))
+                panel.plot(steps, values, markersize=3, label=arm.name, **looks[arm.name])
             panel.set_xlabel("step")
             panel.set_title(label)
         canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
@@ -68,7 +69,9 @@ def draw_negatives(measured: Mapping[str, Any], folder: Path) -> list[Figure]:
             panel.set_yscale("log")
             panel.set_xlabel("step of stage 2")
             panel.set_title(label)
-        panels[0].legend(title=f"{measured['k']} negatives a query")
+        shown = panels[0].get_legend_handles_labels()
+        title = f"{measured['k']} negatives a query"
+        canvas.legend(*shown, loc="outside right upper", title=title)
         last = {kind: measured["kinds"][kind][-1] for kind in kinds}
         text = "At the end: " + "; ".join(
             f"{kind}: loss {one['loss']:.3g}, gradient {one['grad_norm']:.3g}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.page.files import read_task_files
 from eval.study.compare import Arm, arms_of
-from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, look_of, save
+from eval.study.figures.style import MOST_ARMS, Figure, drawing, left_out, looks_of, save
 from eval.study.table import Row
 
 MATRICES = 4  # of the first arms, each of its first seed
@@ -23,16 +23,16 @@ def draw_space(rows: Sequence[Row], folder: Path) -> list[Figure]:
     arms = found[:MOST_ARMS]
     if not arms:
         return []
-    labels = [arm.name for arm in arms]
+    labels, looks = [arm.name for arm in arms], looks_of(rows)
     with drawing(2, 1, 3.6, 3.0, labels) as (canvas, (scatter, bars)):
         for number, arm in enumerate(arms):
             across, up = means(arm, "uniformity"), means(arm, "alignment")
-            look = look_of(number)
+            look = looks[arm.name]
             scatter.plot(across, up, linestyle="", markersize=7, label=arm.name, **look)
             bars.barh(number, means(arm, "gap"), height=0.7, color=look["color"])
         scatter.set_xlabel("uniformity (lower: more even)")
         scatter.set_ylabel("alignment (lower: nearer)")
-        scatter.legend()
+        canvas.legend(*scatter.get_legend_handles_labels(), loc="outside right upper")
         bars.set_yticks(range(len(arms)), labels)
         bars.invert_yaxis()
         bars.grid(visible=False, axis="y")

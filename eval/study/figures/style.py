@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.study.compare import arms_of
+from eval.study.table import Row
 from unime.errors import require_package
 from unime.runtime.files import replacing, write_aside
 
@@ -70,6 +72,11 @@ def look_of(number: int) -> dict[str, str]:
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
     }
+
+
+def looks_of(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Of every arm of a study by its name, the same in all figures."""
+    return {arm.name: look_of(number) for number, arm in enumerate(arms_of(rows))}
 
 
 def left_out(arms: Sequence[Any]) -> str:
