@@ -4,14 +4,17 @@ tests/study/test_document.py"""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from eval.study import document
+from eval.study.compare import arms_of, averages, difference
 from eval.study.document import DOCUMENT, RESULTS, SHIPPED, filled, put, take
 from eval.study.settings import RECIPES
-from eval.study.table import TABLE, write_table
+from eval.study.table import TABLE, read_table, write_table
 from tests.support.paths import ROOT
 from tests.support.studies import row
 from unime.errors import DataError
@@ -26,6 +29,33 @@ def test_document_and_tables_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed == {path.stem for path in RECIPES.glob("*.yaml")}
     for place in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
         assert (ROOT / "docs" / place).is_file(), place
+
+
+SAID = re.compile(r"([+-]?\d+\.\d)\s\(([+-]?\d+\.\d) to ([+-]?\d+\.\d)\)")
+
+
+def differences(name: str) -> Iterator[tuple[float, ...]]:
+    """Of every two arms of a study on every average, either way round, in points."""
+    path = RESULTS / f"{name}.parquet"
+    rows = read_table(path) if path.is_file() else []
+    for one, other in combinations(arms_of(rows), 2):
+        for average in averages(rows).values():
+            found = difference(one, other, average)
+            low, high = found.ci95
+            yield tuple(round(100 * value, 1) for value in (found.value, low, high))
+            yield tuple(round(-100 * value, 1) for value in (found.value, high, low))
+
+
+def test_every_difference_of_the_text_is_in_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found is written by hand: each difference with its interval is of two arms."""
+    monkeypatch.chdir(ROOT)
+    _, _, text = DOCUMENT.read_text("utf-8").partition("## What held and what did not")
+    wanted = {tuple(float(value) for value in found) for found in SAID.findall(text)}
+    assert len(wanted) > 5
+    for name in SHIPPED:
+        for found in differences(name) if wanted else ():
+            wanted.discard(found)
+    assert not wanted
 
 
 def test_a_table_that_changes_changes_the_document(
