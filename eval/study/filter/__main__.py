@@ -174,7 +174,7 @@ def _cells(row: Record) -> list[str]:
 
 def draw(found: Record, output: Path) -> None:
     """Precision against recall, a line a family; of the margin each beta is written beside."""
-    from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
+    from eval.study.figures.style import Figure, drawing, look_of, save
 
     panels_of = [(rows, moment) for rows in TITLES for moment in MOMENTS]
     with drawing(len(MOMENTS), len(TITLES), 4.2, 3.4) as (canvas, panels):
@@ -184,8 +184,8 @@ def draw(found: Record, output: Path) -> None:
             for number, family in enumerate(families):
                 points = [r for r in own if r["rule"] == family and r["precision"] is not None]
                 panel.plot([r["recall"] for r in points], [r["precision"] for r in points],
-                           color=COLOURS[number], marker=MARKERS[number], markersize=4,
-                           linewidth=1, label=family)  # fmt: skip
+                           markersize=4, linewidth=1, label=family,
+                           **look_of(number))  # fmt: skip
                 if family == "margin":
                     for row in points:
                         place = row["recall"], row["precision"]
