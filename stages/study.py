@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         if not show(cells_of(study, base), Marks(Path(study.output_dir))):
             sys.exit(1)
         return
-    planned = cells_of(study, base)  # before the data are made
+    planned = cells_of(study, base, with_files=False)  # before the data are made
     if all(cell.problem for cell in planned):
         raise ConfigError(f"no cell can run: {planned[0].title}: {planned[0].problem}")
     folder = Path(study.output_dir)

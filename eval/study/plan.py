@@ -104,10 +104,15 @@ class Cell:
         return " ".join([self.recipe, *values, f"seed {self.seed}"])
 
 
-def cells_of(study: StudyConfig, base: BaseConfig) -> list[Cell]:
-    """Every cell once, recipe by recipe; one that cannot be is there with the reason."""
+def cells_of(study: StudyConfig, base: BaseConfig, with_files: bool = True) -> list[Cell]:
+    """Every cell once, recipe by recipe; one that cannot be is there with the reason.
+
+    Args:
+        with_files: whether models and data, which may be large, are read for the identities; what
+            cannot run is seen without.
+    """
     forget()
-    setup = _Setup(study, base, {kind: code_of(kind) for kind in CLASSES})
+    setup = _Setup(study, base, {kind: code_of(kind) for kind in CLASSES}, with_files)
     found: dict[Any, Cell] = {}
     for name in study.recipes:
         recipe = load_recipe(name)
@@ -136,6 +141,7 @@ class _Setup:
     study: StudyConfig
     base: BaseConfig
     code: dict[str, str]  # of each kind of step
+    with_files: bool
     read: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)  # by command
 
     def words(self, kind: str) -> list[str]:
@@ -248,10 +254,10 @@ class _Chain:
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")
         environment = [f"{k}={v}" for k, v in sorted(self.base.environment.items())]
-        read = [*self._read(config)]
+        read = [*self._read(config)] if self.setup.with_files else []
         if kind == MINE and config.second.config is not None:
             second = build_config(EvalConfig, Path(config.second.config), ["output_dir=."])
-            read += self._read(second)
+            read += self._read(second) if self.setup.with_files else []
         return identity_of([kind, settings, *environment, self.code[kind], *read])
 
     def _read(self, config: Any) -> Iterator[str]:

@@ -260,14 +260,18 @@ def test_pictures_of_a_prepared_set_are_mined(run: Mine, tmp_path: Path) -> None
     assert all(len({content(n) for n in p.negatives}) == 6 for p in rows_of(again, "stamps_t2i"))
 
 
+def second_of(folder: Path, model: Path, more: str = "") -> Path:
+    """An evaluation's file that names a second model."""
+    file = folder / "second.yaml"
+    named = f"model: {{name: {model}, quantization: none, precision: float32}}\n"
+    file.write_text(f"{more}data: {{suite: y}}\n{named}")
+    return file
+
+
 def test_a_second_model_is_asked(
     run: Mine, material: Path, tmp_path: Path, tiny_model: Callable[..., Path]
 ) -> None:
-    file = tmp_path / "second.yaml"
-    file.write_text(
-        "output_dir: x\ndata: {suite: y}\n"
-        f"model: {{name: {tiny_model('qwen2_vl', 1)}, quantization: none, precision: float32}}\n"
-    )
+    file = second_of(tmp_path, tiny_model("qwen2_vl", 1), "output_dir: x\n")
     settings = ("data.tasks=[Questions]", f"second.config={file}")
     some = run(material / "mmeb", "second", *settings, "second.margin=0")
     none = run(material / "mmeb", "never", *settings, "second.max_score=-1", "second.margin=null")
@@ -280,10 +284,6 @@ def test_a_second_model_is_asked(
 def test_a_second_model_that_is_the_first_is_refused(
     run: Mine, material: Path, tmp_path: Path, tiny_model: Callable[..., Path]
 ) -> None:
-    file = tmp_path / "second.yaml"
-    file.write_text(
-        "data: {suite: y}\n"
-        f"model: {{name: {tiny_model('qwen2_vl')}, quantization: none, precision: float32}}\n"
-    )
+    file = second_of(tmp_path, tiny_model("qwen2_vl"))
     with pytest.raises(ConfigError, match="second.config: got .*, expected another model"):
         run(material / "mmeb", "same", "data.tasks=[Questions]", f"second.config={file}")

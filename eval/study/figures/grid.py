@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.study.compare import Arm, arms_of, overall, reached
-from eval.study.figures.style import COLOURS, MARKERS, Figure, drawing, save
+from eval.study.figures.style import MARKERS, Figure, drawing, look_of, save
 from eval.study.table import Row
 
 MOST_PANELS, MOST_LINES = 12, 8
@@ -65,7 +65,7 @@ def _draw_key(
                 known = [value for value in values if value in found]
                 estimates = [reached(found[value], main) for value in known]
                 spots = [values.index(value) for value in known]
-                style = {"color": COLOURS[turn % len(COLOURS)], "marker": MARKERS[turn]}
+                style = look_of(turn)
                 _line(panel, spots, estimates, style, f"k = {_word(which, LINE)}" if line else None)
                 if filtered:
                     shares = [_filtered(found[value]) for value in known]
