@@ -183,9 +183,16 @@ def unfit(out: Path, made: dict[str, Any]) -> str:
     there = PreparedSet.of(out)
     if there is not None:
         return made_otherwise(out, _parts(there.source), _parts(made))
-    if _entries(out) and not (out / WORK).is_dir():
+    if not _is_begun(out):
         return f"{out} exists already, and is no prepared set"
     return ""
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether this program began what lies in a folder, or nothing does."""
+    work = out / WORK
+    held = [*_entries(out), *(work.iterdir() if work.is_dir() else ())]
+    return (work / MADE_OF).is_file() or all(path.name.startswith(MADE_OF) for path in held)
 
 
 def _entries(out: Path) -> list[Path]:
