@@ -32,10 +32,11 @@ def make_once(
     """
     with locked("output_dir", output_dir):
         summary = output_dir / SUMMARY
-        if summary.is_file() and read_json(summary).get("facts") == facts:
+        said = read_json(summary) if summary.is_file() else {}
+        if said.get("facts") == facts:
             print(f"{output_dir}: made with the same settings already")
             return None
-        if not summary.is_file() and any(path.name != LOCK for path in output_dir.iterdir()):
+        if "facts" not in said and any(path.name != LOCK for path in output_dir.iterdir()):
             raise ConfigError(f"output_dir: {output_dir} is there and {other}")
         with writing("output_dir", output_dir), replacing(output_dir) as aside:
             found = make(aside)
