@@ -246,6 +246,38 @@ def test_several_pictures_answers_and_negatives(tmp_path: Path) -> None:
     assert found["rows"]["train"][0].query.text == "a text"
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_columns_that_the_first_rows_have_not(tmp_path: Path, suffix: str) -> None:
+    names = draw(tmp_path, 4)
+    rows: list[dict[str, Any]] = [{"query": f"q{n}", "positive": f"p{n}"} for n in range(150)]
+    for number in range(120, 150):
+        rows[number] |= {"negative": names[number % 4], "split": "test" if number > 125 else ""}
+    path = write(tmp_path / f"t.{suffix}", rows)
+    found = prepare(path, tmp_path / "own", "columns.negative=negative_image")["t"]
+    assert texts(found["test"]) == [(f"q{n}", f"p{n}") for n in range(126, 150)]
+    shown = [[Path(one.images[0]).name for one in pair.negatives] for pair in found["train"]]
+    assert shown == [[]] * 120 + [[names[n % 4]] for n in range(120, 126)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet", "saved"])
+def test_a_column_that_is_empty_at_first_holds_paths(tmp_path: Path, suffix: str) -> None:
+    import datasets
+
+    names = draw(tmp_path / "mine", 4)
+    rows = [
+        {"query": f"q{n}", "positive": f"p{n}", "negative": names[n % 4] if n > 120 else None}
+        for n in range(125)
+    ]
+    path = tmp_path / "mine" / f"t.{suffix}"
+    if suffix == "saved":
+        datasets.Dataset.from_list(rows).save_to_disk(path)
+    else:
+        write(path, rows)
+    words = ("held_out=0", f"image_root={tmp_path / 'mine'}")
+    (found,) = prepare(path, tmp_path / "own", *words).values()
+    assert [len(one.images) for pair in found["train"] for one in pair.negatives] == [1] * 4
+
+
 def test_columns_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
     names = draw(tmp_path / "pets", 4)
     path = write(tmp_path / "pets" / "t.csv", [{"foto": n, "was": f"text {n}"} for n in names])

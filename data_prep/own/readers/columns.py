@@ -16,8 +16,9 @@ file's content (bytes, or {"bytes": …, "path": …}), or an item {"text": …,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -54,6 +55,8 @@ SPLITS = {
 }
 BESIDE = ("instruction", "same_answer", "task", "group", "split", "id")  # parts of no side
 EITHER = ("query", "positive", "negative")  # parts that are texts, or paths where all look like it
+LOOKED_AT = 100  # values of a column, for what it holds
+EMPTY: tuple[Any, ...] = (None, "", [])
 Parts = tuple[list[str], list[Picture], list[str]]  # of an item: texts, pictures, their columns
 IN_A_FILES_FOLDER = "file_name"  # `datasets`' image folders: paths are relative to the table
 
@@ -80,23 +83,22 @@ class Columns:
 
     @classmethod
     def of(
-        cls, where: str, rows: Sequence[dict[str, Any]], named: Mapping[str, str], below: str
+        cls, where: str, found: Mapping[str, list[Any]], named: Mapping[str, str], below: str
     ) -> Columns:
-        """By some rows.
+        """By the first values of every column.
 
         Raises:
             DataError: no query or no target is among them.
         """
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        parts = {name: named.get(name) or _part_of(name) for name in names}
+        parts = {name: named.get(name) or _part_of(name) for name in found}
         pictures = {
             name
             for name, part in parts.items()
             if part.endswith("image")
-            or (part in EITHER and name not in named and _holds_paths([r.get(name) for r in rows]))
+            or (part in EITHER and name not in named and _holds_paths(found[name]))
         }
         sides, is_caption = _sides(where, parts)
-        held = frozenset(name for name in names if _holds_pictures([r.get(name) for r in rows]))
+        held = frozenset(name for name, values in found.items() if _holds_pictures(values))
         return cls(parts, sides, is_caption, frozenset(pictures), below, held)
 
     def in_words(self) -> str:
@@ -208,6 +210,33 @@ class Columns:
             raise row.expected("a picture", name)
         below = self.below if name == IN_A_FILES_FOLDER else ""
         return str(PurePosixPath(below, value)) if below else value
+
+
+def first_values(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Of every column that some row has, the first values that are there."""
+    found: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values = found.get(name)
+            if values is None:
+                values = found[name] = []
+            if len(values) < LOOKED_AT and value not in EMPTY:
+                values.append(value)
+    return found
+
+
+def first_values_of_table(
+    rows: Callable[[Sequence[str] | None], Iterable[Mapping[str, Any]]],
+) -> dict[str, list[Any]]:
+    """The same of rows that all have the same columns: by the first rows, and by all where a column
+    of texts or paths is empty in these.
+
+    Args:
+        rows: all, of at least these columns; None: of every column.
+    """
+    found = first_values(islice(rows(None), LOOKED_AT))
+    late = [name for name, values in found.items() if not values and _part_of(name) in EITHER]
+    return found | first_values(rows(late)) if late else found
 
 
 def _part_of(name: str) -> str:

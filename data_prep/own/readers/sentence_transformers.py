@@ -19,10 +19,9 @@ configurations.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import datasets
 import pyarrow as pa
 
 from data_prep.own.readers.base import BadRow, SourceRow
-from data_prep.own.readers.columns import SPLITS, Columns
+from data_prep.own.readers.columns import SPLITS, Columns, first_values_of_table
 from data_prep.own.readers.rows import AT_ONCE, check_label
 from unime.config import OwnDataConfig
 from unime.data.rows import Row
@@ -41,7 +40,6 @@ from unime.runtime.files import check_kinds, inside, read_json, regular
 
 DICT, STATE = "dataset_dict.json", "state.json"
 LABELS = ("label", "labels", "score", "scores")
-LOOKED_AT = 100  # rows, for what the columns hold
 
 
 @dataclass
@@ -58,8 +56,9 @@ class Part:
     batches: partial[Iterator[pa.RecordBatch]]
     names: dict[str, list[str]]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         for batch in self.batches():
+            batch = batch if columns is None else batch.select(columns)
             for start in range(0, len(batch), AT_ONCE):
                 for row in batch.slice(start, AT_ONCE).to_pylist():
                     for column, names in self.names.items():
@@ -79,7 +78,7 @@ class SentenceTransformers:
         self.image_root = str(Path(settings.image_root or path).absolute())
         self.columns = []
         for part in self.parts:
-            first = list(islice(part.rows(), LOOKED_AT))
+            first = first_values_of_table(part.rows)
             if not first:
                 raise DataError(f"{part.place}: no rows")
             self.columns.append(Columns.of(part.place, first, settings.columns, ""))

@@ -13,17 +13,17 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from data_prep.own.readers.base import BadRow, SourceRow
-from data_prep.own.readers.columns import Columns
+from data_prep.own.readers.columns import Columns, first_values, first_values_of_table
 from data_prep.own.readers.folder import SUFFIXES as PICTURES
+from data_prep.own.readers.rows import JSON
 from unime.config import OwnDataConfig
 from unime.data.json_files import json_rows
 from unime.data.rows import Row, quoted
@@ -36,7 +36,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".jsonl", ".json", ".parquet")
 LONGEST = 1 << 24  # characters of a line or cell
 AT_ONCE = 64  # rows of Parquet, which may hold pictures
-LOOKED_AT = 100  # rows, for what the columns hold
 Cells = dict[str, Any] | DataError  # of a row; or why it is none
 Placed = tuple[int | None, Cells]  # with the line that a row begins on, in files of lines
 
@@ -58,8 +57,8 @@ class Tables:
             raise DataError(f"{path}: no table ({', '.join(SUFFIXES)})")
         self.folder = (path if path.is_dir() else path.parent).absolute()
         self.image_root = str(Path(config.image_root or self.folder).absolute())
-        heads = [_first_rows(file) for file in self.files]
-        known = dict.fromkeys(name for rows in heads for row in rows for name in row)
+        heads = [_first_values(file) for file in self.files]
+        known = dict.fromkeys(name for values in heads for name in values)
         if missing := [name for name in config.columns if name not in known]:
             raise ConfigError(
                 f"columns.{missing[0]}: no table in {path} has such a column; there are"
@@ -67,7 +66,8 @@ class Tables:
                 f"columns.{missing[0]}",
             )
         self.columns = [
-            self._columns(file, rows, config) for file, rows in zip(self.files, heads, strict=True)
+            self._columns(file, values, config)
+            for file, values in zip(self.files, heads, strict=True)
         ]
         self.recognised = list(
             dict.fromkeys(
@@ -76,9 +76,9 @@ class Tables:
             )
         )
 
-    def _columns(self, file: Path, rows: list[dict[str, Any]], config: OwnDataConfig) -> Columns:
+    def _columns(self, file: Path, values: dict[str, list[Any]], config: OwnDataConfig) -> Columns:
         below = file.parent.absolute().relative_to(self.folder).as_posix()
-        return Columns.of(str(file), rows, config.columns, "" if below == "." else below)
+        return Columns.of(str(file), values, config.columns, "" if below == "." else below)
 
     def __iter__(self) -> Iterator[SourceRow | BadRow]:
         for file, columns in zip(self.files, self.columns, strict=True):
@@ -93,12 +93,17 @@ class Tables:
                     yield BadRow.of(where, error)
 
 
-def _first_rows(file: Path) -> list[dict[str, Any]]:
-    first = islice(read(file), LOOKED_AT)
-    rows = [cells for _, cells in first if isinstance(cells, dict)]
-    if not rows:
+def _first_values(file: Path) -> dict[str, list[Any]]:
+    """Of every column; each row of JSON has columns of its own, so that all are looked at."""
+
+    def rows(columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        return (cells for _, cells in read(file, columns) if isinstance(cells, dict))
+
+    of_json = file.suffix.lower() in JSON
+    found = first_values(rows(None)) if of_json else first_values_of_table(rows)
+    if not found:
         raise DataError(f"{file}: no row of columns")
-    return rows
+    return found
 
 
 def tables_at(path: Path) -> list[Path]:
@@ -119,8 +124,11 @@ def tables_at(path: Path) -> list[Path]:
     return found
 
 
-def read(file: Path) -> Iterator[Placed]:
+def read(file: Path, columns: Sequence[str] | None = None) -> Iterator[Placed]:
     """The rows of a table.
+
+    Args:
+        columns: those that are wanted of Parquet; None: all.
 
     Raises:
         DataError: it cannot be read.
@@ -134,7 +142,7 @@ def read(file: Path) -> Iterator[Placed]:
         elif suffix == ".json":
             yield from ((None, cells) for cells in json_rows(file))
         else:
-            yield from ((None, cells) for cells in _parquet_rows(file))
+            yield from ((None, cells) for cells in _parquet_rows(file, columns))
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
@@ -195,10 +203,10 @@ def json_lines(file: Path) -> Iterator[Placed]:
                 yield number, found
 
 
-def _parquet_rows(file: Path) -> Iterator[Cells]:
+def _parquet_rows(file: Path, columns: Sequence[str] | None) -> Iterator[Cells]:
     schema = pq.read_schema(regular(file))
     labels = _label_names(schema.metadata or {})
-    for batch in parquet_rows([file], (), tuple(schema.names)).to_batches(AT_ONCE):
+    for batch in parquet_rows([file], (), tuple(columns or schema.names)).to_batches(AT_ONCE):
         for row in batch.to_pylist():
             for name, names in labels.items():
                 if isinstance(row.get(name), int) and 0 <= row[name] < len(names):
