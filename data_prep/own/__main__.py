@@ -18,7 +18,6 @@ again, it says that the set is there. With --dry-run nothing is written.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -29,6 +28,7 @@ from data_prep.own.pictures import IMAGES, Pictures
 from data_prep.own.readers.base import Reader
 from data_prep.own.recognise import open_reader
 from data_prep.own.split import Split, split
+from data_prep.own.state import state_beside, state_of
 from data_prep.own.survey import Survey, survey
 from data_prep.own.write import examples_in_words, write_set
 from unime.config import OwnDataConfig
@@ -58,13 +58,14 @@ def main(argv: list[str] | None = None) -> None:
         if found.bad:
             print(f"bad rows, of {found.counts()['bad rows']}:")
             print(*(f"  {bad.where}: {bad.reason}" for bad in found.bad), sep="\n")
-        if refusal := unfit(out, made_of(config)):
+        if refusal := unfit(out, made_of(config), config):
             print(f"it would be refused: {refusal}")
         return
     lock_folder("output_dir", out)
     with writing("output_dir", out):
-        if is_new(out, made_of(config)):
-            prepare(out, config)
+        made = made_of(config)
+        if is_new(out, made, config):
+            prepare(out, config, made)
         else:
             print(f"{out}: is there already, of the same data and settings")
 
@@ -84,8 +85,11 @@ def parse(argv: list[str] | None) -> OwnDataConfig:
     return replace(config, path=path, output_dir=out)
 
 
-def prepare(out: Path, config: OwnDataConfig) -> None:
+def prepare(out: Path, config: OwnDataConfig, made: dict[str, Any]) -> None:
     """Write the set.
+
+    Args:
+        made: settings and data, by `made_of`.
 
     Raises:
         DataError: data that cannot be used.
@@ -102,7 +106,8 @@ def prepare(out: Path, config: OwnDataConfig) -> None:
     done = split(found, config, reader, pictures)
     copies, remarks = write_set(out, reader, config, found, done, pictures)
     remarks = [*done.remarks, *remarks]
-    source: dict[str, Any] = made_of(config) | {
+    source: dict[str, Any] = made | {
+        "beside": found.beside,
         "recognised": [why, *reader.recognised],
         "counts": found.counts(),
         "remarks": remarks,
@@ -131,35 +136,20 @@ def say(reader: Reader, why: str, found: Survey, done: Split, is_dry: bool) -> N
 
 
 def made_of(config: OwnDataConfig) -> dict[str, Any]:
-    """Settings and data, by which a set is known again."""
+    """Settings and data, by which a set is known again, but for what the rows show beside them."""
     settings = asdict(config) | {"output_dir": "", "dry_run": False}
     settings["path"] = os.path.abspath(config.path) if os.path.exists(config.path) else config.path
     return {"settings": settings, "data": state_of(Path(config.path))}
 
 
-def state_of(path: Path) -> str:
-    """A digest of names, sizes and times of all files, as they are now."""
-    digest = hashlib.blake2b(digest_size=16)
-    alone = [(str(path.parent), list[str](), [path.name])]
-    for folder, below, names in os.walk(path) if path.is_dir() else alone:
-        below.sort()
-        for name in sorted(names):
-            place = os.path.join(folder, name)
-            if os.path.isfile(place):
-                found = os.stat(place)
-                said = f"{os.path.relpath(place, path)}|{found.st_size}|{found.st_mtime_ns}\n"
-                digest.update(os.fsencode(said))
-    return digest.hexdigest()
-
-
-def is_new(out: Path, made: dict[str, Any]) -> bool:
+def is_new(out: Path, made: dict[str, Any], config: OwnDataConfig) -> bool:
     """Whether there is something to do: what another command left half-written goes, but for what
     is known of pictures.
 
     Raises:
         ConfigError: the folder holds something else.
     """
-    if refusal := unfit(out, made):
+    if refusal := unfit(out, made, config):
         raise ConfigError(f"output_dir: {refusal}", "output_dir")
     work = out / WORK
     if PreparedSet.of(out) is not None:
@@ -178,11 +168,16 @@ def is_new(out: Path, made: dict[str, Any]) -> bool:
     return True
 
 
-def unfit(out: Path, made: dict[str, Any]) -> str:
+def unfit(out: Path, made: dict[str, Any], config: OwnDataConfig) -> str:
     """Why a set cannot be written into a folder, or is none of this command's; "": it is."""
     there = PreparedSet.of(out)
     if there is not None:
-        return made_otherwise(out, _parts(there.source), _parts(made))
+        beside = there.source.get("beside", "")  # sets of older versions do not say it
+        words = made_otherwise(out, _parts(there.source), _parts(made | {"beside": beside}))
+        if beside and not words:  # of equal data rows are the same, and show files beside them
+            made = made | {"beside": state_beside(open_reader(config)[0], config)}
+            words = made_otherwise(out, _parts(there.source), _parts(made))
+        return words
     if not _is_begun(out):
         return f"{out} exists already, and is no prepared set"
     return ""
@@ -203,7 +198,8 @@ def _entries(out: Path) -> list[Path]:
 def _parts(made: dict[str, Any]) -> dict[str, Any]:
     """Settings by their names, those of an older version that had fewer, and the data."""
     usual = asdict(OwnDataConfig(".", "."))
-    return usual | made.get("settings", {}) | {"data": made.get("data")}
+    data = [made.get("data"), made.get("beside", "")]
+    return usual | made.get("settings", {}) | {"data": data}
 
 
 def _pictures(reader: Reader, config: OwnDataConfig, notes: Path | None) -> Pictures:

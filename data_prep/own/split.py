@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,10 +117,8 @@ def _too_large(
     )
 
 
-def _named(
-    number: int, row: int, found: Survey, reader: Iterable[object], pictures: Pictures
-) -> str:
-    for place, read in enumerate(looked_at(reader, pictures, "naming")):  # type: ignore[arg-type]
+def _named(number: int, row: int, found: Survey, reader: Reader, pictures: Pictures) -> str:
+    for place, read in enumerate(looked_at(reader, pictures, "naming")):
         if place == row and isinstance(read, SourceRow):
             own = dict(things_of(read, pictures, found.share_texts))
             return own.get(number, "something")

@@ -20,6 +20,7 @@ from data_prep.own.pairs import SourcePair, pairs_of
 from data_prep.own.passed_over import passed_over
 from data_prep.own.pictures import Looks, Pictures
 from data_prep.own.readers.base import BadRow, Reader, SourceItem, SourceRow
+from data_prep.own.state import Beside
 from data_prep.own.things import text_number, things_of
 from unime.config import DataCheck, OwnDataConfig
 from unime.data.checks.leakage import near_pairs
@@ -42,6 +43,7 @@ class Survey:
         examples: the first pairs.
         bad: the first bad rows.
         passed_over: kind of files that no row is read from -> how many, and the first.
+        beside: the state of files that rows show beside the data.
     """
 
     def __init__(self, share_texts: bool) -> None:
@@ -52,6 +54,7 @@ class Survey:
         self.examples: list[SourcePair] = []
         self.bad: list[BadRow] = []
         self.passed_over: dict[str, tuple[int, str]] = {}
+        self.beside = ""
         self._things, self._rows_of = array("Q"), array("L")
         self._texts, self._pictures = array("Q"), array("Q")
         self._looks, self._rows_looking = array("Q"), array("L")  # like what, of rows' own pictures
@@ -131,10 +134,10 @@ def survey(
         DataError: data that cannot be read, or none of its rows.
     """
     shared = config.captions == "class" if config.share_texts is None else config.share_texts
-    found = Survey(shared)
+    found, beside = Survey(shared), Beside(reader, config)
     opened = nullcontext() if rejected is None else rejected.open("w", encoding="utf-8")
     with opened as listing:
-        for row in looked_at(reader, pictures, "reading"):
+        for row in looked_at(beside.watch(reader), pictures, "reading"):
             try:
                 if isinstance(row, BadRow):
                     raise DataError(row.reason)
@@ -146,6 +149,7 @@ def survey(
                 _list(listing, bad)
         for bad in _passed_over(reader, config, pictures, found.passed_over):
             _list(listing, bad)
+    found.beside = beside.state()
     if not found.tasks:
         said = [f"{bad.where}: {bad.reason}" for bad in found.bad[:1]]
         raise DataError(f"{config.path}: no good row; {''.join(said) or 'it has none'}")
@@ -173,10 +177,12 @@ def _list(listing: TextIO | None, bad: BadRow) -> None:
         listing.write(json.dumps(asdict(bad), ensure_ascii=False) + "\n")
 
 
-def looked_at(reader: Reader, pictures: Pictures, title: str) -> Iterator[SourceRow | BadRow]:
+def looked_at(
+    rows: Iterable[SourceRow | BadRow], pictures: Pictures, title: str
+) -> Iterator[SourceRow | BadRow]:
     """All rows, whose pictures are known."""
     with ThreadPool(READERS) as pool:
-        rows = iter(progress_bar(reader, desc=title, unit="row"))
+        rows = iter(progress_bar(rows, desc=title, unit="row"))
         while some := list(islice(rows, AT_ONCE)):
             pictures.learn(_pictures(some), pool)
             yield from some
