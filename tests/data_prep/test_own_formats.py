@@ -147,6 +147,18 @@ def test_mmeb(name: str, tmp_path: Path) -> None:
     assert texts == ({""} if name == "mmeb_train" else {"Represent the given image."})
 
 
+def test_mmeb_s_split_that_lacks_a_shard(tmp_path: Path) -> None:
+    """It is not read as another split of the subset."""
+    path = FORMATS["mmeb_train"](made(tmp_path))
+    shard = path / "DocVQA/original-00000-of-00001.parquet"
+    assert (path / "DocVQA/train-00000-of-00001.parquet").is_file()
+    shard.rename(shard.with_name("original-00000-of-00002.parquet"))
+    with pytest.raises(DataError, match="DocVQA: incomplete split 'original'"):
+        prepare(path, tmp_path / "out")
+    shard.with_name("original-00000-of-00002.parquet").unlink()
+    assert len(prepare(path, tmp_path / "other")["DocVQA"]) == 3
+
+
 def test_mmeb_s_pictures_elsewhere(tmp_path: Path) -> None:
     """Mined rows alone, beside MMEB-train's pictures; and one subset's folder."""
     path = FORMATS["mme5"](made(tmp_path))

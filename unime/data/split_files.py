@@ -31,6 +31,10 @@ WILD = re.compile(r"[*?[]")
 MOST_WILD = 100  # patterns of one split, each of which is a look at the folder
 
 
+class MissingSplitError(DataError):
+    """No file of a split is there."""
+
+
 def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
     """The files of a split, in their order.
 
@@ -38,7 +42,8 @@ def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
         subset: a configuration or folder; None: the only or default one, or ``data/`` or the root.
 
     Raises:
-        DataError: no such subset or split, a shard is missing, or it is not clear which files.
+        MissingSplitError: no such subset or split.
+        DataError: a shard is missing, or it is not clear which files.
     """
     config = _declared(root, subset)
     if config is not None:
@@ -52,7 +57,9 @@ def split_files(root: Path, subset: str | None, split: str) -> list[Path]:
         if not (root / subset).is_dir():
             have = sorted(entry.name for entry in root.iterdir() if split in _splits(entry))
             listed = ", ".join(have) or "none"
-            raise DataError(f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}")
+            raise MissingSplitError(
+                f"{root}: no subset {subset!r}; subsets with split {split!r}: {listed}"
+            )
         return _named(root / subset, split)
     only = root / "data" if (root / "data").is_dir() else root
     if split in _splits(only):
@@ -121,11 +128,11 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
 def _named(folder: Path, split: str) -> list[Path]:
     """The files that are called after the split."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise MissingSplitError(f"{folder}: no such folder")
     found = _splits(folder)
     if split not in found:
         has = ", ".join(sorted(found)) or f"no .{', .'.join(SUFFIXES)} file"
-        raise DataError(f"{folder}: no split {split!r}; it has {has}")
+        raise MissingSplitError(f"{folder}: no split {split!r}; it has {has}")
     return _complete(folder, split, found[split])
 
 
@@ -181,21 +188,20 @@ def _front_matter(readme: Path) -> dict[str, Any]:
 def _declared_files(place: str, folder: Path, data_files: Any, split: str) -> list[Path]:
     from datasets.data_files import sanitize_patterns  # slow to import, and seldom needed
 
-    key, files = f"{place}: data_files", list[Path]()
+    key = f"{place}: data_files"
     try:
         splits = sanitize_patterns(data_files)  # paths without a split are those of "train"
     except (ValueError, TypeError):
         raise DataError(f"{key}: got {data_files!r}, expected a path, or paths by split") from None
     if split not in splits:
-        raise DataError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
+        raise MissingSplitError(f"{place} has no split {split!r}; it has {', '.join(splits)}")
     patterns = [inside(pattern, key) for pattern in splits[split]]
     if sum(WILD.search(pattern) is not None for pattern in patterns) > MOST_WILD:
         raise DataError(f"{key}: more than {MOST_WILD} patterns")
-    for pattern in dict.fromkeys(patterns):
-        found = _found(folder, pattern, key)
-        if not found:
-            raise DataError(f"{place}: there is no {pattern!r}")
-        files += found
+    found = {pattern: _found(folder, pattern, key) for pattern in patterns}
+    files = [file for own in found.values() for file in own]
+    if missing := [pattern for pattern, own in found.items() if not own]:
+        raise (DataError if files else MissingSplitError)(f"{place}: there is no {missing[0]!r}")
     for file in files:
         if file.suffix[1:] not in SUFFIXES:
             raise DataError(f"{file}: expected one of .{', .'.join(SUFFIXES)}")

@@ -31,7 +31,7 @@ from data_prep.own.readers.rows import JSON, PARQUET, Pictures, first_row, read_
 from unime.config import TRAIN_SUBSETS, OwnDataConfig
 from unime.data.mmeb_rows import NEGATIVE_COLUMNS, TRAIN_COLUMNS, read_pair
 from unime.data.rows import Row
-from unime.data.split_files import split_files
+from unime.data.split_files import MissingSplitError, split_files
 from unime.errors import DataError
 
 SPLITS = ("original", "train")
@@ -65,7 +65,7 @@ class MmebTrain:
     @classmethod
     def recognises(cls, path: Path) -> str | None:
         """In words what it is; None: something else."""
-        subsets = subsets_at(path)
+        subsets = subsets_at(path, DataError)
         first = next(iter(subsets.values()), [])
         if not first or not cls.takes(first_row(first[0])):
             return None
@@ -95,21 +95,28 @@ class MmebTrain:
         return SourceRow(row.where, row_id, query, (target,), negatives, task)
 
 
-def subsets_at(path: Path) -> dict[str, list[Path]]:
-    """The files of each subset in a folder; of "" the folder's own, or the file."""
+def subsets_at(path: Path, passed: type[DataError] = MissingSplitError) -> dict[str, list[Path]]:
+    """The files of each subset in a folder; of "" the folder's own, or the file.
+
+    Args:
+        passed: what may be wrong with a split in whose place the next one is read.
+
+    Raises:
+        DataError: something else is, such as a missing shard.
+    """
     if path.is_file():
         return {"": [path]} if path.suffix in (*JSON, PARQUET) else {}
     if not path.is_dir():
         return {}
     below = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
-    found = {name: files for name in below if (files := _files(path, name))}
-    if not found and (files := _files(path, None)):
+    found = {name: files for name in below if (files := _files(path, name, passed))}
+    if not found and (files := _files(path, None, passed)):
         found[""] = files
     return found
 
 
-def _files(path: Path, subset: str | None) -> list[Path]:
+def _files(path: Path, subset: str | None, passed: type[DataError]) -> list[Path]:
     for split in SPLITS:
-        with suppress(DataError):
+        with suppress(passed):
             return split_files(path, subset, split)
     return []
