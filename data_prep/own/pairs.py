@@ -10,7 +10,9 @@ from pathlib import Path
 from data_prep.own.instructions import PRESETS, Instruction, instruction_of
 from data_prep.own.readers.base import SourceItem, SourceRow
 from unime.config import OwnDataConfig
+from unime.data.rows import quoted
 from unime.errors import ConfigError, DataError
+from unime.inputs.items import whole_characters
 from unime.runtime.names import LONGEST_NAME
 
 UNFIT = re.compile(r"[^\w.-]+")
@@ -83,3 +85,9 @@ def _check(row: SourceRow) -> None:
     for name, item in named.items():
         if not item.text.strip() and not item.pictures:
             raise DataError(f"{name}: neither text nor picture")
+    texts = {name: item.text for name, item in named.items()}
+    texts |= {f"{name}'s instruction": item.instruction or "" for name, item in named.items()}
+    texts |= {"group": row.group or "", "right answer": row.answer, "id": row.row_id}
+    for name, text in texts.items():
+        if whole_characters(text) != text:
+            raise DataError(f"{name}: half a character (a lone surrogate): {quoted(text)}")

@@ -135,8 +135,7 @@ def survey(
     """
     shared = config.captions == "class" if config.share_texts is None else config.share_texts
     found, beside = Survey(shared), Beside(reader, config)
-    opened = nullcontext() if rejected is None else rejected.open("w", encoding="utf-8")
-    with opened as listing:
+    with nullcontext() if rejected is None else _listing(rejected) as listing:
         for row in looked_at(beside.watch(reader), pictures, "reading"):
             try:
                 if isinstance(row, BadRow):
@@ -170,6 +169,11 @@ def _passed_over(
         count, first = counts.get(kind, (0, os.path.relpath(place, path)))
         counts[kind] = (count + 1, first)
         yield BadRow(place, f"passed over: {kind}")
+
+
+def _listing(path: Path) -> TextIO:
+    """Half a character of a file's name is written as JSON writes it."""
+    return path.open("w", encoding="utf-8", errors="backslashreplace")
 
 
 def _list(listing: TextIO | None, bad: BadRow) -> None:

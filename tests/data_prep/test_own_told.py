@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 from data_prep.own.__main__ import main
 from stages import check
 from tests.data_prep.test_own import draw, picture, prepare, write
+from tests.support.forms.own_formats import FORMATS
 from unime.data.checks.leakage import near_pairs
 from unime.errors import ConfigError, DataError
 
@@ -180,6 +183,46 @@ def test_nothing_is_changed_or_lost_in_silence(
     table = write(tmp_path / "t.jsonl", [*good, row])
     with pytest.raises(DataError, match=f"row 12 .*{said}"):
         main([str(table), str(tmp_path / "own")])
+
+
+def half_in_a_cell(folder: Path) -> Path:
+    lines = ["query,positive", *(f"q{n},p{n}" for n in range(12)), 'q99,"[""\\ud83d x""]"']
+    (folder / "t.csv").write_text("\n".join(lines))
+    return folder / "t.csv"
+
+
+def half_in_a_sidecar(folder: Path) -> Path:
+    captioned(folder / "mine")
+    picture(99).save(folder / "mine/99.png")
+    (folder / "mine/99.json").write_text('{"caption": "a \\ud83d cat"}')
+    return folder / "mine"
+
+
+def half_in_nemo_s_json(folder: Path) -> Path:
+    path = FORMATS["nemo"](folder)
+    content = json.loads(path.read_text())
+    content["data"][0]["question"] = "what \ud83d"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def half_in_a_file_s_name(folder: Path) -> Path:
+    captioned(folder / "mine")
+    for name in (b"99.png", b"98.heic"):
+        picture(99).save(folder / "mine" / os.fsdecode(b"\xff" + name), "PNG")
+    return folder / "mine"
+
+
+@pytest.mark.parametrize(
+    "make", [half_in_a_cell, half_in_a_sidecar, half_in_nemo_s_json, half_in_a_file_s_name]
+)
+def test_half_a_character_makes_a_bad_row(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    path, out = make(tmp_path), tmp_path / "own"
+    words = ["captions=sidecar"] if path.is_dir() else []
+    prepare(path, out, "on_bad_row=drop", "held_out=0", *words)
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").open()]
+    bad = [row for row in rejected if not row["reason"].startswith("passed over")]
+    assert len(bad) == 1 and ("half a character" in bad[0]["reason"] or "\udcff" in bad[0]["where"])
 
 
 def test_ids_of_rows_are_their_own(tmp_path: Path) -> None:

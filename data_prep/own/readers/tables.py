@@ -29,7 +29,6 @@ from unime.data.json_files import json_rows
 from unime.data.rows import Row, quoted
 from unime.data.shards import parquet_rows
 from unime.errors import ConfigError, DataError
-from unime.inputs.items import whole_characters
 from unime.runtime.files import regular
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -197,8 +196,6 @@ def json_lines(file: Path) -> Iterator[Placed]:
                 continue
             if not isinstance(found, dict):
                 yield number, DataError(f"got {quoted(found)}, expected an object")
-            elif whole_characters(found) != found:
-                yield number, DataError(f"half a character (a lone surrogate): {quoted(found)}")
             else:
                 yield number, found
 
