@@ -57,9 +57,15 @@ def split(found: Survey, config: OwnDataConfig, reader: Reader, pictures: Pictur
         held = np.array(choose_parts(needs, wanted.tolist(), config.seed), np.int64)
     is_test = np.isin(parts, held) & (states != BAD)
     reached = needs[held].sum(0) if len(held) else np.zeros(len(total), np.int64)
-    is_short = (2 * reached < wanted) | (wanted < LEAST * (config.held_out > 0 or by_data))
-    if is_short.any() or (reached == total).any():
-        raise DataError(_too_large(found, parts, reached, reader, pictures))
+    if by_data:
+        _check_split_of_data(found, wanted, reached, total)
+        is_few = (reached == total) & (wanted < total)
+    else:
+        least = LEAST * (config.held_out > 0)
+        is_few = (2 * reached < wanted) | (wanted < least) | (reached == total)
+    if is_few.any():
+        listed = _listed(found, reached, is_few)
+        raise DataError(_too_large(found, parts, listed, reader, pictures, by_data))
     if by_data and (moved := int((is_test & (states != TEST)).sum())):
         remarks.append(
             f"{moved} rows that the data give for training are held out: they share pictures,"
@@ -92,11 +98,41 @@ def _parts(found: Survey) -> np.ndarray:
     return np.unique(labels[: len(found.rows)], return_inverse=True)[1]
 
 
+def _check_split_of_data(
+    found: Survey, wanted: np.ndarray, reached: np.ndarray, total: np.ndarray
+) -> None:
+    """Refuse a task of which the data give some pairs for test, and too few to tell apart.
+
+    Raises:
+        DataError: there is one, or nothing is left to train on.
+    """
+    helps = "columns.COLUMN=ignore of the table's column leaves the choice to held_out"
+    if (wanted == total).all():
+        raise DataError(f"the data give all pairs for test, and none to train on; {helps}")
+    is_few = (reached > 0) & (reached < LEAST)
+    if is_few.any():
+        listed = _listed(found, reached, is_few)
+        raise DataError(
+            f"the data give too few pairs for test ({listed}): {LEAST} of a task, or none, are"
+            f" expected; {helps}"
+        )
+
+
+def _listed(found: Survey, reached: np.ndarray, is_few: np.ndarray) -> str:
+    """The pairs that can be held out of tasks that have too few."""
+    named = zip(found.tasks, reached, is_few, strict=True)
+    return ", ".join(f"{name}: {count}" for name, count, few in named if few)
+
+
 def _too_large(
-    found: Survey, parts: np.ndarray, reached: np.ndarray, reader: Reader, pictures: Pictures
+    found: Survey,
+    parts: np.ndarray,
+    listed: str,
+    reader: Reader,
+    pictures: Pictures,
+    by_data: bool,
 ) -> str:
     """That too few pairs can be held out, and why."""
-    listed = ", ".join(f"{name}: {n}" for name, n in zip(found.tasks, reached, strict=True))
     largest = np.bincount(parts).argmax()
     if np.bincount(parts).max() == 1:
         few = f"{len(parts)} row{'s' * (len(parts) > 1)}"
@@ -108,7 +144,7 @@ def _too_large(
     row = int(rows[inside][first[most]])
     name = _named(int(numbers[most]), row, found, reader, pictures)
     size = int((parts == largest).sum())
-    helps = "leave some rows apart, or hold none out: held_out=0"
+    helps = "leave some rows apart" + ", or hold none out: held_out=0" * (not by_data)
     if name.startswith("the text") and not found.share_texts:
         helps = "where texts are labels or answers, share_texts=true lets them be on both sides"
     return (

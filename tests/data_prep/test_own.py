@@ -392,6 +392,52 @@ def test_splits_of_the_data_are_kept(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "1 rows" in capsys.readouterr().out
 
 
+def split_rows(counts: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """Of each task so many rows for test and for training."""
+    return [
+        {"query": f"{task} {n}", "positive": f"of {task} {n}", "task": task,
+         "split": "test" if n < test else "train"}
+        for task, (test, train) in counts.items()
+        for n in range(test + train)
+    ]  # fmt: skip
+
+
+def test_a_task_of_which_the_data_hold_nothing_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", split_rows({"A": (5, 15), "B": (0, 20), "C": (4, 0)}))
+    found = prepare(path, tmp_path / "own")
+    sizes = {task: (len(of["test"]), len(of["train"])) for task, of in found.items()}
+    assert sizes == {"A": (5, 15), "B": (0, 20), "C": (4, 0)}
+    assert [*load_suite(str(tmp_path / "own/suite.yaml"))] == ["A", "C"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"A": (2, 18)}, r"too few pairs for test \(A: 2\)"),
+        ({"A": (5, 15), "B": (1, 9), "C": (0, 10)}, r"too few pairs for test \(B: 1\)"),
+        ({"A": (10, 0), "B": (10, 0)}, "all pairs for test"),
+    ],
+)
+def test_what_helps_a_split_that_cannot_be_used(
+    counts: dict[str, tuple[int, int]], said: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "t.csv", split_rows(counts))
+    with pytest.raises(DataError, match=rf"{said}.*columns\.COLUMN=ignore"):
+        prepare(path, tmp_path / "own")
+    found = prepare(path, tmp_path / "own", "columns.split=ignore", "held_out=0.3")
+    assert all(len(of["test"]) >= 3 <= len(of["train"]) for of in found.values())
+
+
+def test_a_split_of_rows_that_all_hang_together(tmp_path: Path) -> None:
+    rows = split_rows({"A": (4, 16)})
+    path = write(tmp_path / "t.csv", [row | {"group": "one"} for row in rows])
+    with pytest.raises(
+        DataError, match="20 of 20 rows hang together.*'one'.* leave some"
+    ) as caught:
+        prepare(path, tmp_path / "own")
+    assert "held_out=0" not in str(caught.value)
+
+
 def test_what_is_held_out_is_nobodys_negative(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
