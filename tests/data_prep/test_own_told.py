@@ -164,6 +164,8 @@ def test_near_pairs_are_all_pairs_within_so_many_bits() -> None:
         ({"query": "a", "positive": "b", "negative": ["c", ""]}, "one is empty"),
         ({"query": "a", "positive": "b", "negative": ["c", "b"]}, "the same as a right answer"),
         ({"query": "a", "positive": "b", "id": 7}, "comes twice"),
+        ({"query": "a", "positive": True}, "'positive': got True, expected a text or a picture"),
+        ({"image": True, "text": "a"}, "'image': got True, expected a picture"),
     ],
 )
 def test_nothing_is_changed_or_lost_in_silence(

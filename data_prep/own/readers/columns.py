@@ -193,9 +193,9 @@ class Columns:
         elif isinstance(value, bytes | dict) or (isinstance(value, str) and name in self.pictures):
             pictures.append(self._picture(row, name, value))
             columns.append(name)
-        elif isinstance(value, bool) or self.parts[name].endswith("image"):
+        elif self.parts[name].endswith("image"):
             raise row.expected("a picture", name)
-        elif isinstance(value, str | int | float):
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
             texts += [str(value).strip()] if str(value).strip() else []
         else:
             raise row.expected("a text or a picture", name)
