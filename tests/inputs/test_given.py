@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image
 
 from unime.errors import DataError
 from unime.inputs.given import as_items, loaded
+from unime.inputs.items import Item
 
 MOST = 10_000  # pixels
 Opened = Callable[[Path], Image.Image]
@@ -100,3 +102,25 @@ def test_a_cut_or_large_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"items\[0\]: picture 1: 200 x 200 pixels") as told:
         as_items([Image.new("L", (200, 200))], MOST)
     assert "inputs." in str(told.value) and "inputs." not in told.value.plain
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"images": 5}, "items[1], images: got a int, expected pictures or their paths"),
+        ({"images": 0}, "items[1], images: got a int"),
+        ({"images": {"a.png": 1}}, "items[1], images: got a dict"),
+        ({"images": np.zeros((2, 2))}, "items[1]: got a ndarray, expected a picture"),
+        ({"text": np.zeros(2)}, "items[1], text: got array"),
+        ({"text": 0}, "items[1], text: got 0"),
+    ],
+)
+def test_what_is_no_list_of_pictures_and_no_text_is_named(item: object, said: str) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        as_items(["a", item], MOST)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("none", [None, "", (), []])
+def test_no_pictures_are_said_in_several_ways(none: object) -> None:
+    (item,), _ = as_items([{"text": None, "instruction": "find", "images": none}], MOST)
+    assert item == Item(instruction="find")

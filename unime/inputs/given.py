@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,15 +63,23 @@ def _as_item(given: object, place: int, called: Any) -> Item:
     if unknown := [key for key in given if key not in KEYS]:
         raise DataError(f"items[{place}]: got {unknown[0]!r}, expected some of {', '.join(KEYS)}")
     for key in ("text", "instruction"):
-        if not isinstance(given.get(key) or "", str):
+        if not isinstance(given.get(key), str | None):
             raise DataError(f"items[{place}], {key}: got {given[key]!r:.80}, expected a text")
-    several = given.get("images") or ()
-    if isinstance(several, str | bytes | Path | Image.Image):
-        several = (several,)
-    if given.get("image") is not None:
-        several = (given["image"], *several)
-    images = tuple(called(picture, place, number) for number, picture in enumerate(several, 1))
+    pictures = enumerate(_pictures_of(given, place), 1)
+    images = tuple(called(picture, place, number) for number, picture in pictures)
     return Item(given.get("text") or "", images, instruction=given.get("instruction") or "")
+
+
+def _pictures_of(given: Mapping[str, Any], place: int) -> list[Any]:
+    """Those of a dict, "image" before "images"."""
+    several = given.get("images")
+    if several is None or isinstance(several, str | bytes | Path | Image.Image):
+        several = (several,) if several else ()
+    if isinstance(several, Mapping) or not isinstance(several, Iterable):
+        kind = type(several).__name__
+        raise DataError(f"items[{place}], images: got a {kind}, expected pictures or their paths")
+    alone = given.get("image")
+    return [*several] if alone is None else [alone, *several]
 
 
 def by_place(names: Sequence[str], held: Mapping[str, object]) -> list[str]:
