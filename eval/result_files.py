@@ -64,8 +64,9 @@ def write_side_files(folder: Path, ranked: Ranked, metrics: dict[str, float]) ->
 
 
 def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
-    """What was found for each query; of several right targets the most relevant come first. `tied`
-    says how many different candidates have the first one's score, if any other has."""
+    """What was found for each query; of several right targets the most relevant come first. `right`
+    says which predictions are (names need not tell targets apart), `tied` how many different
+    candidates have the first one's score, if any other has."""
     task = ranked.task
     rows = zip(task.queries, task.relevance, ranked.found.tolist(), ranked.scores, strict=True)
     for number, (query, relevance, places, scores) in enumerate(rows):
@@ -76,6 +77,7 @@ def predictions(ranked: Ranked) -> Iterator[dict[str, Any]]:
         yield {
             "prediction": [task.target_names[place] for place in found],
             "label": [task.target_names[place] for place in gold],
+            "right": [place in relevance for place in found],
             "rel_scores": [relevance[place] for place in gold],
             "scores": scores[: len(found)].tolist(),
             "gold_score": similarity.item(),

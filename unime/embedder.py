@@ -157,12 +157,13 @@ class Embedder:
 
     def as_items(self, given: Sequence[Input]) -> tuple[list[Item], dict[str, bytes | Image.Image]]:
         """What was given as items, and the pictures among them that lie in memory, by what their
-        items call them.
+        items call them: files as they are, Pillow's images as the model is shown them.
 
         Raises:
-            DataError: something that is no item, by its index.
+            DataError: something that is no item, or one of Pillow's images that cannot be shown, by
+                its index.
         """
-        return as_items(given)
+        return as_items(given, self.encoders[0].processor.inputs.max_image_pixels)
 
     def prepare(
         self, item: Item, pictures: Mapping[str, bytes | Image.Image] | None = None

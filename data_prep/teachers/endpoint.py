@@ -56,13 +56,15 @@ def endpoint_teacher(config: TeacherConfig, found: Texts) -> Teacher:
     how wide its embeddings are.
 
     Raises:
-        ConfigError: no such address, model or key.
+        ConfigError: no such address, model or key, or the store has embeddings of another size.
         RunError: it does not answer.
     """
     endpoint = Endpoint(config)
     facts = Path(config.output_dir) / FACTS
     if facts.is_file():
         dimension = StoredEmbeddings.open(facts.parent).facts["dimension"]
+        same = f"{dimension}, as {facts.parent} has them, or null"
+        require(config.dimensions in (None, dimension), "dimensions", config.dimensions, same)
     else:
         dimension = endpoint(found.texts[:1]).shape[1]
     name = f"{config.name} at {config.endpoint}"

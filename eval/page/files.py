@@ -18,7 +18,8 @@ from unime.errors import DataError
 from unime.inputs.items import Item
 
 LINE = {  # of <task>_pred.jsonl
-    "prediction": list[str], "label": list[str], "scores": list[float], "gold_score": float,
+    "prediction": list[str], "label": list[str], "right": list[bool] | None,
+    "scores": list[float], "gold_score": float,
     "tied": int | None, "query": dict, "gold": list[dict], "top": list[dict],
 }  # fmt: skip
 ITEM = {
@@ -52,8 +53,7 @@ class Predictions:
                 if line.strip():
                     row = self._parsed(line, len(self.hits))
                     self._begins.append(place)
-                    is_right = row["prediction"][0] in row["label"]
-                    self.hits.append(is_right and row.get("tied") is None)
+                    self.hits.append(row["right"][0] and row.get("tied") is None)
                 place += len(line)
 
     def __len__(self) -> int:
@@ -75,6 +75,8 @@ class Predictions:
         if problem is not None:
             raise DataError(f"{self.path}, row {number}: {problem}")
         found: dict[str, Any] = row
+        if found.get("right") is None:  # a file of before: names are all that it has
+            found["right"] = [name in found["label"] for name in found["prediction"]]
         return found
 
 
@@ -86,6 +88,8 @@ def _problem_of_row(row: Any) -> str | None:
         return problem
     if not row["prediction"] or not row["gold"] or len(row["top"]) > len(row["scores"]):
         return "no prediction, no gold, or no score of one"
+    if row.get("right") is not None and len(row["right"]) != len(row["prediction"]):
+        return f"right is of {len(row['right'])}, expected {len(row['prediction'])}"
     if max(len(row["gold"]), len(row["top"])) > SHOWN:
         return f"more than {SHOWN} of gold or top"
     items = [("query", row["query"])]

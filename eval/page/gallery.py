@@ -104,14 +104,11 @@ def _answer(files: TaskFiles, number: int, items: Items) -> dict[str, Any] | Non
     if files.predictions is None:
         return None
     found = files.predictions[number]
-    top = zip(found["top"], found["prediction"], found["scores"], strict=False)
+    top = zip(found["top"], found["right"], found["scores"], strict=False)
     answer: dict[str, Any] = {
         "hit": files.predictions.hits[number],
         "gold_score": round(found["gold_score"], 5),
-        "top": [
-            [items.place(item_of(item)), round(score, 5), name in found["label"]]
-            for item, name, score in top
-        ],
+        "top": [[items.place(item_of(item)), round(score, 5), right] for item, right, score in top],
     }
     if found.get("tied") is not None:
         answer["tied"] = found["tied"]

@@ -41,7 +41,8 @@ def collect(reports: Sequence[Report], less: str, more: str) -> Report:
     """One record of several seeds' reports.
 
     Raises:
-        DataError: they have different models, tasks or queries, or not these two models.
+        DataError: they have different models, tasks or queries, or not these two models, or a model
+            did not do a task.
     """
     first = reports[0]
     for key in ("models", "tasks", "suite", "limit"):
@@ -71,7 +72,13 @@ def collect(reports: Sequence[Report], less: str, more: str) -> Report:
 
 
 def _score(report: Report, model: str, group: str, name: str, key: str = "score") -> float:
-    return float(report["models"][model][group][name][key])
+    return _number(report["models"][model][group][name][key], f"{model}, {name}: {key}")
+
+
+def _number(value: Any, called: str) -> float:
+    if value is None:
+        raise DataError(f"{called} is null; every model has to have done every task")
+    return float(value)
 
 
 def _model(model: str, reports: Sequence[Report]) -> Report:
@@ -82,7 +89,11 @@ def _model(model: str, reports: Sequence[Report]) -> Report:
         }
         for group in ("tasks", "averages")
     }
-    return scores | {sign: over([own["models"][model][sign] for own in reports]) for sign in SIGNS}
+    signs = {
+        sign: over([_number(own["models"][model][sign], f"{model}: {sign}") for own in reports])
+        for sign in SIGNS
+    }
+    return scores | signs
 
 
 def over(values: Sequence[float]) -> Report:

@@ -68,6 +68,24 @@ def test_reports_that_do_not_belong_together(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (("tasks", "Gloss-Word", "score"), "together, Gloss-Word: score"),
+        (("averages", "micro-1", "score"), "together, micro-1: score"),
+        (("mean_similarity",), "together: mean_similarity"),
+    ],
+)
+def test_a_task_that_a_model_did_not_do_is_named(place: tuple[str, ...], said: str) -> None:
+    one, other = (report_of({"apart": 0.1, "together": 0.2}) for _ in range(2))
+    entry: dict[str, Any] = other["models"]["together"]
+    for key in place[:-1]:
+        entry = entry[key]
+    entry[place[-1]] = None
+    with pytest.raises(DataError, match=f"^{said} is null"):
+        collect([one, other], "apart", "together")
+
+
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The programs that were called; each leaves what the next ones read."""

@@ -170,6 +170,15 @@ def test_an_endpoint(
         teacher_embeddings.main([*words, "name=another"])
 
 
+def test_a_store_of_another_size_is_refused(tmp_path: Path, server: Server) -> None:
+    words = config(tmp_path, endpoint=server.address)
+    teacher_embeddings.main([*words, f"dimensions={WIDTH}"])
+    teacher_embeddings.main(words)
+    with pytest.raises(ConfigError, match=rf"dimensions: got 3, expected {WIDTH}, as .*store has"):
+        teacher_embeddings.main([*words, "dimensions=3"])
+    assert len(server.asked) == 4
+
+
 def test_what_it_cannot_do_now_it_is_asked_again(
     tmp_path: Path, server: Server, waits: list[float]
 ) -> None:

@@ -121,8 +121,6 @@ def open_picture(source: str | Path | IO[bytes]) -> Iterator[Image.Image]:
         OSError: no such file, or in none of `readable_formats`.
         Exception: whatever Pillow raises of a damaged file.
     """
-    # A file, not its path: else Pillow maps an uncompressed TIFF into memory, with height and width
-    # exchanged if it is turned (12.3).
     opened = open(source, "rb") if isinstance(source, str | Path) else nullcontext(source)
     with opened as file:
         inside = _in_icon(file)
@@ -167,8 +165,8 @@ def _icons_rank(entry: tuple[int, ...]) -> tuple[int, int]:
     return -(width or 256) * (height or 256), depth
 
 
-def load_whole(image: Image.Image) -> None:
-    """Read the pixels of a picture, all of them.
+def load_whole(image: Any) -> None:
+    """Read the pixels of a picture, all of them, whoever opened it.
 
     Raises:
         ValueError: the file ends early, or is made to be slow.
@@ -182,8 +180,18 @@ def load_whole(image: Image.Image) -> None:
     if form in CHECKS:
         CHECKS[form](image, file)
         file.seek(here)
-    image.load()
-    if form == "PNG" and not file.closed:
+    if form == "PNG" and getattr(image, "_exclusive_fp", False):  # Pillow closes it when it is read
+        file.seek(0)
+        file = io.BytesIO(file.read())
+        image.fp.seek(here)
+    # Pillow maps an uncompressed TIFF that was opened by its path into memory, with height and
+    # width exchanged if it is turned (12.3).
+    name, image.filename = getattr(image, "filename", ""), ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
+    if form == "PNG":
         _check_rows(image, file)
 
 
@@ -288,6 +296,7 @@ def _check_rows(image: Any, file: IO[bytes]) -> None:
             left -= len(stream.decompress(data, 1 << 20))
             data = stream.unconsumed_tail
     if left > 0:
+        image.close()  # else it passes for a whole one, were it given again
         raise ValueError(f"its data end early: {left} bytes of pixels are missing")
 
 

@@ -155,6 +155,30 @@ def test_what_is_remembered_may_be_damaged(
     assert len(opened) == 10
 
 
+@pytest.mark.parametrize("lost", [("pictures", "counts"), ("pictures", "rows"), ("rows", "counts")])
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_part_of_what_is_remembered_may_be_lost(
+    made: Made, own_memory: Path, lost: tuple[str, ...], held_out: bool, opened: list[str]
+) -> None:
+    pair = replace(made.pairs[0], query=Item("other"))
+    made.write(**({"test": [pair]} if held_out else {}))
+    first = check(made.root)
+    for path in own_memory.iterdir():
+        if path.name.startswith(lost):
+            path.unlink()
+    for _ in range(2):
+        assert check(made.root).content() == first.content()
+    assert len(opened) == (12 if "pictures" in lost else 6)
+
+
+def test_a_line_whose_looks_are_none_counts_for_nothing(own_memory: Path) -> None:
+    log = PictureLog.of("key")
+    for name, looks in (("a", "no hash"), ("b", "flat"), ("c", "a0ff"), ("d", "")):
+        log.add(name, Seen("1", 2, 3, looks=looks))
+    log.save()
+    assert sorted(PictureLog.of("key").known) == ["b", "c", "d"]
+
+
 def test_a_line_that_a_kill_has_cut(own_memory: Path) -> None:
     log = PictureLog.of("key")
     log.add("a", Seen("1", 2, 3))

@@ -175,8 +175,9 @@ class _Part:
     def _counted(self, held: Held) -> Content:
         log, report = self.verified.log, self.report
         check = ItemCheck(self.processor, log.size_of) if self.processor else None
-        if held and held.looks:
-            _read(self.verified.files, log, self.settings, self.max_pixels)
+        # the log may have lost what was seen of pictures whose rows are remembered
+        looks = bool(held and held.looks)
+        _read(self.verified.files, log, self.settings, self.max_pixels, looks)
         content, leaks = (
             Content(self.subset, log, check),
             Leaks(self.subset, held, log, self.settings.near),

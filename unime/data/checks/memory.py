@@ -138,6 +138,7 @@ def _parsed(line: bytes) -> tuple[str, Seen | None]:
     try:
         path, state, width, height, kind, problem, digest, looks = json.loads(line)
         texts, numbers = (path, state, kind, problem, digest, looks), (width, height)
+        int(looks if looks not in ("", "flat") else "0", 16)
     except (ValueError, TypeError, RecursionError):
         return "", None
     if not all(type(text) is str for text in texts) or any(type(n) is not int for n in numbers):
