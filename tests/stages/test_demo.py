@@ -175,7 +175,7 @@ def test_what_was_made_stays_until_what_decides_it_changes(
 def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    todo = {"a": ["a"], "stage1": ["b"], "c": ["c"]}
+    todo = {"data": ["a"], "stage1": ["b"], "c": ["c"]}
     runner.fails = "b"
     with pytest.raises(SystemExit) as stop:
         run_steps(todo, tmp_path)
@@ -186,6 +186,38 @@ def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     run_steps(todo, tmp_path)
     assert runner.ran == ["a", "b", "a", "b", "c"]
     assert (tmp_path / "stage1").exists()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ("stage2/final/x",),  # models that were trained by hand
+        ("config.yaml", "checkpoints/x"),  # one of them
+        ("eval/a.json",),
+        ("steps.json", "stage2/final/x"),  # a tuning
+    ],
+)
+def test_a_folder_of_anything_else_stays_as_it_is(
+    runner: Runner, tmp_path: Path, there: tuple[str, ...]
+) -> None:
+    text = json.dumps({"fingerprint": "another", "seconds": {"check": 1.0}, "done": ["check"]})
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=f"output_dir: {tmp_path} holds what no demo has made"):
+        run_steps({"data": ["a"]}, tmp_path)
+    with pytest.raises(ConfigError, match="holds what no demo has made"):
+        demo.main([f"output_dir={tmp_path}"])
+    assert [(tmp_path / name).read_text() for name in there] == [text] * len(there)
+    assert runner.ran == []
+
+
+def test_a_demo_that_was_killed_in_its_first_step_begins_anew(
+    runner: Runner, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    run_steps({"data": ["a"]}, tmp_path)
+    assert runner.ran == ["a"]
 
 
 def test_ctrl_c_lets_the_command_save(tmp_path: Path) -> None:
