@@ -6,12 +6,7 @@ The whole demo runs here on a tiny random model and a handful of rows, in one pr
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,38 +213,6 @@ def test_a_demo_that_was_killed_in_its_first_step_begins_anew(
     (tmp_path / "config.yaml").touch()
     run_steps({"data": ["a"]}, tmp_path)
     assert runner.ran == ["a"]
-
-
-def test_ctrl_c_lets_the_command_save(tmp_path: Path) -> None:
-    saver = tmp_path / "saver.py"
-    saver.write_text(
-        "import pathlib, sys, time\n"
-        "try:\n"
-        f"    pathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
-        "    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    time.sleep(1)\n"
-        f"    pathlib.Path({str(tmp_path / 'saved')!r}).touch()\n"
-        "    sys.exit(130)\n"
-    )
-    program = f"from stages.demo import run_command; import sys; sys.exit(run_command({[sys.executable, str(saver)]!r}))"  # noqa: E501
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        start_new_session=True,
-        # as on a terminal, also where the tests run in the background, which ignores the key press
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.wait(timeout=60) == 130
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert (tmp_path / "saved").exists()
 
 
 # The picture ---------------------------------------------------------------------------------
