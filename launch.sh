@@ -378,7 +378,7 @@ case $command in
     ;;
   mine | judge)
     [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
-    if [[ -f $1 || -f $called_from/$1 ]]; then
+    if [[ $1 == *.yaml || -f $1 || -f $called_from/$1 ]]; then
       config=$(config_path "$1")
       set -- "output_dir=$2" "${@:3}"
     else # a folder, or a repository on the hub
@@ -387,14 +387,20 @@ case $command in
     fi
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check)
+  check | study)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
-    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    if [[ $1 == *.yaml ]]; then
+      config=$(config_path "$1") # a failure within other words would end nothing
+      set -- "$config" "${@:2}"
+    fi
     ;;
-  tune | serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
-  study)
+  serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  tune)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
-    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    if [[ -n ${2:-} && $2 != *=* && $2 != -* ]]; then
+      config=$(config_path "$2")
+      set -- "$1" --config "$config" "${@:3}"
+    fi
     ;;
   index)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
@@ -416,16 +422,7 @@ case $command in
 esac
 setup
 case $command in
-  tune)
-    words=("$1")
-    shift
-    if [[ -n ${1:-} && $1 != *=* ]]; then
-      words+=(--config "$(config_path "$1")")
-      shift
-    fi
-    run_python -m "$program" "${words[@]}" "$@"
-    ;;
-  demo | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
+  demo | tune | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time

@@ -77,6 +77,8 @@ def test_tune(checkout: Checkout) -> None:
     assert checkout.launch("tune", "data/pets", "some config.yaml", "optim.steps=5")[0] == 0
     ran = ["-m", "stages.tune", "data/pets", "--config", "some config.yaml", "optim.steps=5"]
     assert checkout.ran()[1:] == ran
+    assert checkout.launch("tune", "data/pets", "--help-me", "optim.steps=5")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "stages.tune", "data/pets", "--help-me", "optim.steps=5"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,11 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
         (("check",), "Usage: ./launch.sh check DATA"),
+        (("check", "none.yaml"), "no such file: none.yaml"),
+        (("study", "none.yaml"), "no such file: none.yaml"),
+        (("tune", "data", "none.yaml"), "no such file: none.yaml"),
+        (("mine", "none.yaml", "out"), "no such file: none.yaml"),
+        (("judge", "none.yaml", "out"), "no such file: none.yaml"),
         (("mine", "data"), "Usage: ./launch.sh mine CONFIG|DATA OUT"),
         (("bench",), "Usage: ./launch.sh bench NAME"),
     ],
@@ -125,6 +132,8 @@ def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], mes
     status, output = checkout.launch(*words)
     assert (status, message in output) == (2, True), output
     assert checkout.calls() == []
+    if "no such file" in message:
+        assert output.count("\n") == 1 and not checkout.log.with_suffix(".run").exists()
 
 
 @pytest.mark.parametrize(
