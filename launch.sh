@@ -246,7 +246,7 @@ from unime.runtime.program import run_program
 sys.argv[0], name, file, *words = sys.argv[1:] # the first in messages, not "-c"
 def check():
     loaded = config.load_config(getattr(config, name), words)
-    if file and name not in ("EvalConfig", "MineConfig"): # the engine that accelerate is asked for may not do all of it
+    if file and isinstance(loaded, config.Stage1Config | config.Stage2Config): # the engine that accelerate is asked for may not do all of it
         from unime.training import engines
         engine = engines.engine_in_file(file)
         if engine: engines.check_combination(engine, loaded)

@@ -206,6 +206,21 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
             assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["judge", "mine"])
+def test_an_engine_is_no_matter_of_what_trains_nothing(checkout: Checkout, command: str) -> None:
+    """Up to the ranks, of which there are none here."""
+    shutil.copy(ROOT / f"configs/{command}.yaml", checkout.root / "configs")
+    accelerate = checkout.venv / "bin" / "accelerate"
+    checkout.launch("test")
+    accelerate.write_text("#!/bin/sh\necho launched\n")
+    accelerate.chmod(0o755)
+    status, output = checkout.launch(
+        command, "data", "out", "model.name=m",
+        UNIME_ACCELERATE_CONFIG="configs/accelerate/zero2.yaml", CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert status == 0 and output.startswith("launched\n"), output
+
+
 SLOW_STAGE = """
 import os, sys, time
 from unime.runtime.interruption import Interruption, typed_command
