@@ -173,7 +173,7 @@ install() {
   fi
   admits "$(place)" || fail "$venv has Python $(place), and this needs $(admitted)"
   rm -f -- "$installed"
-  echo "Installing into $venv (about 6.5 GB with torch, once) …" >&2
+  echo "Installing into $venv (about 8 GB, mostly torch, once) …" >&2
   install_packages
   state >"$installed.new"
   mv -- "$installed.new" "$installed"
