@@ -37,6 +37,7 @@ from unime.config import (
     TeacherConfig,
     TextData,
     TuneConfig,
+    build_config,
     dump_config,
 )
 from unime.config.loader import built, parse_words, program_parser
@@ -97,18 +98,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None) -> tuple[Path, TuneConfig]:
-    """The set, and the settings, which are those of the configuration but for the data's place."""
+    """The set, and the settings: those of the configuration, but for the data's place, and for the
+    folder and the sources where they are still the place-holders of the examples."""
     parser = program_parser(TuneConfig)
     parser.add_argument("out", metavar="OUT", help="a prepared set")
     parser.add_argument("--config", type=Path, default=DEFAULT, help=f"default: {DEFAULT.name}")
     args = parse_words(parser, argv)
     config = built(parser, TuneConfig, args.config.expanduser(), args.overrides)
     out = Path(os.path.abspath(os.path.expanduser(args.out)))
-    if not any(word.startswith("run.output_dir=") for word in args.overrides):
+    example = build_config(TuneConfig, DEFAULT)
+    if config.run.output_dir == example.run.output_dir:
         config.run.output_dir = f"runs/tune/{out.name}-{args.config.stem}"
     config.data.root = str(out)
     made = PreparedSet.of(out)
-    if made is not None and not any(word.startswith("data.sources") for word in args.overrides):
+    if made is not None and config.data.sources == example.data.sources:
         trained = [task for task, sizes in made.rows.items() if sizes.get("train")]
         config.data.sources = {task: PairSource() for task in trained}
     return out, config
@@ -234,8 +237,14 @@ def started(folder: Path, written: dict[str, Settings], out: Path) -> dict[str, 
     """The record of the steps, of a folder that holds this tuning or nothing.
 
     Raises:
-        ConfigError: the folder holds a tuning of other settings or data.
+        ConfigError: the folder holds a tuning of other settings or data, or something else.
     """
+    if not (folder / "configs").is_dir():
+        if there := sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")):
+            raise ConfigError(
+                f"run.output_dir: {folder} holds what no tuning has made ({', '.join(there[:3])});"
+                " name another folder"
+            )
     texts = {folder / "configs" / f"{name}.yaml": dump_config(of) for name, of in written.items()}
     now = hashlib.blake2b((out / SET).read_bytes(), digest_size=16).hexdigest()
     record = folder / STEPS

@@ -125,6 +125,41 @@ def test_ranks_are_those_that_will_be_started(
     assert tune.ranks() == 1
 
 
+def test_a_configuration_says_what_is_trained_on_and_where(tmp_path: Path) -> None:
+    out, path = tmp_path / "pets", tmp_path / "mine.yaml"
+    out.mkdir()
+    PreparedSet("", {"a": {"train": 30, "test": 3}, "b": {"train": 30, "test": 3}}, {}).write(out)
+    every = {"a": PairSource(), "b": PairSource()}
+
+    def parsed(*words: str) -> tuple[str, dict[str, PairSource]]:
+        config = tune.parse([str(out), "--config", str(path), *words])[1]
+        return config.run.output_dir, config.data.sources
+
+    path.write_text(CPU.read_text())  # whose own are the place-holders of an example
+    assert parsed() == ("runs/tune/pets-mine", every)
+    assert parsed("data.sources={a: {}}", "run.output_dir=r") == ("r", {"a": PairSource()})
+    text = CPU.read_text().replace("{own_i2t: {}, own_t2i: {}}", "{a: {weight: 2.0}}")
+    path.write_text(text.replace("output_dir: runs/tune/SET-CONFIG", "output_dir: runs/mine"))
+    assert parsed() == ("runs/mine", {"a": PairSource(weight=2.0)})
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "own").glob("*.yaml")), ids=lambda p: p.stem)
+def test_examples_have_the_same_place_holders(path: Path) -> None:
+    config, usual = build_config(TuneConfig, path), build_config(TuneConfig, tune.DEFAULT)
+    assert config.run.output_dir == usual.run.output_dir
+    assert config.data.sources == usual.data.sources
+
+
+def test_a_folder_of_anything_else_stays_as_it_is(tmp_path: Path) -> None:
+    out, run = tmp_path / "set", tmp_path / "run"
+    prepare_own([str(pictures(tmp_path / "things", 24)), str(out), "captions=filename"])
+    (run / "final").mkdir(parents=True)
+    (run / "config.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=f"run.output_dir: {run} holds what no tuning has made"):
+        tune.main([str(out), f"--config={CPU}", f"run.output_dir={run}"])
+    assert (run / "config.yaml").read_text() == "mine" and not (run / "configs").exists()
+
+
 def pictures(folder: Path, count: int) -> Path:
     folder.mkdir()
     for number in range(count):
