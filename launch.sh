@@ -420,6 +420,15 @@ case $command in
     set -- "${words[@]}"
     ;;
 esac
+accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
+case $command in
+  stage1 | stage2 | tune | mine | judge | eval | study)
+    if [[ -n $accelerate_config ]]; then
+      accelerate_config=$(config_path "$accelerate_config")
+      export UNIME_ACCELERATE_CONFIG=$accelerate_config # programs that call launch.sh do so from here
+    fi
+    ;;
+esac
 setup
 case $command in
   demo | tune | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
@@ -436,8 +445,6 @@ case $command in
   lint) lint ;;
   prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;
   *)
-    accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
-    [[ -z $accelerate_config ]] || accelerate_config=$(config_path "$accelerate_config")
     check_config "$config" "$@"
     run_accelerate "$program" "$config" "$@"
     ;;
