@@ -173,7 +173,7 @@ install() {
   fi
   admits "$(place)" || fail "$venv has Python $(place), and this needs $(admitted)"
   rm -f -- "$installed"
-  echo "Installing into $venv (about 6.5 GB with torch, once) …" >&2
+  echo "Installing into $venv (about 8 GB, mostly torch, once) …" >&2
   install_packages
   state >"$installed.new"
   mv -- "$installed.new" "$installed"
@@ -246,7 +246,7 @@ from unime.runtime.program import run_program
 sys.argv[0], name, file, *words = sys.argv[1:] # the first in messages, not "-c"
 def check():
     loaded = config.load_config(getattr(config, name), words)
-    if file and name not in ("EvalConfig", "MineConfig"): # the engine that accelerate is asked for may not do all of it
+    if file and isinstance(loaded, config.Stage1Config | config.Stage2Config): # the engine that accelerate is asked for may not do all of it
         from unime.training import engines
         engine = engines.engine_in_file(file)
         if engine: engines.check_combination(engine, loaded)
@@ -378,7 +378,7 @@ case $command in
     ;;
   mine | judge)
     [[ -n ${2:-} ]] || fail "$(usage_of "$command")"
-    if [[ -f $1 || -f $called_from/$1 ]]; then
+    if [[ $1 == *.yaml || -f $1 || -f $called_from/$1 ]]; then
       config=$(config_path "$1")
       set -- "output_dir=$2" "${@:3}"
     else # a folder, or a repository on the hub
@@ -387,14 +387,20 @@ case $command in
     fi
     ;;
   export) [[ -n ${2:-} ]] || fail "$(usage_of "$command")" ;;
-  check)
+  check | study)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
-    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    if [[ $1 == *.yaml ]]; then
+      config=$(config_path "$1") # a failure within other words would end nothing
+      set -- "$config" "${@:2}"
+    fi
     ;;
-  tune | serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
-  study)
+  serve | bench) [[ -n ${1:-} ]] || fail "$(usage_of "$command")" ;;
+  tune)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
-    if [[ $1 == *.yaml ]]; then set -- "$(config_path "$1")" "${@:2}"; fi
+    if [[ -n ${2:-} && $2 != *=* && $2 != -* ]]; then
+      config=$(config_path "$2")
+      set -- "$1" --config "$config" "${@:3}"
+    fi
     ;;
   index)
     [[ -n ${1:-} ]] || fail "$(usage_of "$command")"
@@ -414,18 +420,18 @@ case $command in
     set -- "${words[@]}"
     ;;
 esac
+accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
+case $command in
+  stage1 | stage2 | tune | mine | judge | eval | study)
+    if [[ -n $accelerate_config ]]; then
+      accelerate_config=$(config_path "$accelerate_config")
+      export UNIME_ACCELERATE_CONFIG=$accelerate_config # programs that call launch.sh do so from here
+    fi
+    ;;
+esac
 setup
 case $command in
-  tune)
-    words=("$1")
-    shift
-    if [[ -n ${1:-} && $1 != *=* ]]; then
-      words+=(--config "$(config_path "$1")")
-      shift
-    fi
-    run_python -m "$program" "${words[@]}" "$@"
-    ;;
-  demo | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
+  demo | tune | export | index | search | app | serve | check | study) run_python -m "$program" "$@" ;;
   test)
     export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # all of it in several processes, each with a whole file at a time
@@ -439,8 +445,6 @@ case $command in
   lint) lint ;;
   prepare | plan | report) run_python -m "$program" --config "$config" "$@" ;;
   *)
-    accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
-    [[ -z $accelerate_config ]] || accelerate_config=$(config_path "$accelerate_config")
     check_config "$config" "$@"
     run_accelerate "$program" "$config" "$@"
     ;;

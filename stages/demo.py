@@ -20,14 +20,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from stages.runner import read_record, run_in_order, run_to_its_end
 from unime.config import dump_config, load_config
 from unime.config.settings import FilePath, NotEmpty, NotNegative, Settings, one_of, setting
-from unime.errors import require
+from unime.errors import ConfigError, require
 from unime.runtime.digests import folder_digest
-from unime.runtime.environment import code_digest, git_commit, write_facts
+from unime.runtime.environment import WRITTEN, code_digest, git_commit, write_facts
 from unime.runtime.files import read_json, write_json
 from unime.runtime.folder_lock import LENT, lock_folder
 from unime.runtime.program import run_program
@@ -36,6 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "configs/demo"
 MODELS = ("base", "stage1", "stage1_stage2", "stage2", "infonce")
 CHECKS = [sys.executable, "-m", "eval.demo.checks"]
+RECORD = "steps.json"
+FIRST = "data"  # the first step, which a demo's record has and one of `tune` has not
+EARLY = (".", RECORD, *WRITTEN)  # how what is there before the first step is done begins
 LAST = ("report", "checks")  # which only look at what came out
 CODE = ("data_prep", "data_prep/demo", "eval", "eval/tasks", "stages")
 PROGRAMS = ("data", "teacher", "stage1", "stage2", "eval")  # whose settings the demo can override
@@ -69,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         config.output_dir = f"runs/demo{split}" + (f"-seed{config.seed}" if config.seed else "")
     started = time.monotonic()
     folder = Path(config.output_dir)
+    refuse_others(folder)
     lock_folder("output_dir", folder)
     write_facts(folder, dump_config(config), git_commit())
     os.environ[LENT] = str(folder.resolve())  # to the programs that write there for this one
@@ -93,7 +97,7 @@ def steps(config: DemoConfig) -> dict[str, list[str]]:
         return launch("eval", "eval", *words, f"data.root=data/demo/{config.split}")
 
     todo = {
-        "data": launch("prepare demo", "data"),
+        FIRST: launch("prepare demo", "data"),
         "teacher": launch("prepare teacher", "teacher"),
         "eval_base": evaluation("base", "null"),
     }
@@ -119,15 +123,34 @@ def run_steps(todo: Mapping[str, list[str]], folder: Path) -> dict[str, float]:
     """Run all commands; returns the seconds that each took until it was done.
 
     Raises:
+        ConfigError: the folder holds what no demo has made.
         SystemExit: a command failed, with its status.
     """
-    record, now = folder / "steps.json", fingerprint(todo)
-    known = read_record(record, f"remove {folder} to make the demo anew")
+    known = refuse_others(folder)
+    record, now = folder / RECORD, fingerprint(todo)
     if known.get("fingerprint") != now:
         for name in (*MODELS, "eval"):
             shutil.rmtree(folder / name, ignore_errors=True)
         known = {"fingerprint": now, "seconds": {}, "done": []}
     return run_in_order(todo, record, known, "./launch.sh demo", run_command)
+
+
+def refuse_others(folder: Path) -> dict[str, Any]:
+    """The record of the demo that a folder holds; empty: it holds nothing.
+
+    Raises:
+        ConfigError: it holds something else, which the demo would overwrite or remove.
+    """
+    known = read_record(folder / RECORD, f"remove {folder} to make the demo anew")
+    if known and FIRST in known["seconds"]:
+        return known
+    if there := sorted(p.name for p in folder.glob("*") if not p.name.startswith(EARLY)):
+        raise ConfigError(
+            f"output_dir: {folder} holds what no demo has made ({', '.join(there[:3])});"
+            " name another folder",
+            "output_dir",
+        )
+    return {}
 
 
 def fingerprint(todo: Mapping[str, list[str]]) -> str:

@@ -6,6 +6,7 @@ until it was done stands beside what they write.
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -13,10 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from unime.errors import DataError
 from unime.runtime.files import read_json, write_json
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def read_record(path: Path, helps: str) -> dict[str, Any]:
@@ -71,15 +75,29 @@ def run_in_order(
 
 
 def run_to_its_end(command: list[str], environment: Mapping[str, str]) -> int:
-    """Run a command, in this program's environment of packages, to its end, also after a Ctrl-C:
-    training saves then, which takes its time (the terminal sends the key press to the command too).
-    Returns its status."""
-    child = subprocess.Popen(command, env={**environment, "UNIME_VENV": sys.prefix})
+    """Run a command, in this program's environment of packages, to its end, also after a signal,
+    which is passed on: training saves then, which takes its time.
+
+    Returns:
+        Its status; after a signal 128 and its number.
+    """
+    came: list[int] = []
+    child: subprocess.Popen[bytes] | None = None
+
+    def pass_on(signum: int, _: FrameType | None = None) -> None:
+        came.append(signum)
+        of_terminal = signum == signal.SIGINT and os.isatty(0)  # a key press reaches both
+        if child is not None and not of_terminal:
+            child.send_signal(signum)
+
+    heeded = [signum for signum in STOPS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, pass_on) for signum in heeded}
     try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait() or 128 + signal.SIGINT
+        child = subprocess.Popen(command, env={**environment, "UNIME_VENV": sys.prefix})
+        for signum in came[:1]:  # while it was started
+            child.send_signal(signum)
+        status = child.wait()
     finally:
-        if child.poll() is None:  # a second Ctrl-C
-            child.kill()
-            child.wait()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return 128 + came[0] if came else status

@@ -16,9 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,14 +37,17 @@ from unime.config import (
     TeacherConfig,
     TextData,
     TuneConfig,
+    build_config,
     dump_config,
 )
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.values import load_yaml
 from unime.config.settings import Settings
 from unime.data.prepared.folder import SET, PreparedSet
 from unime.data.prepared.rows import PREPARED_COLUMNS
+from unime.data.sampler import BatchPlan, drawn_rows
 from unime.data.tables import load_table
-from unime.errors import ConfigError
+from unime.errors import ConfigError, require
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import read_json, write_aside, write_json
 from unime.runtime.folder_lock import LENT, lock_folder
@@ -93,28 +98,40 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def parse(argv: list[str] | None) -> tuple[Path, TuneConfig]:
-    """The set, and the settings, which are those of the configuration but for the data's place."""
+    """The set, and the settings: those of the configuration, but for the data's place, and for the
+    folder and the sources where they are still the place-holders of the examples."""
     parser = program_parser(TuneConfig)
     parser.add_argument("out", metavar="OUT", help="a prepared set")
     parser.add_argument("--config", type=Path, default=DEFAULT, help=f"default: {DEFAULT.name}")
     args = parse_words(parser, argv)
     config = built(parser, TuneConfig, args.config.expanduser(), args.overrides)
     out = Path(os.path.abspath(os.path.expanduser(args.out)))
-    if not any(word.startswith("run.output_dir=") for word in args.overrides):
+    example = build_config(TuneConfig, DEFAULT)
+    if config.run.output_dir == example.run.output_dir:
         config.run.output_dir = f"runs/tune/{out.name}-{args.config.stem}"
     config.data.root = str(out)
     made = PreparedSet.of(out)
-    if made is not None and not any(word.startswith("data.sources") for word in args.overrides):
+    if made is not None and config.data.sources == example.data.sources:
         trained = [task for task, sizes in made.rows.items() if sizes.get("train")]
         config.data.sources = {task: PairSource() for task in trained}
     return out, config
 
 
 def ranks() -> int:
-    """Processes that launch.sh will start for a stage."""
-    import torch  # slow, and of no other use here
+    """Processes that launch.sh will start for a stage.
 
-    return int(os.environ.get("UNIME_NUM_PROCESSES") or max(1, torch.cuda.device_count()))
+    Raises:
+        ConfigError: UNIME_NUM_PROCESSES, or what UNIME_ACCELERATE_CONFIG says, is no such number.
+    """
+    key, found = "UNIME_NUM_PROCESSES", os.environ.get("UNIME_NUM_PROCESSES")
+    if not found and (file := os.environ.get("UNIME_ACCELERATE_CONFIG")):
+        key, found = f"{file}: num_processes", (load_yaml(file) or {}).get("num_processes")
+    if not found:
+        import torch  # slow, and of no other use here
+
+        return max(1, torch.cuda.device_count())
+    require(re.fullmatch("[1-9][0-9]*", str(found)) is not None, key, found, "a positive number")
+    return int(found)
 
 
 def fit_to(config: TuneConfig, made: PreparedSet, num_ranks: int) -> None:
@@ -122,27 +139,52 @@ def fit_to(config: TuneConfig, made: PreparedSet, num_ranks: int) -> None:
 
     Raises:
         ConfigError: a task of the configuration that the set has not.
+        DataError: validation would hold too much out.
     """
     sizes = {task: made.rows.get(task, {}).get("train", 0) for task in config.data.sources}
     if empty := [task for task, size in sizes.items() if not size]:
         known = ", ".join(made.rows)
         raise ConfigError(f"data.sources: {empty[0]} has no pairs to train on; there are {known}")
-    optim, least = config.optim, min(sizes.values())
+    sizes, drawn = in_an_epoch(config, sizes)
+    optim = config.optim
+    least = min(min(size, drawn[task]) for task, size in sizes.items())
     if least < FEW * num_ranks and len(sizes) > 1 and config.data.mixing is Mixing.single_task:
         config.data.mixing = Mixing.mixed
         print(f"data.mixing=mixed: a task has {least} pairs, too few for batches of its own")
     is_mixed = config.data.mixing is Mixing.mixed
-    most = max(1, (sum(sizes.values()) if is_mixed else least) // num_ranks)
+    most = max(1, (sum(drawn.values()) if is_mixed else least) // num_ranks)
     if optim.batch_size_per_device > most:
         optim.batch_size_per_device = most
         print(f"optim.batch_size_per_device={most}: there are no more pairs")
     batch = optim.batch_size_per_device * num_ranks
-    drawn = [sum(sizes.values())] if is_mixed else list(sizes.values())
-    an_epoch = sum(size // batch for size in drawn)
+    pools = [sum(drawn.values())] if is_mixed else drawn.values()
+    an_epoch = sum(rows // batch for rows in pools)
     count = optim.steps or int(an_epoch * (optim.epochs or 0))
     if optim.warmup_steps > max(1, WARMUP * count):
         optim.warmup_steps = max(1, int(WARMUP * count))
         print(f"optim.warmup_steps={optim.warmup_steps}: there are {count} steps")
+
+
+def in_an_epoch(
+    config: TuneConfig, sizes: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The pairs of each task that are trained on, and how many of them an epoch draws.
+
+    Args:
+        sizes: all that the set has to train on.
+
+    Raises:
+        DataError: validation would hold too much out.
+    """
+    sources, validation = config.data.sources, config.validation
+    kept = {task: min(size, sources[task].rows or size) for task, size in sizes.items()}
+    if validation.rows is not None or validation.share is not None:
+        from unime.validation.hold_out import wanted_rows  # as slow
+
+        held = wanted_rows(kept, validation)
+        kept = {task: size - held[task] for task, size in kept.items()}
+    weights = {task: source.weight for task, source in sources.items()}
+    return kept, drawn_rows(kept, weights, BatchPlan(config.data.temperature))
 
 
 def configs(config: TuneConfig, out: Path) -> dict[str, Settings]:
@@ -195,8 +237,14 @@ def started(folder: Path, written: dict[str, Settings], out: Path) -> dict[str, 
     """The record of the steps, of a folder that holds this tuning or nothing.
 
     Raises:
-        ConfigError: the folder holds a tuning of other settings or data.
+        ConfigError: the folder holds a tuning of other settings or data, or something else.
     """
+    if not (folder / "configs").is_dir():
+        if there := sorted(p.name for p in folder.glob("*") if not p.name.startswith(".")):
+            raise ConfigError(
+                f"run.output_dir: {folder} holds what no tuning has made ({', '.join(there[:3])});"
+                " name another folder"
+            )
     texts = {folder / "configs" / f"{name}.yaml": dump_config(of) for name, of in written.items()}
     now = hashlib.blake2b((out / SET).read_bytes(), digest_size=16).hexdigest()
     record = folder / STEPS

@@ -77,6 +77,21 @@ def test_tune(checkout: Checkout) -> None:
     assert checkout.launch("tune", "data/pets", "some config.yaml", "optim.steps=5")[0] == 0
     ran = ["-m", "stages.tune", "data/pets", "--config", "some config.yaml", "optim.steps=5"]
     assert checkout.ran()[1:] == ran
+    assert checkout.launch("tune", "data/pets", "--help-me", "optim.steps=5")[0] == 0
+    assert checkout.ran()[1:] == ["-m", "stages.tune", "data/pets", "--help-me", "optim.steps=5"]
+
+
+def test_accelerates_configuration_is_the_callers(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("num_processes: 2\n")
+    for name, status, said in (
+        ("own.yaml", 0, f"{tmp_path}/own.yaml\n"),
+        ("none.yaml", 2, "launch.sh: no such file: none.yaml"),
+    ):
+        found, output = checkout.launch(
+            "tune", "data/pets", cwd=tmp_path, UNIME_ACCELERATE_CONFIG=name,
+            UNIME_TEST_THEN='echo "$UNIME_ACCELERATE_CONFIG"',
+        )  # fmt: skip
+        assert found == status and output.startswith(said), output
 
 
 @pytest.mark.parametrize(
@@ -117,6 +132,11 @@ def test_help_is_the_programs_once_there_is_one(checkout: Checkout) -> None:
         (("stage1",), "Usage: ./launch.sh stage1 CONFIG"),
         (("stage1", "none.yaml"), "no such file: none.yaml"),
         (("check",), "Usage: ./launch.sh check DATA"),
+        (("check", "none.yaml"), "no such file: none.yaml"),
+        (("study", "none.yaml"), "no such file: none.yaml"),
+        (("tune", "data", "none.yaml"), "no such file: none.yaml"),
+        (("mine", "none.yaml", "out"), "no such file: none.yaml"),
+        (("judge", "none.yaml", "out"), "no such file: none.yaml"),
         (("mine", "data"), "Usage: ./launch.sh mine CONFIG|DATA OUT"),
         (("bench",), "Usage: ./launch.sh bench NAME"),
     ],
@@ -125,6 +145,8 @@ def test_mistakes_need_no_set_up(checkout: Checkout, words: tuple[str, ...], mes
     status, output = checkout.launch(*words)
     assert (status, message in output) == (2, True), output
     assert checkout.calls() == []
+    if "no such file" in message:
+        assert output.count("\n") == 1 and not checkout.log.with_suffix(".run").exists()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +217,21 @@ def test_what_an_engine_cannot_do_is_said_before_any_rank_starts(checkout: Check
         if status:
             assert output.startswith(f"error: optim.auto_chunk: got true with {engine}, expected")
             assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["judge", "mine"])
+def test_an_engine_is_no_matter_of_what_trains_nothing(checkout: Checkout, command: str) -> None:
+    """Up to the ranks, of which there are none here."""
+    shutil.copy(ROOT / f"configs/{command}.yaml", checkout.root / "configs")
+    accelerate = checkout.venv / "bin" / "accelerate"
+    checkout.launch("test")
+    accelerate.write_text("#!/bin/sh\necho launched\n")
+    accelerate.chmod(0o755)
+    status, output = checkout.launch(
+        command, "data", "out", "model.name=m",
+        UNIME_ACCELERATE_CONFIG="configs/accelerate/zero2.yaml", CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert status == 0 and output.startswith("launched\n"), output
 
 
 SLOW_STAGE = """

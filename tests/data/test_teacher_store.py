@@ -230,6 +230,15 @@ def test_an_old_store_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert_holds(tmp_path, [*texts(11), ZERO])
 
 
+def test_files_of_its_names_that_are_none_of_it_stay(tmp_path: Path) -> None:
+    (tmp_path / "partial").mkdir()
+    others = [tmp_path / name for name in ("embeddings.npy", "keys.npy", "partial/mine")]
+    for path in others:
+        path.write_text("mine")
+    write_store(tmp_path, texts(5), META, embed, 9)
+    assert [path.read_text() for path in others] == ["mine"] * 3
+
+
 @pytest.mark.parametrize("done", ["done.npy", "complete.npy"])
 def test_an_interrupted_old_store_is_taken_over(tmp_path: Path, done: str) -> None:
     write_old(tmp_path, texts(4))

@@ -6,12 +6,7 @@ The whole demo runs here on a tiny random model and a handful of rows, in one pr
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,7 +170,7 @@ def test_what_was_made_stays_until_what_decides_it_changes(
 def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     runner: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    todo = {"a": ["a"], "stage1": ["b"], "c": ["c"]}
+    todo = {"data": ["a"], "stage1": ["b"], "c": ["c"]}
     runner.fails = "b"
     with pytest.raises(SystemExit) as stop:
         run_steps(todo, tmp_path)
@@ -188,36 +183,36 @@ def test_a_failure_ends_the_demo_and_the_same_command_goes_on(
     assert (tmp_path / "stage1").exists()
 
 
-def test_ctrl_c_lets_the_command_save(tmp_path: Path) -> None:
-    saver = tmp_path / "saver.py"
-    saver.write_text(
-        "import pathlib, sys, time\n"
-        "try:\n"
-        f"    pathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
-        "    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    time.sleep(1)\n"
-        f"    pathlib.Path({str(tmp_path / 'saved')!r}).touch()\n"
-        "    sys.exit(130)\n"
-    )
-    program = f"from stages.demo import run_command; import sys; sys.exit(run_command({[sys.executable, str(saver)]!r}))"  # noqa: E501
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        start_new_session=True,
-        # as on a terminal, also where the tests run in the background, which ignores the key press
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        assert process.wait(timeout=60) == 130
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert (tmp_path / "saved").exists()
+@pytest.mark.parametrize(
+    "there",
+    [
+        ("stage2/final/x",),  # models that were trained by hand
+        ("config.yaml", "checkpoints/x"),  # one of them
+        ("eval/a.json",),
+        ("steps.json", "stage2/final/x"),  # a tuning
+    ],
+)
+def test_a_folder_of_anything_else_stays_as_it_is(
+    runner: Runner, tmp_path: Path, there: tuple[str, ...]
+) -> None:
+    text = json.dumps({"fingerprint": "another", "seconds": {"check": 1.0}, "done": ["check"]})
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=f"output_dir: {tmp_path} holds what no demo has made"):
+        run_steps({"data": ["a"]}, tmp_path)
+    with pytest.raises(ConfigError, match="holds what no demo has made"):
+        demo.main([f"output_dir={tmp_path}"])
+    assert [(tmp_path / name).read_text() for name in there] == [text] * len(there)
+    assert runner.ran == []
+
+
+def test_a_demo_that_was_killed_in_its_first_step_begins_anew(
+    runner: Runner, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    run_steps({"data": ["a"]}, tmp_path)
+    assert runner.ran == ["a"]
 
 
 # The picture ---------------------------------------------------------------------------------

@@ -25,11 +25,18 @@ from tests.support.baselines import MINILM
 from tests.support.launching import ON_CPU
 from tests.support.material import metrics
 from tests.support.paths import CONFIGS, ROOT
-from unime.config import Mixing, Stage2Config, TuneConfig, build_config
+from unime.config import (
+    Mixing,
+    PairSource,
+    Stage2Config,
+    TuneConfig,
+    ValidationConfig,
+    build_config,
+)
 from unime.data.prepared.folder import PreparedSet
 from unime.data.prepared.rows import PREPARED_COLUMNS
 from unime.data.tables import load_table
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 from unime.runtime.files import read_json
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -71,6 +78,86 @@ def test_a_batch_is_no_larger_than_the_data(capsys: pytest.CaptureFixture[str]) 
     config.data.sources["none"] = config.data.sources["a"]
     with pytest.raises(ConfigError, match="none"):
         tune.fit_to(config, made, 1)
+
+
+def test_a_batch_leaves_room_for_what_validation_holds_out() -> None:
+    """And for what the configuration leaves out or draws less often."""
+    config, made = config_of(a=66)
+    config.validation = ValidationConfig(every=20, share=0.1)
+    tune.fit_to(config, made, 1)
+    assert config.optim.batch_size_per_device == 59
+    assert (config.optim.steps, config.optim.warmup_steps) == (100, 10)
+    config, made = config_of(a=66, b=1000)
+    config.data.sources = {"a": PairSource(rows=40), "b": PairSource(weight=0.03)}
+    tune.fit_to(config, made, 1)
+    assert config.optim.batch_size_per_device == 30
+    config, made = config_of(a=66)
+    config.validation = ValidationConfig(every=20, rows=50)
+    with pytest.raises(DataError, match="more than half"):  # before hours of evaluation
+        tune.fit_to(config, made, 1)
+
+
+def test_ranks_are_those_that_will_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UNIME_NUM_PROCESSES", "UNIME_ACCELERATE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert tune.ranks() == 1
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(CONFIGS / "accelerate/cpu_two_ranks.yaml"))
+    assert tune.ranks() == 2
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "3")
+    assert tune.ranks() == 3
+    for wrong in ("0", "two", "-1", "1.5"):
+        monkeypatch.setenv("UNIME_NUM_PROCESSES", wrong)
+        with pytest.raises(ConfigError, match=f"UNIME_NUM_PROCESSES: got '{wrong}', expected a p"):
+            tune.ranks()
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "")
+    (tmp_path / "own.yaml").write_text("num_processes: many\n")
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(tmp_path / "own.yaml"))
+    with pytest.raises(ConfigError, match="own.yaml: num_processes: got 'many', expected a positi"):
+        tune.ranks()
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="none.yaml"):
+        tune.ranks()
+    (tmp_path / "own.yaml").write_text("mixed_precision: 'no'\n")
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(tmp_path / "own.yaml"))
+    assert tune.ranks() == 1
+
+
+def test_a_configuration_says_what_is_trained_on_and_where(tmp_path: Path) -> None:
+    out, path = tmp_path / "pets", tmp_path / "mine.yaml"
+    out.mkdir()
+    PreparedSet("", {"a": {"train": 30, "test": 3}, "b": {"train": 30, "test": 3}}, {}).write(out)
+    every = {"a": PairSource(), "b": PairSource()}
+
+    def parsed(*words: str) -> tuple[str, dict[str, PairSource]]:
+        config = tune.parse([str(out), "--config", str(path), *words])[1]
+        return config.run.output_dir, config.data.sources
+
+    path.write_text(CPU.read_text())  # whose own are the place-holders of an example
+    assert parsed() == ("runs/tune/pets-mine", every)
+    assert parsed("data.sources={a: {}}", "run.output_dir=r") == ("r", {"a": PairSource()})
+    text = CPU.read_text().replace("{own_i2t: {}, own_t2i: {}}", "{a: {weight: 2.0}}")
+    path.write_text(text.replace("output_dir: runs/tune/SET-CONFIG", "output_dir: runs/mine"))
+    assert parsed() == ("runs/mine", {"a": PairSource(weight=2.0)})
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "own").glob("*.yaml")), ids=lambda p: p.stem)
+def test_examples_have_the_same_place_holders(path: Path) -> None:
+    config, usual = build_config(TuneConfig, path), build_config(TuneConfig, tune.DEFAULT)
+    assert config.run.output_dir == usual.run.output_dir
+    assert config.data.sources == usual.data.sources
+
+
+def test_a_folder_of_anything_else_stays_as_it_is(tmp_path: Path) -> None:
+    out, run = tmp_path / "set", tmp_path / "run"
+    prepare_own([str(pictures(tmp_path / "things", 24)), str(out), "captions=filename"])
+    (run / "final").mkdir(parents=True)
+    (run / "config.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=f"run.output_dir: {run} holds what no tuning has made"):
+        tune.main([str(out), f"--config={CPU}", f"run.output_dir={run}"])
+    assert (run / "config.yaml").read_text() == "mine" and not (run / "configs").exists()
 
 
 def pictures(folder: Path, count: int) -> Path:

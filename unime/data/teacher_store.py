@@ -32,6 +32,7 @@ Mapped = Callable[[Embed, Sequence[list[str]]], Iterable[np.ndarray]]
 HINT = "run data_prep.teacher_embeddings with this output_dir"
 OLD_VERSION = 1  # of the layout before
 OLD_FILES = ("meta.json", "embeddings.npy", "keys.npy")
+TAKEN = "meta.taken_over.json"  # what the first of them is called once another store has it all
 OLD_ROWS = 4096  # taken over at a time
 CUT_TEXTS = "cut_texts.txt"
 
@@ -139,29 +140,38 @@ def write_store(
 
 def _take_over_old(store: EmbeddingStore, meta: TeacherMeta, cut: set[bytes]) -> None:
     """Put what a store of the layout before holds, finished or not, into this store, and remove it;
-    may be interrupted and called again. What is no unit vector is left out."""
-    for old in (store.folder, store.folder / "partial"):
-        if not (old / OLD_FILES[0]).exists():
-            continue
-        facts, rows, done = read_old(old)
-        _refuse_other(store.folder, facts, meta)
-        keys = [key.ljust(KEY_BYTES, b"\0") for key in rows.records["key"].tolist()]
-        wanted = [row for row in store.missing(keys) if done[row]]
-        store.check_space(len(wanted), meta.dimension)
-        left_out = 0
-        for start in range(0, len(wanted), OLD_ROWS):
-            block = np.array(wanted[start : start + OLD_ROWS])
-            vectors = torch.from_numpy(rows[block].vectors)
-            whole = ~not_unit(vectors)
-            left_out += len(block) - int(whole.sum())
-            taken = [keys[row] for row in block[whole.numpy()]]
-            store.add(taken, vectors[whole], [key in cut for key in taken])
-        if left_out:
-            text = f"{old}: {left_out:,} of {len(keys):,} embeddings are no unit vectors: left out"
-            warnings.warn(text, stacklevel=2)
-    for name in OLD_FILES:
-        (store.folder / name).unlink(missing_ok=True)
-    shutil.rmtree(store.folder / "partial", ignore_errors=True)
+    may be interrupted and called again. What is no unit vector is left out; other files
+    of such names stay."""
+    partial = store.folder / "partial"
+    for old in (store.folder, partial):
+        if (old / OLD_FILES[0]).exists():
+            _add_old(old, store, meta, cut)
+            (old / OLD_FILES[0]).rename(old / TAKEN)
+    if (store.folder / TAKEN).exists():
+        for name in (*OLD_FILES[1:], TAKEN):
+            (store.folder / name).unlink(missing_ok=True)
+    if (partial / TAKEN).exists():
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _add_old(old: Path, store: EmbeddingStore, meta: TeacherMeta, cut: set[bytes]) -> None:
+    """Add what a store of the layout before holds to this one."""
+    facts, rows, done = read_old(old)
+    _refuse_other(store.folder, facts, meta)
+    keys = [key.ljust(KEY_BYTES, b"\0") for key in rows.records["key"].tolist()]
+    wanted = [row for row in store.missing(keys) if done[row]]
+    store.check_space(len(wanted), meta.dimension)
+    left_out = 0
+    for start in range(0, len(wanted), OLD_ROWS):
+        block = np.array(wanted[start : start + OLD_ROWS])
+        vectors = torch.from_numpy(rows[block].vectors)
+        whole = ~not_unit(vectors)
+        left_out += len(block) - int(whole.sum())
+        taken = [keys[row] for row in block[whole.numpy()]]
+        store.add(taken, vectors[whole], [key in cut for key in taken])
+    if left_out:
+        text = f"{old}: {left_out:,} of {len(keys):,} embeddings are no unit vectors: left out"
+        warnings.warn(text, stacklevel=2)
 
 
 def read_old(folder: Path) -> tuple[dict[str, Any], Rows, np.ndarray]:

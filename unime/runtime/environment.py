@@ -14,6 +14,7 @@ from unime.errors import ConfigError
 from unime.runtime.files import write_aside
 
 PACKAGE = Path(__file__).parents[1]
+WRITTEN = ("config.yaml", "commit.txt", "versions.txt")  # by write_facts
 
 
 def git_commit() -> str:
@@ -76,7 +77,7 @@ def write_facts(output_dir: Path, config: str, commit: str) -> None:
     python, *packages = (f"{name}=={version}" for name, version in installed_versions().items())
     machine = f"# {platform.platform()}, {device_name()}"
     versions = "\n".join([python, machine, *packages]) + "\n"
-    facts = {"config.yaml": config, "commit.txt": commit + "\n", "versions.txt": versions}
+    facts = dict(zip(WRITTEN, (config, commit + "\n", versions), strict=True))
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         for name, text in facts.items():
