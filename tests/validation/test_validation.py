@@ -24,6 +24,7 @@ from torch.nn import functional
 from eval.miniatures.mmeb import train_rows, write_eval_suite, write_rows
 from eval.validation import SuiteValidation
 from stages.export import final_folder
+from tests.data.test_labels import known
 from tests.support.embedding import embed, load_exact
 from tests.support.material import (
     adapters,
@@ -276,9 +277,11 @@ class Pairs(list[Pair]):
         return {"T": len(self)}
 
 
-def test_answers_are_right_and_no_negatives() -> None:
+@pytest.mark.parametrize("trained", [False, True])
+def test_answers_are_right_and_no_negatives(trained: bool) -> None:
     """By hand: 8 rows and an explicit negative. Rows 0, 2 and 5 have one answer, and so has row 1,
-    whose query is row 0's; nobody knows of the others."""
+    whose query is row 0's; nobody knows of the others, but where a row that is trained on says that
+    the negative has row 6's."""
     named = ["cat", "", "cat", "", "", "cat", "dog", ""]
     random = torch.Generator().manual_seed(9)
     vectors = functional.normalize(torch.randn(17, 4, generator=random), dim=1)
@@ -288,14 +291,15 @@ def test_answers_are_right_and_no_negatives() -> None:
         Pair(Item(str(q)), Item(str(t)), (Item("16"),) * (n == 3), f"T:{n}", (), answer, "T")
         for n, (q, t, answer) in enumerate(zip(asked, wanted, named, strict=True))
     )
-    cats = {8, 10, 13}
-    right = [cats | {9}, cats | {9}, cats, {11}, {12}, cats, {14}, {15}]
+    rest = [Pair(Item("x"), Item("16"), (), "T:8", (), "dog", "T")] * trained
+    cats, dogs = {8, 10, 13}, {14, 16} if trained else {14}
+    right = [cats | {9}, cats | {9}, cats, {11}, {12}, cats, dogs, {15}]
     config = HardNegativeLossConfig(0.1, None, None)
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> Any:
         return instruction_loss(embeddings, labels, config)
 
-    measure = HeldOutPairs(pairs, loss, 99, 4)  # type: ignore[arg-type]
+    measure = HeldOutPairs(pairs, loss, 99, 4, known([*pairs, *rest]))  # type: ignore[arg-type]
     found = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
     hits, losses = [], []
     for own, target, good in zip(asked, wanted, right, strict=True):
@@ -308,7 +312,7 @@ def test_answers_are_right_and_no_negatives() -> None:
     assert found["chance"] == pytest.approx(sum(map(len, right)) / 8 / 9)
     assert found["loss"] == pytest.approx(sum(losses) / 8, rel=1e-5)
     blind = Pairs(replace(pair, answer="") for pair in pairs)
-    measure = HeldOutPairs(blind, loss, 99, 4)  # type: ignore[arg-type]
+    measure = HeldOutPairs(blind, loss, 99, 4, known(blind))  # type: ignore[arg-type]
     plain = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
     assert plain["hit@1"] < found["hit@1"] and plain["loss"] > found["loss"]
 
