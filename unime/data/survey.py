@@ -72,10 +72,11 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 query, *targets = (_seen(item, picture) for item in items)
                 things = {"queries": [query], "targets": targets}
                 answers += _key(query) + _key(targets[0])
-                named.append(answer_key(task, row.answer))
+                named.append(answer_key(row.task, row.answer))
                 digest.update(repr([item.spacing for item in items]).encode())
                 digest.update(repr(row.scores).encode() if row.scores else b"")
-                digest.update(repr([named[-1]]).encode() if row.answer else b"")
+                key = answer_key(task, row.answer)  # as it was: runs go on by their content
+                digest.update(repr([key]).encode() if row.answer else b"")
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
             for kind, found in things.items():
                 known = seen.setdefault(kind, set())
