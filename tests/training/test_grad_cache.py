@@ -204,6 +204,31 @@ def test_what_is_measured_of_a_forward() -> None:
     assert sizes == [4 * 50 * (200 + 100), 4 * 50 * 100]  # Tanh keeps its output alone
 
 
+def test_a_kind_of_chunk_that_comes_later_is_measured_too() -> None:
+    """Texts in the first step, then pictures, of which one graph fits."""
+    graphs, masks = GraphMemory(2 * 50 * 1000 * 4 / 2**30), torch.ones(50, 1)
+    weight = torch.ones(1, requires_grad=True)
+
+    def kept(chunk: list[dict[str, Tensor]], width: int) -> list[Tensor]:
+        graphs.begin()
+        held = []
+        for _ in range(3):
+            if graphs.has_room(chunk):
+                with graphs.measured(chunk):
+                    held.append(torch.ones(50, width) * weight)  # both are kept
+                graphs.exceeded()
+        assert graphs.limit is not None and graphs.used <= graphs.limit
+        graphs.end()
+        return held
+
+    texts, pictures = {"attention_mask": masks}, {"attention_mask": masks, "pixel_values": masks}
+    kept([texts], 4)
+    assert graphs.kept == 3
+    for _ in range(2):
+        kept([pictures], 800)
+        assert graphs.kept == 1
+
+
 @pytest.mark.parametrize(
     ("chunk", "at"),  # of 4: 5 chunks without and 5 with a graph
     [(4, 0), (4, 1), (4, 4), (4, 5), (4, 6), (4, 8), (4, 10), (20, 1)],
