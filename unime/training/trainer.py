@@ -94,7 +94,7 @@ class Trainer:
             try:
                 encoder.load_trained(run.checkpoint)
             except ConfigError as error:
-                raise checkpoint.unreadable(run.checkpoint, error) from error
+                raise checkpoint.unusable(run.checkpoint, error) from error
         run.log.info("%s", encoder.describe())
         optimizer = make_optimizer(self.parameters.values(), self.optim)
         choose_precision(self.optim)
@@ -368,8 +368,8 @@ class Trainer:
             try:
                 self.mining.go_on(state.get("mined", -1), folder)
             except (OSError, SafetensorError, DataError) as error:
-                raise checkpoint.unreadable(folder, error) from error
-        if self.temperature is not None:
+                raise checkpoint.unusable(folder, error) from error
+        if self.temperature is not None and "temperature" in state:  # else it begins here
             self.temperature.go_on(state["temperature"])
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
