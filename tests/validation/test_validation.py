@@ -94,7 +94,8 @@ def test_validation_disturbs_nothing(
     material: Path, validated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores after every step or after the last one: the same training, dropout and all; and a run
-    that is stopped in the middle of its validation, and goes on, has the same scores too."""
+    that is stopped in the middle of its validation, and goes on, has the same scores too: once,
+    also where it was killed after it."""
     rare = stage2(material, "rare", "validation.every=99", HELD[1], "optim.steps=5")
     steps = [[line for line in metrics(run) if "loss" in line] for run in (rare, validated)]
     for ours, theirs in zip(*steps, strict=True):
@@ -107,6 +108,8 @@ def test_validation_disturbs_nothing(
     assert scores_of(material / "stopped") == []
     newest = checkpoint.latest(material / "stopped")
     assert newest is not None and newest.name == "step_00000001"
+    with (material / "stopped/metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps(scores_of(validated)[0]) + "\n")
     assert_same_run(stage2(material, "stopped", *settings), validated)
 
 

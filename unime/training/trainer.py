@@ -144,7 +144,7 @@ class Trainer:
             StepLeft: a signal reached any rank; the checkpoint of this step says that it is due.
         """
         validation, accelerator = self.validation, self.run.accelerator
-        if validation is None or not validation.is_due(self.step, self.is_done):
+        if validation is None or not self._validates:
             return
 
         with embedding(self.encoder) as embedder:
@@ -157,6 +157,11 @@ class Trainer:
         if is_best:
             self.save()
             self._name_best()
+
+    @property
+    def _validates(self) -> bool:
+        """Whether a validation of this step is due."""
+        return self.validation is not None and self.validation.is_due(self.step, self.is_done)
 
     def mine(self, signum: Callable[[], int]) -> None:
         """Mine negatives with the model as it is, where that is due.
@@ -364,13 +369,13 @@ class Trainer:
     def _resume(self, folder: Path) -> None:
         run, state = self.run, checkpoint.read_state(folder)
         self.step = self.saved = state["step"]
-        self.metrics.go_on(self.step, state["metrics"])
         self.watch.go_on(state)
         limits = state.get("chunk_limits")  # an older version did not keep them
         if limits and self.optim.auto_chunk and self._is_alike(state):
             self.collate.limits = ChunkLimits(**limits)
         if self.validation is not None:
             self.validation.go_on(state["validation"])
+        self.metrics.go_on(self.step, state["metrics"], self._validates)
         if self.mining is not None:
             try:
                 self.mining.go_on(state.get("mined", -1), folder)
