@@ -52,7 +52,7 @@ from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
 from unime.training.checkpoints import checkpoint
 from unime.training.engines import check_combination
-from unime.validation.hold_out import choose, hold_out
+from unime.validation.hold_out import choose, hold_out, wanted_rows
 from unime.validation.measure import Validation
 from unime.validation.scores import HeldItems, HeldOutPairs, HeldOutTexts, hit_share
 
@@ -444,8 +444,13 @@ def test_more_than_half_is_not_held_out(material: Path) -> None:
         held_and_rest(material, ValidationConfig(every=1, rows=18))
 
 
-def test_counts_are_in_proportion() -> None:
-    from unime.validation.hold_out import wanted_rows
+def test_a_task_too_small_is_named() -> None:
+    config = ValidationConfig(every=1, rows=3)
+    with pytest.raises(DataError, match="task 'b' has 5 rows, 1 too few .* leave it out"):
+        wanted_rows({"a": 1000, "b": 5}, config)
+    assert wanted_rows({"a": 1000, "b": 6}, config) == {"a": 3, "b": 3}
 
+
+def test_counts_are_in_proportion() -> None:
     wanted = wanted_rows({"a": 1000, "b": 100, "c": 8}, ValidationConfig(every=1, rows=111))
     assert wanted == {"a": 100, "b": 10, "c": 3}
