@@ -29,7 +29,7 @@ from torch import Tensor
 from eval.validation import SuiteValidation
 from unime.config import Stage2Config, load_config
 from unime.data.datasets import PairDataset
-from unime.data.labels import check_scores
+from unime.data.labels import RightAnswers, check_scores
 from unime.data.sampler import OF_ONE_TASK, BatchPlan, GlobalBatchSampler
 from unime.data.sampling.clusters import Clusters
 from unime.losses import LearntTemperature, LossOutput, instruction_loss
@@ -75,6 +75,8 @@ def main(argv: list[str] | None = None) -> None:
         sizes = dataset.task_sizes
     if run.take_data(dataset, sizes, {"queries": 2, "targets": 2}):
         return
+    assert run.answers is not None
+    right = RightAnswers(run.answers)
     dataset.answers = run.answers
     dataset, held, told = hold_out(dataset, config.validation, config.run.seed)
     sampler = _sampler(config, run, dataset)
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         verified=config.data.verify_images,
         apart=encoder.vision.reuses_features and not run.shards_weights,
         scored=config.loss.soft_labels > 0,
-        answered=dataset.names_answers,
+        right=right,
     )
 
     temperature = None
@@ -100,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if told:
         run.log.info("%s", told)
-    validation = _validation(config, run, held, loss)
+    validation = _validation(config, run, held, loss, right)
     mining = _mining(config, dataset, sampler)
     rows = dataset if mining is None else mining.rows
     train(run, encoder, rows, sampler, collate, loss, validation, mining, temperature)
@@ -136,14 +138,19 @@ def _sampler(config: Stage2Config, run: Run, dataset: PairDataset) -> GlobalBatc
 
 
 def _validation(
-    config: Stage2Config, run: Run, held: PairDataset | None, loss: StageLoss
+    config: Stage2Config,
+    run: Run,
+    held: PairDataset | None,
+    loss: StageLoss,
+    right: RightAnswers,
 ) -> Validation | None:
     """What ``validation`` asks for."""
     every, chunk_size = config.validation.every, config.optim.chunk_size
     if every is None:
         return None
     if held is not None:
-        return Validation(HeldOutPairs(held, loss, run.global_batch_size, chunk_size), every)
+        measure = HeldOutPairs(held, loss, run.global_batch_size, chunk_size, right)
+        return Validation(measure, every)
     return Validation(SuiteValidation(config.validation, chunk_size, run.accelerator), every)
 
 

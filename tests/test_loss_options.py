@@ -186,6 +186,16 @@ def test_a_run_that_learns_its_temperature(material: Path) -> None:
     ]
 
 
+def test_a_temperature_begins_where_a_run_is_made_to_learn_it(material: Path) -> None:
+    """A checkpoint of a run that did not has none (``resume.force``)."""
+    run = stage2(material, "told", *EXACT)
+    (run / "finished.json").unlink()
+    stage2(material, "told", *EXACT, "loss.learn_temperature=true", "resume.force=true",
+           "optim.steps=5")  # fmt: skip
+    state = read_json(run / "checkpoints/step_00000005/state.json")
+    assert state["temperature"]["step"] == 1
+
+
 def last_state(run: Path) -> Path:
     return run / "checkpoints/step_00000004/state.json"
 

@@ -78,7 +78,7 @@ class Ours:
         self.collate = PairCollator(
             encoder.processor, ChunkLimits.of(config.optim), apart=encoder.vision.reuses_features
         )
-        self.trainer = Trainer(run, encoder, dataset, sampler)
+        self.trainer = Trainer(run, encoder, dataset, sampler, self.collate)
         self.pairs = batches(list(dataset), material.size)
 
     def prepare(self) -> list[Batch]:

@@ -52,7 +52,7 @@ def test_answers_are_keys_of_their_task() -> None:
     """Equal for equal ones of one task, 0 where none is known; where none is at all there is no
     column, and the content is as before there were any."""
     named = ["cat", "", "dog", "cat", "cat", ""]
-    plain = [Pair(Item(f"q {n}"), Item(f"t {n}"), (), f"T:{n}") for n in range(6)]
+    plain = [Pair(Item(f"q {n}"), Item(f"t {n}"), (), f"T:{n}", task="AAAABB"[n]) for n in range(6)]
     pairs = [replace(pair, answer=answer) for pair, answer in zip(plain, named, strict=True)]
     found = survey(pairs, {"A": 4, "B": 2}, 8)
     assert found.answers is not None and found.answers.shape == (6, 3)
@@ -61,6 +61,8 @@ def test_answers_are_keys_of_their_task() -> None:
     before = survey(plain, {"A": 4, "B": 2}, 8)
     assert before.answers is not None and (before.answers == found.answers[:, :2]).all()
     assert before.content != found.content
+    together = survey(pairs, {"of all sources": 6}, 8).answers  # as batches of several tasks are
+    assert together is not None and (together == found.answers).all()
     changed = [replace(pairs[0], answer="dog"), *pairs[1:]]
     assert survey(changed, {"A": 4, "B": 2}, 8).content != found.content
 

@@ -423,26 +423,6 @@ def test_pair_collator(pictures, processor):
     assert batch.num_truncated == 2  # "what is it?", twice
 
 
-def test_labels_of_answers(processor):
-    """Equal exactly for equal answers of one task; unknown ones, and explicit negatives, are 0."""
-    named = [("x", "cat"), ("x", ""), ("x", "7"), ("y", "cat"), ("x", "cat"), ("y", "")]
-    pairs = [
-        Pair(Item(f"q{n}"), Item(f"t{n}"), (Item("no"),) * (n % 2), f"T:{n}", (), answer, task)
-        for n, (task, answer) in enumerate(named)
-    ]
-    plain = PairCollator(processor(), ChunkLimits(9, 9))(pairs)
-    assert not any("answer" in name for name in plain.labels)
-    labels = PairCollator(processor(), ChunkLimits(9, 9), answered=True)(pairs).labels
-    answers, of_targets = labels["query_answer"], labels["target_answer"]
-    assert answers.dtype == of_targets.dtype == torch.int64
-    assert of_targets.tolist() == [*answers.tolist(), 0, 0, 0]
-    assert answers[1] == answers[5] == 0 and answers[0] == answers[4]
-    assert len({*answers.tolist()}) == 4  # none, x's cat, x's 7, y's cat
-    assert PairCollator(processor(), ChunkLimits(9, 9), answered=True)(pairs[1:2]).labels[
-        "target_answer"
-    ].tolist() == [0, 0]
-
-
 def test_a_bad_row_is_named(processor):
     pairs = [Pair(Item("a"), Item("b"), row_id="T:0"), Pair(Item("a"), Item(""), row_id="T:1")]
     with pytest.raises(DataError, match="row T:1: an item has neither text nor image"):

@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.support.stand_in import fit, make_config
+from tests.support.stand_in import StandIn, fit, make_config
+from unime.config import Optimizer
 from unime.errors import ConfigError, DataError, RunError
 from unime.training.metrics import read_lines
 
@@ -159,6 +160,26 @@ def test_optimizer_tensors_that_are_not_the_parameters_own_are_refused(
     save_file(change(load_file(path)), path)
     with pytest.raises(ConfigError, match=f"{STEP}: cannot be read .*{said}.*delete this folder"):
         fit(make_config(folder))
+
+
+class OtherLayer(StandIn):
+    """What lora.rank does to a run that is forced to go on."""
+
+    def load_trained(self, folder: Path) -> None:
+        raise ConfigError(f"{folder}: size mismatch")
+
+
+@pytest.mark.parametrize("forced", ["optimizer", "adapter"])
+def test_a_whole_checkpoint_of_other_settings_is_not_to_be_deleted(
+    forced: str, stopped: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, folder := tmp_path / "run")
+    other: dict[str, Any] = {"optimizer": Optimizer.adamw_8bit} if forced == "optimizer" else {}
+    encoder = OtherLayer(0.3) if forced == "adapter" else None
+    said = f"{STEP}: is whole and does not fit these settings"
+    with pytest.raises(ConfigError, match=said) as refused:
+        fit(make_config(folder, force=True, **other), encoder=encoder)
+    assert "delete" not in str(refused.value)
 
 
 def test_a_final_that_is_not_what_was_written_is_written_again(tmp_path: Path) -> None:

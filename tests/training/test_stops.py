@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import weakref
 from collections.abc import Sequence
@@ -174,6 +175,37 @@ def test_chunks_are_halved_until_they_fit(
     fits = fit(make_config(tmp_path / "fits"), dropout=0.0, collator=LimitedCollator(1))
     ours, theirs = list(halved.parameters()), list(fits.parameters())
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+class FullOnce(StandIn):
+    """A device that has no room in the middle of the second step, when another uses it."""
+
+    def forward(self, chunk: list[dict[str, Tensor]]) -> Tensor:
+        self.calls = vars(self).setdefault("calls", 0) + 1
+        if self.calls == 8:  # of 6 a step
+            raise torch.OutOfMemoryError("no memory")
+        return super().forward(chunk)
+
+
+def test_chunks_that_were_halved_stay_so_when_a_run_goes_on(tmp_path: Path) -> None:
+    """With dropout, whose masks are those of the chunks. Not where the settings are others."""
+    settings = {"auto_chunk": True, "chunk_size": 3}
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    collator = LimitedCollator(3)
+    fit(make_config(whole, **settings), encoder=FullOnce(0.3), collator=collator)
+    assert collator.limits == ChunkLimits(1, 1)
+    shutil.copytree(whole, again)
+    for name in ("final", "checkpoints/step_00000006"):
+        shutil.rmtree(again / name)
+    (again / "finished.json").unlink()
+    shutil.copytree(again, tmp_path / "other")
+    fit(make_config(again, **settings), collator=LimitedCollator(3))
+    assert_same(outcome(again), outcome(whole))
+    for other in ({"chunk_size": 2}, {"chunk_size": 3, "auto_chunk": False}):
+        shutil.copytree(tmp_path / "other", folder := tmp_path / f"other {len(other)}")
+        collator = LimitedCollator(other["chunk_size"])
+        fit(make_config(folder, **{**settings, **other}), collator=collator)
+        assert collator.limits == ChunkLimits(other["chunk_size"], other["chunk_size"])
 
 
 class HoldsTwoGraphs(StandIn):

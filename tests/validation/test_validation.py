@@ -24,6 +24,7 @@ from torch.nn import functional
 from eval.miniatures.mmeb import train_rows, write_eval_suite, write_rows
 from eval.validation import SuiteValidation
 from stages.export import final_folder
+from tests.data.test_labels import known
 from tests.support.embedding import embed, load_exact
 from tests.support.material import (
     adapters,
@@ -51,7 +52,7 @@ from unime.models.encoder import Encoder
 from unime.retrieval.embedder import Prepared
 from unime.training.checkpoints import checkpoint
 from unime.training.engines import check_combination
-from unime.validation.hold_out import choose, hold_out
+from unime.validation.hold_out import choose, hold_out, wanted_rows
 from unime.validation.measure import Validation
 from unime.validation.scores import HeldItems, HeldOutPairs, HeldOutTexts, hit_share
 
@@ -93,7 +94,8 @@ def test_validation_disturbs_nothing(
     material: Path, validated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores after every step or after the last one: the same training, dropout and all; and a run
-    that is stopped in the middle of its validation, and goes on, has the same scores too."""
+    that is stopped in the middle of its validation, and goes on, has the same scores too: once,
+    also where it was killed after it."""
     rare = stage2(material, "rare", "validation.every=99", HELD[1], "optim.steps=5")
     steps = [[line for line in metrics(run) if "loss" in line] for run in (rare, validated)]
     for ours, theirs in zip(*steps, strict=True):
@@ -106,6 +108,8 @@ def test_validation_disturbs_nothing(
     assert scores_of(material / "stopped") == []
     newest = checkpoint.latest(material / "stopped")
     assert newest is not None and newest.name == "step_00000001"
+    with (material / "stopped/metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps(scores_of(validated)[0]) + "\n")
     assert_same_run(stage2(material, "stopped", *settings), validated)
 
 
@@ -276,9 +280,11 @@ class Pairs(list[Pair]):
         return {"T": len(self)}
 
 
-def test_answers_are_right_and_no_negatives() -> None:
+@pytest.mark.parametrize("trained", [False, True])
+def test_answers_are_right_and_no_negatives(trained: bool) -> None:
     """By hand: 8 rows and an explicit negative. Rows 0, 2 and 5 have one answer, and so has row 1,
-    whose query is row 0's; nobody knows of the others."""
+    whose query is row 0's; nobody knows of the others, but where a row that is trained on says that
+    the negative has row 6's."""
     named = ["cat", "", "cat", "", "", "cat", "dog", ""]
     random = torch.Generator().manual_seed(9)
     vectors = functional.normalize(torch.randn(17, 4, generator=random), dim=1)
@@ -288,14 +294,15 @@ def test_answers_are_right_and_no_negatives() -> None:
         Pair(Item(str(q)), Item(str(t)), (Item("16"),) * (n == 3), f"T:{n}", (), answer, "T")
         for n, (q, t, answer) in enumerate(zip(asked, wanted, named, strict=True))
     )
-    cats = {8, 10, 13}
-    right = [cats | {9}, cats | {9}, cats, {11}, {12}, cats, {14}, {15}]
+    rest = [Pair(Item("x"), Item("16"), (), "T:8", (), "dog", "T")] * trained
+    cats, dogs = {8, 10, 13}, {14, 16} if trained else {14}
+    right = [cats | {9}, cats | {9}, cats, {11}, {12}, cats, dogs, {15}]
     config = HardNegativeLossConfig(0.1, None, None)
 
     def loss(embeddings: dict[str, Tensor], labels: dict[str, Tensor]) -> Any:
         return instruction_loss(embeddings, labels, config)
 
-    measure = HeldOutPairs(pairs, loss, 99, 4)  # type: ignore[arg-type]
+    measure = HeldOutPairs(pairs, loss, 99, 4, known([*pairs, *rest]))  # type: ignore[arg-type]
     found = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
     hits, losses = [], []
     for own, target, good in zip(asked, wanted, right, strict=True):
@@ -308,7 +315,7 @@ def test_answers_are_right_and_no_negatives() -> None:
     assert found["chance"] == pytest.approx(sum(map(len, right)) / 8 / 9)
     assert found["loss"] == pytest.approx(sum(losses) / 8, rel=1e-5)
     blind = Pairs(replace(pair, answer="") for pair in pairs)
-    measure = HeldOutPairs(blind, loss, 99, 4)  # type: ignore[arg-type]
+    measure = HeldOutPairs(blind, loss, 99, 4, known(blind))  # type: ignore[arg-type]
     plain = measure(Accelerator(cpu=True), Fixed(vectors), lambda: None)  # type: ignore[arg-type]
     assert plain["hit@1"] < found["hit@1"] and plain["loss"] > found["loss"]
 
@@ -437,8 +444,13 @@ def test_more_than_half_is_not_held_out(material: Path) -> None:
         held_and_rest(material, ValidationConfig(every=1, rows=18))
 
 
-def test_counts_are_in_proportion() -> None:
-    from unime.validation.hold_out import wanted_rows
+def test_a_task_too_small_is_named() -> None:
+    config = ValidationConfig(every=1, rows=3)
+    with pytest.raises(DataError, match="task 'b' has 5 rows, 1 too few .* leave it out"):
+        wanted_rows({"a": 1000, "b": 5}, config)
+    assert wanted_rows({"a": 1000, "b": 6}, config) == {"a": 3, "b": 3}
 
+
+def test_counts_are_in_proportion() -> None:
     wanted = wanted_rows({"a": 1000, "b": 100, "c": 8}, ValidationConfig(every=1, rows=111))
     assert wanted == {"a": 100, "b": 10, "c": 3}

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from unime.config import PairData, TextData
 from unime.data.embedding_store import StoredEmbeddings
-from unime.data.sampling.answers import ANSWER
 from unime.data.teacher_store import TeacherMeta, open_store, text_key
 from unime.data.texts import read_texts
 from unime.data.train_subset import TrainSubset, load_train_subset
@@ -155,11 +154,6 @@ class PairDataset(Sequence[Pair]):
         kept = [_thing(negative) not in self._unseen for negative in pair.negatives]
         scores = compress(pair.scores, [True, *kept])
         return replace(pair, negatives=tuple(compress(pair.negatives, kept)), scores=tuple(scores))
-
-    @property
-    def names_answers(self) -> bool:
-        """Whether any row was seen to say which right answer it has."""
-        return self.answers is not None and self.answers.shape[1] > ANSWER
 
     def things(self, strict: bool) -> list[list[Hashable]]:
         """Of every row what no row may share that is held out alone (hold_out.py): the pictures of

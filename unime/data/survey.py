@@ -31,8 +31,8 @@ class Survey:
 
     Attributes:
         answers: of pairs, a key of each one's query and one of its target (N, 2) int64: equal for
-            equal items. Where some name their right answer a third one (N, 3): of the answer, equal
-            for equal ones of one task, 0 where it is not known.
+            equal items (:func:`seen_key`). Where some name their right answer a third one (N, 3):
+            of the answer, equal for equal ones of one task, 0 where it is not known.
     """
 
     rows: int
@@ -72,10 +72,11 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
                 query, *targets = (_seen(item, picture) for item in items)
                 things = {"queries": [query], "targets": targets}
                 answers += _key(query) + _key(targets[0])
-                named.append(answer_key(task, row.answer))
+                named.append(answer_key(row.task, row.answer))
                 digest.update(repr([item.spacing for item in items]).encode())
                 digest.update(repr(row.scores).encode() if row.scores else b"")
-                digest.update(repr([named[-1]]).encode() if row.answer else b"")
+                key = answer_key(task, row.answer)  # as it was: runs go on by their content
+                digest.update(repr([key]).encode() if row.answer else b"")
             digest.update(repr((row.row_id, things)).encode("utf-8", "surrogatepass"))
             for kind, found in things.items():
                 known = seen.setdefault(kind, set())
@@ -86,6 +87,15 @@ def survey(rows: Rows, task_sizes: Mapping[str, int], batch_size: int) -> Survey
     if any(named):
         keys = np.column_stack([keys, np.array(named, np.int64)])
     return Survey(total, digest.hexdigest(), distinct, keys)
+
+
+def seen_key(item: Item) -> int:
+    """What a survey's answers have of an item.
+
+    Raises:
+        DataError: a picture that cannot be read.
+    """
+    return int.from_bytes(_key(_seen(item, _picture)), "little", signed=True)
 
 
 def check_variety(found: Survey, batch_size: int, least: Mapping[str, int]) -> list[str]:

@@ -31,8 +31,8 @@ def instruction_loss(
         embeddings: "query" (Q, D) and "target" (C, D).
         labels: "query_key" (Q,) and "target_key" (C,), equal exactly for items of equal text and
             image content; "is_positive" (C,), True for Q targets, in the order of their queries.
-            Where the data name right answers "query_answer" (Q,) and "target_answer" (C,), equal
-            exactly for equal ones and 0 where none is known; a query's is its positive's.
+            Where more is known to be right than the batch says "asked" (M, 2) and "named" (K, 2),
+            as :class:`Negatives` has them.
             With ``soft_labels`` "score" (C,), of a judge for the row that a target is of, and
             "own_query" (C,), that row's number less how many positives stand up to the target.
         step, temperature: see :func:`hard_negative_loss`.
@@ -43,8 +43,8 @@ def instruction_loss(
     if len(positive_index) != len(queries):
         raise ValueError(f"{len(queries)} queries but {len(positive_index)} positives")
     positive_key = target_key[positive_index]  # (Q,)
-    query_answer, target_answer = labels.get("query_answer"), labels.get("target_answer")
-    is_negative = Negatives(query_key, positive_key, target_key, query_answer, target_answer)
+    asked, named = labels.get("asked"), labels.get("named")
+    is_negative = Negatives(query_key, positive_key, target_key, asked, named)
     loss_of = partial(hard_negative_loss, config=config, step=step, temperature=temperature)
     output = loss_of(queries, targets, positive_index, is_negative)
     sides = {"query": queries[is_first(query_key)], "target": targets[is_first(target_key)]}
@@ -53,7 +53,7 @@ def instruction_loss(
         stats["temperature"] = temperature.detach()
     loss = output.loss
     if config.symmetric:
-        is_negative = Negatives(positive_key, query_key, query_key, query_answer, query_answer)
+        is_negative = Negatives(positive_key, query_key, query_key, named, asked)
         own = torch.arange(len(queries), device=queries.device)
         reverse = loss_of(targets[positive_index], queries, own, is_negative)
         stats |= {f"reverse_{name}": value for name, value in reverse.stats.items()}

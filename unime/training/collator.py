@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unime.backbones.packing import pack
-from unime.data.labels import answer_labels, judged_labels
+from unime.data.labels import RightAnswers, judged_labels
 from unime.errors import DataError
 from unime.inputs.items import Item, Pair, item_digest, item_key
 from unime.inputs.padding import Sample
@@ -124,7 +124,7 @@ class PairCollator(Collator):
         verified: whether the rows were looked at before training (``data.verify_images``).
         apart: see :class:`Collator`.
         scored: whether the loss asks for a judge's scores.
-        answered: whether any row of the data, on any rank, says which right answer it has.
+        right: what all rows of the data say; None: what a batch says is all.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class PairCollator(Collator):
         verified: bool = True,
         apart: bool = False,
         scored: bool = False,
-        answered: bool = False,
+        right: RightAnswers | None = None,
     ) -> None:
         super().__init__(item_processor, limits, apart)
-        self.scored, self.answered = scored, answered
+        self.scored, self.right = scored, right
         self.advice = "" if verified else NOT_VERIFIED
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
@@ -150,13 +150,17 @@ class PairCollator(Collator):
             target_rows += [pair.row_id] * len(pair.negatives)
         groups = {"query": (queries, row_ids), "target": (targets, target_rows)}
         batch = self._batch(groups, row_ids)
+        query_keys, target_keys = (list(map(item_key, own)) for own in (queries, targets))
         batch.labels = {
-            "target_key": torch.tensor([item_key(item) for item in targets]),  # (B + n,)
-            "query_key": torch.tensor([item_key(item) for item in queries]),  # (B,)
+            "target_key": torch.tensor(target_keys),  # (B + n,)
+            "query_key": torch.tensor(query_keys),  # (B,)
             "is_positive": torch.arange(len(targets)) < len(pairs),  # (B + n,)
         }
         if self.scored:
             batch.labels |= judged_labels(pairs)
-        if self.answered:
-            batch.labels |= answer_labels(pairs)
+        if self.right:
+            batch.labels |= self.right.labels(
+                dict(zip(query_keys, queries, strict=True)),
+                dict(zip(target_keys, targets, strict=True)),
+            )
         return batch

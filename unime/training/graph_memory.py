@@ -1,8 +1,9 @@
 """How many chunks keep their graph between the first pass and the loss (``optim.graph_memory``).
 
 What a graph takes is measured: on a GPU by what each forward leaves allocated; elsewhere by the
-storages that are still there after it, in a process's first step, and reckoned by tokens from then
-on. Which chunks keep theirs changes no number (grad_cache.py), only how long a step takes.
+storages that are still there after it, in a process's first step and for the first chunk of its
+kind, and reckoned by tokens from then on. Which chunks keep theirs changes no number
+(grad_cache.py), only how long a step takes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class GraphMemory:
             before = torch.cuda.memory_allocated(self.device)
             yield
             size = float(torch.cuda.memory_allocated(self.device) - before)
-        elif self._first_step:
+        elif self._first_step or _kind(chunk) not in self._per_token:
             with _NewStorages() as new:
                 yield
             size = new.size

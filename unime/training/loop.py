@@ -50,7 +50,7 @@ def train(
             a chunk, or no room for a checkpoint.
         SystemExit: 130 after Ctrl-C, 143 after SIGTERM, with everything saved.
     """
-    trainer = Trainer(run, encoder, dataset, sampler, validation, mining, temperature)
+    trainer = Trainer(run, encoder, dataset, sampler, collate, validation, mining, temperature)
     bar = tqdm(
         initial=trainer.step,
         total=trainer.total_steps,
@@ -62,12 +62,12 @@ def train(
             while True:
                 try:
                     _mine(trainer, interruption)
-                    with trainer.rest_of_batches(dataset, collate) as batches:
+                    with trainer.rest_of_batches(dataset) as batches:
                         _take_steps(trainer, batches, loss_fn, bar, interruption)
                     if trainer.is_done:
                         break
                 except ChunkTooLarge as error:
-                    trainer.make_room(collate, error)
+                    trainer.make_room(error)
         trainer.finish()
     finally:
         for tracker in run.accelerator.trackers:

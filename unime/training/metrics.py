@@ -78,6 +78,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _is_of_validation(line: Mapping[str, Any]) -> bool:
+    return any(name.startswith(f"{VALIDATION}/") for name in line)
+
+
 @dataclass
 class Metrics:
     """Means of what the steps report, one line for every `log_every` steps.
@@ -161,13 +165,22 @@ class Metrics:
             "counts": self._counts,
         }
 
-    def go_on(self, step: int, state: Mapping[str, Any] | None) -> None:
-        """Start after `step`: drop the lines of later steps, which were lost and come again."""
+    def go_on(self, step: int, state: Mapping[str, Any] | None, validates: bool = False) -> None:
+        """Start after `step`: drop the lines of later steps, which were lost and come again.
+
+        Args:
+            validates: whether the scores of `step` come again, too.
+        """
         if state is not None:
             self.seconds, self.skipped = state["seconds"], state["skipped"]
             self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
         if self.accelerator.is_main_process:
-            kept = [line for line in read_lines(self.path) if line["step"] <= step]
+            last = step - validates
+            kept = [
+                line
+                for line in read_lines(self.path)
+                if line["step"] <= (last if _is_of_validation(line) else step)
+            ]
             write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _write(self, step: int, values: Mapping[str, float | None]) -> None:

@@ -8,8 +8,9 @@ at any step at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -33,7 +34,7 @@ from unime.runtime.files import write_json
 from unime.runtime.interruption import typed_command
 from unime.runtime.workers import load_batches, named
 from unime.training.checkpoints import checkpoint
-from unime.training.chunks import Batch
+from unime.training.chunks import Batch, ChunkLimits
 from unime.training.engines import graph_memory
 from unime.training.grad_cache import ChunkTooLarge, StepLeft, cached_backward
 from unime.training.graph_memory import GIB, GraphMemory
@@ -45,6 +46,8 @@ from unime.training.run import FINISHED, Run
 from unime.training.schedule import learning_rate, total_steps
 from unime.training.watch import Watch
 from unime.validation.measure import Validation, embedding
+
+OF_A_START = ("run.", "resume.", "validation.")  # settings that no chunk depends on
 
 
 class StageLoss(Protocol):
@@ -68,11 +71,12 @@ class Trainer:
         encoder: Encoder,
         dataset: Rows,
         sampler: GlobalBatchSampler,
+        collate: Collate,
         validation: Validation | None = None,
         mining: Mining | None = None,
         temperature: LearntTemperature | None = None,
     ) -> None:
-        self.run, self.encoder, self.sampler = run, encoder, sampler
+        self.run, self.encoder, self.sampler, self.collate = run, encoder, sampler, collate
         self.validation, self.mining, self.temperature = validation, mining, temperature
         self.optim: OptimConfig = run.config.optim
         self.total_steps = total_steps(self.optim, sampler.steps_per_epoch)
@@ -94,7 +98,7 @@ class Trainer:
             try:
                 encoder.load_trained(run.checkpoint)
             except ConfigError as error:
-                raise checkpoint.unreadable(run.checkpoint, error) from error
+                raise checkpoint.unusable(run.checkpoint, error) from error
         run.log.info("%s", encoder.describe())
         optimizer = make_optimizer(self.parameters.values(), self.optim)
         choose_precision(self.optim)
@@ -119,13 +123,12 @@ class Trainer:
     def is_done(self) -> bool:
         return self.step >= self.total_steps
 
-    def rest_of_batches(
-        self, dataset: Rows, collate: Collate
-    ) -> AbstractContextManager[Iterator[Batch]]:
+    def rest_of_batches(self, dataset: Rows) -> AbstractContextManager[Iterator[Batch]]:
         """This rank's part of every step that is left, or until negatives are mined again."""
         size = self.optim.batch_size_per_device
         first = self.run.accelerator.process_index * size
-        make = partial(_rows_of_step, dataset, self.sampler, collate, slice(first, first + size))
+        own = slice(first, first + size)
+        make = partial(_rows_of_step, dataset, self.sampler, self.collate, own)
         end = self.total_steps
         if self.mining is not None:
             end = min(end, self.mining.next_step(self.step))
@@ -141,7 +144,7 @@ class Trainer:
             StepLeft: a signal reached any rank; the checkpoint of this step says that it is due.
         """
         validation, accelerator = self.validation, self.run.accelerator
-        if validation is None or not validation.is_due(self.step, self.is_done):
+        if validation is None or not self._validates:
             return
 
         with embedding(self.encoder) as embedder:
@@ -154,6 +157,11 @@ class Trainer:
         if is_best:
             self.save()
             self._name_best()
+
+    @property
+    def _validates(self) -> bool:
+        """Whether a validation of this step is due."""
+        return self.validation is not None and self.validation.is_due(self.step, self.is_done)
 
     def mine(self, signum: Callable[[], int]) -> None:
         """Mine negatives with the model as it is, where that is due.
@@ -217,14 +225,14 @@ class Trainer:
             self.run.log.warning("%s", words)
         return values
 
-    def make_room(self, collate: Collate, error: ChunkTooLarge) -> None:
+    def make_room(self, error: ChunkTooLarge) -> None:
         """After a step for which there was no memory; the loss and its gradient stay what they are.
 
         Raises:
             RunError: there is no way, or none that the settings allow; says what to try.
         """
         where = f"step {self.step + 1}: out of {self.run.accelerator.device.type} memory"
-        change = smaller(self.run.accelerator, self.optim, collate, self.graphs, error, where)
+        change = smaller(self.run.accelerator, self.optim, self.collate, self.graphs, error, where)
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -260,6 +268,7 @@ class Trainer:
             **({"mined": self.mining.step} if self.mining else {}),
             **({"temperature": self.temperature.state} if self.temperature else {}),
             "kept_graphs": self.graphs.kept,
+            "chunk_limits": asdict(self.collate.limits),
             "world_size": run.accelerator.num_processes,
             "data": run.data,
             "identity": run.identity,
@@ -360,22 +369,36 @@ class Trainer:
     def _resume(self, folder: Path) -> None:
         run, state = self.run, checkpoint.read_state(folder)
         self.step = self.saved = state["step"]
-        self.metrics.go_on(self.step, state["metrics"])
         self.watch.go_on(state)
+        limits = state.get("chunk_limits")  # an older version did not keep them
+        if limits and self.optim.auto_chunk and self._is_alike(state):
+            self.collate.limits = ChunkLimits(**limits)
         if self.validation is not None:
             self.validation.go_on(state["validation"])
+        self.metrics.go_on(self.step, state["metrics"], self._validates)
         if self.mining is not None:
             try:
                 self.mining.go_on(state.get("mined", -1), folder)
             except (OSError, SafetensorError, DataError) as error:
-                raise checkpoint.unreadable(folder, error) from error
-        if self.temperature is not None:
+                raise checkpoint.unusable(folder, error) from error
+        if self.temperature is not None and "temperature" in state:  # else it begins here
             self.temperature.go_on(state["temperature"])
         run.log.info("going on from %s", folder)
         seed = run.config.run.seed
         warning = checkpoint.restore(folder, self.parameters, self.optimizer, run.accelerator, seed)
         if warning:
             run.log.warning("%s", warning)
+
+    def _is_alike(self, state: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint was written with the settings and the processes of this start."""
+        if state["world_size"] != self.run.accelerator.num_processes:
+            return False
+        then, now = (
+            {key: value for key, value in identity["settings"].items()
+             if not key.startswith(OF_A_START)}
+            for identity in (state["identity"], self.run.identity)
+        )  # fmt: skip
+        return then == now
 
     def _not_finite(self, values: dict[str, float], batch: Batch) -> dict[str, float]:
         """Write the step's rows down, then stop or skip it (``optim.on_nonfinite``).

@@ -62,10 +62,16 @@ def wanted_rows(task_sizes: Mapping[str, int], config: ValidationConfig) -> dict
     share = config.share if config.share is not None else cast(int, config.rows) / total
     wanted = {task: max(LEAST, round(share * size)) for task, size in task_sizes.items()}
     for task, count in wanted.items():
-        if count > task_sizes[task] / 2:
+        if (size := task_sizes[task]) < 2 * LEAST:
             raise DataError(
-                f"validation: {count} rows of task {task!r} would be held out of"
-                f" {task_sizes[task]}: more than half; hold out fewer"
+                f"validation: task {task!r} has {size} rows, {2 * LEAST - size} too few to hold"
+                f" {LEAST} out and train on as many: leave it out, or give validation.suite"
+                " instead"
+            )
+        if count > size / 2:
+            raise DataError(
+                f"validation: {count} rows of task {task!r} would be held out of {size}: more than"
+                " half; hold out fewer"
             )
     return wanted
 

@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from unime.data.datasets import PairDataset, TextDataset
-from unime.data.labels import answer_labels, judged_labels
-from unime.inputs.items import Item, item_key, right_targets
-from unime.losses import LossFunction, spread
+from unime.data.labels import RightAnswers, judged_labels
+from unime.inputs.items import Item, item_key
+from unime.losses import LossFunction, Negatives, spread
 from unime.retrieval.embedder import ItemEmbedder
 from unime.retrieval.encoding import DistinctItems, distinct_items, encode
 from unime.validation.measure import CHANCE, HIT, LOSS, Leave, Scores
@@ -98,10 +98,16 @@ class HeldOutPairs:
 
     Args:
         batch_rows, chunk_size: as :class:`HeldOutTexts` has them.
+        right: what all rows of the data say.
     """
 
     def __init__(
-        self, rows: PairDataset, loss_fn: LossFunction, batch_rows: int, chunk_size: int
+        self,
+        rows: PairDataset,
+        loss_fn: LossFunction,
+        batch_rows: int,
+        chunk_size: int,
+        right: RightAnswers,
     ) -> None:
         pairs = list(rows)
         items = [pair.query for pair in pairs]
@@ -112,10 +118,11 @@ class HeldOutPairs:
             self._owner += [place] * len(pair.negatives)
         self._pairs = pairs
         self._are_judged = all(pair.scores for pair in pairs)
-        self._are_answered = any(pair.answer for pair in pairs)
         self._held = HeldItems(items, chunk_size)
-        keys = torch.tensor([item_key(item) for item in items])
-        self._query_key, self._target_key = keys[: len(pairs)], keys[len(pairs) :]
+        keys = list(map(item_key, items))
+        known = list(zip(keys, items, strict=True))
+        self._known = right.labels(dict(known[: len(pairs)]), dict(known[len(pairs) :]))
+        self._query_key, self._target_key = torch.tensor(keys).tensor_split([len(pairs)])
         self._first_queries, self._first_targets = (
             first_of_each(own.tolist()) for own in (self._query_key, self._target_key)
         )
@@ -151,30 +158,23 @@ class HeldOutPairs:
             "is_positive": torch.arange(len(own)) < len(rows),
             "query_key": self._query_key[rows],
         }
-        pairs = [self._pairs[row] for row in rows]
         if self._are_judged:
-            labels |= judged_labels(pairs)
-        if self._are_answered:
-            labels |= answer_labels(pairs)
+            labels |= judged_labels([self._pairs[row] for row in rows])
+        labels |= self._known
         return self._loss_fn({"query": queries[rows], "target": targets[own]}, labels).loss.item()
 
     def _hits(self, queries: Tensor, targets: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Of each row of a task, and by chance (n,)."""
         own = self._of(rows)
         own = own[first_of_each(self._target_key[own].tolist())]  # different targets (C,)
-        column = {key: number for number, key in enumerate(self._target_key[own].tolist())}
-        right = right_targets(
-            (int(self._query_key[row]), column[int(self._target_key[row])], self._pairs[row].answer)
-            for row in rows
-        )
+        asked, offered = self._query_key[rows], self._target_key[own]
+        wrong = Negatives(asked, self._target_key[rows], offered, **self._known)
         different = targets[own]  # (C, D)
         hits, chances = [], []
         for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            is_right = torch.zeros(len(block), len(own), dtype=torch.bool)
-            for number, row in enumerate(block):
-                is_right[number, list(right[int(self._query_key[row])])] = True
-            hits.append(hit_share(queries[block] @ different.T, is_right))
+            block = slice(start, start + BLOCK)
+            is_right = ~wrong[block]  # (n, C)
+            hits.append(hit_share(queries[rows[block]] @ different.T, is_right))
             chances.append(is_right.sum(dim=1) / len(own))
         return torch.cat(hits), torch.cat(chances)
 

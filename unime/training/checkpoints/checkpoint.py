@@ -200,7 +200,7 @@ def restore(
         Why the random states could not be restored, if so (another number of processes).
 
     Raises:
-        ConfigError: a file cannot be read.
+        ConfigError: a file cannot be read, or is of other settings.
     """
     state = read_state(folder)
     try:
@@ -210,12 +210,27 @@ def restore(
             load_random_state(folder / _random_file(accelerator.process_index), accelerator.device)
             return None
     except (OSError, SafetensorError, DataError) as error:
-        raise unreadable(folder, error) from None
+        raise unusable(folder, error) from None
     set_seed((seed + 1000003 * state["step"]) % 2**31, device_specific=True)
     return (
         f"the checkpoint was written by {state['world_size']} processes and is continued by "
         f"{accelerator.num_processes}: random states start anew, so dropout masks differ from "
         "those of an uninterrupted run (the rows of every batch do not)"
+    )
+
+
+def unusable(folder: Path, error: Exception) -> ConfigError:
+    """What to do about a checkpoint that was read and could not be put back: it is damaged, or is
+    what was written and of other settings (``resume.force``)."""
+    if not (folder / DIGESTS).exists():
+        return unreadable(folder, error)
+    try:
+        check(folder)
+    except ConfigError as damage:
+        return damage
+    return ConfigError(
+        f"{folder}: is whole and does not fit these settings ({error}); go on with those that it"
+        " was saved with, or give another run.output_dir"
     )
 
 
