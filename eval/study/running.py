@@ -17,13 +17,15 @@ from pathlib import Path
 from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
-from unime.errors import ConfigError, RunError
+from unime.errors import RunError, require
 from unime.runtime.folder_lock import wait_until_free
 from unime.runtime.launcher import SCRIPTS
 
 LOGS = "logs"
 PATIENCE = 120.0  # seconds for a program of a study that was killed, which ends by itself
 LAST = 4096  # bytes of a log that say why a program failed
+GPUS, RANKS = "CUDA_VISIBLE_DEVICES", "UNIME_NUM_PROCESSES"
+LAUNCHED_BY = (RANKS, "UNIME_ACCELERATE_CONFIG")  # what a user may export, by which ranks run
 TOLD = re.compile(r"^(error|launch\.sh): .*", re.MULTILINE)
 
 
@@ -154,6 +156,23 @@ def outcome(status: int, log: Path) -> tuple[str, str]:
     return FAILED, f"status {status}; {reason}".rstrip("; ")
 
 
+def with_ranks(workers: int, own: Mapping[str, str]) -> dict[str, str]:
+    """A base's environment with how many ranks each of its programs has, which decides the global
+    batch: what it says itself, what this process was started with, or one a GPU of a worker.
+
+    Raises:
+        ConfigError: GPUs that the workers do not divide, or no number of ranks.
+    """
+    gpus, shares = visible_gpus({**os.environ, **own}), 1 if GPUS in own else workers
+    expected = f"a divisor of {len(gpus)}, the GPUs: cells of one study have as many each"
+    require(len(gpus) % shares == 0, "workers", workers, expected)
+    exported = {key: os.environ[key] for key in LAUNCHED_BY if os.environ.get(key)}
+    found = {**own, **{key: value for key, value in exported.items() if not own.get(key)}}
+    ranks = found.get(RANKS) or str(max(1, len(gpus) // shares))
+    require(ranks.isdecimal() and int(ranks) > 0, RANKS, ranks, "a positive number")
+    return {**found, RANKS: ranks}
+
+
 def environments(workers: int, own: Mapping[str, str]) -> list[dict[str, str]]:
     """What each worker's programs get of the machine: its share of the cores and of the GPUs.
 
@@ -161,27 +180,24 @@ def environments(workers: int, own: Mapping[str, str]) -> list[dict[str, str]]:
         own: what the base says, which goes first.
 
     Raises:
-        ConfigError: fewer GPUs than workers.
+        ConfigError: GPUs that the workers do not divide, or no number of ranks.
     """
-    gpus = [] if "CUDA_VISIBLE_DEVICES" in own else visible_gpus()
-    expected = f"at most {len(gpus)}, the GPUs"
-    if gpus and workers > len(gpus):
-        raise ConfigError(f"workers: got {workers}, expected {expected}", "workers")
+    own = with_ranks(workers, own)
+    gpus = visible_gpus(os.environ)
     cores = len(os.sched_getaffinity(0)) // workers
-    ranks = int(own.get("UNIME_NUM_PROCESSES") or max(1, len(gpus) // workers))
-    shared = {"OMP_NUM_THREADS": str(max(1, cores // ranks))}
+    shared = {"OMP_NUM_THREADS": str(max(1, cores // int(own[RANKS])))}
     if "OMP_NUM_THREADS" in os.environ:
         shared = {}
     found = []
     for worker in range(workers):
-        of_worker = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[worker::workers])} if gpus else {}
+        of_worker = {GPUS: ",".join(gpus[worker::workers])} if gpus else {}
         found.append({**shared, **of_worker, **own})
     return found
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Their names for CUDA_VISIBLE_DEVICES."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+    if (named := environment.get(GPUS)) is not None:
         return [name for name in named.split(",") if name.strip()]
     import torch  # slow, and of no other use here
 

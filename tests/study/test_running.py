@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -46,7 +47,8 @@ def test_every_command_runs_once_and_every_cell_is_a_row(
     study.main([name, "--dry-run"])
     said = capsys.readouterr().out
     assert "[1/6] unime seed 0: not run, 0 of 3" in said and "12 commands, of which 12" in said
-    head = "export CUDA_VISIBLE_DEVICES=''\n./launch.sh prepare data.yaml  # data\n"
+    head = "export CUDA_VISIBLE_DEVICES='' UNIME_NUM_PROCESSES=1\n"
+    head += "./launch.sh prepare data.yaml  # data\n"
     assert said.startswith(head)  # what goes before a command that is typed by hand
     assert not (checkout.folder / "runs").exists() and not checkout.calls
     assert run(name) == 0
@@ -157,16 +159,47 @@ def test_data_that_cannot_be_made_end_it(checkout: StudyCheckout) -> None:
 def test_workers_divide_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    shared = {"OMP_NUM_THREADS": "2", "UNIME_NUM_PROCESSES": "2"}
     assert environments(2, {}) == [
-        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "4,6"},
-        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "5"},
+        {**shared, "CUDA_VISIBLE_DEVICES": "4,6"},
+        {**shared, "CUDA_VISIBLE_DEVICES": "5,7"},
     ]
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(3, {})] == ["4", "5", "6"]
-    with pytest.raises(ConfigError, match="workers: got 4, expected at most 3, the GPUs"):
-        environments(4, {})
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(4, {})] == ["4", "5", "6", "7"]
+    for workers in (3, 8):
+        with pytest.raises(ConfigError, match=f"workers: got {workers}, expected a divisor of 4"):
+            environments(workers, {})
     own = {"CUDA_VISIBLE_DEVICES": "", "UNIME_NUM_PROCESSES": "2"}
-    assert environments(2, own) == [{"OMP_NUM_THREADS": "2", **own}] * 2
+    assert environments(3, own) == [{"OMP_NUM_THREADS": "1", **own}] * 3
+
+
+def test_a_number_of_ranks_is_of_an_identity(
+    checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which decides the global batch: that of the workers' GPUs, and one that a user exports."""
+    base = checkout.folder / "base.yaml"
+    base.write_text(base.read_text().partition("environment:")[0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    name = checkout.write("recipes: [unime]\nseeds: [0]\n")
+
+    def planned(*words: str) -> str:
+        study.main([name, "--dry-run", *words])
+        return capsys.readouterr().out
+
+    def steps(said: str) -> set[str]:
+        return set(re.findall(r"steps/([a-z0-9]+-[0-9a-f]+)\n", said))
+
+    whole, halves = planned(), planned("workers=2")
+    assert whole.startswith("export UNIME_NUM_PROCESSES=8\n")  # as it is typed by hand
+    assert halves.startswith("export UNIME_NUM_PROCESSES=4\n")
+    assert len(steps(whole)) == len(steps(halves)) == 3 and not steps(whole) & steps(halves)
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "4")
+    assert planned() == planned("workers=2") == halves
+    with pytest.raises(ConfigError, match="workers: got 3, expected a divisor of 8"):
+        study.main([name, "workers=3"])
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "many")
+    with pytest.raises(ConfigError, match="UNIME_NUM_PROCESSES: got 'many', expected a positive"):
+        planned()
 
 
 @pytest.mark.parametrize(
