@@ -184,6 +184,36 @@ def test_mining_reads_the_data_of_its_recipe_and_grid(checkout: StudyCheckout) -
     assert cell.steps[1].config.data.tasks == ["Other"]
 
 
+def test_mining_sees_the_rows_that_pairs_are(checkout: StudyCheckout) -> None:
+    """All that says which rows and pictures these are; stage 2 then has a set that says it."""
+    words = ["data.split=other", "data.image_root=pictures", "data.follow_links=true",
+             "data.answer_column=key", "data.on_bad_row=drop", "data.revision=main"]  # fmt: skip
+    text = "recipes: [unime, unime-v2, e5v]\nseeds: [0]\ngrid: {data: [pairs, mined, judged]}\n"
+    text += f"words: {{stage2: [{', '.join(words)}]}}\n"
+    for cell in planned(checkout, text):
+        assert not cell.problem
+        data = cell.steps[-2].config.data
+        if cell.values.get("data") == "pairs":
+            pairs = data
+            continue
+        assert (data.split, data.revision, data.answer_column) == (None, None, None)
+        for step in cell.steps:
+            if step.kind == "mine":
+                assert step.config.data.pairs(["Words"]) == pairs
+            if step.kind == "judge":
+                assert step.config.data.follow_links and step.config.data.split is None
+
+
+def test_a_grid_of_rows_is_heeded_where_they_are_mined(checkout: StudyCheckout) -> None:
+    text = "recipes: [unime]\nseeds: [0]\n"
+    text += "grid: {data: [mined], stage2.data.answer_column: [null, key]}\n"
+    cells = planned(checkout, text)
+    assert [cell.problem for cell in cells] == ["", ""]
+    assert [cell.steps[1].config.data.answer_column for cell in cells] == [None, "key"]
+    assert [cell.steps[2].config.data.answer_column for cell in cells] == [None, None]
+    assert not {step.name for step in cells[0].steps[1:]} & {s.name for s in cells[1].steps[1:]}
+
+
 def test_all_that_a_step_reads_is_of_its_identity(checkout: StudyCheckout) -> None:
     """The second model that mines, with its weights; a suite that validates; a processor."""
     folder = checkout.folder
