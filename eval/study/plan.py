@@ -46,7 +46,7 @@ from unime.config import (
     build_config,
     dump_config,
 )
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 
 MINE, JUDGE = "mine", "judge"
 # of stage 2 with a prepared set, which is no repository and says the rest itself
@@ -156,7 +156,7 @@ def _planned(cell: Cell, recipe: RecipeConfig, setup: _Setup) -> Cell:
     try:
         steps = {step.name: step for step in _Chain(cell, recipe, setup).steps()}
         return replace(cell, steps=tuple(steps.values()))
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         return replace(cell, problem=str(error))
 
 

@@ -13,6 +13,8 @@ from eval.study.plan import Cell, cells_of
 from eval.study.settings import BaseConfig, StudyConfig
 from tests.support.studies import StudyCheckout
 from unime.config import build_config
+from unime.data.prepared.folder import CHECK, PreparedSet, write_rows
+from unime.inputs.items import Item, Pair
 
 RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only, vlm2vec]\nseeds: [0, 1]\n"
 FEW = "recipes: [unime, vlm2vec]\nseeds: [0]\n"
@@ -143,6 +145,42 @@ def test_data_count_by_content_and_pictures_by_size(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"21")
     assert now() != before
     assert data_digest(str(tmp_path / "nothing")) == "absent"
+
+
+def test_a_prepared_set_counts_with_its_pictures_and_without_its_check(tmp_path: Path) -> None:
+    """Which lie where they did (prepare own), and of which others may lie there too."""
+    root, pictures = tmp_path / "set", tmp_path / "pictures"
+    for name in ("a.png", "b.gif", "c.png", "other.png"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_bytes(b"12")
+    items = [Item(images=(name,)) for name in ("a.png", "b.gif", "c.png")]
+    write_rows(root / "task", "train", [Pair(items[0], items[1], (items[2],), "row")], 1)
+    PreparedSet(str(pictures), {"task": {"train": 1}}).write(root)
+
+    def now() -> str:
+        data_digest.cache_clear()
+        return data_digest(str(root))
+
+    before = now()
+    (root / CHECK).mkdir()
+    (root / CHECK / "report.html").write_text("sound")
+    (pictures / "other.png").write_bytes(b"123")
+    (pictures / "a.png").write_bytes(b"34")
+    assert now() == before
+    for name in ("a.png", "b.gif", "c.png"):
+        (pictures / name).write_bytes(b"345")
+        assert now() != before
+        (pictures / name).unlink()
+        assert now() != before
+        (pictures / name).write_bytes(b"12")
+        assert now() == before
+
+
+def test_a_damaged_set_is_a_problem_of_its_cells(checkout: StudyCheckout) -> None:
+    (checkout.folder / "triples").mkdir()
+    (checkout.folder / "triples/set.json").write_text("{")
+    sound, damaged = planned(checkout, "recipes: [unime, e5v]\nseeds: [0]\n")
+    assert not sound.problem and "set.json" in damaged.problem and damaged.steps == ()
 
 
 def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout) -> None:
