@@ -64,8 +64,8 @@ def compared(rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
             entry["averages"][key] = asdict(reached(arm, average))
             if other is not None:
                 apart = difference(arm, other, average)
-                words = in_words(apart, len(apart.seeds))
-                entry["differences"][key] = asdict(apart) | {"in_words": words}
+                numbers = {} if apart is None else asdict(apart)
+                entry["differences"][key] = numbers | {"in_words": in_words(apart)}
         found["arms"][arm.name] = entry
     return found
 
