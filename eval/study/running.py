@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 
 from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
@@ -38,6 +39,8 @@ class Runner:
         environments: of each worker, beside that of this process.
         commit: of the code.
         retry: whether steps that failed are run again.
+        ended: set once all has to end.
+        starting: held while a program starts, which is not while all are ended.
     """
 
     folder: Path
@@ -45,6 +48,8 @@ class Runner:
     commit: str
     retry: bool = False
     children: dict[int, str] = field(default_factory=dict)  # process id -> step
+    ended: Event = field(default_factory=Event)
+    starting: Lock = field(default_factory=Lock)
 
     def run(self, steps: Iterable[Step], ended: Callable[[Step, Mark], None]) -> None:
         """Run all steps that are not done, and tell of each how it ended.
@@ -84,12 +89,14 @@ class Runner:
         return mark.status == FAILED and self.retry
 
     def stop(self) -> None:
-        """End all programs that run; training saves first."""
-        for child in list(self.children):
-            try:
-                os.kill(child, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+        """End all programs that run, and start no other; training saves first."""
+        with self.starting:
+            self.ended.set()
+            for child in list(self.children):
+                try:
+                    os.kill(child, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
 
     def prepare(self, commands: Mapping[str, list[str]]) -> None:
         """Make the data, one after another, with what they say on the terminal.
@@ -107,24 +114,28 @@ class Runner:
         forget()
         if code_of(step.kind) != step.code:
             raise RunError("the code has changed while the study ran: type the command again")
-        if not wait_until_free(step.folder, PATIENCE):
+        if not wait_until_free(step.folder, PATIENCE, self.ended) and not self.ended.is_set():
             reason = f"{step.folder} is in use by another program"
             return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
         log = self.folder / LOGS / f"{step.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        marks.began(step)
         began = time.monotonic()
         with log.open("ab") as file:
-            file.write(f"$ {shlex.join(step.command)}\n".encode())
-            file.flush()
-            child = subprocess.Popen(
-                step.command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=self._environment(slot),
-            )
-            self.children[child.pid] = step.name
+            with self.starting:
+                if self.ended.is_set():
+                    reason = "the study ended before it began"
+                    return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
+                marks.began(step)
+                file.write(f"$ {shlex.join(step.command)}\n".encode())
+                file.flush()
+                child = subprocess.Popen(
+                    step.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(slot),
+                )
+                self.children[child.pid] = step.name
             try:
                 _, ended, usage = os.wait4(child.pid, 0)  # with what it started and waited for
             finally:

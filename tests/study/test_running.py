@@ -8,13 +8,17 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from eval.study.marks import Marks, events
-from eval.study.running import environments, outcome
+from eval.study.plan import Step
+from eval.study.running import Runner, environments, outcome
 from stages import study
 from tests.support.studies import QUERIES, TASKS, StudyCheckout, kill
 from unime.errors import ConfigError, RunError
@@ -221,6 +225,35 @@ def test_what_an_exit_status_means(
 ) -> None:
     (tmp_path / "log").write_text(said)
     assert outcome(status, tmp_path / "log") == expected
+
+
+def test_what_waits_for_its_folder_is_not_begun_when_a_study_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program, of a study that was killed a moment ago, has the folder."""
+    folder = tmp_path / "steps/stage1-x"
+    folder.mkdir(parents=True)
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+    hold += "print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(folder / ".lock")]
+    step = Step("stage1-x", "stage1", folder, ("touch", str(tmp_path / "ran")), (), "code", None)
+    monkeypatch.setattr("eval.study.running.code_of", lambda kind: "code")
+    monkeypatch.setattr("eval.study.running.wait", ended_by_a_signal)
+    runner = Runner(tmp_path, [{}], "c1")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        Timer(1.0, holder.kill).start()  # after the signal
+        with pytest.raises(KeyboardInterrupt):
+            runner.run([step], lambda *_: None)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "logs/stage1-x.log").read_bytes()
+    mark = Marks(tmp_path).of(step)
+    assert mark is not None and mark.status == "stopped"
+
+
+def ended_by_a_signal(*_: object, **__: object) -> None:
+    time.sleep(0.3)  # the step waits already
+    raise KeyboardInterrupt
 
 
 # Kills -----------------------------------------------------------------------------------------
