@@ -25,6 +25,7 @@ from eval.study.tables import arms_table, differences_table, pairs_table
 from eval.tasks.suites import load_suite
 from unime.config import ReportConfig
 from unime.runtime.files import write_aside, write_json, writing
+from unime.runtime.names import LONGEST_NAME
 
 FIGURES = "figures"
 MOST_MODELS = 16  # of a page that can be read
@@ -72,7 +73,8 @@ def compared(rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
 
 def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
     """The report of each arm's first seed, with the figures."""
-    firsts = {arm.name: arm.rows[0] for arm in arms_of(rows)}
+    arms = arms_of(rows)
+    firsts = dict(zip(page_names([a.name for a in arms]), [a.rows[0] for a in arms], strict=True))
     if importlib.util.find_spec("sklearn") is None or len(firsts) > MOST_MODELS:
         return
     suite = next(iter(firsts.values()))["suite"]
@@ -89,3 +91,17 @@ def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
         published=False,
     )
     write_report(config)
+
+
+def page_names(names: Sequence[str]) -> list[str]:
+    """Names of arms as a report takes those of models: of one line, cut where they are long, and
+    numbered where they are the same then."""
+    found: list[str] = []
+    for name in names:
+        plain = "".join(one if one.isprintable() and one != "|" else " " for one in name)
+        end, number = "" if len(plain) <= LONGEST_NAME else "…", 1
+        while (short := plain[: LONGEST_NAME - len(end)] + end) in found:
+            number += 1
+            end = f"… ({number})"
+        found.append(short)
+    return found
