@@ -102,6 +102,13 @@ class Cell:
         return self.steps[-1].name if self.steps else ""
 
     @property
+    def trained(self) -> tuple[Step, ...]:
+        """The stages of its own, and not its judge's: where they are, the first step is stage 1,
+        and the one before the evaluation stage 2."""
+        ends = dict.fromkeys((*self.steps[:1], *self.steps[-2:-1]))
+        return tuple(step for step in ends if step.kind in STAGES)
+
+    @property
     def title(self) -> str:
         """For people."""
         values = [f"{key}={typed(value)}" for key, value in self.values.items()]

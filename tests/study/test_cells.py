@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 
 from eval.study import plan
 from eval.study.identity import data_digest
+from eval.study.marks import Marks
 from eval.study.plan import Cell, cells_of
+from eval.study.rows import row_of
 from eval.study.settings import BaseConfig, StudyConfig
+from eval.study.table import Row
 from tests.support.studies import StudyCheckout
 from unime.config import build_config
 from unime.data.prepared.folder import CHECK, PreparedSet, write_rows
@@ -194,6 +198,32 @@ def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout)
     assert judge.config.model.adapter == f"{trained.folder}/final"
     assert stage2.needs == (judge.name,) and stage2.config.data.root == str(judge.folder)
     assert stage2.config.model.adapter == f"{judged.steps[0].folder}/final"
+
+
+def test_a_row_has_no_metrics_of_the_judges_training(checkout: StudyCheckout) -> None:
+    folder = checkout.folder
+    text = "judged_by: own\n"
+    path = folder / "base.yaml"
+    path.write_text(path.read_text().replace("judged_by: infonce-after-stage1\n", text))
+    recipe = "source: s\nstage1: {optim: {learning_rate: 0.5}}\n"  # a stage 1 of its own, too
+    (folder / "configs/recipes/own.yaml").write_text(recipe)
+    (cell,) = planned(checkout, "recipes: [unime-v2]\nseeds: [0]\n")
+    kinds = [step.kind for step in cell.steps]
+    assert kinds == ["stage1", "mine", "stage1", "stage2", "judge", "stage2", "eval"]
+
+    def row_with(*trained: int) -> Row:
+        for number in trained:
+            step = cell.steps[number]
+            step.folder.mkdir(parents=True)
+            line = {"step": number, "loss": 1.0, f"only_{number}": 1.0}
+            (step.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        return row_of(cell, "small", Marks(folder / "runs/study"))
+
+    row = row_with(0, 2, 3)
+    assert row["stage1/step"] == 0 and "stage1/only_2" not in row
+    assert not any("stage2/" in key for key in row)
+    row = row_with(5)
+    assert row["stage2/step"] == 5 and "stage2/only_5" in row and "stage2/only_3" not in row
 
 
 @pytest.mark.parametrize(
