@@ -72,10 +72,14 @@ def compared(rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
 
 
 def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
-    """The report of each arm's first seed, with the figures."""
+    """The report of each arm's first seed, with the figures; or a line that says why not."""
     arms = arms_of(rows)
     firsts = dict(zip(page_names([a.name for a in arms]), [a.rows[0] for a in arms], strict=True))
-    if importlib.util.find_spec("sklearn") is None or len(firsts) > MOST_MODELS:
+    if importlib.util.find_spec("sklearn") is None:
+        print("no page: sklearn is not installed: pip install 'unime[eval]'")
+        return
+    if len(firsts) > MOST_MODELS:
+        print(f"no page: {len(firsts)} arms, and it has room for {MOST_MODELS}")
         return
     suite = next(iter(firsts.values()))["suite"]
     if any(not Path(row["folder"], f"{task}.json").is_file()

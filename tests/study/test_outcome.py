@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.study import outcome
-from eval.study.outcome import page_names, write_page
+from eval.study.outcome import MOST_MODELS, page_names, write_page
 from tests.support.studies import FILES, TASKS, row
 from unime.config import ReportConfig
 
@@ -46,3 +46,24 @@ def test_arms_of_long_values_have_a_page(reports: list[ReportConfig], tmp_path: 
 def test_names_that_fit_stay() -> None:
     names = ["unime", "unime k=8", "u" * 100]
     assert page_names(names) == names
+
+
+@pytest.mark.parametrize(
+    ("count", "missing", "said"),
+    [
+        (2, "sklearn", "no page: sklearn is not installed: pip install 'unime[eval]'"),
+        (MOST_MODELS + 1, "", "no page: 17 arms, and it has room for 16"),
+    ],
+)
+def test_why_there_is_no_page(
+    count: int,
+    missing: str,
+    said: str,
+    reports: list[ReportConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != missing or None)
+    write_page(tmp_path, rows_of([f"recipe-{n}" for n in range(count)], tmp_path), None)
+    assert not reports and said in capsys.readouterr().out
