@@ -125,7 +125,6 @@ class Runner:
                 if self.ended.is_set():
                     reason = "the study ended before it began"
                     return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
-                marks.began(step)
                 file.write(f"$ {shlex.join(step.command)}\n".encode())
                 file.flush()
                 child = subprocess.Popen(
