@@ -45,7 +45,7 @@ from unime.config import (
 from unime.config.loader import built, parse_words, program_parser
 from unime.data.checks.check import DataReport, check_data
 from unime.data.checks.leakage import HeldItem
-from unime.data.prepared.folder import PreparedSet
+from unime.data.prepared.folder import CHECK, PreparedSet
 from unime.data.stores.check import check_store, find_stores
 from unime.errors import ConfigError, require_package
 from unime.models.item_processor import ItemProcessor
@@ -170,7 +170,7 @@ def _parsed(
 def _of_stage2(argv: list[str] | None, path: Path) -> Checked:
     parser, args = _parsed(Stage2CheckConfig, argv)
     config = built(parser, Stage2CheckConfig, path, args.overrides)
-    output_dir = config.check.output_dir or Path(config.run.output_dir, "check")
+    output_dir = config.check.output_dir or Path(config.run.output_dir, CHECK)
     processor = load_item_processor(config.model, config.inputs)
     most, seed = config.inputs.max_image_pixels, config.run.seed
     return Checked(config.data, config.check, Path(output_dir), processor, most, seed)
@@ -184,7 +184,7 @@ def _of_set(argv: list[str] | None, root: Path) -> Checked:
     if prepared is None or not prepared.rows:
         raise ConfigError(f"root: {root} has no tasks in its set.json")
     data = PairData(str(root), sources={name: PairSource() for name in prepared.rows})
-    output_dir = Path(config.check.output_dir or root / "check")
+    output_dir = Path(config.check.output_dir or root / CHECK)
     processor, inputs = None, config.inputs
     if config.model is not None:
         model = ModelConfig(config.model)

@@ -28,7 +28,7 @@ from eval.study.marks import DONE, FAILED, Mark, Marks
 from eval.study.outcome import write_outcome
 from eval.study.plan import Cell, Step, cells_of
 from eval.study.rows import row_of
-from eval.study.running import LOGS, Runner, environments
+from eval.study.running import LOGS, Runner, environments, with_ranks
 from eval.study.settings import STUDIES, BaseConfig, StudyConfig, preparations
 from eval.study.table import TABLE, write_table
 from unime.config import build_config, dump_config
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminated)
     name, study, is_dry = parse(argv)
     base = build_config(BaseConfig, Path(study.base))
+    base.environment = with_ranks(study.workers, base.environment)
     if is_dry:
         show_environment(study, base)
         if not show(cells_of(study, base), Marks(Path(study.output_dir))):

@@ -200,6 +200,22 @@ def test_no_such_model() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"device": "gpu"}, "device: got 'gpu', expected one that is here: cpu"),
+        ({"device": "cuda:77"}, "device: got 'cuda:77', expected one that is here: cpu"),
+        ({"device": ["cpu", "meta"]}, "device: got 'meta', expected one that is here: cpu"),
+        ({"precision": "fp16"}, "precision: got 'fp16', expected one of float32, bfloat16, float"),
+        ({"quantization": "4bit"}, "quantization: got '4bit', expected one of none, nf4, int8"),
+    ],
+)
+def test_words_that_cannot_be(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        Embedder(ROOT / "assets/base", **words)
+    assert error.value.key in words
+
+
+@pytest.mark.parametrize(
     ("picture", "words"),
     [(Image.new("F", (20, 20), 0.5), "mode F"), (Image.new("RGB", (0, 0)), "0 x 0 pixels")],
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from enum import Enum
 from numbers import Integral
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,7 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from unime.config import InputConfig, ModelConfig, Precision, Quantization
-from unime.errors import ConfigError, DataError
+from unime.config.reading.values import expected_of
+from unime.errors import ConfigError, DataError, require
 from unime.inputs.given import Input, as_items, by_place, loaded
 from unime.inputs.images import longest_first
 from unime.inputs.items import Item, distinct_places
@@ -69,7 +71,7 @@ class Embedder:
         trust_remote_code: run the code that the model brings.
 
     Raises:
-        ConfigError: there is no such model, or it cannot be used.
+        ConfigError: there is no such model or device, or it cannot be used.
     """
 
     def __init__(
@@ -88,6 +90,10 @@ class Embedder:
         devices = [device or default] if device is None or isinstance(device, str) else [*device]
         if not devices:
             raise ConfigError("device: got none, expected at least one", "device")
+        for one in devices:
+            _check_device(one)
+        _check_word("precision", precision, Precision)
+        _check_word("quantization", quantization, Quantization)
         folder = Path(name).expanduser()
         place = folder / FINAL if (folder / FINAL).is_dir() else folder
         is_cpu = torch.device(devices[0]).type == "cpu"
@@ -286,6 +292,22 @@ class Embedder:
         except DataError as error:
             plain = f"items[{place}]: {error.plain}"
             raise DataError(f"items[{place}]: {error}", plain=plain) from error
+
+
+def _check_device(name: str) -> None:
+    """Refuse what is no device of this machine."""
+    try:
+        is_one = torch.empty(0, device=name).device.type != "meta"  # of which nothing is computed
+    except (RuntimeError, AssertionError, TypeError):  # each of another kind of device
+        is_one = False
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    expected = f"one that is here: {', '.join(['cpu', *gpus])}"
+    require(is_one, "device", name, expected)
+
+
+def _check_word(key: str, word: str | None, kind: type[Enum]) -> None:
+    known = [None, *kind, *(one.value for one in kind)]
+    require(word in known, key, word, expected_of(kind))
 
 
 def label_texts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:

@@ -139,12 +139,15 @@ def reached(arm: Arm, average: Average) -> Estimate:
     return replace(estimate, ci95=[max(0.0, low), min(1.0, high)])
 
 
-def difference(one: Arm, other: Arm, average: Average) -> Estimate:
-    """By how much one arm is better than another, on the same queries with the same seeds.
+def difference(one: Arm, other: Arm, average: Average) -> Estimate | None:
+    """By how much one arm is better than another, on the same queries with the same seeds; None:
+    they have no seed in common.
 
     Raises:
-        DataError: no seed in common, or other queries.
+        DataError: other queries.
     """
+    if not set(one.seeds) & set(other.seeds):
+        return None
     if other.name not in one.known:
         one.known[other.name] = Draws.of(_paired(one, other), SAMPLES, SEED)
     return one.known[other.name].estimate(average.of)
@@ -152,8 +155,6 @@ def difference(one: Arm, other: Arm, average: Average) -> Estimate:
 
 def _paired(one: Arm, other: Arm) -> dict[str, np.ndarray]:
     seeds = [seed for seed in one.seeds if seed in other.seeds]
-    if not seeds:
-        raise DataError(f"{one.name} and {other.name} have no seed in common")
     paired = {}
     for task in [task for task in one.hits if task in other.hits]:
         a, b = ([arm.hits[task][seed] for seed in seeds] for arm in (one, other))
@@ -163,9 +164,11 @@ def _paired(one: Arm, other: Arm) -> dict[str, np.ndarray]:
     return paired
 
 
-def in_words(estimate: Estimate, seeds: int) -> str:
+def in_words(estimate: Estimate | None) -> str:
     """A difference as a sentence has it: "+1.9 points (0.4 to 3.3)", or that it is noise."""
+    if estimate is None:
+        return "no seed in common"
     low, high = (100 * end for end in estimate.ci95)
     said = f"{100 * estimate.value:+.1f} points ({low:+.1f} to {high:+.1f})"
     said += ", within noise" if estimate.is_noise else ""
-    return said + (" over queries alone: one seed" if seeds == 1 else "")
+    return said + (" over queries alone: one seed" if len(estimate.seeds) == 1 else "")

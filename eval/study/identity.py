@@ -17,6 +17,8 @@ from omegaconf import MISSING
 
 from unime.config.reading.values import without_bounds, without_none
 from unime.config.settings import FilePath
+from unime.data.prepared.folder import CHECK, PreparedSet
+from unime.data.prepared.rows import pictures_of
 from unime.inputs.items import IMAGE_SUFFIXES
 from unime.runtime.digests import add_pieces, digest_of, folder_digest
 from unime.runtime.environment import PACKAGE, code_digest
@@ -75,12 +77,20 @@ def model_digest(name: str, revision: str | None) -> str:
 @cache
 def data_digest(path: str) -> str:
     """Of a file or folder: names and contents, of pictures names and sizes alone, of large tensors
-    pieces; "absent" if there is nothing."""
+    pieces; of a prepared set also of its pictures that lie elsewhere, without what a check of it
+    wrote; "absent" if there is nothing.
+
+    Raises:
+        DataError: a prepared set whose set.json cannot be read.
+    """
     place = Path(path)
     if not place.exists():
         return "absent"
-    digest = hashlib.blake2b(digest_size=16)
-    for file in [place] if place.is_file() else sorted(_files(place)):
+    digest, prepared = hashlib.blake2b(digest_size=16), PreparedSet.of(place)
+    files = [place] if place.is_file() else sorted(_files(place))
+    if prepared is not None and CHECK not in prepared.rows:
+        files = [file for file in files if not file.is_relative_to(place / CHECK)]
+    for file in files:
         size = file.stat().st_size
         digest.update(f"{os.path.relpath(file, place)}|{size}\n".encode("utf-8", "surrogateescape"))
         if file.suffix.lower() in IMAGE_SUFFIXES:
@@ -90,7 +100,19 @@ def data_digest(path: str) -> str:
                 add_pieces(digest, opened, 0, size, PIECE)
             else:
                 digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    if prepared is not None and prepared.image_root:
+        shards = (file for file in files if file.suffix == ".parquet")
+        for name in sorted(set().union(*map(pictures_of, shards))):
+            found = _size(Path(prepared.image_root, name))
+            digest.update(f"{name}|{found}\n".encode())
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # it is not there, or no path can be so
+        return None
 
 
 def _files(folder: Path) -> Iterator[Path]:

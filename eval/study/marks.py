@@ -1,4 +1,4 @@
-"""What became of each step: a mark when it has ended, a line when it begins or ends.
+"""What became of each step: a mark when it has ended.
 
 A mark is written after its command has ended, whole or not at all; the programs themselves know how
 far they have come. So a study that is killed at any moment runs a command again at most to its end.
@@ -6,18 +6,15 @@ far they have come. So a study that is killed at any moment runs a command again
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.study.plan import Cell, Step
 from unime.errors import DataError
-from unime.runtime.files import append, check_kinds, read_json, write_json
+from unime.runtime.files import check_kinds, read_json, write_json
 
-MARKS, EVENTS = "marks", "events.jsonl"
+MARKS = "marks"
 DONE, FAILED, STOPPED, OPEN = "done", "failed", "stopped", "not run"
 KINDS = {"status": str, "reason": str, "seconds": float, "cpu_seconds": float, "commit": str}
 
@@ -60,9 +57,6 @@ class Marks:
             raise DataError(f"{path}, status: got {mark.status!r:.60}")
         return None if mark.status == DONE and not step.folder.is_dir() else mark
 
-    def began(self, step: Step) -> None:
-        self._tell(step, "begins")
-
     def ended(
         self, step: Step, status: str, reason: str, seconds: float, cpu: float, commit: str
     ) -> Mark:
@@ -73,7 +67,6 @@ class Marks:
         path = self.folder / MARKS / f"{step.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(mark))
-        self._tell(step, status)
         return mark
 
     def state(self, cell: Cell) -> tuple[str, str]:
@@ -87,19 +80,3 @@ class Marks:
         if all(mark is not None and mark.status == DONE for mark in marks):
             return DONE, ""
         return OPEN, next((m.reason for m in marks if m and m.status == STOPPED), "")
-
-    def _tell(self, step: Step, what: str) -> None:
-        line = {"time": round(time.time(), 3), "step": step.name, "event": what}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        append(self.folder / EVENTS, json.dumps(line) + "\n")
-
-
-def events(folder: Path) -> Iterator[tuple[str, str]]:
-    """Every step that began or ended, and which of both; a line that a kill cut is left out."""
-    path = folder / EVENTS
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            found = json.loads(line)
-            yield found["step"], found["event"]
-        except (ValueError, TypeError, KeyError):
-            continue

@@ -25,6 +25,7 @@ from eval.study.tables import arms_table, differences_table, pairs_table
 from eval.tasks.suites import load_suite
 from unime.config import ReportConfig
 from unime.runtime.files import write_aside, write_json, writing
+from unime.runtime.names import LONGEST_NAME
 
 FIGURES = "figures"
 MOST_MODELS = 16  # of a page that can be read
@@ -64,16 +65,21 @@ def compared(rows: Sequence[Row], reference: Reference) -> dict[str, Any]:
             entry["averages"][key] = asdict(reached(arm, average))
             if other is not None:
                 apart = difference(arm, other, average)
-                words = in_words(apart, len(apart.seeds))
-                entry["differences"][key] = asdict(apart) | {"in_words": words}
+                numbers = {} if apart is None else asdict(apart)
+                entry["differences"][key] = numbers | {"in_words": in_words(apart)}
         found["arms"][arm.name] = entry
     return found
 
 
 def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
-    """The report of each arm's first seed, with the figures."""
-    firsts = {arm.name: arm.rows[0] for arm in arms_of(rows)}
-    if importlib.util.find_spec("sklearn") is None or len(firsts) > MOST_MODELS:
+    """The report of each arm's first seed, with the figures; or a line that says why not."""
+    arms = arms_of(rows)
+    firsts = dict(zip(page_names([a.name for a in arms]), [a.rows[0] for a in arms], strict=True))
+    if importlib.util.find_spec("sklearn") is None:
+        print("no page: sklearn is not installed: pip install 'unime[eval]'")
+        return
+    if len(firsts) > MOST_MODELS:
+        print(f"no page: {len(firsts)} arms, and it has room for {MOST_MODELS}")
         return
     suite = next(iter(firsts.values()))["suite"]
     if any(not Path(row["folder"], f"{task}.json").is_file()
@@ -89,3 +95,17 @@ def write_page(folder: Path, rows: Sequence[Row], figures: Path | None) -> None:
         published=False,
     )
     write_report(config)
+
+
+def page_names(names: Sequence[str]) -> list[str]:
+    """Names of arms as a report takes those of models: of one line, cut where they are long, and
+    numbered where they are the same then."""
+    found: list[str] = []
+    for name in names:
+        plain = "".join(one if one.isprintable() and one != "|" else " " for one in name)
+        end, number = "" if len(plain) <= LONGEST_NAME else "…", 1
+        while (short := plain[: LONGEST_NAME - len(end)] + end) in found:
+            number += 1
+            end = f"… ({number})"
+        found.append(short)
+    return found

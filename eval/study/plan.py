@@ -8,7 +8,7 @@ start from is trained once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,18 @@ from unime.config import (
     EvalConfig,
     JudgeConfig,
     MineConfig,
+    MineData,
+    PairData,
     Stage1Config,
     Stage2Config,
     build_config,
     dump_config,
 )
-from unime.errors import ConfigError
+from unime.errors import ConfigError, DataError
 
 MINE, JUDGE = "mine", "judge"
+# of stage 2 with a prepared set, which is no repository and says the rest itself
+OF_SET = ("data.split=null", "data.revision=null", "data.answer_column=null")
 STEPS = "steps"  # the folder of what they make
 CLASSES: dict[str, Any] = {
     "stage1": Stage1Config,
@@ -96,6 +100,13 @@ class Cell:
     @property
     def identity(self) -> str:
         return self.steps[-1].name if self.steps else ""
+
+    @property
+    def trained(self) -> tuple[Step, ...]:
+        """The stages of its own, and not its judge's: where they are, the first step is stage 1,
+        and the one before the evaluation stage 2."""
+        ends = dict.fromkeys((*self.steps[:1], *self.steps[-2:-1]))
+        return tuple(step for step in ends if step.kind in STAGES)
 
     @property
     def title(self) -> str:
@@ -152,7 +163,7 @@ def _planned(cell: Cell, recipe: RecipeConfig, setup: _Setup) -> Cell:
     try:
         steps = {step.name: step for step in _Chain(cell, recipe, setup).steps()}
         return replace(cell, steps=tuple(steps.values()))
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         return replace(cell, problem=str(error))
 
 
@@ -171,27 +182,32 @@ class _Chain:
             yield (step := self._stage("stage1", self.base.stage1, []))
             adapter = f"{step.folder}/final"
         if self.recipe.stage2 is not None:
-            words = [f"model.adapter={adapter}"]
+            words, taken = [f"model.adapter={adapter}"], tuple[str, ...]()
             kind = self.cell.values.get(DATA, self.recipe.data)
             if kind == TRIPLES:
-                words += self._triples()
+                words += [*self._triples(), *OF_SET]
             elif kind != PAIRS:
-                yield (mined := self._mine(adapter))
-                words += [f"data.root={mined.folder}", "data.split=null"]
+                yield (made := self._mine(adapter))
                 if kind == JUDGED:
                     yield from (judges := self._judges())
-                    yield (judged := self._judge(mined, judges))
-                    words[-2] = f"data.root={judged.folder}"
-            yield (step := self._stage("stage2", self.base.stage2, words))
+                    yield (made := self._judge(made, judges))
+                words.append(f"data.root={made.folder}")
+                taken = OF_SET
+            yield (step := self._stage("stage2", self.base.stage2, words, taken))
             adapter = f"{step.folder}/final"
         yield self._step("eval", self.base.eval, [f"model.adapter={adapter}"])
 
-    def _stage(self, kind: str, path: str, words: list[str]) -> Step:
+    def _stage(self, kind: str, path: str, words: list[str], taken: tuple[str, ...] = ()) -> Step:
+        """A stage with the study's own words, which no grid has.
+
+        Args:
+            taken: words for what the step before it was told, which a grid may have.
+        """
         words = [*words, f"run.seed={self.cell.seed}"]
         for key, own in product(self.cell.values, [*words, "run.output_dir"]):
             if overlap(key, f"{kind}.{own.partition('=')[0]}"):
                 raise ConfigError(f"grid: {key}: the study itself sets {own}")
-        return self._step(kind, path, [*self._chosen(kind), *words])
+        return self._step(kind, path, [*self._chosen(kind), *words, *taken])
 
     def _chosen(self, kind: str) -> list[str]:
         """The recipe's words for a stage, and the grid's."""
@@ -204,14 +220,22 @@ class _Chain:
         if self.base.triples is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no triples of texts")
         root, sources = self.base.triples.root, typed({self.base.triples.task: {}})
-        return [f"data.root={root}", f"data.sources={sources}", "data.split=null"]
+        return [f"data.root={root}", f"data.sources={sources}"]
+
+    def _pairs(self) -> PairData:
+        """What stage 2 would learn from as it is."""
+        fixed = [*self.setup.words("stage2"), *self._chosen("stage2"), "run.output_dir=."]
+        return build_config(Stage2Config, Path(self.base.stage2), fixed).data
 
     def _mine(self, adapter: str) -> Step:
         if self.base.mine is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
-        fixed = [*self.setup.words("stage2"), *self._chosen("stage2"), "run.output_dir=."]
-        data = build_config(Stage2Config, Path(self.base.stage2), fixed).data
+        data = self._pairs()
         words = [f"data.root={data.root}", f"data.tasks={typed([*data.sources])}"]
+        for entry in fields(MineData):  # but root, which has no default, and tasks
+            value = getattr(data, entry.name, entry.default)
+            if entry.name != "root" and value != entry.default:
+                words.append(f"data.{entry.name}={typed(value)}")
         words += [f"model.adapter={adapter}", f"seed={self.cell.seed}"]
         return self._step(MINE, self.base.mine, words)
 
@@ -227,6 +251,7 @@ class _Chain:
         if self.base.judge is None:
             raise ConfigError(f"{self.cell.recipe}: the base has no judge")
         words = [f"data.root={mined.folder}"]
+        words += ["data.follow_links=true"] * self._pairs().follow_links
         words += [f"model.adapter={step.folder}/final" for step in judges[-1:]]
         needs = (mined.name, *(step.name for step in judges[-1:]))
         return self._step(JUDGE, self.base.judge, words, needs)

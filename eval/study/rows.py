@@ -10,7 +10,6 @@ from eval.report.averages import averages_of
 from eval.report.comparable import read_results, scored
 from eval.study.marks import DONE, FAILED, Marks
 from eval.study.plan import Cell
-from eval.study.settings import STAGES
 from eval.study.space import space_of
 from eval.study.table import Row
 from eval.study.words import typed
@@ -30,9 +29,8 @@ def row_of(cell: Cell, study: str, marks: Marks) -> Row:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         row[f"grid/{key}"] = float(value) if is_number else typed(value)
     row |= _costs(cell, marks)
-    for step in cell.steps:
-        if step.kind in STAGES:
-            row |= _metrics(step.kind, step.folder / "metrics.jsonl")
+    for step in cell.trained:
+        row |= _metrics(step.kind, step.folder / "metrics.jsonl")
     if status == DONE:
         evaluation = cell.steps[-1]
         data, folder = evaluation.config.data, evaluation.folder

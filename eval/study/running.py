@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Lock
 
 from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
-from unime.errors import ConfigError, RunError
+from unime.errors import RunError, require
 from unime.runtime.folder_lock import wait_until_free
 from unime.runtime.launcher import SCRIPTS
 
 LOGS = "logs"
 PATIENCE = 120.0  # seconds for a program of a study that was killed, which ends by itself
 LAST = 4096  # bytes of a log that say why a program failed
+GPUS, RANKS = "CUDA_VISIBLE_DEVICES", "UNIME_NUM_PROCESSES"
+LAUNCHED_BY = (RANKS, "UNIME_ACCELERATE_CONFIG")  # what a user may export, by which ranks run
 TOLD = re.compile(r"^(error|launch\.sh): .*", re.MULTILINE)
 
 
@@ -36,6 +39,8 @@ class Runner:
         environments: of each worker, beside that of this process.
         commit: of the code.
         retry: whether steps that failed are run again.
+        ended: set once all has to end.
+        starting: held while a program starts, which is not while all are ended.
     """
 
     folder: Path
@@ -43,6 +48,8 @@ class Runner:
     commit: str
     retry: bool = False
     children: dict[int, str] = field(default_factory=dict)  # process id -> step
+    ended: Event = field(default_factory=Event)
+    starting: Lock = field(default_factory=Lock)
 
     def run(self, steps: Iterable[Step], ended: Callable[[Step, Mark], None]) -> None:
         """Run all steps that are not done, and tell of each how it ended.
@@ -82,12 +89,14 @@ class Runner:
         return mark.status == FAILED and self.retry
 
     def stop(self) -> None:
-        """End all programs that run; training saves first."""
-        for child in list(self.children):
-            try:
-                os.kill(child, signal.SIGTERM)
-            except ProcessLookupError:
-                pass
+        """End all programs that run, and start no other; training saves first."""
+        with self.starting:
+            self.ended.set()
+            for child in list(self.children):
+                try:
+                    os.kill(child, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
 
     def prepare(self, commands: Mapping[str, list[str]]) -> None:
         """Make the data, one after another, with what they say on the terminal.
@@ -105,24 +114,27 @@ class Runner:
         forget()
         if code_of(step.kind) != step.code:
             raise RunError("the code has changed while the study ran: type the command again")
-        if not wait_until_free(step.folder, PATIENCE):
+        if not wait_until_free(step.folder, PATIENCE, self.ended) and not self.ended.is_set():
             reason = f"{step.folder} is in use by another program"
             return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
         log = self.folder / LOGS / f"{step.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        marks.began(step)
         began = time.monotonic()
         with log.open("ab") as file:
-            file.write(f"$ {shlex.join(step.command)}\n".encode())
-            file.flush()
-            child = subprocess.Popen(
-                step.command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=self._environment(slot),
-            )
-            self.children[child.pid] = step.name
+            with self.starting:
+                if self.ended.is_set():
+                    reason = "the study ended before it began"
+                    return marks.ended(step, STOPPED, reason, 0.0, 0.0, self.commit)
+                file.write(f"$ {shlex.join(step.command)}\n".encode())
+                file.flush()
+                child = subprocess.Popen(
+                    step.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(slot),
+                )
+                self.children[child.pid] = step.name
             try:
                 _, ended, usage = os.wait4(child.pid, 0)  # with what it started and waited for
             finally:
@@ -154,6 +166,23 @@ def outcome(status: int, log: Path) -> tuple[str, str]:
     return FAILED, f"status {status}; {reason}".rstrip("; ")
 
 
+def with_ranks(workers: int, own: Mapping[str, str]) -> dict[str, str]:
+    """A base's environment with how many ranks each of its programs has, which decides the global
+    batch: what it says itself, what this process was started with, or one a GPU of a worker.
+
+    Raises:
+        ConfigError: GPUs that the workers do not divide, or no number of ranks.
+    """
+    gpus, shares = visible_gpus({**os.environ, **own}), 1 if GPUS in own else workers
+    expected = f"a divisor of {len(gpus)}, the GPUs: cells of one study have as many each"
+    require(len(gpus) % shares == 0, "workers", workers, expected)
+    exported = {key: os.environ[key] for key in LAUNCHED_BY if os.environ.get(key)}
+    found = {**own, **{key: value for key, value in exported.items() if not own.get(key)}}
+    ranks = found.get(RANKS) or str(max(1, len(gpus) // shares))
+    require(ranks.isdecimal() and int(ranks) > 0, RANKS, ranks, "a positive number")
+    return {**found, RANKS: ranks}
+
+
 def environments(workers: int, own: Mapping[str, str]) -> list[dict[str, str]]:
     """What each worker's programs get of the machine: its share of the cores and of the GPUs.
 
@@ -161,27 +190,24 @@ def environments(workers: int, own: Mapping[str, str]) -> list[dict[str, str]]:
         own: what the base says, which goes first.
 
     Raises:
-        ConfigError: fewer GPUs than workers.
+        ConfigError: GPUs that the workers do not divide, or no number of ranks.
     """
-    gpus = [] if "CUDA_VISIBLE_DEVICES" in own else visible_gpus()
-    expected = f"at most {len(gpus)}, the GPUs"
-    if gpus and workers > len(gpus):
-        raise ConfigError(f"workers: got {workers}, expected {expected}", "workers")
+    own = with_ranks(workers, own)
+    gpus = visible_gpus(os.environ)
     cores = len(os.sched_getaffinity(0)) // workers
-    ranks = int(own.get("UNIME_NUM_PROCESSES") or max(1, len(gpus) // workers))
-    shared = {"OMP_NUM_THREADS": str(max(1, cores // ranks))}
+    shared = {"OMP_NUM_THREADS": str(max(1, cores // int(own[RANKS])))}
     if "OMP_NUM_THREADS" in os.environ:
         shared = {}
     found = []
     for worker in range(workers):
-        of_worker = {"CUDA_VISIBLE_DEVICES": ",".join(gpus[worker::workers])} if gpus else {}
+        of_worker = {GPUS: ",".join(gpus[worker::workers])} if gpus else {}
         found.append({**shared, **of_worker, **own})
     return found
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Their names for CUDA_VISIBLE_DEVICES."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+    if (named := environment.get(GPUS)) is not None:
         return [name for name in named.split(",") if name.strip()]
     import torch  # slow, and of no other use here
 

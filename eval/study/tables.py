@@ -66,8 +66,9 @@ def differences_table(rows: Sequence[Row], reference: Reference) -> str:
         other = reference.of(arm, arms)
         if other is not None:
             apart = difference(arm, other, main)
-            each = ", ".join(f"{100 * value:+.1f}" for value in apart.seeds)
-            lines.append([arm.name, other.name, in_words(apart, len(apart.seeds)), each])
+            seeds = [] if apart is None else apart.seeds
+            each = ", ".join(f"{100 * value:+.1f}" for value in seeds)
+            lines.append([arm.name, other.name, in_words(apart), each])
     header = ["", "compared to", f"difference of {main.label}", "each seed"]
     return markdown(header, [lines]) if lines else ""
 
@@ -86,9 +87,9 @@ def pairs_table(rows: Sequence[Row]) -> str:
 
 
 def _apart(one: Arm, other: Arm, average: Average) -> str:
-    if not set(one.seeds) & set(other.seeds):
-        return ""
     found = difference(one, other, average)
+    if found is None:
+        return ""
     said = f"{100 * found.value:+.1f}"
     return f"({said})" if found.is_noise else said
 

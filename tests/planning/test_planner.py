@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,10 @@ from unime.config import (
 )
 from unime.errors import ConfigError
 from unime.inputs.items import Item
+from unime.models.adapter_files import DESCRIPTION, VERSION
+from unime.models.chat_format import CARRIES_PROMPT
 from unime.models.encoder import Encoder
+from unime.models.sentence_layout import EXPORTED
 from unime.planning.architecture import Architecture, read_architecture
 from unime.planning.costs import (
     activation_bytes,
@@ -155,6 +160,34 @@ def test_items_are_the_processors(tiny_model, tmp_path):
         inputs = replace(config.inputs, max_text_tokens=20)
         encoder = Encoder.load(replace(config.model), inputs)
         assert image.tokens == inputs_of(encoder, tmp_path, 1)["input_ids"].shape[1]
+
+
+def test_inputs_are_those_that_a_model_was_trained_with(tiny_model, tmp_path):
+    """An export's, then its adapter's; what is set goes before both."""
+    folder = tmp_path / "export"
+    shutil.copytree(tiny_model("qwen2_vl"), folder)
+    described = {"version": 1, "merged": [], "inputs": {"prompt": "chat", "resolution": "56x56"}}
+    (folder / EXPORTED).write_text(json.dumps(described))
+    template = folder / "chat_template.jinja"
+    template.write_text(CARRIES_PROMPT + template.read_text())
+    config = settings(folder, ["llm"])
+    config.inputs.resolution = None
+
+    def pictures() -> str:
+        return item_shapes(config, read_architecture(config.model, config.lora))[2]
+
+    assert pictures().endswith("images of 56×56 pixels")
+    run = tmp_path / "run"
+    (run / "final").mkdir(parents=True)
+    described = {"version": VERSION, "base": {}, "adapters": ["adapter"], "merged": 0,
+                 "inputs": {"resolution": "84x84"}}  # fmt: skip
+    (run / "final" / DESCRIPTION).write_text(json.dumps(described))
+    config.model.adapter = str(run)
+    assert pictures().endswith("images of 84×84 pixels")
+    config.model.adapter = str(run / "final")
+    assert pictures().endswith("images of 84×84 pixels")
+    config.inputs.resolution = "28x28"
+    assert pictures().endswith("images of 28×28 pixels")
 
 
 def test_gradient_caching_and_checkpointing_cost_a_pass_each(tiny_model):

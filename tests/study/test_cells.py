@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,10 +10,15 @@ import pytest
 
 from eval.study import plan
 from eval.study.identity import data_digest
+from eval.study.marks import Marks
 from eval.study.plan import Cell, cells_of
+from eval.study.rows import row_of
 from eval.study.settings import BaseConfig, StudyConfig
+from eval.study.table import Row
 from tests.support.studies import StudyCheckout
 from unime.config import build_config
+from unime.data.prepared.folder import CHECK, PreparedSet, write_rows
+from unime.inputs.items import Item, Pair
 
 RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only, vlm2vec]\nseeds: [0, 1]\n"
 FEW = "recipes: [unime, vlm2vec]\nseeds: [0]\n"
@@ -145,6 +151,42 @@ def test_data_count_by_content_and_pictures_by_size(tmp_path: Path) -> None:
     assert data_digest(str(tmp_path / "nothing")) == "absent"
 
 
+def test_a_prepared_set_counts_with_its_pictures_and_without_its_check(tmp_path: Path) -> None:
+    """Which lie where they did (prepare own), and of which others may lie there too."""
+    root, pictures = tmp_path / "set", tmp_path / "pictures"
+    for name in ("a.png", "b.gif", "c.png", "other.png"):
+        (pictures / name).parent.mkdir(exist_ok=True)
+        (pictures / name).write_bytes(b"12")
+    items = [Item(images=(name,)) for name in ("a.png", "b.gif", "c.png")]
+    write_rows(root / "task", "train", [Pair(items[0], items[1], (items[2],), "row")], 1)
+    PreparedSet(str(pictures), {"task": {"train": 1}}).write(root)
+
+    def now() -> str:
+        data_digest.cache_clear()
+        return data_digest(str(root))
+
+    before = now()
+    (root / CHECK).mkdir()
+    (root / CHECK / "report.html").write_text("sound")
+    (pictures / "other.png").write_bytes(b"123")
+    (pictures / "a.png").write_bytes(b"34")
+    assert now() == before
+    for name in ("a.png", "b.gif", "c.png"):
+        (pictures / name).write_bytes(b"345")
+        assert now() != before
+        (pictures / name).unlink()
+        assert now() != before
+        (pictures / name).write_bytes(b"12")
+        assert now() == before
+
+
+def test_a_damaged_set_is_a_problem_of_its_cells(checkout: StudyCheckout) -> None:
+    (checkout.folder / "triples").mkdir()
+    (checkout.folder / "triples/set.json").write_text("{")
+    sound, damaged = planned(checkout, "recipes: [unime, e5v]\nseeds: [0]\n")
+    assert not sound.problem and "set.json" in damaged.problem and damaged.steps == ()
+
+
 def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout) -> None:
     text = "recipes: [infonce-after-stage1, unime-v2]\nseeds: [0]\n"
     plain, judged = planned(checkout, text)
@@ -156,6 +198,32 @@ def test_a_judge_that_a_recipe_trains_is_shared_with_it(checkout: StudyCheckout)
     assert judge.config.model.adapter == f"{trained.folder}/final"
     assert stage2.needs == (judge.name,) and stage2.config.data.root == str(judge.folder)
     assert stage2.config.model.adapter == f"{judged.steps[0].folder}/final"
+
+
+def test_a_row_has_no_metrics_of_the_judges_training(checkout: StudyCheckout) -> None:
+    folder = checkout.folder
+    text = "judged_by: own\n"
+    path = folder / "base.yaml"
+    path.write_text(path.read_text().replace("judged_by: infonce-after-stage1\n", text))
+    recipe = "source: s\nstage1: {optim: {learning_rate: 0.5}}\n"  # a stage 1 of its own, too
+    (folder / "configs/recipes/own.yaml").write_text(recipe)
+    (cell,) = planned(checkout, "recipes: [unime-v2]\nseeds: [0]\n")
+    kinds = [step.kind for step in cell.steps]
+    assert kinds == ["stage1", "mine", "stage1", "stage2", "judge", "stage2", "eval"]
+
+    def row_with(*trained: int) -> Row:
+        for number in trained:
+            step = cell.steps[number]
+            step.folder.mkdir(parents=True)
+            line = {"step": number, "loss": 1.0, f"only_{number}": 1.0}
+            (step.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        return row_of(cell, "small", Marks(folder / "runs/study"))
+
+    row = row_with(0, 2, 3)
+    assert row["stage1/step"] == 0 and "stage1/only_2" not in row
+    assert not any("stage2/" in key for key in row)
+    row = row_with(5)
+    assert row["stage2/step"] == 5 and "stage2/only_5" in row and "stage2/only_3" not in row
 
 
 @pytest.mark.parametrize(
@@ -182,6 +250,36 @@ def test_mining_reads_the_data_of_its_recipe_and_grid(checkout: StudyCheckout) -
     )
     (cell,) = planned(checkout, text)
     assert cell.steps[1].config.data.tasks == ["Other"]
+
+
+def test_mining_sees_the_rows_that_pairs_are(checkout: StudyCheckout) -> None:
+    """All that says which rows and pictures these are; stage 2 then has a set that says it."""
+    words = ["data.split=other", "data.image_root=pictures", "data.follow_links=true",
+             "data.answer_column=key", "data.on_bad_row=drop", "data.revision=main"]  # fmt: skip
+    text = "recipes: [unime, unime-v2, e5v]\nseeds: [0]\ngrid: {data: [pairs, mined, judged]}\n"
+    text += f"words: {{stage2: [{', '.join(words)}]}}\n"
+    for cell in planned(checkout, text):
+        assert not cell.problem
+        data = cell.steps[-2].config.data
+        if cell.values.get("data") == "pairs":
+            pairs = data
+            continue
+        assert (data.split, data.revision, data.answer_column) == (None, None, None)
+        for step in cell.steps:
+            if step.kind == "mine":
+                assert step.config.data.pairs(["Words"]) == pairs
+            if step.kind == "judge":
+                assert step.config.data.follow_links and step.config.data.split is None
+
+
+def test_a_grid_of_rows_is_heeded_where_they_are_mined(checkout: StudyCheckout) -> None:
+    text = "recipes: [unime]\nseeds: [0]\n"
+    text += "grid: {data: [mined], stage2.data.answer_column: [null, key]}\n"
+    cells = planned(checkout, text)
+    assert [cell.problem for cell in cells] == ["", ""]
+    assert [cell.steps[1].config.data.answer_column for cell in cells] == [None, "key"]
+    assert [cell.steps[2].config.data.answer_column for cell in cells] == [None, None]
+    assert not {step.name for step in cells[0].steps[1:]} & {s.name for s in cells[1].steps[1:]}
 
 
 def test_all_that_a_step_reads_is_of_its_identity(checkout: StudyCheckout) -> None:

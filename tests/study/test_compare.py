@@ -3,7 +3,9 @@ tests/study/test_compare.py"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,9 @@ from scipy.stats import norm, t
 from eval.bootstrap import Averaging, Draws, Estimate
 from eval.report.averages import Average
 from eval.study.compare import Reference, arms_of, difference, in_words, reached, short_keys
+from eval.study.figures.bars import draw_differences
+from eval.study.outcome import write_outcome
+from eval.study.settings import StudyConfig
 from eval.study.tables import differences_table, pairs_table
 from tests.support.studies import FILES, row
 from unime.errors import DataError
@@ -134,12 +139,12 @@ def test_settings_are_named_by_their_last_part_where_that_means_one() -> None:
 def test_differences_are_paired_and_said_in_words(tmp_path: Path) -> None:
     arms = arms_of(rows(tmp_path))
     large = difference(arms[0], arms[2], MEAN)
-    assert large.value == pytest.approx(0.5) and not large.is_noise
+    assert large is not None and large.value == pytest.approx(0.5) and not large.is_noise
     assert large.seeds == pytest.approx([0.5] * 3)
-    assert in_words(large, 3).startswith("+50.0 points (") and "noise" not in in_words(large, 3)
+    assert in_words(large).startswith("+50.0 points (") and "noise" not in in_words(large)
     none = difference(arms[0], arms[0], MEAN)
-    assert "within noise" in in_words(none, 3)
-    assert "one seed" in in_words(none, 1)
+    assert none is not None and "within noise" in in_words(none)
+    assert "one seed" not in in_words(none) and "one seed" in in_words(replace(none, seeds=[0.0]))
     assert Reference("unime", {"stage2.k": None}).of(arms[0], arms) is arms[1]
     assert Reference("unime", {"stage2.k": None}).of(arms[1], arms) is None
     assert Reference("plain", {}).of(arms[1], arms) is arms[2]
@@ -170,6 +175,22 @@ def test_other_queries_are_not_compared(tmp_path: Path) -> None:
     found = arms_of([*rows(tmp_path)[:1], row("short", 0, {"Words_t2i": [1], "Words_i2t": [1]})])
     with pytest.raises(DataError, match="other queries of Words_t2i"):
         difference(found[0], found[1], MEAN)
-    with pytest.raises(DataError, match="no seed in common"):
-        other = arms_of([row("late", 7, {"Words_t2i": [1], "Words_i2t": [1]})])
-        difference(found[0], other[0], MEAN)
+
+
+def test_arms_without_a_seed_in_common_leave_the_rest(tmp_path: Path) -> None:
+    """As when other seeds of each have failed: what there is is compared, drawn and listed."""
+    found = rows(tmp_path)
+    for one in found:
+        if (one["recipe"] == "plain") == (one["seed"] == 0):
+            one |= {"status": "failed", "reason": "error: no memory"}
+    (tmp_path / "study").mkdir()
+    study = StudyConfig(base="b", recipes=["plain", "unime"])
+    write_outcome(tmp_path / "study", "study", study, found)
+    told = (tmp_path / "study/comparison.md").read_text()
+    assert "| unime k=null | plain k=null | no seed in common |  |" in told
+    arms = json.loads((tmp_path / "study/comparison.json").read_text())["arms"]
+    assert {d["in_words"] for d in arms["unime k=null"]["differences"].values()} == {
+        "no seed in common"
+    }
+    only = [one for one in found if one["recipe"] == "plain" or one.get("grid/stage2.k") == "null"]
+    assert draw_differences(only, Reference("plain", {}), tmp_path) == []

@@ -41,6 +41,7 @@ def differences(name: str) -> Iterator[tuple[float, ...]]:
     for one, other in permutations(arms_of(rows), 2):
         for average in averages(rows).values():
             found = difference(one, other, average)
+            assert found is not None
             points = [round(100 * value, 1) for value in (found.value, *found.ci95)]
             yield tuple(points)
             yield -points[0], -points[2], -points[1]  # "worse by"

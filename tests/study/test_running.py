@@ -5,18 +5,24 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
-from eval.study.marks import Marks, events
-from eval.study.running import environments, outcome
+from eval.study.marks import Marks
+from eval.study.plan import Step
+from eval.study.running import Runner, environments, outcome
 from stages import study
 from tests.support.studies import QUERIES, TASKS, StudyCheckout, kill
 from unime.errors import ConfigError, RunError
+from unime.runtime.files import read_json
 
 RECIPES = "recipes: [unime, infonce-after-stage1, stage1-only]\nseeds: [0, 1]\n"
 
@@ -46,7 +52,8 @@ def test_every_command_runs_once_and_every_cell_is_a_row(
     study.main([name, "--dry-run"])
     said = capsys.readouterr().out
     assert "[1/6] unime seed 0: not run, 0 of 3" in said and "12 commands, of which 12" in said
-    head = "export CUDA_VISIBLE_DEVICES=''\n./launch.sh prepare data.yaml  # data\n"
+    head = "export CUDA_VISIBLE_DEVICES='' UNIME_NUM_PROCESSES=1\n"
+    head += "./launch.sh prepare data.yaml  # data\n"
     assert said.startswith(head)  # what goes before a command that is typed by hand
     assert not (checkout.folder / "runs").exists() and not checkout.calls
     assert run(name) == 0
@@ -157,16 +164,47 @@ def test_data_that_cannot_be_made_end_it(checkout: StudyCheckout) -> None:
 def test_workers_divide_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    shared = {"OMP_NUM_THREADS": "2", "UNIME_NUM_PROCESSES": "2"}
     assert environments(2, {}) == [
-        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "4,6"},
-        {"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "5"},
+        {**shared, "CUDA_VISIBLE_DEVICES": "4,6"},
+        {**shared, "CUDA_VISIBLE_DEVICES": "5,7"},
     ]
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(3, {})] == ["4", "5", "6"]
-    with pytest.raises(ConfigError, match="workers: got 4, expected at most 3, the GPUs"):
-        environments(4, {})
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments(4, {})] == ["4", "5", "6", "7"]
+    for workers in (3, 8):
+        with pytest.raises(ConfigError, match=f"workers: got {workers}, expected a divisor of 4"):
+            environments(workers, {})
     own = {"CUDA_VISIBLE_DEVICES": "", "UNIME_NUM_PROCESSES": "2"}
-    assert environments(2, own) == [{"OMP_NUM_THREADS": "2", **own}] * 2
+    assert environments(3, own) == [{"OMP_NUM_THREADS": "1", **own}] * 3
+
+
+def test_a_number_of_ranks_is_of_an_identity(
+    checkout: StudyCheckout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which decides the global batch: that of the workers' GPUs, and one that a user exports."""
+    base = checkout.folder / "base.yaml"
+    base.write_text(base.read_text().partition("environment:")[0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    name = checkout.write("recipes: [unime]\nseeds: [0]\n")
+
+    def planned(*words: str) -> str:
+        study.main([name, "--dry-run", *words])
+        return capsys.readouterr().out
+
+    def steps(said: str) -> set[str]:
+        return set(re.findall(r"steps/([a-z0-9]+-[0-9a-f]+)\n", said))
+
+    whole, halves = planned(), planned("workers=2")
+    assert whole.startswith("export UNIME_NUM_PROCESSES=8\n")  # as it is typed by hand
+    assert halves.startswith("export UNIME_NUM_PROCESSES=4\n")
+    assert len(steps(whole)) == len(steps(halves)) == 3 and not steps(whole) & steps(halves)
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "4")
+    assert planned() == planned("workers=2") == halves
+    with pytest.raises(ConfigError, match="workers: got 3, expected a divisor of 8"):
+        study.main([name, "workers=3"])
+    monkeypatch.setenv("UNIME_NUM_PROCESSES", "many")
+    with pytest.raises(ConfigError, match="UNIME_NUM_PROCESSES: got 'many', expected a positive"):
+        planned()
 
 
 @pytest.mark.parametrize(
@@ -190,13 +228,49 @@ def test_what_an_exit_status_means(
     assert outcome(status, tmp_path / "log") == expected
 
 
+def test_what_waits_for_its_folder_is_not_begun_when_a_study_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program, of a study that was killed a moment ago, has the folder."""
+    folder = tmp_path / "steps/stage1-x"
+    folder.mkdir(parents=True)
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+    hold += "print('held', flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(folder / ".lock")]
+    step = Step("stage1-x", "stage1", folder, ("touch", str(tmp_path / "ran")), (), "code", None)
+    monkeypatch.setattr("eval.study.running.code_of", lambda kind: "code")
+    monkeypatch.setattr("eval.study.running.wait", ended_by_a_signal)
+    runner = Runner(tmp_path, [{}], "c1")
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        Timer(1.0, holder.kill).start()  # after the signal
+        with pytest.raises(KeyboardInterrupt):
+            runner.run([step], lambda *_: None)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "logs/stage1-x.log").read_bytes()
+    mark = Marks(tmp_path).of(step)
+    assert mark is not None and mark.status == "stopped"
+
+
+def ended_by_a_signal(*_: object, **__: object) -> None:
+    time.sleep(0.3)  # the step waits already
+    raise KeyboardInterrupt
+
+
 # Kills -----------------------------------------------------------------------------------------
+
+
+def logs_of_done(made: StudyCheckout) -> set[tuple[str, str]]:
+    """Each step that is marked as done, and its log, which has a line of every time it ran."""
+    folder = made.folder / "runs/study"
+    marks = [path for path in folder.glob("marks/*.json") if read_json(path)["status"] == "done"]
+    return {(path.stem, (folder / f"logs/{path.stem}.log").read_text()) for path in marks}
 
 
 @pytest.mark.study
 def test_killed_five_times_nothing_is_lost_or_run_twice(tmp_path: Path) -> None:
     made = StudyCheckout(tmp_path)
-    name = made.write(RECIPES)
+    name, before = made.write(RECIPES), set[tuple[str, str]]()
     for turn in range(5):
         process = made.start(name, "workers=2", sleep=0.7)
         begun, deadline = len(made.calls), time.monotonic() + 240
@@ -205,6 +279,8 @@ def test_killed_five_times_nothing_is_lost_or_run_twice(tmp_path: Path) -> None:
             time.sleep(0.02)
         time.sleep(random.Random(turn).uniform(0, 0.9))
         kill(process)
+        assert logs_of_done(made) >= before  # what was done has not run again
+        before = logs_of_done(made)
         for row in made.table():  # whole, whenever it is looked at
             assert row["status"] in ("done", "not run")
     process = made.start(name)
@@ -214,8 +290,7 @@ def test_killed_five_times_nothing_is_lost_or_run_twice(tmp_path: Path) -> None:
     rows = made.table()
     assert [row["status"] for row in rows] == ["done"] * 6
     assert len({row["cell"] for row in rows}) == 6
-    told = list(events(made.folder / "runs/study"))
-    assert max(told.count((step, "done")) for step, _ in told) == 1
+    assert logs_of_done(made) >= before
     assert (made.folder / "runs/study/small/comparison.md").is_file()
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 
-from unime.config import Precision, Stage1PlanConfig
+from unime.config import InputConfig, ModelConfig, Precision, Stage1PlanConfig
 from unime.errors import ConfigError
 from unime.inputs.items import Item
 from unime.inputs.resolution import Resolution
+from unime.models.adapter_files import trained_inputs
+from unime.models.hub import FINAL
 from unime.models.item_processor import ItemProcessor
 from unime.planning.architecture import (
     Architecture,
@@ -123,8 +126,8 @@ def item_shapes(
     Raises:
         ConfigError: neither is there.
     """
-    plan = config.plan
-    processor = _processor(config, architecture) if plan.image_tokens is None else None
+    plan, inputs = config.plan, _inputs(config.model, config.inputs)
+    processor = _processor(config, architecture, inputs) if plan.image_tokens is None else None
     if processor is None:
         return *_assumed_shapes(config, architecture), "no processor, plan.prompt_tokens"
     words = " the" * 4 * plan.text_tokens  # which the processor cuts
@@ -132,7 +135,7 @@ def item_shapes(
     text = shape_of_sample(processor(Item(words)), image_token, architecture)
     if plan.images_per_pair == 0:
         return text, text, "the model's processor"
-    square = Resolution.parse(config.inputs.filled().resolution or "native").size
+    square = Resolution.parse(inputs.resolution or "native").size
     width, height = square or (plan.image_side, plan.image_side)
     blank = Image.new("RGB", (width, height), "white")
     sample = processor(Item(words, ("blank",)), load=lambda path: blank)
@@ -223,7 +226,18 @@ def _assumed_shapes(
     return ItemShape(tokens), image
 
 
-def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcessor | None:
+def _inputs(model: ModelConfig, inputs: InputConfig) -> InputConfig:
+    """The settings of the inputs with nulls filled in, as the model or its adapter was trained as
+    far as they lie here."""
+    adapter = None if model.adapter is None else Path(model.adapter)
+    if adapter is not None and (adapter / FINAL).is_dir():
+        adapter = adapter / FINAL
+    return inputs.filled(trained_inputs(Path(model.name), adapter))
+
+
+def _processor(
+    config: PlannedConfig, architecture: Architecture, inputs: InputConfig
+) -> ItemProcessor | None:
     """None where there is a configuration but no processor."""
     model, plan = config.model, config.plan
     where = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
@@ -231,8 +245,8 @@ def _processor(config: PlannedConfig, architecture: Architecture) -> ItemProcess
         hf_processor = AutoProcessor.from_pretrained(model.name, **where)
     except (OSError, ImportError, ValueError, KeyError):
         return None
-    inputs = config.inputs.filled()
-    inputs.max_text_tokens = min(plan.text_tokens, inputs.max_text_tokens or plan.text_tokens)
+    most = min(plan.text_tokens, inputs.max_text_tokens or plan.text_tokens)
+    inputs = replace(inputs, max_text_tokens=most)
     of_model = AutoConfig.from_pretrained(model.name, **where)
     architecture.backbone.limit_tiles(inputs.max_tiles or 0, hf_processor, of_model)
     most_tokens = architecture.backbone.most_tokens(of_model)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 
 from unime.errors import ConfigError, DataError
 from unime.runtime.files import regular, replacing, writing
@@ -81,9 +82,13 @@ def unlock_folder(folder: Path) -> None:
         os.close(file)
 
 
-def wait_until_free(folder: Path, patience: float) -> bool:
+def wait_until_free(folder: Path, patience: float, ended: Event) -> bool:
     """Whether no other program has a folder, or gives it up in so many seconds. Not for a folder
-    that this process has itself: looking gives its lock up."""
+    that this process has itself: looking gives its lock up.
+
+    Args:
+        ended: once it is set, nobody waits on.
+    """
     path, deadline = folder / NAME, time.monotonic() + patience
     while path.is_file():
         with path.open("r+b") as file:
@@ -93,7 +98,8 @@ def wait_until_free(folder: Path, patience: float) -> bool:
             except OSError:
                 if time.monotonic() > deadline:
                     return False
-        time.sleep(0.2)
+        if ended.wait(0.2):
+            return False
     return True
 
 

@@ -48,10 +48,13 @@ def draw_differences(rows: Sequence[Row], reference: Reference, folder: Path) ->
     if not pairs or len(pairs) > 2 * MOST_ARMS:
         return []
     main = overall(rows)
-    found = [difference(arm, other, main) for arm, other in pairs]
-    labels = [arm.name for arm, _ in pairs]
-    with drawing(1, 1, 5.5, 0.9 + 0.25 * len(pairs), labels) as (canvas, (panel,)):
-        for place, estimate in enumerate(found):
+    apart = {arm.name: difference(arm, other, main) for arm, other in pairs}
+    found = {name: estimate for name, estimate in apart.items() if estimate is not None}
+    if not found:
+        return []
+    labels = list(found)
+    with drawing(1, 1, 5.5, 0.9 + 0.25 * len(found), labels) as (canvas, (panel,)):
+        for place, estimate in enumerate(found.values()):
             colour = "#777777" if estimate.is_noise else COLOURS[estimate.value < 0]
             low, high = (100 * end for end in estimate.ci95)
             panel.plot([low, high], [place, place], color=colour, linewidth=1.6)
@@ -59,10 +62,10 @@ def draw_differences(rows: Sequence[Row], reference: Reference, folder: Path) ->
             seeds = [100 * value for value in estimate.seeds]
             panel.plot(seeds, [place] * len(seeds), "|", color=colour, markersize=7)
         panel.axvline(0, color="#222222", linewidth=0.8)
-        panel.set_yticks(range(len(pairs)), labels)
+        panel.set_yticks(range(len(found)), labels)
         panel.invert_yaxis()
         panel.set_xlabel(f"difference of {main.label}, points; grey: within noise; |: each seed")
-        clear = [arm.name for (arm, _), e in zip(pairs, found, strict=True) if not e.is_noise]
+        clear = [name for name, estimate in found.items() if not estimate.is_noise]
         title = f"Differences to {reference.label}, paired by seed and query, 95 % intervals"
         text = f"Outside of noise: {', '.join(clear) or 'none'}."
         return [save(canvas, folder, Figure("differences", title, text))]

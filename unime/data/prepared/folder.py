@@ -5,6 +5,7 @@ set.json                              what it was made of, where its pictures ar
 <task>/test-00000-of-00001.parquet    rows that are held out
 images/                               pictures that lay in tables or archives
 suite.yaml                            the evaluation of what is held out
+check/                                what ./launch.sh check has found in it
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from unime.errors import DataError
 from unime.inputs.items import Pair
 from unime.runtime.files import check_kinds, read_json, write_json
 
-SET = "set.json"
+SET, CHECK = "set.json", "check"
 SHARD_ROWS = 50_000
 AT_ONCE = 1000  # rows in memory
 

@@ -16,9 +16,12 @@ Paths are relative to the set's folder of pictures (:mod:`unime.data.prepared.fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from unime.data.rows import Row, is_number
 from unime.inputs.items import Item, Pair
@@ -52,6 +55,19 @@ def written(pair: Pair, task: str) -> dict[str, Any]:
         SCORES: list(pair.scores),
         ANSWER: pair.answer,
     }
+
+
+def pictures_of(file: Path) -> set[str]:
+    """The paths of all pictures in a shard, as they stand there; of another file none."""
+    found: set[str] = set()
+    try:
+        for rows in pq.ParquetFile(file).iter_batches(columns=["query", "target", "negatives"]):
+            for items in (rows["query"], rows["target"], pc.list_flatten(rows["negatives"])):
+                paths = pc.list_flatten(pc.struct_field(items, "images"))
+                found |= {path for path in paths.unique().to_pylist() if isinstance(path, str)}
+    except (pa.ArrowException, OSError, KeyError, UnicodeError):
+        return set()
+    return found
 
 
 def _written_item(item: Item) -> dict[str, Any]:
