@@ -39,6 +39,12 @@ time.sleep(60)
 Started = Callable[[int], subprocess.Popen[bytes]]
 
 
+def _heed_signals() -> None:
+    """As in a shell: in the background SIGINT is ignored, after nohup SIGHUP."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Started]:
     """A program that runs one which saves at a signal, until it is ready."""
@@ -52,8 +58,7 @@ def start(tmp_path: Path) -> Iterator[Started]:
             cwd=ROOT,
             stdin=stdin,
             start_new_session=True,
-            # as in a shell, also where the tests run in the background, which ignores the key press
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_heed_signals,
         )
         programs.append(program)
         deadline = time.monotonic() + 120
