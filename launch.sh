@@ -422,7 +422,7 @@ case $command in
 esac
 accelerate_config=${UNIME_ACCELERATE_CONFIG:-}
 case $command in
-  stage1 | stage2 | tune | mine | judge | eval | study)
+  demo | stage1 | stage2 | tune | mine | judge | eval | study)
     if [[ -n $accelerate_config ]]; then
       accelerate_config=$(config_path "$accelerate_config")
       export UNIME_ACCELERATE_CONFIG=$accelerate_config # programs that call launch.sh do so from here

@@ -183,7 +183,8 @@ def _of_set(argv: list[str] | None, root: Path) -> Checked:
     prepared = PreparedSet.of(root)
     if prepared is None or not prepared.rows:
         raise ConfigError(f"root: {root} has no tasks in its set.json")
-    data = PairData(str(root), sources={name: PairSource() for name in prepared.rows})
+    tasks = [name for name, sizes in prepared.rows.items() if sizes.get("train")]
+    data = PairData(str(root), sources={name: PairSource() for name in tasks or prepared.rows})
     output_dir = Path(config.check.output_dir or root / CHECK)
     processor, inputs = None, config.inputs
     if config.model is not None:

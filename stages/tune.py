@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -41,13 +40,12 @@ from unime.config import (
     dump_config,
 )
 from unime.config.loader import built, parse_words, program_parser
-from unime.config.reading.values import load_yaml
 from unime.config.settings import Settings
 from unime.data.prepared.folder import SET, PreparedSet
 from unime.data.prepared.rows import PREPARED_COLUMNS
 from unime.data.sampler import BatchPlan, drawn_rows
 from unime.data.tables import load_table
-from unime.errors import ConfigError, require
+from unime.errors import ConfigError
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import read_json, write_aside, write_json
 from unime.runtime.folder_lock import LENT, lock_folder
@@ -121,17 +119,13 @@ def ranks() -> int:
     """Processes that launch.sh will start for a stage.
 
     Raises:
-        ConfigError: UNIME_NUM_PROCESSES, or what UNIME_ACCELERATE_CONFIG says, is no such number.
+        ConfigError: the environment asks for what is no number of them.
     """
-    key, found = "UNIME_NUM_PROCESSES", os.environ.get("UNIME_NUM_PROCESSES")
-    if not found and (file := os.environ.get("UNIME_ACCELERATE_CONFIG")):
-        key, found = f"{file}: num_processes", (load_yaml(file) or {}).get("num_processes")
-    if not found:
-        import torch  # slow, and of no other use here
+    import torch  # slow, and of no other use here
 
-        return max(1, torch.cuda.device_count())
-    require(re.fullmatch("[1-9][0-9]*", str(found)) is not None, key, found, "a positive number")
-    return int(found)
+    from unime.training.engines import processes_asked_for
+
+    return processes_asked_for(os.environ) or max(1, torch.cuda.device_count())
 
 
 def fit_to(config: TuneConfig, made: PreparedSet, num_ranks: int) -> None:

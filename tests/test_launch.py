@@ -81,14 +81,17 @@ def test_tune(checkout: Checkout) -> None:
     assert checkout.ran()[1:] == ["-m", "stages.tune", "data/pets", "--help-me", "optim.steps=5"]
 
 
-def test_accelerates_configuration_is_the_callers(checkout: Checkout, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [("demo",), ("tune", "data/pets")])
+def test_accelerates_configuration_is_the_callers(
+    checkout: Checkout, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     (tmp_path / "own.yaml").write_text("num_processes: 2\n")
     for name, status, said in (
         ("own.yaml", 0, f"{tmp_path}/own.yaml\n"),
         ("none.yaml", 2, "launch.sh: no such file: none.yaml"),
     ):
         found, output = checkout.launch(
-            "tune", "data/pets", cwd=tmp_path, UNIME_ACCELERATE_CONFIG=name,
+            *words, cwd=tmp_path, UNIME_ACCELERATE_CONFIG=name,
             UNIME_TEST_THEN='echo "$UNIME_ACCELERATE_CONFIG"',
         )  # fmt: skip
         assert found == status and output.startswith(said), output

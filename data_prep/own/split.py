@@ -59,7 +59,9 @@ def split(found: Survey, config: OwnDataConfig, reader: Reader, pictures: Pictur
     reached = needs[held].sum(0) if len(held) else np.zeros(len(total), np.int64)
     if by_data:
         _check_split_of_data(found, wanted, reached, total)
-        is_few = (reached == total) & (wanted < total)
+        is_few = ((wanted == 0) & (reached > 0) & (reached < LEAST)) | (
+            (reached == total) & (wanted < total)
+        )
     else:
         least = LEAST * (config.held_out > 0)
         is_few = (2 * reached < wanted) | (wanted < least) | (reached == total)
@@ -109,7 +111,7 @@ def _check_split_of_data(
     helps = "columns.COLUMN=ignore of the table's column leaves the choice to held_out"
     if (wanted == total).all():
         raise DataError(f"the data give all pairs for test, and none to train on; {helps}")
-    is_few = (reached > 0) & (reached < LEAST)
+    is_few = (wanted > 0) & (reached < LEAST)
     if is_few.any():
         listed = _listed(found, reached, is_few)
         raise DataError(

@@ -232,9 +232,11 @@ class _Chain:
             raise ConfigError(f"{self.cell.recipe}: the base has no configuration to mine with")
         data = self._pairs()
         words = [f"data.root={data.root}", f"data.tasks={typed([*data.sources])}"]
-        for entry in fields(MineData):  # but root, which has no default, and tasks
-            value = getattr(data, entry.name, entry.default)
-            if entry.name != "root" and value != entry.default:
+        fixed = [*self.setup.words(MINE), *words, "output_dir=."]
+        own = build_config(MineConfig, Path(self.base.mine), fixed).data
+        for entry in fields(MineData):
+            usual = getattr(own, entry.name)
+            if (value := getattr(data, entry.name, usual)) != usual:
                 words.append(f"data.{entry.name}={typed(value)}")
         words += [f"model.adapter={adapter}", f"seed={self.cell.seed}"]
         return self._step(MINE, self.base.mine, words)
@@ -278,12 +280,16 @@ class _Chain:
 
     def _identity(self, kind: str, config: Any) -> str:
         settings = dump_config(config).replace(f"{self.place}/", "")
-        environment = [f"{k}={v}" for k, v in sorted(self.base.environment.items())]
+        environment = [f"{k}={self._content(v)}" for k, v in sorted(self.base.environment.items())]
         read = [*self._read(config)] if self.setup.with_files else []
         if kind == MINE and config.second.config is not None:
             second = build_config(EvalConfig, Path(config.second.config), ["output_dir=."])
             read += self._read(second) if self.setup.with_files else []
         return identity_of([kind, settings, *environment, self.code[kind], *read])
+
+    def _content(self, value: str) -> str:
+        """Of a variable that names a file, accelerate's configuration, what is in it."""
+        return data_digest(value) if self.setup.with_files and Path(value).is_file() else value
 
     def _read(self, config: Any) -> Iterator[str]:
         """Of the model, and of the files and folders that a step reads, but for those that steps

@@ -21,6 +21,7 @@ from eval.study.plan import Step
 from unime.errors import RunError, require
 from unime.runtime.folder_lock import wait_until_free
 from unime.runtime.launcher import SCRIPTS
+from unime.training.engines import processes_asked_for
 
 LOGS = "logs"
 PATIENCE = 120.0  # seconds for a program of a study that was killed, which ends by itself
@@ -168,7 +169,8 @@ def outcome(status: int, log: Path) -> tuple[str, str]:
 
 def with_ranks(workers: int, own: Mapping[str, str]) -> dict[str, str]:
     """A base's environment with how many ranks each of its programs has, which decides the global
-    batch: what it says itself, what this process was started with, or one a GPU of a worker.
+    batch: what it says itself, what this process was started with (a number, or accelerate's
+    configuration), or one a GPU of a worker.
 
     Raises:
         ConfigError: GPUs that the workers do not divide, or no number of ranks.
@@ -178,9 +180,8 @@ def with_ranks(workers: int, own: Mapping[str, str]) -> dict[str, str]:
     require(len(gpus) % shares == 0, "workers", workers, expected)
     exported = {key: os.environ[key] for key in LAUNCHED_BY if os.environ.get(key)}
     found = {**own, **{key: value for key, value in exported.items() if not own.get(key)}}
-    ranks = found.get(RANKS) or str(max(1, len(gpus) // shares))
-    require(ranks.isdecimal() and int(ranks) > 0, RANKS, ranks, "a positive number")
-    return {**found, RANKS: ranks}
+    ranks = processes_asked_for(found) or max(1, len(gpus) // shares)
+    return {**found, RANKS: str(ranks)}
 
 
 def environments(workers: int, own: Mapping[str, str]) -> list[dict[str, str]]:

@@ -24,11 +24,13 @@ from data_prep.own.__main__ import main
 from data_prep.own.things import text_number
 from eval.tasks.sources import EvalSource
 from eval.tasks.suites import load_suite
+from stages.check import main as check
 from unime.config import EvalData, PairData, PairSource
 from unime.data.datasets import PairDataset
 from unime.data.prepared.folder import PreparedSet
 from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item, Pair, image_digest
+from unime.runtime.files import read_json
 
 
 def picture(number: int, size: int = 32) -> Image.Image:
@@ -408,6 +410,20 @@ def test_a_task_of_which_the_data_hold_nothing_out(tmp_path: Path) -> None:
     sizes = {task: (len(of["test"]), len(of["train"])) for task, of in found.items()}
     assert sizes == {"A": (5, 15), "B": (0, 20), "C": (4, 0)}
     assert [*load_suite(str(tmp_path / "own/suite.yaml"))] == ["A", "C"]
+    check([str(tmp_path / "own")])  # which finds nothing
+    told = read_json(tmp_path / "own/check/check.json")["tasks"]
+    assert [(task["name"], task["split"], task["rows"]) for task in told] == [
+        ("A", "train", 15), ("B", "train", 20), ("A", "test", 5), ("C", "test", 4)
+    ]  # fmt: skip
+
+
+def test_a_row_that_hangs_together_with_another_task_s_test_is_named(tmp_path: Path) -> None:
+    """The data give none of its task for test, so that they are not what is wrong."""
+    rows = split_rows({"A": (5, 15), "B": (0, 20)})
+    rows[0]["group"] = rows[20]["group"] = "shared"
+    path = write(tmp_path / "t.csv", [{"group": f"of {n}"} | row for n, row in enumerate(rows)])
+    with pytest.raises(DataError, match=r"B: 1.*'shared'.* leave some rows apart"):
+        prepare(path, tmp_path / "own")
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,15 @@ def test_mining_sees_the_rows_that_pairs_are(checkout: StudyCheckout) -> None:
                 assert step.config.data.follow_links and step.config.data.split is None
 
 
+def test_what_mining_s_own_file_says_of_rows_gives_way(checkout: StudyCheckout) -> None:
+    """To what stage 2 would read, also where that is the default."""
+    text = "recipes: [unime]\nseeds: [0]\ngrid: {data: [mined]}\n"
+    text += "words: {mine: [data.split=other, data.image_root=pictures]}\n"
+    (cell,) = planned(checkout, text)
+    data = cell.steps[1].config.data
+    assert (data.split, data.image_root) == (None, None)
+
+
 def test_a_grid_of_rows_is_heeded_where_they_are_mined(checkout: StudyCheckout) -> None:
     text = "recipes: [unime]\nseeds: [0]\n"
     text += "grid: {data: [mined], stage2.data.answer_column: [null, key]}\n"

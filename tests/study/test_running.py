@@ -16,6 +16,7 @@ from threading import Timer
 
 import pytest
 
+from eval.study.identity import forget
 from eval.study.marks import Marks
 from eval.study.plan import Step
 from eval.study.running import Runner, environments, outcome
@@ -202,6 +203,20 @@ def test_a_number_of_ranks_is_of_an_identity(
     assert planned() == planned("workers=2") == halves
     with pytest.raises(ConfigError, match="workers: got 3, expected a divisor of 8"):
         study.main([name, "workers=3"])
+    monkeypatch.delenv("UNIME_NUM_PROCESSES")
+    file = checkout.folder / "own.yaml"
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(file))
+    file.write_text("num_processes: 2\n")
+    two = planned()
+    assert " UNIME_NUM_PROCESSES=2\n" in two  # and not one a GPU
+    forget()
+    file.write_text("num_processes: 2\nmixed_precision: bf16\n")
+    assert not steps(planned()) & steps(two)  # what it says counts, and not where it lies
+    forget()
+    file.write_text("num_processes: 2\n")
+    moved = file.rename(checkout.folder / "moved.yaml")
+    monkeypatch.setenv("UNIME_ACCELERATE_CONFIG", str(moved))
+    assert steps(planned()) == steps(two)
     monkeypatch.setenv("UNIME_NUM_PROCESSES", "many")
     with pytest.raises(ConfigError, match="UNIME_NUM_PROCESSES: got 'many', expected a positive"):
         planned()

@@ -393,12 +393,9 @@ class Trainer:
         """Whether a checkpoint was written with the settings and the processes of this start."""
         if state["world_size"] != self.run.accelerator.num_processes:
             return False
-        then, now = (
-            {key: value for key, value in identity["settings"].items()
-             if not key.startswith(OF_A_START)}
-            for identity in (state["identity"], self.run.identity)
-        )  # fmt: skip
-        return then == now
+        then, now = state["identity"]["settings"], self.run.identity["settings"]
+        both = then.keys() & now.keys()  # an older version did not have all of them
+        return all(then[key] == now[key] for key in both if not key.startswith(OF_A_START))
 
     def _not_finite(self, values: dict[str, float], batch: Batch) -> dict[str, float]:
         """Write the step's rows down, then stop or skip it (``optim.on_nonfinite``).

@@ -245,12 +245,15 @@ def check_data(
 
 
 def _tasks(data: PairData) -> list[tuple[str, str]]:
-    """Those that training reads, and what a prepared set holds out of them, with their splits."""
+    """Those that training reads, and what a prepared set holds out of them, and of those that it
+    has to ask alone, with their splits."""
     prepared = PreparedSet.of(data.root)
     split = data.split or ("original" if prepared is None else "train")
     found = [(name, split) for name in data.sources]
     if prepared is not None and split != HELD_OUT:
-        found += [(name, HELD_OUT) for name in data.sources if HELD_OUT in prepared.splits(name)]
+        only_asked = (name for name, sizes in prepared.rows.items() if not sizes.get("train"))
+        names = dict.fromkeys([*data.sources, *only_asked])
+        found += [(name, HELD_OUT) for name in names if HELD_OUT in prepared.splits(name)]
     return found
 
 
