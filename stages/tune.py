@@ -40,6 +40,7 @@ from unime.config import (
     dump_config,
 )
 from unime.config.loader import built, parse_words, program_parser
+from unime.config.reading.processes import processes_asked_for
 from unime.config.settings import Settings
 from unime.data.prepared.folder import SET, PreparedSet
 from unime.data.prepared.rows import PREPARED_COLUMNS
@@ -121,11 +122,12 @@ def ranks() -> int:
     Raises:
         ConfigError: the environment asks for what is no number of them.
     """
+    asked = processes_asked_for(os.environ)
+    if asked is not None:
+        return asked
     import torch  # slow, and of no other use here
 
-    from unime.training.engines import processes_asked_for
-
-    return processes_asked_for(os.environ) or max(1, torch.cuda.device_count())
+    return max(1, torch.cuda.device_count())
 
 
 def fit_to(config: TuneConfig, made: PreparedSet, num_ranks: int) -> None:

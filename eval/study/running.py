@@ -18,10 +18,10 @@ from threading import Event, Lock
 from eval.study.identity import code_of, forget
 from eval.study.marks import DONE, FAILED, STOPPED, Mark, Marks
 from eval.study.plan import Step
+from unime.config.reading.processes import processes_asked_for
 from unime.errors import RunError, require
 from unime.runtime.folder_lock import wait_until_free
 from unime.runtime.launcher import SCRIPTS
-from unime.training.engines import processes_asked_for
 
 LOGS = "logs"
 PATIENCE = 120.0  # seconds for a program of a study that was killed, which ends by itself

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import warnings
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +23,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from unime.config import OptimConfig, Quantization, Stage1Config, Stage2Config
 from unime.config.reading.values import load_yaml
-from unime.errors import ConfigError, require, require_package
+from unime.errors import ConfigError, require_package
 from unime.training.kernels.choices import check_kernels
 
 StageConfig = Stage1Config | Stage2Config
@@ -183,22 +181,6 @@ def engine_in_file(path: str) -> str | None:
     if settings.get("distributed_type") == "FSDP":
         return f"fsdp{(settings.get('fsdp_config') or {}).get('fsdp_version', 1)}"
     return None
-
-
-def processes_asked_for(environment: Mapping[str, str]) -> int | None:
-    """How many processes launch.sh is asked to start for a stage; None: one for each GPU.
-
-    Raises:
-        ConfigError: UNIME_NUM_PROCESSES, or what UNIME_ACCELERATE_CONFIG says, is no such number.
-    """
-    key = "UNIME_NUM_PROCESSES"
-    found = environment.get(key)
-    if not found and (file := environment.get("UNIME_ACCELERATE_CONFIG")):
-        key, found = f"{file}: num_processes", (load_yaml(file) or {}).get("num_processes")
-    if not found:
-        return None
-    require(re.fullmatch("[1-9][0-9]*", str(found)) is not None, key, found, "a positive number")
-    return int(found)
 
 
 def _engine_asked_for() -> str | None:
