@@ -53,6 +53,7 @@ def main(words: list[str]) -> None:
     run("data_prep.real_llm.data", "data", *(f"{key}={value}" for key, value in settings.items()))
     run("data_prep.teacher_embeddings", "teacher")
     found = earlier(output)
+    of_any_seed = [word for word in words if not word.startswith("seeds=")]
     for seed in seeds:
         folder = RUNS / f"seed{seed}"
         for arm in ARMS:
@@ -69,7 +70,7 @@ def main(words: list[str]) -> None:
             "steps": {arm: read_lines(folder / arm / "metrics.jsonl") for arm in ARMS},
         }
         result = {
-            "command": shlex.join(["python", "-m", "benchmarks.real_llm", *words]),
+            "command": shlex.join(["python", "-m", "benchmarks.real_llm", *of_any_seed]),
             "data": read_json(DATA / "summary.json"),
             "seeds": dict(sorted(found.items())),
         }
@@ -129,7 +130,8 @@ def markdown(result: dict[str, Any]) -> str:
     seeds = result["seeds"].values()
     table = table_of(collect([of["report"] for of in seeds], "apart", "together"))
     made = [" and ".join(sorted({of[key] for of in seeds})) for key in ("commit", "device")]
-    return f"{table}\n`{result['command']}` at commit {made[0]}, {made[1]}; test split.\n"
+    how = f"`{result['command']}`, seeds {', '.join(result['seeds'])}"
+    return f"{table}\n{how}, at commit {made[0]}, {made[1]}; test split.\n"
 
 
 if __name__ == "__main__":

@@ -137,7 +137,9 @@ def test_seeds_one_by_one(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
     for seed in ("7", "0", "7"):
         real_llm.main(["out.json", f"seeds={seed}"])
     assert [*json.loads((tmp_path / "out.json").read_text())["seeds"]] == ["0", "7"]
-    assert "+10.0, +10.0" in (tmp_path / "out.md").read_text()
+    table = (tmp_path / "out.md").read_text()
+    assert "+10.0, +10.0" in table
+    assert "`python -m benchmarks.real_llm out.json`, seeds 0, 7, at commit" in table
     other = json.loads((tmp_path / "out.json").read_text()) | {"data": {"words": 5}}
     (tmp_path / "out.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="of other data"):
