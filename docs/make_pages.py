@@ -9,11 +9,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from data_prep.demo.data import DemoDataConfig
+from data_prep.demo.triples import TriplesConfig
+from data_prep.real_llm.data import RealLlmConfig
 from eval.study.settings import BaseConfig, RecipeConfig, StudyConfig
+from stages.demo import DemoConfig
 from unime.config import (
     AppConfig,
     BatchesConfig,
@@ -21,6 +26,7 @@ from unime.config import (
     EvalConfig,
     ExportConfig,
     IndexConfig,
+    JudgeConfig,
     MineConfig,
     MmebConfig,
     OwnDataConfig,
@@ -29,6 +35,7 @@ from unime.config import (
     ServeConfig,
     SetCheckConfig,
     Stage1Config,
+    Stage1PlanConfig,
     Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
@@ -45,8 +52,8 @@ ROOMS = ["unime", *(room.replace("/", ".") for room in BELOW)]
 HEAD = """# Public names
 
 What `from unime… import …` is meant for, room by room, from the ground up; made from the
-docstrings by `python -m docs.make_pages`. Names that are not here may change without a word. Every
-setting of the classes in `unime.config`: [settings.md](settings.md).
+docstrings by `python -m docs.make_pages`. Names and methods that are not here may change without a
+word. Every setting of the classes in `unime.config`: [settings.md](settings.md).
 """
 HEADING = """
 ## All settings
@@ -57,6 +64,7 @@ PROGRAMS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
     "mine": MineConfig,
+    "judge": JudgeConfig,
     "eval": EvalConfig,
     "report": ReportConfig,
     "export": ExportConfig,
@@ -70,12 +78,22 @@ PROGRAMS = {
     "study": StudyConfig,
     "study: a base": BaseConfig,
     "study: a recipe": RecipeConfig,
-    "plan": Stage2PlanConfig,
+    "plan, of stage 2": Stage2PlanConfig,
+    "plan, of stage 1": Stage1PlanConfig,
     "app": AppConfig,
     "serve": ServeConfig,
     "check CONFIG": Stage2CheckConfig,
     "check DATA": SetCheckConfig,
     "check STORE": CheckConfig,
+    "demo": DemoConfig,
+    "prepare demo": DemoDataConfig,
+    "prepare demo-triples": TriplesConfig,
+    "prepare real-llm": RealLlmConfig,
+}
+METHODS = {  # what is called of an object; other classes are data, or what a room takes and gives
+    "Embedder": ("encode", "similarity", "classify"),
+    "Encoder": ("load", "encode"),
+    "Index": ("update", "forget", "search", "nearest", "close"),
 }
 
 
@@ -107,10 +125,13 @@ def entry(name: str, value: Any) -> str:
     doc = inspect.getdoc(value) or ""
     if inspect.isclass(value) and value.__module__.startswith("unime.config"):
         summary = " ".join(doc.split("\n\n")[0].split())
+        if issubclass(value, Enum):
+            own = "" if doc == inspect.getdoc(Enum) else f"{summary} "
+            summary = f"{own}One of {', '.join(f'`{member.name}`' for member in value)}."
         return f"- `{name}`: {summary}\n"
     shown, text = [f"{name}{_signature(value)}"], _indented(doc)
-    for method in ("load", "encode") if name == "Encoder" else ():
-        shown.append(f"Encoder.{method}{_signature(getattr(value, method))}")
+    for method in METHODS.get(name, ()):
+        shown.append(f"{name}.{method}{_signature(getattr(value, method))}")
         text += f"\n\n**{method}**: {_indented(inspect.getdoc(getattr(value, method)) or '')}"
     code = "\n".join(shown)
     return f"### {name}\n\n```python\n{code}\n```\n\n{text}\n"

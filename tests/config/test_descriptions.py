@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_prep.demo_base.pretrain import PretrainConfig
 from tests.support.paths import CONFIGS, ROOT
 from tests.support.settings import CLASSES, LEAST, file_of, settings_of
 from unime.config import (
@@ -22,7 +24,9 @@ from unime.config import (
     build_config,
     load_config,
 )
+from unime.config.evaluation import EmbeddingConfig
 from unime.config.reading.descriptions import commented, help_of
+from unime.config.settings import Settings
 from unime.errors import ConfigError
 
 STAGE2 = CONFIGS / "stage2/qwen2-vl-2b.yaml"
@@ -35,7 +39,7 @@ def test_every_setting_says_what_it_means_and_takes(cls: type, tmp_path: Path) -
     assert build_config(cls, file_of(tmp_path, text, "commented.yaml")) == config
     said = help_of(cls)
     for key, _ in settings_of(cls):
-        if not key.endswith((".a", ".A", ".b", ".stage1")):  # free names
+        if not key.endswith((".a", ".A", ".b", ".stage1", ".eval", ".stage2.seed")):  # free names
             assert f"  {key}: ".replace(".A.", ".NAME.").replace(".a.", ".NAME.") in said
 
 
@@ -57,6 +61,22 @@ def test_type_bounds_default_and_meaning_stand_in_help_and_page(
     assert (ROOT / "docs/settings.md").read_text("utf-8") == page, "run python -m docs.make_pages"
     assert "| `lora.rank` | a whole number, positive | 32 | of the low-rank matrices |" in page
     assert page.count("## All settings") == 1
+
+
+def test_every_program_is_on_the_page_and_in_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    shown = set(importlib.import_module("make_pages").PROGRAMS.values())
+    classes = set(classes_of_files(Settings)) - {EmbeddingConfig}  # what several programs share
+    assert classes - shown == {PretrainConfig}  # which made assets/base
+    assert classes == set(LEAST)
+
+
+def classes_of_files(cls: type[Settings]) -> Iterator[type[Settings]]:
+    """The classes below one that have no section of a file, but all of it."""
+    for below in cls.__subclasses__():
+        yield from classes_of_files(below)
+        if not below.section and not below.__module__.startswith("tests."):
+            yield below
 
 
 def test_programs_show_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,15 +17,15 @@ from typing import Any, get_args, get_origin
 import pytest
 import yaml
 
+from data_prep.demo.triples import TriplesConfig
+from eval.study.settings import RecipeConfig
 from tests.support.paths import CONFIGS, ROOT
-from tests.support.settings import CLASSES, LEAST, file_of, settings_of
+from tests.support.settings import CLASSES, LEAST, OWN, file_of, settings_of
 from unime.config import (
     ReportConfig,
     Stage1Config,
     Stage2Config,
-    Stage2PlanConfig,
     TeacherConfig,
-    TuneConfig,
     build_config,
     dump_config,
     load_config,
@@ -70,6 +70,8 @@ def wrong_values(hint: Any) -> list[str]:
         return [*WRONG["group"], *NO_YAML]
     if inner is Any:
         return []
+    if get_args(inner) == (Any,):  # a list of whatever there is
+        return [value for value in WRONG[list] if not value.startswith("[") or "nowhere" in value]
     whole = get_origin(inner) is UnionType and int in get_args(inner)  # auto or a number of steps
     return WRONG.get(get_origin(inner) or inner, WRONG["enum"]) + ["1.5"] * whole
 
@@ -230,22 +232,23 @@ def test_every_path_may_begin_with_the_users_folder(
     cls: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    paths = [
-        key
+    paths = {
+        key: hint
         for key, hint in settings_of(cls)
         if FilePath in (hint, *get_args(hint))
         and get_origin(without_bounds(hint)) is not dict
         and not (cls is Stage1Config and key.startswith("validation."))  # which reads no suite
-    ]
-    for key in paths:
+    }
+    for key, hint in paths.items():
         words = ["validation.every=5", "validation.suite=s"] if "validation." in key else []
         words += ["data.mixing=mined"] * (key == "data.clusters")
-        value = "[~/x.json]" if key.endswith("texts") else "~/x.json"
+        name = "x.jsonl" if cls is TriplesConfig else "x.json"
+        value = f"[~/{name}]" if get_origin(without_bounds(hint)) is list else f"~/{name}"
         config: Any = build_config(cls, file_of(tmp_path, LEAST[cls]), [*words, f"{key}={value}"])
-        for name in key.split("."):
-            config = config[name] if isinstance(config, dict) else getattr(config, name)
-        assert config in ("/home/someone/x.json", ["/home/someone/x.json"]), key
-    assert paths or cls in (Stage2PlanConfig, TuneConfig)
+        for part in key.split("."):
+            config = config[part] if isinstance(config, dict) else getattr(config, part)
+        assert config in (f"/home/someone/{name}", [f"/home/someone/{name}"]), key
+    assert paths or cls in (*OWN, RecipeConfig)
 
 
 def test_two_names_of_one_file_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:

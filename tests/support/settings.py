@@ -9,15 +9,29 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from data_prep.demo.data import DemoDataConfig
+from data_prep.demo.triples import TriplesConfig
 from data_prep.demo_base.pretrain import PretrainConfig
+from data_prep.real_llm.data import RealLlmConfig
+from eval.study.settings import BaseConfig, RecipeConfig, StudyConfig
 from stages.demo import DemoConfig
 from unime.config import (
+    AppConfig,
+    BatchesConfig,
+    CheckConfig,
     EvalConfig,
     ExportConfig,
+    IndexConfig,
+    JudgeConfig,
     MineConfig,
+    MmebConfig,
     OwnDataConfig,
     ReportConfig,
+    SearchConfig,
+    ServeConfig,
+    SetCheckConfig,
     Stage1Config,
+    Stage1PlanConfig,
+    Stage2CheckConfig,
     Stage2Config,
     Stage2PlanConfig,
     TeacherConfig,
@@ -40,11 +54,35 @@ LEAST = {  # of each class a file that is right
     OwnDataConfig: "path: p\noutput_dir: o\ncolumns: {A: image}\n",
     DemoConfig: "queries: [a]\noverrides: {stage1: [a=b]}\n",
     DemoDataConfig: "output_dir: o\n",
+    TriplesConfig: "texts: t\noutput: o.jsonl\n",
+    RealLlmConfig: "output_dir: o\n",
     PretrainConfig: "output_dir: o\nsteps: 1\nphases: {a: {mixture: {b: 1.0}}}\n",
+    MmebConfig: "seed: 0\n",
+    IndexConfig: "folder: f\n",
+    SearchConfig: "text: t\n",
+    AppConfig: "port: 0\n",
+    ServeConfig: "model: m\n",
+    SetCheckConfig: "root: r\n",
+    CheckConfig: "store: s\n",
+    StudyConfig: "base: b\nrecipes: [a]\ngrid: {stage2.seed: [1]}\nwords: {eval: [a]}\n",
+    BaseConfig: "stage1: a\nstage2: b\neval: c\ntriples: {root: r, task: t}\n",
+    RecipeConfig: "source: s\n",
 }
 
-LEAST[TuneConfig] = LEAST[Stage2Config]
-LEAST[Stage2PlanConfig] = LEAST[Stage2Config]  # stage 1's has the same settings of its own
+for _like, _others in {
+    Stage1Config: [Stage1PlanConfig],
+    Stage2Config: [Stage2PlanConfig, Stage2CheckConfig, TuneConfig],
+    MineConfig: [BatchesConfig, JudgeConfig],
+}.items():
+    LEAST |= dict.fromkeys(_others, LEAST[_like])
+OWN = {  # of each class that has the settings of another too: those of its own
+    Stage1PlanConfig: ("gpu", "plan"),
+    Stage2PlanConfig: ("gpu", "plan"),
+    Stage2CheckConfig: ("check",),
+    TuneConfig: ("stage1", "eval_"),
+    BatchesConfig: ("clusters", "seed"),
+    JudgeConfig: ("judge",),
+}
 
 CLASSES = [pytest.param(cls, id=cls.__name__) for cls in LEAST]
 
@@ -54,17 +92,15 @@ def settings_of(cls: type, prefix: str = "") -> list[tuple[str, Any]]:
     found = []
     hints = get_type_hints(cls, include_extras=True)
     entries = {"sources": "A", "models": "a", "leaderboard": "a", "overrides": "stage1",
-               "phases": "a", "mixture": "b", "columns": "A"}  # fmt: skip
+               "mixture": "b", "columns": "A", "grid": "stage2.seed", "words": "eval"}  # fmt: skip
     for entry in fields(cls):
         key, hint = prefix + entry.name, hints[entry.name]
-        if cls is Stage2PlanConfig and not key.startswith(("gpu", "plan")):
-            continue  # as in Stage2Config
-        if cls is TuneConfig and not key.startswith(("stage1", "eval_")):
+        if not key.startswith(OWN.get(cls, "")):
             continue
         found.append((key, hint))
         hint = without_bounds(hint)
         if get_origin(hint) is dict:
-            key, hint = f"{key}.{entries[entry.name]}", get_args(hint)[1]
+            key, hint = f"{key}.{entries.get(entry.name, 'a')}", get_args(hint)[1]
             found.append((key, hint))
         if is_dataclass(hint):
             found += settings_of(hint, f"{key}.")  # type: ignore[arg-type]
