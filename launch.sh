@@ -59,11 +59,12 @@ Environment:
   UNIME_PYTHON             the Python (3.11, 3.12 or 3.13) to make it with
   UNIME_LATEST=1           the newest versions that pyproject.toml admits instead, brought up to
                            date at every call, in an environment of their own (.venv-latest)
-  UNIME_NUM_PROCESSES      processes of stage1, stage2, mine, judge and eval (default: one a GPU, or 1 on CPU)
+  UNIME_NUM_PROCESSES      processes of stage1, stage2, tune, study, mine, judge and eval (default: one a
+                           GPU, or 1 on CPU)
   UNIME_ACCELERATE_CONFIG  accelerate's configuration for them (default: from configs/accelerate/)
   UNIME_CACHE              what is remembered of checked data (default: ~/.cache/unime)
   OMP_NUM_THREADS          threads of each process on CPU (default: the cores, divided among the
-                           processes of stage1, stage2 and eval; 1 for test and bench). Fewer where
+                           processes that UNIME_NUM_PROCESSES counts; 1 for test and bench). Fewer where
                            other programs need the cores too: waiting threads are slow
 EOF
 }

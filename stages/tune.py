@@ -6,9 +6,9 @@
 
 Checks the pairs (what is odd is said and does not end it; what cannot be used does, unless
 data.on_bad_row=drop), evaluates the model on what the set holds out, tunes it on the rest (stage 2;
-with `stage1.teacher` stage 1 before it), evaluates it again and writes the report. Each command is
-shown before it runs, with a configuration that is written beside what it makes: all of them can be
-typed by hand. Killed or stopped, the same command goes on.
+with `stage1.teacher` and `stage1.optim` stage 1 before it), evaluates it again and writes the
+report. Each command is shown before it runs, with a configuration that is written beside what it
+makes: all of them can be typed by hand. Killed or stopped, the same command goes on.
 """
 
 from __future__ import annotations

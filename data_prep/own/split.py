@@ -108,7 +108,7 @@ def _check_split_of_data(
     Raises:
         DataError: there is one, or nothing is left to train on.
     """
-    helps = "columns.COLUMN=ignore of the table's column leaves the choice to held_out"
+    helps = "columns.split=ignore (or the column's own name) leaves the choice to held_out"
     if (wanted == total).all():
         raise DataError(f"the data give all pairs for test, and none to train on; {helps}")
     is_few = (wanted > 0) & (reached < LEAST)

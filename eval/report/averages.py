@@ -49,7 +49,7 @@ class Average:
 
 
 def averages_of(suite: Mapping[str, Task]) -> dict[str, Average]:
-    """Every average of a suite by its key, in the order of the report; the last is the overall one.
+    """Every average of a suite by its key, in the order of the report; see `overall_of`.
 
     Keys: ``image/vqa`` (mean of a meta-task), ``image-ind`` and ``image-ood``, ``micro-36`` and
     ``macro-4`` (of images), ``video-18``, ``visdoc-24``, ``all-78``, ``retrieval-8``, and

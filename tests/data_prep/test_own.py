@@ -438,7 +438,7 @@ def test_what_helps_a_split_that_cannot_be_used(
     counts: dict[str, tuple[int, int]], said: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "t.csv", split_rows(counts))
-    with pytest.raises(DataError, match=rf"{said}.*columns\.COLUMN=ignore"):
+    with pytest.raises(DataError, match=rf"{said}.*columns\.split=ignore"):
         prepare(path, tmp_path / "own")
     found = prepare(path, tmp_path / "own", "columns.split=ignore", "held_out=0.3")
     assert all(len(of["test"]) >= 3 <= len(of["train"]) for of in found.values())

@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 from unime.config import OwnDataConfig, PairData, PairSource
 from unime.data.datasets import PairDataset
 from unime.data.prepared.folder import PreparedSet
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 from unime.inputs.items import Item, Pair
 from unime.runtime.files import read_json
 from unime.runtime.folder_lock import unlock_folder
@@ -185,6 +185,10 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     (pairs,) = prepare(path, tmp_path / "out", "copy_images=true").values()
     assert len(pairs) == COUNT - HELD
     assert pairs[0].query.text == f"What is {HELD}?" and len(pairs[0].negatives) == 2
+    (pairs,) = prepare(path, tmp_path / "all", "columns.split=ignore").values()
+    assert len(pairs) == COUNT
+    with pytest.raises(ConfigError, match=r"columns\.foto: no split of .* there are anchor, posit"):
+        prepare(path, tmp_path / "none", "columns.foto=image")
 
 
 def test_sentence_transformers_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,7 +216,9 @@ def test_settings_that_cannot_be(load_tiny):
 
 def test_encode_gives_each_item_its_vector_in_order(items, load_tiny, monkeypatch):
     """Each distinct item is prepared once, the longest first, whatever the batches."""
-    encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=2, dropout=0.5)).train()
+    encoder = load_tiny("qwen2_vl", lora=LoraSettings(rank=2, dropout=0.5))
+    assert not any(module.training for module in encoder.modules())
+    encoder.train()
     prepared = []
     own = type(encoder.processor).__call__
     monkeypatch.setattr(

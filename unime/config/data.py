@@ -107,7 +107,7 @@ class PairData(Settings, section="data"):
     )
     clusters: FilePath | None = setting(None, "mined: what ./launch.sh prepare batches wrote")
     temperature: Annotated[float, Bounds("1 or more", lambda value: value >= 1)] = setting(
-        1.0, "T: a subset's share is in proportion to (rows x weight)^(1/T); 1: to its rows"
+        1.0, "T: a subset's share is in proportion to (rows x weight)^(1/T)"
     )
     answer_column: str | None = setting(None, ANSWER_COLUMN)
     shared_answers: bool = setting(

@@ -29,7 +29,9 @@ class EvalData(Settings, section="data"):
         "which the suite names, as org/name; null: those come from the hub",
     )
     revision: str | None = setting(None, "of root on the hub")
-    image_root: FilePath | None = setting(None, "null: below root or root/eval_images")
+    image_root: FilePath | None = setting(
+        None, "null: below root, or where the format has them (root/eval_images)"
+    )
     follow_links: bool = setting(False, FOLLOW_LINKS)
     cache: FilePath = setting("data/cache", "pictures inside of tables are written here")
     suite: FilePath = setting(MISSING, "YAML: task -> meta_task, distribution, … (configs/suites/)")

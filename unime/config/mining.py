@@ -37,7 +37,9 @@ class MiningConfig(Settings, section="mining"):
     )
     range_min: NotNegative[int] = setting(0, "so many of the most similar targets are left out")
     range_max: Positive[int] = setting(
-        100, "how many of the most similar are looked at; right answers do not count"
+        100,
+        "how many of the most similar are looked at; right answers and rows' own negatives "
+        "do not count",
     )
     false_negative_margin: float | None = setting(
         0.1, "UniME's beta: more similar than the positive by more than it is dropped; null: no"

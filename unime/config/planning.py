@@ -26,12 +26,14 @@ class PlanConfig(Settings, section="plan"):
     """What stages.plan assumes where a stage's configuration does not say it."""
 
     text_tokens: Positive[int] = setting(64, "of an item's own text, also beside an image")
-    prompt_tokens: NotNegative[int] = setting(24, "of the chat format, if no processor is there")
+    prompt_tokens: NotNegative[int] = setting(
+        24, "of the chat format; read with plan.image_tokens, or if no processor is there"
+    )
     image_tokens: Positive[int] | None = setting(None, "of an image; null: as the processor counts")
     image_patches: Positive[int] | None = setting(
-        None, "in the vision tower; null: processor, or from image_tokens"
+        None, "in the vision tower, with plan.image_tokens; null: from these"
     )
-    image_side: Positive[int] = setting(512, "pixels, where inputs.resolution is no square")
+    image_side: Positive[int] = setting(512, "pixels, where inputs.resolution names no size")
     images_per_pair: Annotated[float, Bounds("in [0, 2]", lambda value: 0 <= value <= 2)] = setting(
         1.0, "of a query and its target: 1 where one of the two has an image"
     )

@@ -95,7 +95,8 @@ class AppConfig(Settings):
     """stages.app: what the page searches in, and who reaches it."""
 
     index: FilePath | None = setting(
-        None, f"the index's folder; null: {INDEX}, else one of the demo's pictures"
+        None,
+        f"the index's folder; null: {INDEX} if no model is named, else one of the demo's pictures",
     )
     model: FilePath | None = setting(
         None,

@@ -197,14 +197,12 @@ class Encoder(nn.Module):
         if not self.decoder_only:
             with suppress(TooLongError):  # it can read texts all the same
                 samples.append(self.processor(Item(images=("blank",)), lambda _: blank))
-        training = self.training
         vectors = self.eval().embed(self.processor.parts(samples))
         if packing:
             texts = [self.processor(Item(text)) for text in PROBES]
             alone = torch.cat([self.embed(self.processor.parts([text])) for text in texts])
             packed = self.embed([(list(range(len(texts))), pack(texts))])
             check_apart(packed, alone)
-        self.train(training)
         if not vectors.isfinite().all():
             raise ConfigError("model.name: its vectors are not finite: damaged weights?")
 

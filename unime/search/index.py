@@ -36,7 +36,8 @@ class Index:
     """Vectors of the pictures, passages of texts, and pages of PDF files of folders.
 
     Args:
-        folder: the index's own, made if it is not there; one program at a time has it.
+        folder: the index's own, made if it is not there; one program at a time has it (with
+            a server: updates it).
         model: an `Embedder`, or what it takes: a run, an export, an adapter, a hub id; None: the
             one that made the index.
         config: how files are taken apart, and where vectors are; None: as the index was made.

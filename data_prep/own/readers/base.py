@@ -7,13 +7,13 @@ direction is trained, what is held out, and how rows are written is decided of a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from unime.config import OwnDataConfig
-from unime.errors import DataError
+from unime.errors import ConfigError, DataError
 
 Picture = str | bytes  # a path as the data have it, or a file's content where it lies in a table
 
@@ -120,3 +120,18 @@ class Reader(Protocol):
         Raises:
             DataError: a file that cannot be read at all.
         """
+
+
+def check_named(columns: Iterable[str], known: Iterable[Iterable[str]], where: str) -> None:
+    """Refuse a column of the setting `columns` that none of the tables has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    there = dict.fromkeys(name for names in known for name in names)
+    for name in columns:
+        if name not in there:
+            key = f"columns.{name}"
+            raise ConfigError(
+                f"{key}: {where} has such a column; there are {', '.join(there)}", key
+            )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
-from data_prep.own.readers.base import BadRow, SourceRow
+from data_prep.own.readers.base import BadRow, SourceRow, check_named
 from data_prep.own.readers.columns import SPLITS, Columns, first_values_of_table
 from data_prep.own.readers.rows import AT_ONCE, check_label
 from unime.config import OwnDataConfig
@@ -76,12 +76,18 @@ class SentenceTransformers:
         within = boundary(path, settings.follow_links)
         self.parts = list(_saved(path, within) if path.exists() else _on_hub(str(path)))
         self.image_root = str(Path(settings.image_root or path).absolute())
-        self.columns = []
-        for part in self.parts:
-            first = first_values_of_table(part.rows)
+        heads = [first_values_of_table(part.rows) for part in self.parts]
+        for part, first in zip(self.parts, heads, strict=True):
             if not first:
                 raise DataError(f"{part.place}: no rows")
-            self.columns.append(Columns.of(part.place, first, settings.columns, ""))
+        splits = ["split"] if any(part.split for part in self.parts) else []
+        check_named(settings.columns, [*heads, splits], f"no split of {path}")
+        if settings.columns.get("split") == "ignore":
+            self.parts = [replace(part, split=None) for part in self.parts]
+        self.columns = [
+            Columns.of(part.place, first, settings.columns, "")
+            for part, first in zip(self.parts, heads, strict=True)
+        ]
         self.recognised = [
             f"{part.place} ({part.split or 'no split'}): {columns.in_words()}"
             for part, columns in zip(self.parts, self.columns, strict=True)

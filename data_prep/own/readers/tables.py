@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_prep.own.readers.base import BadRow, SourceRow
+from data_prep.own.readers.base import BadRow, SourceRow, check_named
 from data_prep.own.readers.columns import Columns, first_values, first_values_of_table
 from data_prep.own.readers.folder import SUFFIXES as PICTURES
 from data_prep.own.readers.rows import JSON
@@ -28,7 +28,7 @@ from unime.config import OwnDataConfig
 from unime.data.json_files import json_rows
 from unime.data.rows import Row, quoted
 from unime.data.shards import parquet_rows
-from unime.errors import ConfigError, DataError
+from unime.errors import DataError
 from unime.runtime.files import regular
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -57,13 +57,7 @@ class Tables:
         self.folder = (path if path.is_dir() else path.parent).absolute()
         self.image_root = str(Path(config.image_root or self.folder).absolute())
         heads = [_first_values(file) for file in self.files]
-        known = dict.fromkeys(name for values in heads for name in values)
-        if missing := [name for name in config.columns if name not in known]:
-            raise ConfigError(
-                f"columns.{missing[0]}: no table in {path} has such a column; there are"
-                f" {', '.join(known)}",
-                f"columns.{missing[0]}",
-            )
+        check_named(config.columns, heads, f"no table in {path}")
         self.columns = [
             self._columns(file, values, config)
             for file, values in zip(self.files, heads, strict=True)
