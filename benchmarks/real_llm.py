@@ -5,10 +5,10 @@
 
 SmolLM2-135M-Instruct (data_prep/real_llm; docs/real_llm.md says what has to be installed), 60 steps
 of stage 1 on words and definitions, with a row's two texts in one batch and apart, evaluated on
-held-out texts beside the model before and the teacher. Writes JSON, and the table as Markdown
-beside it, anew after each seed. What is done is not repeated: killed or stopped, the same command
-goes on; seeds that a result of the same data holds already stay in it, so that seeds may be run one
-by one, on several machines.
+held-out texts beside the model before and the teacher. Writes JSON, and the tables as Markdown
+beside it, anew after each seed; of several seeds also which differences are more than noise. What
+is done is not repeated: killed or stopped, the same command goes on; seeds that a result of the
+same data holds already stay in it, so that seeds may be run one by one, on several machines.
 """
 
 from __future__ import annotations
@@ -17,11 +17,16 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.markdown import fill
+from eval.bootstrap import Draws, Estimate
 from eval.report.seeds import collect, table_of
+from eval.report.table import markdown as table_of_cells
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import read_json, write_aside, write_json
@@ -36,6 +41,13 @@ TEACHER = [
     f"output_dir={RUNS}/eval/teacher",
 ]
 ARMS = ("together", "apart")
+COMPARED = [
+    ("together", "apart"),
+    ("together", "base"),
+    ("together", "teacher"),
+    ("apart", "teacher"),
+]
+SAMPLES = 10_000  # of the bootstrap
 RESULT = Path("docs/results/real_llm.json")
 DOCUMENTS = (Path("README.md"), Path("docs/real_llm.md"))
 
@@ -62,11 +74,15 @@ def main(words: list[str]) -> None:
         evaluate(RUNS / "eval/base", "null")
         run("eval.evaluate", "configs/eval/baselines/all-minilm-l6-v2.yaml", *TEACHER)
         run("eval.report", "report", *of_report(folder))
+        report = read_json(folder / "report.json")
         found[seed] = {
             "commit": git_commit(),
             "device": device_name(),
             "versions": package_versions(),
-            "report": read_json(folder / "report.json"),
+            "report": report,
+            "values": {
+                name: values_of(place, report["tasks"]) for name, place in results(folder).items()
+            },
             "steps": {arm: read_lines(folder / arm / "metrics.jsonl") for arm in ARMS},
         }
         result = {
@@ -103,9 +119,20 @@ def evaluate(folder: Path, adapter: str) -> None:
     run("eval.evaluate", "eval", f"output_dir={folder}", f"model.adapter={adapter}")
 
 
+def results(folder: Path) -> dict[str, Path]:
+    """Where the results of a seed's models are."""
+    models = {arm: folder / "eval" / arm for arm in ARMS}
+    return models | {name: RUNS / "eval" / name for name in ("base", "teacher")}
+
+
+def values_of(folder: Path, tasks: Iterable[str]) -> dict[str, str]:
+    """Of each task the score of every query."""
+    found = {task: read_json(folder / f"{task}.json")["values"] for task in tasks}
+    return {task: " ".join(f"{value:g}" for value in values) for task, values in found.items()}
+
+
 def of_report(folder: Path) -> list[str]:
-    models = {arm: f"{folder}/eval/{arm}" for arm in ARMS}
-    words = [f"models.{name}={place}" for name, place in models.items()]
+    words = [f"models.{arm}={results(folder)[arm]}" for arm in ARMS]
     return [*words, f"output={folder}/report.json", f"html={folder}/report.html"]
 
 
@@ -126,12 +153,43 @@ def filled(document: str, path: Path) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table, and how it was made."""
-    seeds = result["seeds"].values()
+    """The tables, and how they were made."""
+    seeds = list(result["seeds"].values())
     table = table_of(collect([of["report"] for of in seeds], "apart", "together"))
     made = [" and ".join(sorted({of[key] for of in seeds})) for key in ("commit", "device")]
     how = f"`{result['command']}`, seeds {', '.join(result['seeds'])}"
-    return f"{table}\n{how}, at commit {made[0]}, {made[1]}; test split.\n"
+    parts = [table, *([compared(seeds)] if len(seeds) > 1 else [])]
+    return "\n".join([*parts, f"{how}, at commit {made[0]}, {made[1]}; test split.\n"])
+
+
+def compared(seeds: list[dict[str, Any]]) -> str:
+    """Differences, with intervals over seeds and queries as a study's (eval/bootstrap.py)."""
+    columns = [differences(seeds, *pair) for pair in COMPARED]
+    rows = [[name, *(in_points(column[name]) for column in columns)] for name in columns[0]]
+    head = ["in points, 95 %", *(f"{more} - {less}" for more, less in COMPARED)]
+    return table_of_cells(head, [rows])
+
+
+def differences(seeds: list[dict[str, Any]], more: str, less: str) -> dict[str, Estimate]:
+    """What one model has more than another, in each task and in their mean."""
+
+    def values(of: dict[str, Any], model: str, task: str) -> np.ndarray:
+        return np.array(of["values"][model][task].split(), dtype=np.float64)
+
+    tasks = list(seeds[0]["values"][more])
+    own = {t: np.stack([values(of, more, t) - values(of, less, t) for of in seeds]) for t in tasks}
+    draws = Draws.of(own, SAMPLES, seed=0)
+
+    def mean(*of: str) -> Estimate:
+        return draws.estimate(lambda found: np.mean([found[task] for task in of], axis=0))
+
+    return {task: mean(task) for task in tasks} | {"mean of tasks": mean(*tasks)}
+
+
+def in_points(estimate: Estimate) -> str:
+    low, high = (f"{100 * bound:+.1f}" for bound in estimate.ci95)
+    noise = ", within noise" * estimate.is_noise
+    return f"{100 * estimate.value:+.1f} ({low} to {high}){noise}"
 
 
 if __name__ == "__main__":

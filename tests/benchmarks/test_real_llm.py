@@ -102,6 +102,12 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
             folder = Path(told["run.output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
+        elif module == "eval.evaluate":
+            folder = Path(told["output_dir"])
+            folder.mkdir(parents=True, exist_ok=True)
+            right = {"base": 2, "apart": 4, "together": 6}.get(folder.name, 5)  # of 10
+            values = [float(place < right) for place in range(9)] + [0.5]
+            (folder / "Gloss-Word.json").write_text(json.dumps({"values": values}))
         elif module == "eval.report":
             found = report_of({"base": 0.1, "apart": 0.2, "together": 0.3})
             Path(told["output"]).write_text(json.dumps(found))
@@ -140,6 +146,10 @@ def test_seeds_one_by_one(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
     table = (tmp_path / "out.md").read_text()
     assert "+10.0, +10.0" in table
     assert "`python -m benchmarks.real_llm out.json`, seeds 0, 7, at commit" in table
+    (row,) = [line for line in table.splitlines() if line.startswith("| mean of tasks |")]
+    cells = row.split(" | ")
+    assert [cell.split()[0] for cell in cells[1:]] == ["+20.0", "+40.0", "+10.0", "-10.0"]
+    assert "(+10.0 to +70.0)" in cells[2] and "within noise" in cells[3]
     other = json.loads((tmp_path / "out.json").read_text()) | {"data": {"words": 5}}
     (tmp_path / "out.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="of other data"):
