@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from eval.bootstrap import Draws, Estimate
 from eval.report.seeds import collect, table_of
 from eval.report.table import markdown as table_of_cells
 from unime.retrieval.fingerprint import package_versions
-from unime.runtime.environment import device_name, git_commit
+from unime.runtime.environment import device_name
 from unime.runtime.files import read_json, write_aside, write_json
 from unime.training.metrics import read_lines
 
@@ -47,6 +48,8 @@ COMPARED = [
     ("together", "teacher"),
     ("apart", "teacher"),
 ]
+BOTH_WAYS = ("Gloss-Word", "Word-Gloss")  # the same pairs
+IN, OUT = "in distribution", "out of distribution"
 SAMPLES = 10_000  # of the bootstrap
 RESULT = Path("docs/results/real_llm.json")
 DOCUMENTS = (Path("README.md"), Path("docs/real_llm.md"))
@@ -76,7 +79,7 @@ def main(words: list[str]) -> None:
         run("eval.report", "report", *of_report(folder))
         report = read_json(folder / "report.json")
         found[seed] = {
-            "commit": git_commit(),
+            "commit": " and ".join(sorted({commit_of(folder / arm) for arm in ARMS})),
             "device": device_name(),
             "versions": package_versions(),
             "report": report,
@@ -131,6 +134,11 @@ def values_of(folder: Path, tasks: Iterable[str]) -> dict[str, str]:
     return {task: " ".join(f"{value:g}" for value in values) for task, values in found.items()}
 
 
+def commit_of(run: Path) -> str:
+    """Of the code that began it, which may be another one's than what reads it here."""
+    return (run / "commit.txt").read_text("utf-8").strip()
+
+
 def of_report(folder: Path) -> list[str]:
     words = [f"models.{arm}={results(folder)[arm]}" for arm in ARMS]
     return [*words, f"output={folder}/report.json", f"html={folder}/report.html"]
@@ -159,7 +167,7 @@ def markdown(result: dict[str, Any]) -> str:
     made = [" and ".join(sorted({of[key] for of in seeds})) for key in ("commit", "device")]
     how = f"`{result['command']}`, seeds {', '.join(result['seeds'])}"
     parts = [table, *([compared(seeds)] if len(seeds) > 1 else [])]
-    return "\n".join([*parts, f"{how}, at commit {made[0]}, {made[1]}; test split.\n"])
+    return "\n".join([*parts, f"{how}, runs at commit {made[0]}, {made[1]}; test split.\n"])
 
 
 def compared(seeds: list[dict[str, Any]]) -> str:
@@ -171,19 +179,28 @@ def compared(seeds: list[dict[str, Any]]) -> str:
 
 
 def differences(seeds: list[dict[str, Any]], more: str, less: str) -> dict[str, Estimate]:
-    """What one model has more than another, in each task and in their mean."""
+    """What one model has more than another: in each task, and in means, for which the two tasks of
+    one dictionary, the same pairs both ways, are drawn together."""
 
-    def values(of: dict[str, Any], model: str, task: str) -> np.ndarray:
+    def each(task: str) -> np.ndarray:  # (seeds, queries)
+        return np.stack([scores(of, more, task) - scores(of, less, task) for of in seeds])
+
+    def scores(of: dict[str, Any], model: str, task: str) -> np.ndarray:
         return np.array(of["values"][model][task].split(), dtype=np.float64)
 
-    tasks = list(seeds[0]["values"][more])
-    own = {t: np.stack([values(of, more, t) - values(of, less, t) for of in seeds]) for t in tasks}
-    draws = Draws.of(own, SAMPLES, seed=0)
+    tasks = {task: each(task) for task in seeds[0]["values"][more]}
+    shown = {IN: np.mean([tasks[task] for task in BOTH_WAYS], axis=0)} | {
+        task: values for task, values in tasks.items() if task not in BOTH_WAYS
+    }
+    of_tasks, of_pairs = (Draws.of(values, SAMPLES, seed=0) for values in (tasks, shown))
+    others = [task for task in shown if task != IN]
 
-    def mean(*of: str) -> Estimate:
-        return draws.estimate(lambda found: np.mean([found[task] for task in of], axis=0))
+    def mean(*parts: str) -> Estimate:
+        return of_pairs.estimate(lambda found: np.mean([found[part] for part in parts], axis=0))
 
-    return {task: mean(task) for task in tasks} | {"mean of tasks": mean(*tasks)}
+    found = {task: of_tasks.estimate(itemgetter(task)) for task in tasks}
+    everything = mean(*[IN] * len(BOTH_WAYS), *others)
+    return found | {IN: mean(IN), OUT: mean(*others), "mean of tasks": everything}
 
 
 def in_points(estimate: Estimate) -> str:

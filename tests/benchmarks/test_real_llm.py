@@ -6,9 +6,12 @@ pytest tests/benchmarks/test_real_llm.py
 from __future__ import annotations
 
 import json
+import re
+import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import real_llm
@@ -17,16 +20,18 @@ from eval.report.seeds import main as seeds
 from tests.support.paths import ROOT
 from unime.errors import DataError
 
+TASKS = ("Gloss-Word", "Word-Gloss", "Example", "Verse")
+
 
 def report_of(scores: dict[str, float]) -> dict[str, Any]:
-    """A report with one task, of models with these scores."""
+    """A report of models with these scores in each task."""
 
     def entry(score: float) -> dict[str, Any]:
         return {"score": score, "ci95": [score, score], "chance": 0.002}
 
     models = {
         name: {
-            "tasks": {"Gloss-Word": entry(score)},
+            "tasks": {task: entry(score) for task in TASKS},
             "averages": {"micro-1": entry(score)},
             "mean_similarity": 0.5,
             "effective_rank": 100.0 + score,
@@ -34,7 +39,7 @@ def report_of(scores: dict[str, float]) -> dict[str, Any]:
         for name, score in scores.items()
     }
     averages = {"micro-1": {"label": "micro-1 (mean of tasks)"}}
-    tasks = {"Gloss-Word": {}}
+    tasks: dict[str, Any] = {task: {} for task in TASKS}
     return {"suite": "s", "limit": None, "models": models, "averages": averages, "tasks": tasks}
 
 
@@ -86,6 +91,11 @@ def test_a_task_that_a_model_did_not_do_is_named(place: tuple[str, ...], said: s
         collect([one, other], "apart", "together")
 
 
+def bounds(cell: str) -> list[float]:
+    """Of an interval, as the table has it."""
+    return [float(bound) for bound in re.findall(r"[+-][\d.]+", cell)[1:]]
+
+
 @pytest.fixture
 def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The programs that were called; each leaves what the next ones read."""
@@ -102,12 +112,14 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
             folder = Path(told["run.output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
+            (folder / "commit.txt").write_text("abc\n")
         elif module == "eval.evaluate":
             folder = Path(told["output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             right = {"base": 2, "apart": 4, "together": 6}.get(folder.name, 5)  # of 10
             values = [float(place < right) for place in range(9)] + [0.5]
-            (folder / "Gloss-Word.json").write_text(json.dumps({"values": values}))
+            for task in TASKS:
+                (folder / f"{task}.json").write_text(json.dumps({"values": values}))
         elif module == "eval.report":
             found = report_of({"base": 0.1, "apart": 0.2, "together": 0.3})
             Path(told["output"]).write_text(json.dumps(found))
@@ -145,11 +157,16 @@ def test_seeds_one_by_one(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
     assert [*json.loads((tmp_path / "out.json").read_text())["seeds"]] == ["0", "7"]
     table = (tmp_path / "out.md").read_text()
     assert "+10.0, +10.0" in table
-    assert "`python -m benchmarks.real_llm out.json`, seeds 0, 7, at commit" in table
-    (row,) = [line for line in table.splitlines() if line.startswith("| mean of tasks |")]
-    cells = row.split(" | ")
-    assert [cell.split()[0] for cell in cells[1:]] == ["+20.0", "+40.0", "+10.0", "-10.0"]
-    assert "(+10.0 to +70.0)" in cells[2] and "within noise" in cells[3]
+    assert "`python -m benchmarks.real_llm out.json`, seeds 0, 7, runs at commit" in table
+    rows = [line.split(" | ") for line in table.partition("in points")[2].splitlines()[2:10]]
+    compared = {cells[0].removeprefix("| "): cells[1:] for cells in rows}
+    assert [*compared][4:7] == ["in distribution", "out of distribution", "mean of tasks"]
+    for cells in list(compared.values())[:7]:
+        assert [cell.split()[0] for cell in cells] == ["+20.0", "+40.0", "+10.0", "-10.0"]
+        assert "within noise" in cells[2]
+    wide = {name: np.ptp(bounds(cells[1])) for name, cells in compared.items() if len(cells) == 4}
+    assert wide["in distribution"] == pytest.approx(wide["Gloss-Word"], rel=0.1), "the same pairs"
+    assert wide["out of distribution"] == pytest.approx(wide["Verse"] / 2**0.5, rel=0.1)
     other = json.loads((tmp_path / "out.json").read_text()) | {"data": {"words": 5}}
     (tmp_path / "out.json").write_text(json.dumps(other))
     with pytest.raises(SystemExit, match="of other data"):
@@ -175,3 +192,24 @@ def test_documents_have_the_result_s_table() -> None:
         document = (ROOT / path).read_text("utf-8")
         assert "<!-- real_llm: begin -->" in document
         assert real_llm.filled(document, ROOT / real_llm.RESULT) == document, path
+
+
+def test_the_result_says_one_thing() -> None:
+    """Scores of the reports are the means of the queries' scores, and words have the table's
+    numbers."""
+    result = json.loads((ROOT / real_llm.RESULT).read_text("utf-8"))
+    for of in result["seeds"].values():
+        for model, tasks in of["values"].items():
+            for task, values in tasks.items():
+                score = of["report"]["models"][model]["tasks"][task]["score"]
+                assert statistics.fmean(map(float, values.split())) == pytest.approx(score)
+    tables = real_llm.markdown(result)
+    assert (ROOT / real_llm.RESULT.with_suffix(".md")).read_text("utf-8") == tables
+    told = re.compile(r"[+-]\d+\.\d \([+-]\d+\.\d to [+-]\d+\.\d\)")
+    page = (ROOT / "docs/real_llm.md").read_text("utf-8").partition("## What it means")[2]
+    about = [page.partition("## What was not measured")[0]]
+    for name in ("README.md", "docs/decisions.md"):
+        text = (ROOT / name).read_text("utf-8")
+        about += [part for part in text.split("\n\n") if "docs/real_llm.md" in part]
+    found = [number for text in about for number in told.findall(" ".join(text.split()))]
+    assert len(found) > 10 and not [number for number in found if number not in tables]
