@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import memory
 from benchmarks.markdown import table
 from benchmarks.mining.peer import beside_peer
 from benchmarks.mining.vectors import DIMENSION, SIDES, make_vectors
@@ -57,6 +57,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.search is not None:
         print(json.dumps(searched(folder, args.search)))
         return
+    commit = git_commit()
     make_vectors(folder, args.of, count)
     found = {kind: child(kind, args, count) for kind in ("exact", "ivf")}
     exact, ivf = (np.load(folder / f"{kind}.npy") for kind in ("exact", "ivf"))
@@ -65,14 +66,26 @@ def main(words: Sequence[str] | None = None) -> None:
     result = {
         "name": "mining", "of": args.of, "count": count, "dimension": DIMENSION,
         "small": args.small,
-        "command": f"./launch.sh bench mining --of {args.of} --count {count}",
-        "commit": git_commit(), "device": device_name(), "versions": installed_versions(),
+        "command": f"./launch.sh bench mining --of {args.of} --count {count}"
+        + " --small" * args.small,
+        "commit": commit, "device": device_name(), "versions": installed_versions(),
         "search": found, "recall@10": shared, "pairs": peers,
     }  # fmt: skip
     write_json(args.output, result)
     print(shown(result))
-    if shared < RECALL and not args.small:
-        raise SystemExit(f"recall@10 of IVF is {shared:.3f}, promised: {RECALL}")
+    if missed := [] if args.small else broken(shared, found, count):
+        raise SystemExit("; ".join(missed))
+
+
+def broken(recall: float, found: dict[str, dict[str, float]], count: int) -> list[str]:
+    """What was promised and does not hold; an index has the vectors once more."""
+    missed = [f"recall@10 of IVF is {recall:.3f}, promised: {RECALL}"] if recall < RECALL else []
+    vectors = 4 * DIMENSION * count / 2**20
+    for kind, of in found.items():
+        limit = 1024 * MEMORY + vectors * (kind == "ivf")
+        if of["MB"] > limit:
+            missed.append(f"{kind} took {of['MB']:.0f} MB, promised: {limit:.0f}")
+    return missed
 
 
 def shown(result: dict[str, Any]) -> str:
@@ -114,20 +127,17 @@ def searched(folder: Path, kind: str) -> dict[str, float]:
         faiss.omp_set_num_threads(1)
     queries, targets = (torch.from_numpy(np.load(folder / f"{side}.npy")) for side in SIDES)
     config = MiningConfig(search=kind, memory=MEMORY)
-    before = _peak()
+    Path("/proc/self/clear_refs").write_text("5")  # the most that it held is what it holds
+    before = memory()
     wall, cpu = time.perf_counter(), time.process_time()
     search = make_search(targets, DEPTH, config)
     places = torch.empty(len(queries), DEPTH, dtype=torch.long)
     for own, some in zip(places.split(search.rows), queries.split(search.rows), strict=True):
         own.copy_(search(some)[0])
     seconds = {"wall": time.perf_counter() - wall, "CPU": time.process_time() - cpu}
-    growth = _peak() - before
+    growth = memory() - before
     np.save(folder / f"{kind}.npy", places.numpy())
     return {**seconds, "MB": growth}
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
