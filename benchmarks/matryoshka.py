@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runs import commits_of
 from eval.report.build import build_report
 from eval.report.seeds import over
 from eval.report.table import markdown, write_table
 from stages.demo import run_command
 from unime.config import ReportConfig, build_config
 from unime.config.reading.values import load_yaml
-from unime.runtime.environment import git_commit
 from unime.runtime.program import run_program
 
 SIZES = [16, 32, 64, 128]  # of 256
@@ -34,7 +34,8 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(__doc__)
     output, folders = Path(words[0]), [Path(word) for word in words[1:]]
     collected = collect([curves(folder) for folder in folders])
-    collected |= {"commit": git_commit(), "seeds": [seed_of(folder) for folder in folders]}
+    runs = [folder / name for folder in folders for name in (WITHOUT, WITH)]
+    collected |= {"commit": commits_of(runs), "seeds": [seed_of(folder) for folder in folders]}
     text = table_of(collected)
     write_table(output, collected, text)
     print(text)

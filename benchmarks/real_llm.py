@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.markdown import fill
+from benchmarks.runs import commits_of
 from eval.bootstrap import Draws, Estimate
 from eval.report.seeds import collect, table_of
 from eval.report.table import markdown as table_of_cells
@@ -79,7 +80,7 @@ def main(words: list[str]) -> None:
         run("eval.report", "report", *of_report(folder))
         report = read_json(folder / "report.json")
         found[seed] = {
-            "commit": " and ".join(sorted({commit_of(folder / arm) for arm in ARMS})),
+            "commit": commits_of(folder / arm for arm in ARMS),
             "device": device_name(),
             "versions": package_versions(),
             "report": report,
@@ -132,11 +133,6 @@ def values_of(folder: Path, tasks: Iterable[str]) -> dict[str, str]:
     """Of each task the score of every query."""
     found = {task: read_json(folder / f"{task}.json")["values"] for task in tasks}
     return {task: " ".join(f"{value:g}" for value in values) for task, values in found.items()}
-
-
-def commit_of(run: Path) -> str:
-    """Of the code that began it, which may be another one's than what reads it here."""
-    return (run / "commit.txt").read_text("utf-8").strip()
 
 
 def of_report(folder: Path) -> list[str]:

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.runs import commits_of
 from benchmarks.stamps import data as stamps_data
 from eval.bootstrap import Draws
 from eval.report import table
 from eval.study.compare import SAMPLES, SEED
 from unime.retrieval.fingerprint import package_versions
-from unime.runtime.environment import device_name, git_commit
+from unime.runtime.environment import device_name
 from unime.runtime.files import read_json, write_json
 
 SEEDS = (0, 1, 2)
@@ -72,7 +73,7 @@ def main(words: list[str]) -> None:
             rows.setdefault(name, []).append(found)
         result = {
             "command": " ".join(["python -m benchmarks.stamps", *words]),
-            "commit": git_commit(),
+            "commit": commits_of(path.parent for path in folder.glob("seed*/*/starts.jsonl")),
             "device": device_name(),
             "versions": package_versions(),
             "seeds": len(rows["stage 1"]),

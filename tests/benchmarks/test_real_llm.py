@@ -112,7 +112,8 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
             folder = Path(told["run.output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
-            (folder / "commit.txt").write_text("abc\n")
+            starts = "".join(json.dumps({"step": 0, "commit": commit}) + "\n" for commit in ("abc", "def"))
+            (folder / "starts.jsonl").write_text(starts)
         elif module == "eval.evaluate":
             folder = Path(told["output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def test_seeds_one_by_one(ran: list[tuple[str, ...]], tmp_path: Path) -> None:
         real_llm.main(["out.json", f"seeds={seed}"])
     assert [*json.loads((tmp_path / "out.json").read_text())["seeds"]] == ["0", "7"]
     table = (tmp_path / "out.md").read_text()
-    assert "+10.0, +10.0" in table
+    assert "+10.0, +10.0" in table and "runs at commit abc and def" in table
     assert "`python -m benchmarks.real_llm out.json`, seeds 0, 7, runs at commit" in table
     rows = [line.split(" | ") for line in table.partition("in points")[2].splitlines()[2:10]]
     compared = {cells[0].removeprefix("| "): cells[1:] for cells in rows}
