@@ -91,7 +91,7 @@ def measured(kind: str, form: str, pairs: int, width: int) -> dict[str, float]:
 
 
 def shown(found: list[dict[str, Any]]) -> str:
-    heads = ("loss", "pairs", "width", "form", "CPU seconds", "MB", "of them gradients")
+    heads = ("loss", "pairs", "width", "form", "CPU seconds", "MiB", "of them gradients")
     rows = []
     for row in found:
         seconds, grown, gradients = (

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from benchmarks.markdown import table
+from benchmarks.markdown import NOT_RUN, table
 from unime.errors import RunError
 from unime.runtime.environment import device_name, installed_versions
 from unime.runtime.files import write_json
@@ -56,8 +56,14 @@ class Side(Protocol):
 class Benchmark(Protocol):
     """What `./launch.sh bench` runs."""
 
-    name: str
-    about: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def about(self) -> str: ...
+
+    @property
+    def goals(self) -> Sequence[Goal]: ...
 
     def measure(self, small: bool, repeat: int | None = None) -> Result:
         """What is written of it; `small`: in seconds, to see that it runs."""
@@ -125,8 +131,7 @@ def interleaved(sides: Sequence[Side], repeat: int) -> dict[str, Result]:
         for side in sides
     }
     for turn in range(repeat + 1):
-        first = turn % len(sides)  # nobody always follows the same one
-        for side in (*sides[first:], *sides[:first]):
+        for side in in_turn(sides, turn):
             prepared, before = timed(side.prepare)
             _, taken = timed(lambda side=side, prepared=prepared: side.step(prepared))
             for part, seconds in (("prepare", before), ("step", taken)):
@@ -134,6 +139,14 @@ def interleaved(sides: Sequence[Side], repeat: int) -> dict[str, Result]:
                     raw[side.name][f"{part}, {clock}"].append(value)
     kept = {name: {key: of[1:] for key, of in seconds.items()} for name, seconds in raw.items()}
     return {name: {"seconds": of, **medians(of)} for name, of in kept.items()}
+
+
+def in_turn(sides: Sequence[Side], turn: int) -> list[Side]:
+    """Their order: another one is first in every other turn, and the turn after goes backwards, so
+    that nobody always follows the same one."""
+    first = turn // 2 % len(sides)
+    order = [*sides[first:], *sides[:first]]
+    return order[::-1] if turn % 2 else order
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"CPU": time.process_time, "wall": time.perf_counter}
@@ -181,17 +194,37 @@ def save(result: Result, folder: Path) -> None:
     write_json(folder / f"{result['name']}.json", result)
 
 
-def verdict(result: Result, is_met: bool) -> str:
-    if result.get("small"):
+def measured(result: Result | None, goal: Goal) -> float | None:
+    figures = {} if result is None else result["figures"]
+    found: float | None = figures.get(goal.figure, {}).get("measured")
+    return found
+
+
+def falls_short(benchmark: Benchmark, result: Result) -> bool:
+    """Some goal was missed; a small result says nothing of that."""
+    missed = not all(goal.met(measured(result, goal)) for goal in benchmark.goals)
+    return missed and not result["small"]
+
+
+def verdict(result: Result | None, goal: Goal) -> str:
+    if result is None:
+        return NOT_RUN
+    if result["small"]:
         return "too small to say"
-    return "met" if is_met else "**falls short**"
+    return "met" if goal.met(measured(result, goal)) else "**falls short**"
 
 
-def goals_table(results: Sequence[Result]) -> str:
-    """Every figure with its goal, whether it was met or not."""
-    rows = [
-        [figure, of["shown"], of["goal"], verdict(result, of["met"])]
-        for result in results
-        for figure, of in result["figures"].items()
-    ]
+def goals_table(benchmarks: Iterable[Benchmark], results: Mapping[str, Result]) -> str:
+    """Every goal of theirs, whether it was met or not or has no result.
+
+    Args:
+        results: by the benchmark's name.
+    """
+    rows = []
+    for benchmark in benchmarks:
+        result = results.get(benchmark.name)
+        rows += [
+            [goal.figure, goal.shown(measured(result, goal)), goal.wanted, verdict(result, goal)]
+            for goal in benchmark.goals
+        ]
     return table(("figure", "measured", "goal", ""), rows)

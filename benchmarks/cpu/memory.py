@@ -40,6 +40,7 @@ MATERIALS = {"even": even, "mixed": mixed}
 class MemoryBenchmark:
     name: str = "memory"
     about: str = "peak resident memory of training, chunks of 8"
+    goals: tuple[Goal, ...] = (GROWTH, BATCH)
 
     def measure(self, small: bool, repeat: int | None = None) -> Result:
         turns = repeat or (1 if small else 3)
@@ -65,14 +66,14 @@ class MemoryBenchmark:
         }
         found = {"about": self.about, "repeat": turns, "small": small, "steps": STEPS,
                  "pictures": made.pictures, "sides": sides}  # fmt: skip
-        return described(self.name, found, figures, [GROWTH, BATCH])
+        return described(self.name, found, figures, self.goals)
 
     def shown(self, result: Result) -> str:
         rows = [
             [name, *(f"{of[key]:.0f}" for key in ("before", "peak", "growth"))]
             for name, of in result["sides"].items()
         ]
-        return table(("side", "MB before training", "MB at most", "growth"), rows)
+        return table(("side", "MiB before training", "MiB at most", "growth"), rows)
 
 
 def summary(runs: list[dict[str, float]]) -> Result:
@@ -113,7 +114,7 @@ def main(words: list[str]) -> None:
 
 
 def settled() -> float:
-    """What is resident, in MB, when what is free was given back; the peak counts from here on."""
+    """What is resident, in MiB, when what is free was given back; the peak counts from here on."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -2,11 +2,11 @@
 
     ./launch.sh bench preparing [--small]
 
-200,000 rows of a CSV file, each with a caption and a JPEG of about 1 KB. Ours: `prepare own`, and
-all pairs of what it wrote. Theirs: `datasets` reads the table, and its `map` in one process decodes
-every picture in full, takes its digest and its perceptual hash and normalises the caption; the rows
-go to Parquet. Nothing is held out and nothing checked for errors there. Each is a process of its
-own, whose memory is the most that it ever held.
+200,000 rows of a CSV file, each with a caption and a JPEG of about 1 KB. Ours: `prepare own`, which
+reads pictures with several threads, and all pairs of what it wrote. Theirs: `datasets` reads the
+table, and its `map` in one process decodes every picture in full, takes its digest and its
+perceptual hash and normalises the caption; the rows go to Parquet. Nothing is held out and nothing
+checked for errors there. Each is a process of its own, whose memory is the most that it ever held.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def measured(rows: int) -> dict[str, dict[str, float]]:
 
 
 def shown(found: dict[str, dict[str, float]]) -> str:
-    heads = ("", "rows", "rows a CPU second", "rows a second", "MB at most")
+    heads = ("", "rows", "rows a CPU second", "rows a second", "MiB at most")
     return table(
         heads,
         [

@@ -2,7 +2,8 @@
 
 Both sides: the same weights, the same LoRA on the language model, the vision tower frozen, AdamW,
 float32, no dropout, the same pairs. "step" is timed with inputs prepared beforehand, "with
-preparation" with files read, pictures processed and texts tokenized in the same thread.
+preparation" with files read, pictures processed and texts tokenized in the same thread. Both are in
+one process, whose memory is allocated as a run of ours has it (`unime/training/kernels/heap.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class StepBenchmark:
     """Some of our settings beside theirs, on one material.
 
     Attributes:
-        goals: of those that have one.
+        goal_of: those of our settings that have one.
         others: settings that stand beside, without a goal.
         pairs: of a batch; with `small` a few.
         repeat: turns that count.
@@ -46,13 +47,17 @@ class StepBenchmark:
     name: str
     about: str
     make: Callable[[Path, int], Material]
-    goals: dict[str, Goal]
+    goal_of: dict[str, Goal]
     pairs: int
     repeat: int
     others: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     budgets: tuple[int, ...] = (CHUNK,)
     our_budgets: tuple[int, ...] = ()
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        return tuple(self.goal_of.values())
 
     def measure(self, small: bool, repeat: int | None = None) -> Result:
         """All of it; prints each side as soon as its first step is the same as theirs."""
@@ -76,13 +81,13 @@ class StepBenchmark:
                 (of["ratio, step"] for name, of in times.items() if name.split(BUDGET)[0] == side),
                 default=None,
             )
-            for side, goal in self.goals.items()
+            for side, goal in self.goal_of.items()
         }
         found = {
             "about": self.about, "pairs": pairs, "repeat": turns, "small": small,
             "pictures": material.pictures, **told, "best of theirs": best, "sides": times,
         }  # fmt: skip
-        return described(self.name, found, figures, list(self.goals.values()))
+        return described(self.name, found, figures, self.goals)
 
     def _sides(self, material: Material, folder: Path, small: bool) -> tuple[list[Side], Result]:
         """The sides whose first step is that of theirs, and how far each is from it."""
@@ -118,7 +123,7 @@ class StepBenchmark:
 
     def _ours(self, mean: float) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Name and settings of each of our sides."""
-        for name in (*self.others, *self.goals):
+        for name in (*self.others, *self.goal_of):
             yield name, SETTINGS[name]
             for items in self.our_budgets:
                 tokens = round(items * mean)
