@@ -112,8 +112,9 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
             folder = Path(told["run.output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.jsonl").write_text('{"step": 60, "loss": 0.1}\n')
-            starts = "".join(json.dumps({"step": 0, "commit": commit}) + "\n" for commit in ("abc", "def"))
-            (folder / "starts.jsonl").write_text(starts)
+            starts = [{"step": step, "commit": commit} for step, commit in ((0, "abc"), (9, "def"))]
+            lines = [json.dumps(start) + "\n" for start in starts]
+            (folder / "starts.jsonl").write_text("".join(lines))
         elif module == "eval.evaluate":
             folder = Path(told["output_dir"])
             folder.mkdir(parents=True, exist_ok=True)
