@@ -25,6 +25,7 @@ from unime.runtime.environment import device_name, git_commit
 from unime.runtime.files import read_json, write_json
 
 RESULT = Path("docs/results/limits.json")
+KNOWN = (("scale", "="), ("only", "="))
 
 
 def child(what: str, name: str, size: str, folder: str) -> dict[str, float]:
@@ -54,9 +55,9 @@ def main(words: list[str]) -> None:
         document = Path(words[1])
         document.write_text(fill(document.read_text(), in_words(read_json(RESULT))))
         return
-    given = dict(word.split("=") for word in words)
+    given = settings(words)
     chosen = [name for name in rows() if name.split(",")[0] in given.get("only", name).split(",")]
-    found = []
+    commit, found = git_commit(), []
     for name in chosen:
         row = rows()[name]
         size = max(1, int(row.size * float(given.get("scale", 1))))
@@ -67,7 +68,18 @@ def main(words: list[str]) -> None:
         found.append({"name": name, "what": shown, **measured})
         print(f"{shown}: {measured['seconds']:.1f} s, {measured['MB']:.0f} MB", flush=True)
     if not given:
-        write_json(RESULT, {"rows": found, "commit": git_commit(), "device": device_name()})
+        write_json(RESULT, {"rows": found, "commit": commit, "device": device_name()})
+
+
+def settings(words: list[str]) -> dict[str, str]:
+    """The given scale and rows; the program ends where a word is neither, or no row is so named."""
+    if wrong := [word for word in words if word.partition("=")[:2] not in KNOWN]:
+        raise SystemExit(f"got {wrong[0]!r}, expected scale=NUMBER or only=ROW,…")
+    given = dict(word.split("=", 1) for word in words)
+    names = dict.fromkeys(name.split(",")[0] for name in rows())
+    if "only" in given and (unknown := set(given["only"].split(",")) - names.keys()):
+        raise SystemExit(f"no row {min(unknown)!r}, there are {', '.join(names)}")
+    return given
 
 
 def in_words(result: dict[str, Any]) -> str:

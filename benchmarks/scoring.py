@@ -149,7 +149,7 @@ def main(words: list[str]) -> None:
     merged = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_dotlist(words))
     settings: Settings = OmegaConf.to_object(merged)  # type: ignore[assignment]
     seconds = {"ours": 0.0, "loop": 0.0}
-    difference = 0.0
+    difference, commit = 0.0, git_commit()
     with tempfile.TemporaryDirectory() as folder:
         store = EmbeddingStore(Path(folder), {})
         for number in range(settings.tasks):
@@ -172,7 +172,7 @@ def main(words: list[str]) -> None:
         "largest_difference": difference,
         "threads": torch.get_num_threads(),
         "device": device_name(),
-        "commit": git_commit(),
+        "commit": commit,
     }
     print(json.dumps(result, indent=2))
     if output is not None:

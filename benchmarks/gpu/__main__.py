@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -134,9 +134,20 @@ def driver() -> str | None:
 def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
     """All sections: the programs run beside those that time nothing."""
     beside = folder / "programs.json"
-    process = None
-    if not only or "programs" in only:
-        process = start_programs(folder, beside, small)
+    if only and "programs" not in only:
+        sections(report, folder, small, only, None)
+        return
+    process = start_programs(folder, beside, small)
+    try:
+        sections(report, folder, small, only, lambda: end_programs(process, beside))
+    finally:
+        stop(process)
+
+
+def sections(
+    report: Report, folder: Path, small: bool, only: list[str], ended: Callable[[], Result] | None
+) -> None:
+    """All of them in turn; `ended` waits for the programs that run beside them, if they do."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = 96 if small else SIDE
     pairs = make_pairs(folder / "pictures", 8 if small else 256, side, TOKENS)
@@ -144,7 +155,7 @@ def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
     two_b = Setting(Material(folder / "2b", pairs), accelerator, small)
     seven_b = Setting(Material(folder / "7b", pairs), accelerator, small)
     untimed = [("exactness", 150, exactness), ("float64", 60, float64), ("nf4", 100, nf4)]
-    timed = [("kernels", 50, kernels), ("peer", 120, peer), ("product", 20, product),
+    timed = [("kernels", 80, kernels), ("peer", 120, peer), ("product", 20, product),
              ("encoding", 80, encoding)]  # fmt: skip
 
     def section(name: str, limit: float, work: Callable[[Any], Any]) -> None:
@@ -157,8 +168,8 @@ def run(report: Report, folder: Path, small: bool, only: list[str]) -> None:
     report.section("models", 90, write_2b)
     for name, limit, measure in untimed:
         section(name, limit, lambda found, of=measure: found.update(of(two_b)))
-    if process is not None:
-        section("programs", 1000, lambda found: found.update(end_programs(process, beside)))
+    if ended is not None:
+        section("programs", 1000, lambda found: found.update(ended()))
     section("speed", 170, lambda found: speed(two_b, CASES, found, report.save))
     full = folder / "full"
     full.mkdir()
@@ -179,12 +190,31 @@ def start_programs(folder: Path, output: Path, small: bool) -> subprocess.Popen[
     place = folder / "programs"
     place.mkdir()
     words = [str(output), "--folder", str(place), "--programs", *(["--small"] if small else [])]
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.gpu", *words])
+    command = [sys.executable, "-m", "benchmarks.gpu", *words]
+    return subprocess.Popen(command, start_new_session=True)  # Ctrl-C is for us, who end it
 
 
 def end_programs(process: subprocess.Popen[bytes], output: Path) -> Result:
-    process.wait()  # it has a limit of its own
+    """What they found; they are ended where there is no time to wait for them."""
+    try:
+        process.wait()  # it has a limit of its own
+    finally:
+        stop(process)
     return read_json(output)["sections"]["programs"]
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End it, and with SIGTERM what it has started, if it has not ended."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def terminated(signum: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + signum)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -208,6 +238,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 report.section("programs", limit, lambda f: f.update(programs(Path(name), small)))
             finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 for program in STARTED:
                     program.kill()
         else:
@@ -215,4 +246,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminated)  # leave nothing behind
     main()

@@ -86,11 +86,12 @@ def time_peer(setting: Setting, encoder: Encoder, case: Case, loss: torch.nn.Mod
     with arithmetic(setting, case):
         seconds = time_steps(setting, optimizer, step)
         value = step().item()
+    theirs = peak(setting)
     encoder.zero_grad()
     ours = setting.step(encoder, setting.batch(encoder, case)).loss.item()  # other dropout
     encoder.zero_grad()
     return {
-        "case": asdict(case), "seconds": seconds, "peak GiB": peak(setting),
+        "case": asdict(case), "seconds": seconds, "peak GiB": theirs,
         "pairs/s": case.batch / statistics.median(seconds),
         "loss of the step": value, "ours": ours,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from benchmarks.gpu.models import SIDE, Material, planned_encoder, step_config
 from unime.config import HardNegativeLossConfig, Stage2PlanConfig
 from unime.losses import LossOutput, instruction_loss
 from unime.models.encoder import Encoder
+from unime.planning.gpus import GPUS
 from unime.training.chunks import Batch, ChunkLimits
 from unime.training.grad_cache import cached_backward
 from unime.training.graph_memory import GraphMemory
@@ -23,6 +24,17 @@ from unime.training.kernels.choices import compile_layers
 
 TOKENS = 32  # of a question and of a caption
 GIB = 2**30
+DRIVERS_NAMES = {  # what the driver calls the GPUs of unime/planning/gpus.py
+    "NVIDIA A100-SXM4-40GB": "a100-40g",
+    "NVIDIA A100-PCIE-40GB": "a100-40g",
+    "NVIDIA A100-SXM4-80GB": "a100-80g",
+    "NVIDIA A100 80GB PCIe": "a100-80g",
+    "NVIDIA H100 80GB HBM3": "h100-80g",
+    "NVIDIA H200": "h200",
+    "NVIDIA L40S": "l40s",
+    "NVIDIA GeForce RTX 3090": "rtx-3090",
+    "NVIDIA GeForce RTX 4090": "rtx-4090",
+}
 INFO_NCE = HardNegativeLossConfig(0.05, num_hard_negatives=None, false_negative_margin=None)
 Result = dict[str, Any]
 
@@ -44,7 +56,9 @@ class Case:
     compile: bool = False  # the repeated layers
     train: tuple[str, ...] = ("llm", "projector", "vision")  # without the last two: features once
 
-    def config(self, material: Material, small: bool) -> Stage2PlanConfig:
+    def config(
+        self, material: Material, small: bool, gpu: Sequence[str] = ("gpu=h100-80g",)
+    ) -> Stage2PlanConfig:
         return step_config(
             material.model,
             f"model.quantization={self.quantization}",
@@ -57,7 +71,7 @@ class Case:
             f"optim.gradient_checkpointing={self.checkpointing}",
             f"optim.graph_memory={self.graph_memory}",
             f"lora.train=[{', '.join(self.train)}]",
-            "gpu=h100-80g",
+            *gpu,
             f"plan.text_tokens={TOKENS}",
             "plan.image_side=96",
         )
@@ -109,6 +123,19 @@ def arithmetic(setting: Setting, case: Case) -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def planned_gpu() -> tuple[list[str], float | None]:
+    """What a plan has to be told of this machine's GPU, and its peak in FLOP/s: None where that is
+    unknown. Without a GPU an H100 is planned for."""
+    if not torch.cuda.is_available():
+        return ["gpu=h100-80g"], None
+    name = DRIVERS_NAMES.get(torch.cuda.get_device_name())
+    if name is not None:
+        return [f"gpu={name}"], GPUS[name].tflops * 1e12
+    memory = torch.cuda.get_device_properties(0).total_memory / GIB
+    # the seconds that follow from 1 TFLOP/s are not used
+    return ["gpu=custom", "plan.gpu_tflops=1", f"plan.gpu_memory_gib={memory}"], None
 
 
 def adamw(encoder: Encoder) -> torch.optim.Optimizer:

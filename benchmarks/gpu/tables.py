@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.gpu.steps import Result
-from benchmarks.markdown import fill, table
+from benchmarks.markdown import NOT_RUN, fill, table
 from unime.runtime.files import read_json
 
-PEAK_SHARE = "share of an H100's peak"
+OLD_PEAK_SHARE = "share of an H100's peak"  # as the published runs call it
+OF_SPEED = {"speed": "", "speed of others": "", "speed 7b": "LLaVA-1.6-7B"}
 KINDS = {  # kernels by what their names hold; the first that fits
     "products in bfloat16": ("nvjet",),
     "products of adapters in float32": ("gemm_f32f32",),
@@ -25,13 +26,15 @@ KINDS = {  # kernels by what their names hold; the first that fits
 
 
 def tables(runs: list[Result]) -> str:
-    """Of all runs' sections, a later run's in place of an earlier one's failed one."""
+    """Of every section the last run's that is complete; where none is, the last that has cases."""
     sections: dict[str, Result] = {}
     for run in runs:
         for name, found in run["sections"].items():
-            if "error" not in found or found.get("cases"):
-                sections[name] = found
-    parts = [exactness(sections), speed(sections["speed"]), kernels(sections["kernels"])]
+            incomplete = "error" in found
+            if incomplete and ("error" not in sections.get(name, found) or not found.get("cases")):
+                continue
+            sections[name] = found
+    parts = [exactness(sections), speed(sections), kernels(sections["kernels"])]
     parts += [peer(sections["peer"]), encoding(sections["encoding"])]
     return "\n\n".join(parts)
 
@@ -50,28 +53,42 @@ def exactness(sections: dict[str, Result]) -> str:
     return table(("gradient of the cached step", "float32: all, worst parameter", "bfloat16"), rows)
 
 
-def speed(found: Result) -> str:
-    heads = ("chunk", "checkpointing", "weights", "what else", "seconds a step", "pairs/s",
-             "share of the peak", "peak GiB", "planned GiB", "ratio")  # fmt: skip
+def speed(sections: dict[str, Result]) -> str:
+    """The cases of all sections that time steps."""
+    heads = ("pairs", "chunk", "checkpointing", "weights", "what else", "seconds a step",
+             "pairs/s", "share of the peak", "peak GiB", "planned GiB", "ratio")  # fmt: skip
+    cases = [
+        (model, row)
+        for name, model in OF_SPEED.items()
+        for row in sections.get(name, {}).get("cases", [])
+    ]
     rows = []
-    for row in found["cases"]:
+    for model, row in cases:
         case = row["case"]
-        others = [name for name in ("tf32", "autocast", "compile") if case.get(name)]
+        others = [model] * bool(model)
+        others += [name for name in ("tf32", "autocast", "compile") if case.get(name)]
         kept = row.get("kept graphs", 0)
         others += [f"{kept} graphs kept"] * bool(kept)
         others += ["LoRA on the language model"] * (case.get("train") == ["llm"])
         others += ["no dropout"] * (not case["dropout"]) + ["eager"] * (
             case["attention"] == "eager"
         )
+        others += ["out of memory"] * ("out of memory" in row)
+        seconds, peak, planned = (row.get(n) for n in ("seconds", "peak GiB", "planned GiB"))
         rows.append([
-            str(case["chunk"]), str(case["checkpointing"]).lower(),
+            str(case["batch"]), str(case["chunk"]), str(case["checkpointing"]).lower(),
             {"none": "bfloat16"}.get(case["quantization"], case["quantization"]), ", ".join(others),
-            f"{statistics.median(row['seconds']):.2f}", f"{row['pairs/s']:.1f}",
-            f'{row[PEAK_SHARE]:.3f}',
-            f"{row['peak GiB']:.2f}", f"{row['planned GiB']:.2f}",
-            f"{row['planned GiB'] / row['peak GiB']:.2f}",
+            number(statistics.median(seconds) if seconds else None, 2),
+            number(row.get("pairs/s"), 1),
+            number(row.get("share of the peak", row.get(OLD_PEAK_SHARE)), 3),
+            number(peak, 2), number(planned, 2),
+            number(planned / peak if planned and peak else None, 2),
         ])  # fmt: skip
     return table(heads, rows)
+
+
+def number(value: float | None, digits: int) -> str:
+    return NOT_RUN if value is None else f"{value:.{digits}f}"
 
 
 def kernels(found: Result) -> str:
@@ -85,7 +102,15 @@ def kernels(found: Result) -> str:
     )
     taken = [statistics.median(of["seconds without the profiler"]) for of in columns.values()]
     rows.append(["seconds of the step", *(f"{seconds:.2f}" for seconds in taken)])
-    return table(("share of the kernels' time", *columns), rows)
+    with_optimizer = [of.get("with the optimizer's step", False) for of in columns.values()]
+    rows.append(["AdamW's step among the kernels", *("yes" if w else "no" for w in with_optimizer)])
+    heads = (f"{name}: {in_words(of['case'])}" for name, of in columns.items())
+    return table(("share of the kernels' time", *heads), rows)
+
+
+def in_words(case: Result) -> str:
+    checkpointing = "checkpointing" if case["checkpointing"] else "no checkpointing"
+    return f"{case['batch']} pairs, chunks of {case['chunk']}, {checkpointing}"
 
 
 def by_kind(found: Result) -> dict[str, float]:

@@ -6,7 +6,8 @@
 
 Items are texts, pictures and both; encoding them directly is measured before and after, by one
 `Embedder` in this process while the service is idle. Clients and service are processes of their own
-on the same cores, so what clients compute counts against the service.
+on the same cores, so what clients compute counts against the service. Exits with 1 where an answer
+was wrong, or none.
 """
 
 from __future__ import annotations
@@ -54,6 +55,22 @@ def in_words(found: dict[str, Any]) -> str:
     return f"{text}\n\n{found['model']}; {found['device']}; commit {found['commit']}."
 
 
+def faults(found: dict[str, Any]) -> list[str]:
+    """What a service that does well has none of."""
+    counts = {
+        "wrong vectors": found["wrong"] + found["flood wrong"],
+        "answers of 429 without Retry-After": found["without Retry-After"],
+        "answers of neither 200 nor 429": sum(
+            count
+            for key in ("statuses", "flood statuses")
+            for status, count in found[key].items()
+            if status not in ("200", "429")
+        ),
+        "requests after the flood not answered": int(not found["answers after"]),
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
+
+
 def main(words: list[str]) -> None:
     if words and words[0] == "table":
         document = Path(words[1])
@@ -61,12 +78,15 @@ def main(words: list[str]) -> None:
         return
     given = {"model": "assets/base", "seconds": "60", "clients": "8"}
     given |= dict(word.split("=", 1) for word in words)
+    commit = git_commit()
     found = measure(
         given["model"], float(given["seconds"]), int(given["clients"]), given.get("pictures")
     )
-    found |= {"commit": git_commit(), "device": device_name()}
+    found |= {"commit": commit, "device": device_name()}
     print(in_words(found))
     write_json(Path(given.get("output", str(RESULT))), found)
+    if wrong := faults(found):
+        raise SystemExit(f"the service did wrong: {'; '.join(wrong)}")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,8 @@ def measure(model: str, seconds: float, clients: int, pictures: str | None) -> d
         "ratio": rate / direct, "p50": float(np.percentile(tally.seconds, 50)),
         "p99": float(np.percentile(tally.seconds, 99)), "queue": QUEUE,
         "flood statuses": {str(k): v for k, v in flooded.statuses.items()},
-        "flood wrong": flooded.wrong, "without Retry-After": flooded.without_retry_after,
+        "flood wrong": flooded.wrong,
+        "without Retry-After": tally.without_retry_after + flooded.without_retry_after,
         "answers after": after_flood.statuses[200] == 1 and after_flood.wrong == 0,
         "MB idle": idle, "MB under load": under_load[0], "MB in the flood": under_flood[0],
     }  # fmt: skip

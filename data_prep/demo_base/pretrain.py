@@ -16,6 +16,8 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -222,13 +224,18 @@ def main(argv: list[str] | None = None) -> None:
     if config.export:
         export(Path(config.output_dir), Path(config.export))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # save before a polite kill, too
+    signal.signal(signal.SIGTERM, terminated)  # save before a polite kill, too
     pretraining = Pretraining(config)
     try:
         pretraining.train()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stopped:
         pretraining.save()
         print("interrupted; the same command goes on from here")
+        raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
+
+
+def terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.large import rows
-from benchmarks.limits import RESULT, in_words
+from benchmarks.limits import RESULT, in_words, main
 from tests.support.paths import ROOT
 from unime.runtime.files import read_json
 
@@ -24,6 +24,12 @@ def test_a_row_is_made_and_measured(name: str, tmp_path: Path) -> None:
     row = rows()[name]
     row.make(tmp_path, SMALL[name])
     row.act(tmp_path, SMALL[name])
+
+
+@pytest.mark.parametrize("word", ["only=NOSUCH", "only=ranking,NOSUCH", "ranking", "rows=3"])
+def test_what_measures_nothing_is_refused(word: str) -> None:
+    with pytest.raises(SystemExit, match="NOSUCH" if "NOSUCH" in word else word):
+        main([word])
 
 
 def test_the_document_has_the_table() -> None:

@@ -1,0 +1,33 @@
+"""How an interrupted pretraining of the demo's base ends.
+
+./launch.sh test tests/data_prep/test_pretrain.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from data_prep.demo_base import pretrain
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_saves_and_says_so(
+    signum: signal.Signals, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    training = SimpleNamespace(
+        train=lambda: os.kill(os.getpid(), signum), save=lambda: saved.append(True)
+    )
+    monkeypatch.setattr(pretrain, "load_config", lambda *_: SimpleNamespace(export=None))
+    monkeypatch.setattr(pretrain, "Pretraining", lambda _: training)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            pretrain.main([])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == status and saved == [True]
