@@ -24,10 +24,12 @@ def test_interrupted_it_saves_and_says_so(
     )
     monkeypatch.setattr(pretrain, "load_config", lambda *_: SimpleNamespace(export=None))
     monkeypatch.setattr(pretrain, "Pretraining", lambda _: training)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     try:
         with pytest.raises(SystemExit) as ended:
             pretrain.main([])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     assert ended.value.code == status and saved == [True]
