@@ -9,8 +9,6 @@ before.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import memory, settled
 from benchmarks.cpu.frame import Goal, Result, Side, described
 from benchmarks.cpu.material import Material, even, mixed
 from benchmarks.cpu.ours import CHUNK, Ours
@@ -109,21 +108,8 @@ def main(words: list[str]) -> None:
         before = settled()
         for _ in range(STEPS):
             side.step(side.prepare())
-        peak = status("VmHWM")
+        peak = memory()
     print(json.dumps({"before": before, "peak": peak, "growth": peak - before}))
-
-
-def settled() -> float:
-    """What is resident, in MiB, when what is free was given back; the peak counts from here on."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
-
-
-def status(key: str) -> float:
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition(f"{key}:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks import memory
 from unime.embedder import Embedder
 from unime.runtime.progress import quiet_transformers
 from unime.serving.contents import decoded
@@ -102,20 +103,14 @@ def serving(model: str, *words: str) -> Iterator[tuple[int, int]]:
         started.wait()
 
 
-def resident(process: int) -> float:
-    """Memory of a process, in MB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 @contextmanager
 def watched(process: int) -> Iterator[list[float]]:
     """The most memory that a process has meanwhile, in MB."""
-    most, is_over = [resident(process)], threading.Event()
+    most, is_over = [memory("VmRSS", process)], threading.Event()
 
     def watch() -> None:
         while not is_over.wait(0.05):
-            most[0] = max(most[0], resident(process))
+            most[0] = max(most[0], memory("VmRSS", process))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -192,7 +187,7 @@ def measure(model: str, seconds: float, clients: int, pictures: str | None) -> d
     with serving(model, f"queue_items={QUEUE}", "max_items=16") as (port, process):
         for number in range(4):
             ask(port, pool, [number, ITEMS - 1 - number], Tally())
-        idle = resident(process)
+        idle = memory("VmRSS", process)
         with watched(process) as under_load:
             tally, took = steady(port, pool, clients, seconds)
         with watched(process) as under_flood:
