@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from eval.study.marks import DONE, FAILED, Mark, Marks
 from eval.study.outcome import write_outcome
@@ -36,6 +34,7 @@ from unime.config.loader import built, parse_words, program_parser
 from unime.errors import ConfigError
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.folder_lock import lock_folder
+from unime.runtime.interruption import heed_sigterm
 from unime.runtime.program import run_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(argv: list[str] | None = None) -> None:
     os.chdir(ROOT)
-    signal.signal(signal.SIGTERM, _terminated)
+    heed_sigterm()
     name, study, is_dry = parse(argv)
     base = build_config(BaseConfig, Path(study.base))
     base.environment = with_ranks(study.workers, base.environment)
@@ -159,11 +158,6 @@ class Progress:
                   " retry=true runs what failed again")  # fmt: skip
         print(f"written: {self.runner.folder / self.name}")
         return 1 if failed else 0
-
-
-def _terminated(signum: int, _: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_IGN)  # what runs is ended once
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

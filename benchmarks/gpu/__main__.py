@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,6 +43,7 @@ from benchmarks.gpu.speed import CASES, OF_7B, OTHERS, encoding, kernels, produc
 from benchmarks.gpu.steps import TOKENS, Result, Setting, free
 from unime.runtime.environment import device_name, git_commit, installed_versions
 from unime.runtime.files import read_json
+from unime.runtime.interruption import heed_sigterm
 from unime.runtime.progress import quiet_transformers
 
 PACKAGES = (
@@ -213,10 +214,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def terminated(signum: int, frame: Any) -> NoReturn:
-    raise SystemExit(128 + signum)
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -246,5 +243,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, terminated)  # leave nothing behind
+    heed_sigterm()  # leave nothing behind
     main()

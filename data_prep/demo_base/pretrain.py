@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +38,7 @@ from unime.config import dump_config, load_config
 from unime.config.settings import BelowOne, FilePath, NotEmpty, Positive, Settings, setting
 from unime.runtime.environment import git_commit, write_facts
 from unime.runtime.files import replacing
+from unime.runtime.interruption import heed_sigterm
 from unime.runtime.program import run_program
 
 
@@ -224,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.export:
         export(Path(config.output_dir), Path(config.export))
         return
-    signal.signal(signal.SIGTERM, terminated)  # save before a polite kill, too
+    heed_sigterm()  # save before a polite kill, too
     pretraining = Pretraining(config)
     try:
         pretraining.train()
@@ -232,10 +230,6 @@ def main(argv: list[str] | None = None) -> None:
         pretraining.save()
         print("interrupted; the same command goes on from here")
         raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
-
-
-def terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

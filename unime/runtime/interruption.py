@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 SHOWN = ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")  # what also was typed
 TYPED = "UNIME_TYPED"  # launch.sh says here how it was called,
@@ -55,6 +55,16 @@ class Interruption:
 
     def _say(self, text: str) -> None:
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{text}\n".encode())
+
+
+def heed_sigterm() -> None:
+    """From now on SIGTERM ends the program by an exit, which puts away what was begun; once."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(signum: int, _: FrameType | None) -> NoReturn:
+    signal.signal(signum, signal.SIG_IGN)
+    raise SystemExit(128 + signum)
 
 
 def leave_signals_to_parent() -> None:
