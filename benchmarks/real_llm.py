@@ -29,6 +29,7 @@ from benchmarks.runs import commits_of
 from eval.bootstrap import Draws, Estimate
 from eval.report.seeds import collect, table_of
 from eval.report.table import markdown as table_of_cells
+from eval.study.compare import SAMPLES, SEED, in_words
 from unime.retrieval.fingerprint import package_versions
 from unime.runtime.environment import device_name
 from unime.runtime.files import read_json, write_aside, write_json
@@ -51,7 +52,6 @@ COMPARED = [
 ]
 BOTH_WAYS = ("Gloss-Word", "Word-Gloss")  # the same pairs
 IN, OUT = "in distribution", "out of distribution"
-SAMPLES = 10_000  # of the bootstrap
 RESULT = Path("docs/results/real_llm.json")
 DOCUMENTS = (Path("README.md"), Path("docs/real_llm.md"))
 
@@ -169,7 +169,7 @@ def markdown(result: dict[str, Any]) -> str:
 def compared(seeds: list[dict[str, Any]]) -> str:
     """Differences, with intervals over seeds and queries as a study's (eval/bootstrap.py)."""
     columns = [differences(seeds, *pair) for pair in COMPARED]
-    rows = [[name, *(in_points(column[name]) for column in columns)] for name in columns[0]]
+    rows = [[name, *(in_words(column[name], unit="") for column in columns)] for name in columns[0]]
     head = ["in points, 95 %", *(f"{more} - {less}" for more, less in COMPARED)]
     return table_of_cells(head, [rows])
 
@@ -188,7 +188,7 @@ def differences(seeds: list[dict[str, Any]], more: str, less: str) -> dict[str, 
     shown = {IN: np.mean([tasks[task] for task in BOTH_WAYS], axis=0)} | {
         task: values for task, values in tasks.items() if task not in BOTH_WAYS
     }
-    of_tasks, of_pairs = (Draws.of(values, SAMPLES, seed=0) for values in (tasks, shown))
+    of_tasks, of_pairs = (Draws.of(values, SAMPLES, SEED) for values in (tasks, shown))
     others = [task for task in shown if task != IN]
 
     def mean(*parts: str) -> Estimate:
@@ -197,12 +197,6 @@ def differences(seeds: list[dict[str, Any]], more: str, less: str) -> dict[str, 
     found = {task: of_tasks.estimate(itemgetter(task)) for task in tasks}
     everything = mean(*[IN] * len(BOTH_WAYS), *others)
     return found | {IN: mean(IN), OUT: mean(*others), "mean of tasks": everything}
-
-
-def in_points(estimate: Estimate) -> str:
-    low, high = (f"{100 * bound:+.1f}" for bound in estimate.ci95)
-    noise = ", within noise" * estimate.is_noise
-    return f"{100 * estimate.value:+.1f} ({low} to {high}){noise}"
 
 
 if __name__ == "__main__":

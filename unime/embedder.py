@@ -107,7 +107,7 @@ class Embedder:
         )
         model.quantization = Quantization(quantization or _trained_quantization(model))
         self.name, self.model = str(name), model
-        self.encoders = [Encoder.load(model, inputs, device=one).eval() for one in devices]
+        self.encoders = [Encoder.load(model, inputs, device=one) for one in devices]
 
     @property
     def dimension(self) -> int:

@@ -164,11 +164,11 @@ def _paired(one: Arm, other: Arm) -> dict[str, np.ndarray]:
     return paired
 
 
-def in_words(estimate: Estimate | None) -> str:
+def in_words(estimate: Estimate | None, unit: str = " points") -> str:
     """A difference as a sentence has it: "+1.9 points (0.4 to 3.3)", or that it is noise."""
     if estimate is None:
         return "no seed in common"
     low, high = (100 * end for end in estimate.ci95)
-    said = f"{100 * estimate.value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    said = f"{100 * estimate.value:+.1f}{unit} ({low:+.1f} to {high:+.1f})"
     said += ", within noise" if estimate.is_noise else ""
     return said + (" over queries alone: one seed" if len(estimate.seeds) == 1 else "")
